@@ -1,0 +1,100 @@
+"""One tree of errors, and one table that says how each is told to clients.
+
+The caller's fault and ours are different types: a `ClientError` is answered and forgotten, an `InternalError` is
+logged with a request id. gRPC codes are given by number so that nothing outside `rpc.py` imports grpc; WebSocket close
+codes are those of RFC 6455 and the IANA registry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class AsrError(Exception):
+    """Base of every error this service raises on purpose.
+
+    Attributes:
+        message: a sentence for the person who has to act on it.
+        field: name of the request field or setting at fault, "" if there is none.
+        retry_after_s: seconds after which another try makes sense, None if it never does.
+    """
+
+    def __init__(self, message: str, *, field: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after_s = retry_after_s
+
+
+class SettingsError(AsrError):
+    """A setting cannot be served; the process exits with code 2 before it listens."""
+
+
+class ModelError(SettingsError):
+    """The model cannot be loaded or cannot stream."""
+
+
+class ClientError(AsrError):
+    """What the client sent cannot be served; nothing is wrong with the server."""
+
+
+class InvalidArgument(ClientError):
+    """A field holds a value outside what is accepted; `field` names it."""
+
+
+class OutOfOrder(ClientError):
+    """A message came at a time when it means nothing, such as audio before config."""
+
+
+class LimitReached(ClientError):
+    """A limit of this stream or this client was reached."""
+
+
+class AtCapacity(ClientError):
+    """All streams are taken, or the machine is too busy for one more."""
+
+
+class StreamTimeout(ClientError):
+    """The client sent nothing for longer than the idle limit."""
+
+
+class Unavailable(AsrError):
+    """The server is starting, draining, or its engine has stopped."""
+
+
+class InternalError(AsrError):
+    """Our fault: a failed step or a bug. The message names no internals."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireStatus:
+    """How one kind of error looks on the wire.
+
+    Attributes:
+        grpc_code: number of the gRPC status code.
+        name: name of that status code, also the `code` of the WebSocket error message in lower case.
+        ws_close: WebSocket close code.
+    """
+
+    grpc_code: int
+    name: str
+    ws_close: int
+
+
+WIRE_STATUS: dict[type[AsrError], WireStatus] = {
+    InvalidArgument: WireStatus(3, "INVALID_ARGUMENT", 1008),
+    OutOfOrder: WireStatus(9, "FAILED_PRECONDITION", 1008),
+    LimitReached: WireStatus(8, "RESOURCE_EXHAUSTED", 1008),
+    AtCapacity: WireStatus(8, "RESOURCE_EXHAUSTED", 1013),
+    StreamTimeout: WireStatus(4, "DEADLINE_EXCEEDED", 1008),
+    Unavailable: WireStatus(14, "UNAVAILABLE", 1013),
+    InternalError: WireStatus(13, "INTERNAL", 1011),
+}
+
+
+def wire_status(error: BaseException) -> WireStatus:
+    """Status for an error; anything that is not in the table is our fault."""
+    for kind in type(error).__mro__:
+        if kind in WIRE_STATUS:
+            return WIRE_STATUS[kind]
+    return WIRE_STATUS[InternalError]
