@@ -1,0 +1,1 @@
+"""Clients of the service: files, microphone, load generator. They import the stubs only."""
