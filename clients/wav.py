@@ -39,7 +39,8 @@ def load_wav(path: str | Path, rate: int = 16_000) -> bytes:
     if file_rate != rate:
         mono = soxr.resample(mono, file_rate, rate)
     # Files of 16-bit samples come back bit for bit: libsndfile divides by 32768.
-    return np.clip(np.rint(mono * 32768.0), -32768, 32767).astype("<i2").tobytes()
+    pcm: bytes = np.clip(np.rint(mono * 32768.0), -32768, 32767).astype("<i2").tobytes()
+    return pcm
 
 
 def packet_bytes(rate: int, ms: float) -> int:
