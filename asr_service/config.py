@@ -1,0 +1,263 @@
+"""Settings of the service: read once, validated once, frozen. The only reader of the environment.
+
+Each setting is a field; its description states what is traded. `python -m asr_service --help` and the settings table of
+the README are made from them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from asr_service.errors import SettingsError
+
+PREFIX = "ASR_"
+
+
+def _setting(group: str, default: Any, description: str, *, shown: str = "", **limits: Any) -> Any:
+    """A field with its help; `shown` is the default in words where the value itself says little."""
+    return Field(
+        default, description=description, json_schema_extra={"group": group, "shown": shown}, **limits
+    )
+
+
+class Settings(BaseSettings):
+    """The service's settings, from `ASR_*` variables unless given by name."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", allow_inf_nan=False
+    )
+
+    model: str = _setting(
+        "Model",
+        "nvidia/stt_en_fastconformer_hybrid_large_streaming_multi",
+        "A hub name, a path to a .nemo file, 'demo' (the small bundled model), or 'null' (no recognition: for "
+        "measuring transport and for testing clients). Larger models know more words and take longer per step.",
+        min_length=1,
+    )
+    att_ctx: str = _setting(
+        "Model",
+        "70,1",
+        "Attention context in encoder frames, left,right: one of the pairs the model offers. More on the right "
+        "(70,6: 480 ms, 70,13: 1040 ms of look-ahead) gives fewer errors and serves more streams; less (70,0) gives "
+        "earlier words.",
+    )
+    decoder: Literal["rnnt", "ctc"] = _setting(
+        "Model", "rnnt", "rnnt makes fewer errors; ctc takes less time per step and so serves more streams."
+    )
+    device: str | None = _setting(
+        "Model",
+        None,
+        "Where the model runs: cuda:N or cpu. A device that is set and absent is an error.",
+        shown="cuda:0 if there is one, else cpu",
+    )
+    precision: Literal["fp32", "bf16"] = _setting(
+        "Model",
+        "fp32",
+        "bf16 is faster where the hardware has it; texts may then differ from fp32 in rare words.",
+    )
+    encoder: Literal["fast", "nemo"] = _setting(
+        "Model",
+        "fast",
+        "fast keeps keys and values between steps instead of computing them again; nemo runs NeMo's own step, slower, "
+        "to compare with.",
+    )
+    threads: int | None = _setting(
+        "Model",
+        None,
+        "Threads of one model step on a CPU. Fewer leave more for the network; more make a step shorter.",
+        shown="as many as torch chooses",
+        ge=1,
+        le=1024,
+    )
+
+    step_ms: float = _setting(
+        "Batching",
+        20.0,
+        "Ready streams are gathered for at most this many ms before a step. Longer makes fuller batches (more streams "
+        "per machine), shorter makes earlier words; 0 steps as soon as one stream is ready.",
+        ge=0,
+        le=1000,
+    )
+    max_batch: int = _setting(
+        "Batching",
+        128,
+        "Most streams in one step. Larger serves more streams per second, and each step lasts longer.",
+        ge=1,
+        le=4096,
+    )
+    max_streams: int = _setting(
+        "Batching",
+        128,
+        "Streams open at the same time; more are refused with RESOURCE_EXHAUSTED and a time to come back. Each takes "
+        "a slot of model state in memory from the start. Set it to what the machine holds in real time: beyond that "
+        "everybody's words come late.",
+        ge=1,
+        le=65536,
+    )
+
+    host: str = _setting("Network", "0.0.0.0", "Address to listen on. 127.0.0.1 admits this machine only.")
+    grpc_port: int = _setting(
+        "Network", 50051, "Port of the gRPC service; 0 takes a free one.", ge=0, le=65535
+    )
+    max_message_bytes: int = _setting(
+        "Network",
+        4 * 1024 * 1024,
+        "Largest request accepted. Larger ones upload files in fewer calls and let one client claim more memory.",
+        ge=65536,
+        le=1 << 30,
+    )
+    metrics_port: int = _setting(
+        "Network",
+        0,
+        "Port of the Prometheus metrics; 0 turns them off.",
+        shown="0 (off)",
+        ge=0,
+        le=65535,
+    )
+    metrics_host: str = _setting(
+        "Network",
+        "127.0.0.1",
+        "Address the metrics listen on. They tell how busy the service is: keep them inside.",
+    )
+
+    inbox_s: float = _setting(
+        "Limits",
+        30.0,
+        "Seconds of audio a stream may have waiting for the model. A client that sends faster is made to wait. More "
+        "absorbs longer bursts and lets one stream hold more memory.",
+        ge=1,
+        le=3600,
+    )
+    idle_timeout_s: float = _setting(
+        "Limits",
+        300.0,
+        "A stream that sends neither audio nor keep_alive for so long is ended, and its slot is free again. Shorter "
+        "frees abandoned slots sooner; longer allows longer pauses without a keep_alive.",
+        ge=60,
+        le=86400,
+    )
+    max_stream_s: float = _setting(
+        "Limits",
+        0.0,
+        "Longest stream in seconds of wall-clock time. Streams take no more memory with time, so that none is needed "
+        "for that; it frees slots that a client forgot.",
+        shown="0 (no limit)",
+        ge=0,
+    )
+    drain_s: float = _setting(
+        "Limits",
+        30.0,
+        "After SIGTERM, how long admitted streams may go on before they are ended. Keep it below the grace period of "
+        "whatever stops the process.",
+        ge=0,
+        le=86400,
+    )
+    watchdog_s: float = _setting(
+        "Limits",
+        30.0,
+        "A model step that lasts longer is taken for a hang: all streams fail and the process exits with code 1 to be "
+        "restarted. Longer than the slowest honest step.",
+        ge=1,
+        le=3600,
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "Output", "info", "Least severity that is logged. Neither audio nor text is ever logged."
+    )
+    log_format: Literal["text", "json"] = _setting(
+        "Output", "text", "text for people, json (one object a line) for collectors."
+    )
+    ready_file: Path | None = _setting(
+        "Output",
+        None,
+        "File that is written once the service is SERVING: JSON with pid, host, grpc_port and metrics_port. For "
+        "scripts that start the service on a free port.",
+        shown="none",
+    )
+
+    @field_validator("att_ctx")
+    @classmethod
+    def _pair(cls, value: str) -> str:
+        if not re.fullmatch(r"\s*-?\d+\s*,\s*-?\d+\s*", value):
+            raise ValueError("should be two whole numbers with a comma between, such as 70,1")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+            raise ValueError("should be cpu, cuda or cuda:N, such as cuda:0")
+        return value
+
+    @field_validator("log_level", "log_format", "decoder", "precision", "encoder", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True)
+class SettingDoc:
+    """One setting as its help shows it."""
+
+    group: str
+    field: str
+    variable: str
+    option: str
+    default: str
+    choices: tuple[str, ...]
+    description: str
+
+
+def describe() -> list[SettingDoc]:
+    """Every setting in the order of declaration."""
+    docs = []
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        assert isinstance(extra, dict) and field.default is not PydanticUndefined
+        default = field.default
+        shown = str(extra["shown"]) or (f"{default:g}" if isinstance(default, float) else str(default))
+        choices = tuple(getattr(field.annotation, "__args__", ())) if isinstance(default, str) else ()
+        docs.append(
+            SettingDoc(
+                group=str(extra["group"]),
+                field=name,
+                variable=PREFIX + name.upper(),
+                option="--" + name.replace("_", "-"),
+                default=shown,
+                choices=choices,
+                description=field.description or "",
+            )
+        )
+    return docs
+
+
+def load_settings(options: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment; `options` (by field name) go before it.
+
+    Raises:
+        SettingsError: with one line for each value that cannot be, naming its variable and what would be right.
+    """
+    given = dict(options or {})
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [_explain(dict(item), given) for item in error.errors(include_url=False)]
+        raise SettingsError("\n".join(lines), field=str(error.errors()[0]["loc"][0])) from None
+
+
+def _explain(item: dict[str, Any], options: Mapping[str, str]) -> str:
+    """One line for one error of pydantic."""
+    name = str(item["loc"][0]).lower().removeprefix(PREFIX.lower())
+    said = str(item["msg"])
+    for start in ("Value error, ", "Input "):
+        said = said.removeprefix(start)
+    where = "--" + name.replace("_", "-") if name in options else PREFIX + name.upper()
+    return f"{where}={item['input']}: {said}"

@@ -1,0 +1,85 @@
+"""Logging: one line a record, as text for people or as JSON for collectors. Audio and transcripts are never logged.
+
+Values that belong to a record go into `extra={"fields": {...}}`; both formats show them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+QUIETED = (
+    "nv_one_logger",
+    "nemo_logger",
+    "nemo",
+    "lightning",
+    "pytorch_lightning",
+    "lightning_fabric",
+    "numexpr",
+)
+"""Loggers of libraries whose notices say nothing to an operator. Their errors are kept, except telemetry's."""
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31 12:00:00.123 INFO    asr_service.server: message key=value`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback below it if there is one."""
+        when = datetime.fromtimestamp(record.created).isoformat(" ", "milliseconds")
+        line = f"{when} {record.levelname:<7} {record.name}: {record.getMessage()}"
+        for key, value in getattr(record, "fields", {}).items():
+            line += f" {key}={value}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, the record's fields, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line of JSON."""
+        entry: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+def set_up(level: str, form: Literal["text", "json"], stream: TextIO | None = None) -> None:
+    """Sends every record of `level` and above to `stream` (stderr); replaces what was set up before."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    quiet_third_party()
+
+
+def _errors_only(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
+def quiet_third_party() -> None:
+    """Keeps the notices of NeMo and its dependencies off the console. Cheap, and may be called again at any time.
+
+    Filters sit on the loggers themselves: NeMo sets its logger's level and handlers anew when it is imported.
+    """
+    for name in QUIETED:
+        logger = logging.getLogger(name)
+        if _errors_only not in logger.filters:
+            logger.addFilter(_errors_only)
+    telemetry = logging.getLogger("nv_one_logger")
+    telemetry.propagate = False
+    if not telemetry.handlers:
+        telemetry.addHandler(logging.NullHandler())
+    warnings.simplefilter("ignore")
