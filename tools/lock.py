@@ -101,6 +101,22 @@ def render(pins: dict[str, Pin], direct: list[str], known: dict[str, Pin], heade
     return "".join(lines)
 
 
+def check(requirements: list[str], pins: list[str]) -> int:
+    """1 and a line for each requirement that no pin answers, else 0."""
+    # Not needed to write the locks, and there only once they are installed.
+    from packaging.requirements import Requirement
+
+    versions = {requirement_name(pin): pin.partition("==")[2].partition(" ")[0] for pin in pins}
+    failed = 0
+    for text in requirements:
+        requirement = Requirement(text)
+        version = versions.get(canonical(requirement.name))
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            print(f"pyproject.toml asks for {text!r}, the lock has {version}: run make lock")
+            failed = 1
+    return failed
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -108,11 +124,18 @@ def main() -> int:
     )
     parser.add_argument("--upgrade", action="store_true", help="do not keep the present pins")
     parser.add_argument("--torch", metavar="VERSION", help="the release of torch to pin")
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether the pins answer pyproject.toml; offline"
+    )
     options = parser.parse_args()
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["model"]]
     dev = project["dependency-groups"]["dev"]
+    if options.check:
+        return check(runtime, constraints_of(RUNTIME)) + check(
+            dev, constraints_of(DEV) + constraints_of(RUNTIME)
+        )
 
     pins = constraints_of(RUNTIME) + constraints_of(DEV)
     torch = f"torch=={options.torch}" if options.torch else next(p for p in pins if p.startswith("torch=="))

@@ -2,9 +2,9 @@
 
     python3.11 tools/setup.py
 
-Safe to interrupt (the next run goes on where it stopped) and to start twice at once (the second waits for the first).
-`TORCH_INDEX` may name another package index for torch alone, such as PyTorch's own index of CPU builds: PyPI's build for
-Linux on x86-64 carries the CUDA libraries, about 3 GB that a machine without a GPU has no use for.
+An interrupted run is taken up by the next one, and of two at once the second waits for the first.
+`TORCH_INDEX` may name another package index for torch alone, such as PyTorch's own index of CPU builds: PyPI's build
+for Linux on x86-64 carries the CUDA libraries, about 3 GB that a machine without a GPU has no use for.
 
 Standard library only: it runs before anything is installed.
 """
@@ -184,7 +184,7 @@ def install() -> None:
 
 def main() -> int:
     """Command line; takes no arguments."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this is the program that tells people so
         sys.exit(
             f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11 ..."
         )

@@ -1,0 +1,49 @@
+# What each target does: make help. Needed on the machine: Python 3.11 (PYTHON names it), git, make.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+# Programs of the environment first: buf finds its plugins on the PATH.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format bench demo-model proto lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## .venv with everything the lock files pin; costs nothing when it is there
+	@$(PYTHON) tools/setup.py
+
+demo: setup ## live words out of bundled speech, over gRPC and WebSocket
+	@$(BIN)/python -m clients.demo $(ARGS)
+
+serve: setup ## the service and the bridge from the environment; Ctrl-C stops both
+	@$(BIN)/python tools/serve.py $(ARGS)
+
+test: setup ## all tests; ARGS goes to pytest
+	$(BIN)/python -m pytest -q $(ARGS)
+
+check: setup ## what CI checks: lint, format, types, imports, protocol, stubs
+	@$(BIN)/python tools/check.py $(ARGS)
+
+format: setup ## formats the code and sorts imports
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: setup ## benchmarks of the engine and of the service; ARGS=--quick for short ones
+	@$(BIN)/python -m bench $(ARGS)
+
+demo-model: setup ## trains the demo model anew (hours); see docs/demo-model.md
+	$(BIN)/python -m demo_model $(ARGS)
+
+proto: setup ## generates proto/python from proto/asr
+	$(BIN)/buf generate
+
+lock: setup ## pins what pyproject.toml asks for; ARGS=--upgrade for newer releases
+	$(BIN)/python tools/lock.py $(ARGS)
+
+clean: ## removes the environment and all caches
+	rm -rf .venv build dist *.egg-info proto/python/build proto/python/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
