@@ -26,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     """One option per setting, grouped; every value is left to the settings to judge."""
     parser = argparse.ArgumentParser(
         prog="python -m asr_service",
+        usage="python -m asr_service [serve] [--option VALUE ...]",
         description="Streaming speech recognition over gRPC. Every option is also an environment variable; the "
         "option goes before it.",
         epilog=_EPILOG,

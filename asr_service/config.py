@@ -103,7 +103,9 @@ class Settings(BaseSettings):
         le=65536,
     )
 
-    host: str = _setting("Network", "0.0.0.0", "Address to listen on. 127.0.0.1 admits this machine only.")
+    host: str = _setting(
+        "Network", "0.0.0.0", "Address to listen on. 127.0.0.1 admits this machine only.", min_length=1
+    )
     grpc_port: int = _setting(
         "Network", 50051, "Port of the gRPC service; 0 takes a free one.", ge=0, le=65535
     )

@@ -1,0 +1,133 @@
+"""Every metric of the service, in a registry of its own that is passed around, never global.
+
+Names and units follow Prometheus: seconds, bytes, `_total` for counters. `engine_*` methods are called from the engine
+thread, the others from the event loop; prometheus_client locks for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+    start_http_server,
+)
+
+from asr_service.errors import SettingsError
+
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
+"""Buckets in seconds; 80 and 160 ms are what steps have to keep up with."""
+_BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """What the service counts and times."""
+
+    def __init__(self) -> None:
+        """A fresh registry with every metric at zero."""
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        r = self.registry
+        self._streams_opened = Counter("asr_streams_opened", "Streams admitted.", registry=r)
+        self._streams_ended = Counter(
+            "asr_streams_ended",
+            "Streams ended, by outcome: ok, cancelled, or the status.",
+            ["outcome"],
+            registry=r,
+        )
+        self._streams_active = Gauge("asr_streams_active", "Streams that hold a permit.", registry=r)
+        self._slots = Gauge("asr_slots", "Streams that can be open at the same time.", registry=r)
+        self._refusals = Counter(
+            "asr_refusals", "Streams refused at the door, by reason.", ["reason"], registry=r
+        )
+        self._errors = Counter(
+            "asr_errors", "Calls ended with an error, by status code.", ["code"], registry=r
+        )
+        self._received = Counter("asr_received_bytes", "Audio bytes received.", registry=r)
+        self._dropped = Counter(
+            "asr_interims_coalesced", "Interims replaced by a later one before they were sent.", registry=r
+        )
+        self._audio = Counter("asr_audio_seconds", "Seconds of audio stepped.", registry=r)
+        self._steps = Counter("asr_steps", "Model steps, by outcome.", ["outcome"], registry=r)
+        self._step_time = Histogram(
+            "asr_step_seconds", "Duration of a model step.", buckets=_SHORT, registry=r
+        )
+        self._batch = Histogram("asr_batch_streams", "Streams in a step.", buckets=_BATCH, registry=r)
+        self._queue_wait = Histogram(
+            "asr_queue_wait_seconds", "From a chunk being complete to its step.", buckets=_SHORT, registry=r
+        )
+        self._chunk_latency = Histogram(
+            "asr_chunk_to_result_seconds",
+            "From a chunk being complete to its result being handed to the event loop.",
+            buckets=_SHORT,
+            registry=r,
+        )
+        self._final_latency = Histogram(
+            "asr_finalize_to_final_seconds",
+            "From a finalize or half-close being received to its final being sent.",
+            buckets=_SHORT,
+            registry=r,
+        )
+        self._loop_lag = Histogram(
+            "asr_event_loop_lag_seconds", "How late the event loop wakes up.", buckets=_SHORT, registry=r
+        )
+
+    def watch(self, *, active: Callable[[], int], slots: int) -> None:
+        """Gauges that are read when they are scraped."""
+        self._streams_active.set_function(active)
+        self._slots.set(slots)
+
+    def stream_opened(self) -> None:
+        """A stream was admitted."""
+        self._streams_opened.inc()
+
+    def refused(self, reason: str) -> None:
+        """A stream was refused at the door, for a reason as in ErrorInfo, such as AT_CAPACITY."""
+        self._refusals.labels(reason.lower()).inc()
+
+    def call_ended(self, outcome: str, *, admitted: bool) -> None:
+        """A call is over: "ok", "cancelled" or the status in lower case."""
+        if admitted:
+            self._streams_ended.labels(outcome).inc()
+        if outcome not in ("ok", "cancelled"):
+            self._errors.labels(outcome).inc()
+
+    def received(self, count: int) -> None:
+        """Audio bytes came in."""
+        self._received.inc(count)
+
+    def coalesced(self, count: int) -> None:
+        """Interims gave way to later ones."""
+        self._dropped.inc(count)
+
+    def final_latency(self, seconds: float) -> None:
+        """A final that the client asked for was sent."""
+        self._final_latency.observe(seconds)
+
+    def loop_lag(self, seconds: float) -> None:
+        """The event loop woke up late by so much."""
+        self._loop_lag.observe(seconds)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def listen(self, host: str, port: int) -> None:
+        """Serves the metrics from a thread of their own.
+
+        Raises:
+            SettingsError: the port cannot be listened on.
+        """
+        try:
+            start_http_server(port, addr=host, registry=self.registry)
+        except OSError as error:
+            raise SettingsError(
+                f"ASR_METRICS_PORT={port}: cannot listen on {host}:{port} ({error.strerror}); choose a free port, or 0 "
+                "for no metrics",
+                field="metrics_port",
+            ) from None

@@ -1,0 +1,274 @@
+"""Wiring and life of the process: engine thread, sessions, gRPC server, health, reflection, signals, drain, watchdog."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import grpc.aio
+from asr.v1 import asr_pb2, asr_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from asr_service.config import Settings
+from asr_service.core import Encoding, Event, StreamConfig, StreamingModel
+from asr_service.engine import Engine, EngineState
+from asr_service.errors import SettingsError, Unavailable
+from asr_service.health import Health
+from asr_service.metrics import Metrics
+from asr_service.model import load_model
+from asr_service.rpc import SpeechServicer
+from asr_service.sessions import Sessions
+
+log = logging.getLogger(__name__)
+
+SERVICE = asr_pb2.DESCRIPTOR.services_by_name["SpeechService"].full_name
+KEEPALIVE_MS = 30_000
+"""A connection that is silent for so long is pinged ..."""
+KEEPALIVE_TIMEOUT_MS = 10_000
+"""... and taken for dead when the answer does not come in this time: a vanished peer is found within 40 s."""
+CLIENT_PING_MS = 10_000
+"""Clients may ping this often, with or without open streams."""
+RETRY_S = 5.0
+"""After which a client refused by a draining or failed process should find another."""
+LAST_WORDS_S = 1.0
+"""Time for the last statuses to reach their clients before connections close."""
+ENGINE_STOP_S = 2.0
+LAG_PERIOD_S = 0.1
+FAILED, REFUSED = 1, 2
+"""Exit codes: the engine failed; the settings cannot be served."""
+
+
+def serve(settings: Settings) -> int:
+    """Serves until told to stop; returns the process's exit code.
+
+    The process ends here and now if an engine thread that hangs or still loads would keep it from ending.
+    """
+    server = _Server(settings)
+    try:
+        code = asyncio.run(server.run())
+    except SettingsError as error:
+        for line in error.message.splitlines():
+            log.error("%s", line)
+        code = REFUSED
+    if server.engine.alive:
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+class _Server:
+    """One process's worth of service. Everything runs on the event loop unless it says otherwise."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.engine = Engine(
+            partial(_load, settings),
+            max_batch=settings.max_batch,
+            tick_s=settings.step_ms / 1000,
+            deliver=self._deliver,
+            metrics=self.metrics,
+        )
+        self.sessions = Sessions(
+            self.engine.submit,
+            max_streams=settings.max_streams,
+            inbox_bytes=partial(_inbox_bytes, settings.inbox_s),
+        )
+        self.metrics.watch(active=lambda: self.sessions.active, slots=settings.max_streams)
+        self.servicer = SpeechServicer(
+            self.sessions,
+            self.metrics,
+            idle_timeout_s=settings.idle_timeout_s,
+            max_stream_s=settings.max_stream_s,
+            max_streams=settings.max_streams,
+            max_message_bytes=settings.max_message_bytes,
+        )
+        self.health = Health([SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name])
+        self.failure: BaseException | None = None
+        self.over = asyncio.Event()
+
+    async def run(self) -> int:
+        """Listens, loads the model, serves, drains; returns the exit code."""
+        settings = self.settings
+        self.loop = asyncio.get_running_loop()
+        server = self._server()
+        port = _listen(server, settings.host, settings.grpc_port)
+        if settings.metrics_port:
+            self.metrics.listen(settings.metrics_host, settings.metrics_port)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self._told_to_stop, number)
+        await server.start()
+        log.info("loading %s; streams are refused until it is ready", settings.model)
+        self.engine.on_state(lambda state: self._from_thread(self._engine_is, state, port))
+        self.engine.start()
+        watchers = [self.loop.create_task(self._watch_engine()), self.loop.create_task(self._measure_lag())]
+        try:
+            await self.over.wait()
+            if self.failure is None:
+                await self._drain()
+            self.sessions.fail_all(Unavailable("the service has stopped", retry_after_s=RETRY_S))
+            await server.stop(LAST_WORDS_S)
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+        if isinstance(self.failure, SettingsError):
+            raise self.failure
+        self.engine.stop(ENGINE_STOP_S if self.failure is None else 0)
+        return 0 if self.failure is None else FAILED
+
+    def _server(self) -> grpc.aio.Server:
+        limit = self.settings.max_message_bytes
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.max_pings_without_data", 0),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", CLIENT_PING_MS),
+            ]
+        )
+        asr_pb2_grpc.add_SpeechServiceServicer_to_server(self.servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        reflection.enable_server_reflection([*self.health.services, reflection.SERVICE_NAME], server)
+        return server
+
+    def _from_thread(self, callback: Callable[..., None], *args: object) -> None:
+        """Runs something on the event loop; from any thread, and for nothing once the loop is closed."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(callback, *args)
+
+    def _deliver(self, events: tuple[Event, ...]) -> None:
+        """A tick's events from the engine thread."""
+        self._from_thread(self.sessions.deliver, events)
+
+    def _engine_is(self, state: EngineState, port: int) -> None:
+        """The engine thread came into another state."""
+        if state is EngineState.RUNNING and not self.over.is_set():
+            self.servicer.info = self.engine.info
+            self.servicer.refusal = None
+            self.health.set(serving=True)
+            log.info("serving grpc on %s:%d", self.settings.host, port)
+            if self.settings.ready_file is not None:
+                _write_ready(self.settings, port)
+        elif state is EngineState.FAILED:
+            self._engine_failed(self.engine.failure or RuntimeError("the engine stopped"))
+
+    def _told_to_stop(self, number: int) -> None:
+        """SIGTERM or SIGINT: the first drains, the second ends the process."""
+        name = signal.Signals(number).name
+        if self.over.is_set():
+            log.warning("%s again: ending at once", name)
+            os._exit(128 + number)
+        log.info(
+            "%s: draining %d streams for at most %g s", name, self.sessions.active, self.settings.drain_s
+        )
+        self._close(Unavailable("the service is draining", retry_after_s=RETRY_S))
+
+    def _engine_failed(self, failure: BaseException) -> None:
+        """The engine will not step again: every stream is told at once, whether serving or draining."""
+        if not isinstance(failure, SettingsError):
+            log.critical("the engine has failed: streams are ended and the process exits", exc_info=failure)
+        self.failure = self.failure or failure
+        refusal = Unavailable("the engine has stopped; the service is restarting", retry_after_s=RETRY_S)
+        self._close(refusal)
+        self.sessions.fail_all(refusal)
+
+    def _close(self, refusal: Unavailable) -> None:
+        """No more new streams."""
+        self.health.set(serving=False)
+        self.servicer.refusal = refusal
+        self.over.set()
+
+    async def _drain(self) -> None:
+        """Waits until no stream is left or the time is over."""
+        try:
+            async with asyncio.timeout(self.settings.drain_s):
+                await self.servicer.drained()
+        except TimeoutError:
+            log.warning("%d streams did not end in time and are ended now", self.sessions.active)
+
+    async def _watch_engine(self) -> None:
+        """Finds a model step that never ends."""
+        limit = self.settings.watchdog_s
+        while True:
+            await asyncio.sleep(min(1.0, limit / 4))
+            since = self.engine.busy_since
+            if since is not None and time.monotonic() - since > limit:
+                log.critical("a step has lasted longer than ASR_WATCHDOG_S=%g s; all threads:", limit)
+                faulthandler.dump_traceback(file=sys.stderr)
+                self._engine_failed(TimeoutError("a model step hangs"))
+                return
+
+    async def _measure_lag(self) -> None:
+        """Measures how late the event loop wakes up."""
+        while True:
+            due = self.loop.time() + LAG_PERIOD_S
+            await asyncio.sleep(LAG_PERIOD_S)
+            self.metrics.loop_lag(max(0.0, self.loop.time() - due))
+
+
+def _load(settings: Settings) -> StreamingModel:
+    """Loads the model the settings name; runs in the engine thread."""
+    return load_model(
+        model=settings.model,
+        att_context=settings.att_ctx,
+        decoder=settings.decoder,
+        device=settings.device,
+        precision=settings.precision,
+        encoder=settings.encoder,
+        slots=settings.max_streams,
+        threads=settings.threads,
+    )
+
+
+def _inbox_bytes(seconds: float, config: StreamConfig) -> int:
+    """Bytes of a stream's audio that may wait."""
+    width = 2 if config.encoding is Encoding.LINEAR16 else 1
+    return int(seconds * config.sample_rate) * width
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Listens; returns the port, which is a free one for 0.
+
+    Raises:
+        SettingsError: somebody else has the port, or the host is not ours.
+    """
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise SettingsError(
+            f"ASR_GRPC_PORT={port}: cannot listen on {address}: the port is taken or the address is not this machine's; "
+            "choose another, or 0 for a free one",
+            field="grpc_port",
+        )
+    return bound
+
+
+def _write_ready(settings: Settings, port: int) -> None:
+    """Tells scripts where the service listens; the file appears whole or not at all."""
+    assert settings.ready_file is not None
+    ready = {
+        "pid": os.getpid(),
+        "host": settings.host,
+        "grpc_port": port,
+        "metrics_port": settings.metrics_port,
+    }
+    part = settings.ready_file.with_name(settings.ready_file.name + ".part")
+    part.write_text(json.dumps(ready) + "\n")
+    part.replace(settings.ready_file)

@@ -1,0 +1,177 @@
+"""Protobuf messages to core values and back, and errors to `google.rpc.Status`. Pure; no grpc here."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from asr.v1 import asr_pb2 as pb
+from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from asr_service.core import Encoding, EndpointingConfig, FinalReason, ModelInfo, Result, StreamConfig
+from asr_service.errors import AsrError, InternalError, InvalidArgument, wire_status
+
+MIN_RATE_HZ = 8_000
+MAX_RATE_HZ = 48_000
+MAX_NAME = 128
+TRAILING_SILENCE_MS = (100, 10_000)
+ERROR_DOMAIN = "asr.v1"
+
+_ENCODINGS = {
+    pb.AUDIO_ENCODING_UNSPECIFIED: Encoding.LINEAR16,
+    pb.AUDIO_ENCODING_LINEAR16: Encoding.LINEAR16,
+    pb.AUDIO_ENCODING_MULAW: Encoding.MULAW,
+    pb.AUDIO_ENCODING_ALAW: Encoding.ALAW,
+}
+_REASONS = {
+    FinalReason.ENDPOINT: pb.FINAL_REASON_ENDPOINT,
+    FinalReason.FINALIZE: pb.FINAL_REASON_FINALIZE,
+    FinalReason.END_OF_STREAM: pb.FINAL_REASON_END_OF_STREAM,
+}
+_DEFAULTS = EndpointingConfig()
+
+
+def stream_config(config: pb.RecognitionConfig) -> StreamConfig:
+    """What a stream asked for, with defaults filled in.
+
+    Raises:
+        InvalidArgument: the first field that cannot be served, by its path in the request.
+    """
+    encoding = _ENCODINGS.get(config.encoding)
+    if encoding is None:
+        raise InvalidArgument(
+            f"config.encoding is {config.encoding}, which is no AudioEncoding; it should be LINEAR16 (1), MULAW (2) or "
+            "ALAW (3), or unset for LINEAR16",
+            field="config.encoding",
+        )
+    rate = 16_000
+    if config.HasField("sample_rate_hertz"):
+        rate = config.sample_rate_hertz
+        if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+            raise InvalidArgument(
+                f"config.sample_rate_hertz is {rate}; it should be {MIN_RATE_HZ} to {MAX_RATE_HZ}, or unset for 16000",
+                field="config.sample_rate_hertz",
+            )
+    name = config.stream_id
+    if not re.fullmatch(r"[ -~]*", name) or len(name) > MAX_NAME:
+        raise InvalidArgument(
+            f"config.stream_id has {len(name)} characters; it should be at most {MAX_NAME} printable ASCII characters, "
+            "or unset for one made by the server",
+            field="config.stream_id",
+        )
+    return StreamConfig(
+        name=name or uuid.uuid4().hex,
+        encoding=encoding,
+        sample_rate=rate,
+        interim_results=config.interim_results if config.HasField("interim_results") else True,
+        word_times=config.word_times,
+        endpointing=_endpointing(config.endpointing) if config.HasField("endpointing") else None,
+    )
+
+
+def _endpointing(message: pb.Endpointing) -> EndpointingConfig:
+    silence, longest = _DEFAULTS.trailing_silence_ms, _DEFAULTS.max_utterance_ms
+    if message.HasField("trailing_silence_ms"):
+        silence = message.trailing_silence_ms
+        low, high = TRAILING_SILENCE_MS
+        if not low <= silence <= high:
+            raise InvalidArgument(
+                f"config.endpointing.trailing_silence_ms is {silence}; it should be {low} to {high}, or unset for "
+                f"{_DEFAULTS.trailing_silence_ms}",
+                field="config.endpointing.trailing_silence_ms",
+            )
+    if message.HasField("max_utterance_ms"):
+        longest = message.max_utterance_ms
+    return EndpointingConfig(trailing_silence_ms=silence, max_utterance_ms=longest)
+
+
+def finalize_tag(message: pb.Finalize) -> str:
+    """The tag of a finalize request.
+
+    Raises:
+        InvalidArgument: the tag is too long.
+    """
+    if len(message.tag) > MAX_NAME:
+        raise InvalidArgument(
+            f"finalize.tag has {len(message.tag)} characters; it should be at most {MAX_NAME}",
+            field="finalize.tag",
+        )
+    return message.tag
+
+
+def response(name: str, result: Result) -> pb.RecognizeResponse:
+    """One result as it goes out, under the stream's name."""
+    seconds, milliseconds = divmod(result.made_unix_ms, 1000)
+    return pb.RecognizeResponse(
+        stream_id=name,
+        result=pb.RecognitionResult(
+            text=result.text,
+            is_final=result.reason is not None,
+            final_reason=pb.FINAL_REASON_UNSPECIFIED if result.reason is None else _REASONS[result.reason],
+            utterance_index=result.utterance,
+            words=[
+                pb.WordInfo(word=w.text, start_ms=w.start_ms, end_ms=w.end_ms, confidence=w.confidence)
+                for w in result.words
+            ],
+            confidence=result.confidence,
+            finalize_tag=result.tag,
+        ),
+        audio_processed_ms=result.audio_ms,
+        server_time=timestamp_pb2.Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000),
+    )
+
+
+def service_info(
+    info: ModelInfo, *, version: str, max_streams: int, active_streams: int, max_message_bytes: int
+) -> pb.GetServiceInfoResponse:
+    """What is served."""
+    return pb.GetServiceInfoResponse(
+        model=info.name,
+        version=version,
+        decoder=info.decoder,
+        att_context=info.att_context,
+        look_ahead_ms=round(info.look_ahead_ms),
+        chunk_ms=round(info.chunk_ms),
+        languages=info.languages,
+        encodings=[value for value in _ENCODINGS if value != pb.AUDIO_ENCODING_UNSPECIFIED],
+        min_sample_rate_hertz=MIN_RATE_HZ,
+        max_sample_rate_hertz=MAX_RATE_HZ,
+        model_sample_rate_hertz=info.sample_rate,
+        max_streams=max_streams,
+        active_streams=active_streams,
+        max_message_bytes=max_message_bytes,
+        device=info.device,
+        precision=info.precision,
+    )
+
+
+def status(error: BaseException, request_id: str) -> status_pb2.Status:
+    """The status of an error with its details: ErrorInfo always, and what its kind calls for.
+
+    What is not an `AsrError` is our fault and told as such, without its message. `request_id` goes with INTERNAL only.
+    """
+    known = error if isinstance(error, AsrError) else InternalError("internal error")
+    wire = wire_status(known)
+    message = known.message
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason(known), domain=ERROR_DOMAIN)]
+    if isinstance(known, InvalidArgument):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=known.field, description=known.message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if known.retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(known.retry_after_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    if wire.name == "INTERNAL":
+        message = f"{message} (request id {request_id})"
+        details.append(error_details_pb2.RequestInfo(request_id=request_id))
+    result = status_pb2.Status(code=wire.grpc_code, message=message)
+    for detail in details:
+        result.details.add().Pack(detail)
+    return result
+
+
+def reason(error: AsrError) -> str:
+    """What kind of error it is, as ErrorInfo names it: AT_CAPACITY, STREAM_TIMEOUT, ..."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()

@@ -1,0 +1,152 @@
+"""Real server processes for tests: started on free ports, waited for by what they print, always stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 60.0
+STOP_S = 30.0
+
+
+def clean_environment(**settings: object) -> dict[str, str]:
+    """This process's environment without its ASR_* settings, with the given ones, able to import the project."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ASR_")}
+    kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "proto/python")])
+    kept["PYTHONUNBUFFERED"] = "1"
+    return kept | {name: str(value) for name, value in settings.items()}
+
+
+class ServerProcess:
+    """A process whose output is read line by line as it comes; a context manager that never leaves it behind."""
+
+    def __init__(self, argv: Sequence[str], **settings: object) -> None:
+        """Starts `argv` with Python; `settings` are environment variables by full name."""
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+        self._ended = False
+        self.popen = subprocess.Popen(
+            [sys.executable, *argv],
+            cwd=ROOT,
+            env=clean_environment(**settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        threading.Thread(target=self._collect, daemon=True).start()
+
+    def _collect(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            with self._news:
+                self.lines.append(line.rstrip("\n"))
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    @property
+    def output(self) -> str:
+        """What it printed so far."""
+        return "\n".join(self.lines)
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    def wait_line(self, pattern: str, timeout: float = START_S) -> re.Match[str]:
+        """The first line, past or to come, that holds the pattern."""
+        seen = 0
+        deadline = time.monotonic() + timeout
+        with self._news:
+            while True:
+                for line in self.lines[seen:]:
+                    if match := re.search(pattern, line):
+                        return match
+                seen = len(self.lines)
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    why = (
+                        f"ended with {self.popen.wait()}"
+                        if self._ended
+                        else f"did not say it in {timeout:g} s"
+                    )
+                    raise AssertionError(
+                        f"no line with {pattern!r}: the process {why}; it said:\n{self.output}"
+                    )
+                self._news.wait(left)
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.popen.send_signal(number)
+
+    def wait(self, timeout: float = STOP_S) -> int:
+        """The exit code, once it has ended by itself."""
+        try:
+            code = self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"the process did not end in {timeout:g} s; it said:\n{self.output}"
+            ) from None
+        with self._news:
+            self._news.wait_for(lambda: self._ended, 5)
+        return code
+
+    def stop(self) -> int:
+        """Asks it to stop, and insists if it does not; the exit code."""
+        if self.popen.poll() is None:
+            self.signal()
+        try:
+            return self.popen.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            return self.popen.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+
+class AsrService(ServerProcess):
+    """`python -m asr_service` on a free port of 127.0.0.1, with the model that recognizes nothing unless told otherwise."""
+
+    def __init__(self, *options: str, wait: bool = True, **settings: object) -> None:
+        """`settings` by full name (ASR_MAX_STREAMS=2); with `wait`, returns when it is serving."""
+        defaults: dict[str, object] = {
+            "ASR_HOST": "127.0.0.1",
+            "ASR_GRPC_PORT": 0,
+            "ASR_MODEL": "null",
+            "ASR_DEVICE": "cpu",
+            "ASR_DRAIN_S": 5,
+        }
+        super().__init__(["-m", "asr_service", "serve", *options], **(defaults | settings))
+        if wait:
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.popen.kill()
+                raise
+
+    def wait_ready(self, timeout: float = START_S) -> str:
+        """Waits until it serves; its HOST:PORT."""
+        return self.wait_line(r"serving grpc on (\S+)", timeout).group(1)
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT to connect to."""
+        return self.wait_ready()
