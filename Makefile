@@ -1,9 +1,9 @@
 # What each target does: make help. Needed on the machine: Python 3.11 (PYTHON names it), git, make.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
-# Programs of the environment first: buf finds its plugins on the PATH.
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+# For programs that look for others of the environment, such as buf for its plugins.
+WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -19,10 +19,10 @@ demo: setup ## live words out of bundled speech, over gRPC and WebSocket
 	@$(BIN)/python -m clients.demo $(ARGS)
 
 serve: setup ## the service and the bridge from the environment; Ctrl-C stops both
-	@$(BIN)/python tools/serve.py $(ARGS)
+	@$(BIN)/python tools/serve.py
 
 test: setup ## all tests; ARGS goes to pytest
-	$(BIN)/python -m pytest -q $(ARGS)
+	@$(WITH_PATH) $(BIN)/python -m pytest -q $(ARGS)
 
 check: setup ## what CI checks: lint, format, types, imports, protocol, stubs
 	@$(BIN)/python tools/check.py $(ARGS)
@@ -38,7 +38,7 @@ demo-model: setup ## trains the demo model anew (hours); see docs/demo-model.md
 	$(BIN)/python -m demo_model $(ARGS)
 
 proto: setup ## generates proto/python from proto/asr
-	$(BIN)/buf generate
+	$(WITH_PATH) buf generate
 
 lock: setup ## pins what pyproject.toml asks for; ARGS=--upgrade for newer releases
 	$(BIN)/python tools/lock.py $(ARGS)

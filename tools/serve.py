@@ -1,0 +1,91 @@
+"""Runs the service and the bridge side by side, as `make serve` does; both read the environment.
+
+Ctrl-C or SIGTERM lets both drain, and the exit code is 0 when they have; a second one ends them at once. If one of them
+ends by itself the other is stopped too and the exit code is not 0: whatever restarts this program then restarts both.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM came."""
+
+
+class Supervisor:
+    """The two processes, and what signals do to them."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
+        self._signals = 0
+        self._waiting = False
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
+
+    def _on_signal(self, signum: int, frame: object) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            for _, process in self._running.values():
+                process.kill()
+        elif self._waiting:
+            raise Stopped
+
+    def start(self, name: str, module: str, environment: dict[str, str]) -> None:
+        """Starts a process in a session of its own: Ctrl-C in a terminal reaches it once, from here."""
+        process = subprocess.Popen([sys.executable, "-m", module], env=environment, start_new_session=True)
+        self._running[process.pid] = (name, process)
+
+    def wait(self) -> int:
+        """Until a signal comes (0) or a process ends by itself (its code, at least 1)."""
+        try:
+            self._waiting = True
+            if self._signals:
+                return 0
+            pid, status = os.wait()
+        except Stopped:
+            return 0
+        finally:
+            self._waiting = False
+        name, process = self._running.pop(pid)
+        # What os.wait() took, the process object can no longer ask for.
+        process.returncode = os.waitstatus_to_exitcode(status)
+        print(
+            f"serve: the {name} ended with {process.returncode}; stopping the other",
+            file=sys.stderr,
+            flush=True,
+        )
+        return max(process.returncode, 1)
+
+    def stop(self) -> int:
+        """Stops what runs, last started first; 1 if one did not end as asked."""
+        failed = 0
+        for name, process in reversed(self._running.values()):
+            process.terminate()
+            # A process that had no time to set up its handler ends by the signal itself.
+            if process.wait() not in (0, -signal.SIGTERM):
+                print(f"serve: the {name} ended with {process.returncode}", file=sys.stderr, flush=True)
+                failed = 1
+        return failed
+
+
+def main() -> int:
+    """Command line; takes no arguments."""
+    service = dict(os.environ)
+    bridge = dict(os.environ)
+    if port := os.environ.get("ASR_GRPC_PORT"):
+        bridge.setdefault("ASR_GRPC_TARGET", f"localhost:{port}")
+    supervisor = Supervisor()
+    supervisor.start("service", "asr_service", service)
+    # It waits for the service by itself.
+    supervisor.start("bridge", "ws_bridge", bridge)
+    code = supervisor.wait()
+    # The bridge, started last, stops first: it needs the service while it drains.
+    return supervisor.stop() or code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
