@@ -1,0 +1,64 @@
+"""Command line: `python -m ws_bridge [--option value ...]`.
+
+Nothing heavy is imported before the settings are known to be right, so that help and errors come at once. Exit codes: 0
+stopped as asked, 1 stopped at once by a second signal, 2 the settings cannot be served.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from ws_bridge.config import BadSettings, Settings, load, option, variable
+
+_EPILOG = """\
+Exit codes: 0 stopped as asked, 1 stopped at once by a second signal, 2 a setting cannot be served.
+The protocol is described in ws_bridge/protocol.py; the speech service has settings of its own:
+python -m asr_service --help."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    """One option per setting; every value is left to the settings to judge."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ws_bridge",
+        description="WebSocket bridge to the speech service. Every option is also an environment variable; the option "
+        "goes before it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawTextHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, field in Settings.model_fields.items():
+        default = f"{field.default:g}" if type(field.default) is float else field.default
+        shown = "none" if default in (None, "") else default
+        text = [*textwrap.wrap(field.description or "", 78), f"[{variable(name)}, default: {shown}]", " "]
+        parser.add_argument(
+            option(name),
+            dest=name,
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            help="\n".join(text).replace("%", "%%"),
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the process's exit code."""
+    options = vars(_parser().parse_args(argv))
+    try:
+        settings = load(options)
+
+        from ws_bridge import log
+        from ws_bridge.server import serve
+
+        log.set_up(settings.log_level, settings.log_format)
+        return serve(settings)
+    except BadSettings as error:
+        for line in str(error).splitlines():
+            print(f"ws_bridge: {line}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

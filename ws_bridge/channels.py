@@ -1,0 +1,78 @@
+"""A few shared HTTP/2 connections to the speech service, which come back by themselves when they are lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+from asr.v1 import asr_pb2_grpc
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_OPTIONS = (
+    # Channels with equal options would otherwise share one connection, and its limit of concurrent streams.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A service that stopped without a word is found within half a minute. Pings are sent only while streams are open.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # gRPC adds a jitter of 20 %, so that many bridges do not come back at the same moment.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    (
+        "grpc.min_reconnect_backoff_ms",
+        5_000,
+    ),  # in spite of its name: how long one attempt to connect may take
+    ("grpc.enable_retries", 0),
+)
+
+
+class Channels:
+    """The pool. A stream stays on its channel; a new one takes the least used that is not known to be down."""
+
+    def __init__(self, target: str, count: int) -> None:
+        """`target` need not be up; connecting begins with `keep_warm`."""
+        self._channels = [aio.insecure_channel(target, options=_OPTIONS) for _ in range(count)]
+        self._stubs = [asr_pb2_grpc.SpeechServiceStub(channel) for channel in self._channels]
+        self._in_use = [0] * count
+        self._next = 0
+
+    @contextmanager
+    def lease(self) -> Iterator[asr_pb2_grpc.SpeechServiceAsyncStub]:
+        """A stub to open one stream with; the channel counts as used by it until the context ends."""
+        index = self._pick()
+        self._in_use[index] += 1
+        try:
+            yield self._stubs[index]
+        finally:
+            self._in_use[index] -= 1
+
+    def _pick(self) -> int:
+        count = len(self._channels)
+        turn = [(self._next + i) % count for i in range(count)]
+        best = min(turn, key=lambda index: (self._is_down(index), self._in_use[index]))
+        self._next = (best + 1) % count
+        return best
+
+    def _is_down(self, index: int) -> bool:
+        return self._channels[index].get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+
+    def keep_warm(self) -> None:
+        """Lets channels without a connection make one; each waits for its own backoff."""
+        for channel in self._channels:
+            channel.get_state(try_to_connect=True)
+
+    async def serving(self, timeout_s: float) -> bool:
+        """Whether the service can be reached and says that it is SERVING."""
+        stub = health_pb2_grpc.HealthStub(self._channels[self._pick()])
+        try:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+        except aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def close(self) -> None:
+        """Ends all connections, and with them whatever streams are left."""
+        await asyncio.gather(*(channel.close() for channel in self._channels))

@@ -1,0 +1,167 @@
+"""Settings of the bridge: read once, validated once, frozen. The only reader of the environment.
+
+Each setting is a field; its description states what is traded, and `python -m ws_bridge --help` is made from them.
+Names that say `bridge` are the bridge's own; the others mean the same to the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "ASR_"
+
+
+class BadSettings(Exception):
+    """Settings that cannot be served: one line for each."""
+
+
+class Settings(BaseSettings):
+    """The bridge's settings, from `ASR_*` variables unless given by name."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", allow_inf_nan=False
+    )
+
+    host: str = Field("0.0.0.0", description="Address to listen on. 127.0.0.1 admits this machine only.")
+    port: int = Field(
+        8080, ge=0, le=65535, description="Port for WebSocket, /healthz and /readyz; 0 takes a free one."
+    )
+    grpc_target: str = Field(
+        "localhost:50051",
+        min_length=1,
+        description="The speech service, host:port or any gRPC target. It need not be up when the bridge starts.",
+    )
+    bridge_channels: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="HTTP/2 connections to the service, shared by all clients. Proxies commonly allow 100 streams on "
+        "one: take a quarter of that as comfortable. More cost a socket each, and spread over more backends.",
+    )
+    bridge_max_connections: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="WebSocket connections open at the same time; more are answered with HTTP 503. Higher than the "
+        "service's streams lets clients learn from the service when to come back; each costs some memory.",
+    )
+    bridge_max_message_bytes: int = Field(
+        4 * 1024 * 1024,
+        ge=4096,
+        le=1 << 30,
+        description="Largest WebSocket message; a larger one closes its connection with 1009. Larger ones upload "
+        "files in fewer messages and let one client claim a few times as much memory.",
+    )
+    bridge_max_unread: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Finals that may wait for a client that does not read; one more ends its stream. Interims never "
+        "queue: a slow reader gets the latest. More forgives longer pauses and costs memory.",
+    )
+    bridge_origins: str = Field(
+        "",
+        description="Web pages that may connect: origins with commas between, such as https://app.example.com. Empty "
+        "admits every page that a browser behind your firewall shows; clients that are no browsers send no origin and "
+        "are always admitted.",
+    )
+    bridge_ping_s: float = Field(
+        20.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds between WebSocket pings; a client from which nothing at all arrives for three of them is "
+        "taken for dead. Shorter frees its stream sooner; longer forgives longer outages. Below 60 keeps common "
+        "proxies from cutting quiet connections.",
+    )
+    bridge_open_s: float = Field(
+        10.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds a client has for each of: the WebSocket handshake, and init after it; and the service "
+        "for admitting a stream. Shorter ends idle connections sooner; longer suits slow links.",
+    )
+    bridge_close_s: float = Field(
+        10.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds a client has for taking what is left for it when its stream has ended. Longer waits for "
+        "slow readers; shorter gives sockets back sooner. The stream's slot is free before that.",
+    )
+    bridge_compression: bool = Field(
+        False,
+        description="Whether permessage-deflate is offered. Audio hardly shrinks; it costs CPU time for each message "
+        "and about 64 KB of memory a client.",
+    )
+    drain_s: float = Field(
+        30.0,
+        ge=0,
+        le=86400,
+        description="After SIGTERM, how long streams may go on before they are ended. Keep it below the grace period "
+        "of whatever stops the process, and not below the service's.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged. Neither audio nor text is ever logged."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="text for people, json (one object a line) for collectors."
+    )
+    bridge_ready_file: Path | None = Field(
+        None,
+        description="File that is written once the port is open: JSON with pid, host and port. For scripts that take "
+        "a free port.",
+    )
+
+    @field_validator("bridge_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in _split(value):
+            if origin != "null" and ("://" not in origin or origin.endswith("/")):
+                raise ValueError(f"{origin} should be an origin, scheme://host[:port] without a path")
+        return value
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Origins admitted; empty for all."""
+        return tuple(_split(self.bridge_origins))
+
+
+def _split(value: str) -> Iterator[str]:
+    return (part.strip() for part in value.split(",") if part.strip())
+
+
+def variable(name: str) -> str:
+    """Environment variable of a field."""
+    return PREFIX + name.upper()
+
+
+def option(name: str) -> str:
+    """Command line option of a field: the word `bridge` goes without saying there."""
+    return "--" + name.removeprefix("bridge_").replace("_", "-")
+
+
+def load(options: Mapping[str, str]) -> Settings:
+    """Settings from the environment; `options` (by field name) go before it.
+
+    Raises:
+        BadSettings: with a line for each value that cannot be, naming it and what would be right.
+    """
+    try:
+        return Settings(**dict(options))  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise BadSettings("\n".join(_line(dict(item), options) for item in error.errors())) from None
+
+
+def _line(item: dict[str, Any], options: Mapping[str, str]) -> str:
+    name = str(item["loc"][0]).lower().removeprefix(PREFIX.lower())
+    said = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return f"{option(name) if name in options else variable(name)}={item['input']}: {said}"

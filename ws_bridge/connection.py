@@ -1,0 +1,56 @@
+"""A WebSocket connection that knows when its peer was last heard of, and tells at once when it has gone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.protocol import State
+
+_TCP_ESTABLISHED = 1
+
+
+class Connection(ServerConnection):
+    """The library's connection plus signs of life.
+
+    The library's own ping timeout takes a client for dead that sends audio and does not read (its pongs wait behind
+    unread results), and one whose packets we do not read because the service is behind. So pings are only sent, and
+    any byte received counts as an answer.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heard_at = asyncio.get_running_loop().time()
+        self.on_gone: Callable[[], None] = lambda: None
+
+    def data_received(self, data: bytes) -> None:
+        """Notes the time; a close frame, and a violation of WebSocket, mean that nobody listens any more."""
+        self.heard_at = self.loop.time()
+        super().data_received(data)
+        if self.request is not None and self.state in (State.CLOSING, State.CLOSED):
+            self.on_gone()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The TCP connection ended, whatever the reason."""
+        super().connection_lost(exc)
+        self.on_gone()
+
+    def is_dead(self, silence_s: float) -> bool:
+        """Whether the peer has left without our being told, or has not been heard of for `silence_s`."""
+        transport: asyncio.Transport = self.transport
+        if transport.is_reading():
+            return self.loop.time() - self.heard_at > silence_s
+        # Reading is paused: silence means nothing, and asyncio cannot see the end of the connection. The kernel can.
+        peer = transport.get_extra_info("socket")
+        try:
+            state = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        except (AttributeError, OSError):
+            return False  # no Linux, or just closed, which `connection_lost` tells
+        return bool(state[0] != _TCP_ESTABLISHED)
+
+    def abort(self) -> None:
+        """Drops the TCP connection without a word."""
+        self.transport.abort()

@@ -1,0 +1,263 @@
+"""The WebSocket protocol, without any I/O: what a client may say, and when.
+
+    client                                              server
+    {"op":"init","sid":"call-17","sr":16000}
+    binary: 16-bit little-endian mono PCM, any size
+                                                        {"op":"interim","sid":"call-17","text":"book a",
+                                                         "final":false,"ts":1767225600000}
+    {"op":"finalize"}                       (optional)  {"op":"final",...,"final":true,"ts":...}, the stream goes on
+    {"op":"keepalive"}                      (optional)
+    {"op":"close","sid":"call-17"}                      {"op":"final","sid":"call-17","text":"at eight",
+                                                         "final":true,"ts":...}, then close code 1000
+
+The last final of a stream is the one that close code 1000 follows: a client that uses neither `finalize` nor
+`endpoint_ms` gets exactly one. Before any abnormal close there is
+`{"op":"error","sid":...,"code":...,"message":...,"field"?,"retry_after_ms"?}`, except where WebSocket itself has been
+violated (1002, 1007, 1009): then the close reason says what was wrong.
+
+States of a connection, and where each message leads:
+
+    state    init      audio     finalize  keepalive  close
+    NEW      OPEN      error     error     error      error
+    OPEN     error     OPEN      OPEN      OPEN       CLOSING
+    CLOSING  -         -         -         -          -         what follows `close` is not looked at
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ws_bridge.status import Failure, Refused
+
+MIN_SAMPLE_RATE = 8_000
+MAX_SAMPLE_RATE = 48_000
+MIN_ENDPOINT_MS = 100
+MAX_ENDPOINT_MS = 10_000
+MAX_LABEL = 128
+MAX_CONTROL_CHARS = 4_096
+"""Longest text message. Parsing happens on the event loop, and control messages are short; audio is binary."""
+
+ENCODINGS = ("linear16", "mulaw", "alaw")
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """The first message: how the stream is to be recognized.
+
+    Attributes:
+        sid: the client's label of the stream, echoed in every message; 1 to 128 printable ASCII characters. It need
+            not be unique: two connections with one sid are two streams.
+        sr: samples per second, 8000 to 48000.
+        enc: "linear16", "mulaw" or "alaw".
+        interim: whether interims are sent.
+        words: whether finals carry `words` with times and confidence.
+        details: whether results carry `utterance`, `audio_ms`, and finals `reason` and `confidence`.
+        endpoint_ms: silence that ends an utterance with a final, 100 to 10000; None: only the client ends one.
+    """
+
+    sid: str
+    sr: int = 16_000
+    enc: str = "linear16"
+    interim: bool = True
+    words: bool = False
+    details: bool = False
+    endpoint_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """A binary message."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finalize:
+    """Asks for a final now; `tag` is echoed in it if it was given."""
+
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """The client is still there, and has no audio to send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """No more audio: the tail is flushed, and the last final sent."""
+
+
+Message = Init | Audio | Finalize | KeepAlive | Close
+
+
+class State(Enum):
+    """What a connection has said so far."""
+
+    NEW = "new"
+    OPEN = "open"
+    CLOSING = "closing"
+
+
+class Conversation:
+    """One connection's side of the protocol: turns WebSocket messages into `Message`s in the order allowed."""
+
+    def __init__(self) -> None:
+        self.state = State.NEW
+        self.sid = ""
+
+    def receive(self, data: str | bytes) -> Message | None:
+        """What a message means; None for whatever follows `close`.
+
+        Raises:
+            Refused: the message cannot be served; the connection is to be closed with the failure it carries.
+        """
+        if self.state is State.CLOSING:
+            return None
+        message: Message
+        if isinstance(data, bytes):
+            if self.state is State.NEW:
+                raise _out_of_order(
+                    "binary message before init", 'send {"op":"init","sid":"<id>","sr":16000} first, as text'
+                )
+            return Audio(data)
+        fields = _parse(data)
+        op = fields["op"]
+        if op == "init":
+            if self.state is not State.NEW:
+                raise _out_of_order(
+                    "second init", "a connection carries one stream; open another one for the next"
+                )
+            message = _init(fields)
+            self.sid = message.sid
+            self.state = State.OPEN
+            return message
+        if self.state is State.NEW:
+            raise _out_of_order(f"{op} before init", 'send {"op":"init","sid":"<id>","sr":16000} first')
+        self._check_sid(fields)
+        if op == "close":
+            self.state = State.CLOSING
+            return Close()
+        return Finalize(_tag(fields)) if op == "finalize" else KeepAlive()
+
+    def _check_sid(self, fields: dict[str, Any]) -> None:
+        if "sid" in fields and fields["sid"] != self.sid:
+            raise _invalid(
+                "sid", f"{_show(fields['sid'])} is not this connection's sid, which is {_show(self.sid)}"
+            )
+
+
+_OPS = ("init", "finalize", "keepalive", "close")
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """A text message as an object with a known `op`."""
+    if len(text) > MAX_CONTROL_CHARS:
+        raise _invalid(
+            "message",
+            f"text message of {len(text)} characters: control messages have at most {MAX_CONTROL_CHARS}, and audio "
+            "goes in binary messages",
+        )
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _invalid(
+            "message",
+            "text message that is not JSON: text is for control messages, audio goes in binary ones",
+        ) from None
+    if not isinstance(fields, dict):
+        raise _invalid(
+            "message", f'JSON that is not an object: send an object such as {{"op":"{_OPS[0]}",...}}'
+        )
+    if "op" not in fields:
+        raise _invalid("op", f"op is missing: it is one of {', '.join(_OPS)}")
+    op = fields["op"]
+    if not isinstance(op, str) or op not in _OPS:
+        raise _invalid("op", f"op {_show(op)} is unknown: it is one of {', '.join(_OPS)}")
+    return fields
+
+
+def _init(fields: dict[str, Any]) -> Init:
+    """Fields of an init message; those that are not known are left alone, as a later version may know them."""
+    return Init(
+        sid=_sid(fields),
+        sr=_whole(fields, "sr", 16_000, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE, "samples per second"),
+        enc=_encoding(fields),
+        interim=_flag(fields, "interim", True),
+        words=_flag(fields, "words", False),
+        details=_flag(fields, "details", False),
+        endpoint_ms=_whole(fields, "endpoint_ms", 0, MIN_ENDPOINT_MS, MAX_ENDPOINT_MS, "ms of silence")
+        if fields.get("endpoint_ms") is not None
+        else None,
+    )
+
+
+def _sid(fields: dict[str, Any]) -> str:
+    sid = fields.get("sid")
+    if isinstance(sid, str) and 1 <= len(sid) <= MAX_LABEL and sid.isascii() and sid.isprintable():
+        return sid
+    found = "is missing" if "sid" not in fields else f"is {_show(sid)}"
+    raise _invalid(
+        "sid", f"sid {found}: it should be a string of 1 to {MAX_LABEL} printable ASCII characters"
+    )
+
+
+def _whole(fields: dict[str, Any], name: str, default: int, low: int, high: int, what: str) -> int:
+    value = fields.get(name, default)
+    # bool is an int to Python, not to the person who wrote the client.
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+        return value
+    raise _invalid(
+        name, f"{name} is {_show(value)}: it should be a whole number from {low} to {high} ({what})"
+    )
+
+
+def _flag(fields: dict[str, Any], name: str, default: bool) -> bool:
+    value = fields.get(name, default)
+    if isinstance(value, bool):
+        return value
+    raise _invalid(name, f"{name} is {_show(value)}: it should be true or false")
+
+
+def _encoding(fields: dict[str, Any]) -> str:
+    value = fields.get("enc", "linear16")
+    if isinstance(value, str) and value in ENCODINGS:
+        return value
+    raise _invalid("enc", f"enc is {_show(value)}: it should be one of {', '.join(ENCODINGS)}")
+
+
+def _tag(fields: dict[str, Any]) -> str:
+    tag = fields.get("tag", "")
+    # A lone surrogate is valid in JSON's escapes and cannot be sent on as UTF-8.
+    if (
+        isinstance(tag, str)
+        and len(tag) <= MAX_LABEL
+        and not any("\ud800" <= char <= "\udfff" for char in tag)
+    ):
+        return tag
+    raise _invalid("tag", f"tag is {_show(tag)}: it should be a string of at most {MAX_LABEL} characters")
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = 60
+_repr.maxother = 60
+_repr.maxlevel = 2
+
+
+def _show(value: object) -> str:
+    """A value as the client wrote it, cut to a length fit for an error message; ASCII, so that it can be sent."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return _repr.repr(value).encode("ascii", "backslashreplace").decode()
+
+
+def _invalid(field: str, message: str) -> Refused:
+    return Refused(Failure("invalid_argument", message, field=field))
+
+
+def _out_of_order(what: str, instead: str) -> Refused:
+    return Refused(Failure("failed_precondition", f"{what}: {instead}", field="op"))

@@ -1,0 +1,196 @@
+"""Wiring: the WebSocket server, its health pages, signals, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from http import HTTPStatus
+from pathlib import Path
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.server import serve as listen
+from websockets.http11 import Request, Response
+from websockets.typing import Origin
+
+from ws_bridge.channels import Channels
+from ws_bridge.config import BadSettings, Settings, variable
+from ws_bridge.connection import Connection
+from ws_bridge.session import Session
+from ws_bridge.status import Failure
+
+log = logging.getLogger(__name__)
+
+_LOOK_ROUND_S = 1.0
+_HEALTH_S = 2.0
+_FRAMES_WAITING = 8
+"""Frames of one client read ahead of the service. Beyond that TCP holds the client back."""
+
+_DRAINING = Failure("unavailable", "the bridge is shutting down; open a new connection", retry_after_ms=1000)
+
+
+class Bridge:
+    """Everything one process serves."""
+
+    def __init__(self, settings: Settings, channels: Channels) -> None:
+        self._settings = settings
+        self._channels = channels
+        self._sessions: dict[asyncio.Task[None], tuple[Session, Connection]] = {}
+        self._draining = False
+
+    async def listen(self) -> Server:
+        """Opens the port.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        settings = self._settings
+        origins: list[Origin | None] = [Origin(origin) for origin in settings.origins]
+        return await listen(
+            self._serve,
+            settings.host,
+            settings.port,
+            create_connection=Connection,
+            process_request=self._answer_http,
+            origins=[*origins, None] if origins else None,
+            compression="deflate" if settings.bridge_compression else None,
+            max_size=settings.bridge_max_message_bytes,
+            max_queue=_FRAMES_WAITING,
+            open_timeout=settings.bridge_open_s,
+            close_timeout=settings.bridge_close_s,
+            ping_interval=settings.bridge_ping_s,
+            ping_timeout=None,  # see Connection
+            server_header=None,
+            backlog=1024,
+        )
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        """One client, as a task of the library's."""
+        assert isinstance(socket, Connection)
+        session = Session(socket, self._channels, self._settings)
+        task = asyncio.current_task()
+        assert task is not None
+        self._sessions[task] = (session, socket)
+        try:
+            if self._draining:
+                session.end(_DRAINING)
+            await session.run()
+        except Exception:
+            log.exception("a connection failed")
+        finally:
+            del self._sessions[task]
+
+    async def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
+        """The health pages, and refusals at the door; None lets a WebSocket handshake go on."""
+        path = request.path.partition("?")[0]
+        if path == "/healthz":
+            return _page(connection, HTTPStatus.OK, "ok")
+        if path == "/readyz":
+            if self._draining:
+                return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "draining")
+            if not await self._channels.serving(_HEALTH_S):
+                return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "the speech service is not serving")
+            return _page(connection, HTTPStatus.OK, "ok")
+        if self._draining:
+            return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "draining")
+        if len(self._sessions) >= self._settings.bridge_max_connections:
+            return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+        return None
+
+    async def look_after(self) -> None:
+        """Reconnects to the service and finds dead clients, until cancelled."""
+        while True:
+            self._channels.keep_warm()
+            for session, _ in list(self._sessions.values()):
+                session.check_alive()
+            await asyncio.sleep(_LOOK_ROUND_S)
+
+    async def drain(self) -> None:
+        """Lets streams finish, up to the setting; then tells the rest and ends them."""
+        self._draining = True
+        for session, _ in list(self._sessions.values()):
+            if not session.has_stream:
+                session.end(_DRAINING)
+        log.info("draining", extra={"fields": {"streams": len(self._sessions)}})
+        if self._sessions:
+            await asyncio.wait(list(self._sessions), timeout=self._settings.drain_s)
+        for session, _ in list(self._sessions.values()):
+            session.end(_DRAINING)
+        if self._sessions:
+            await asyncio.wait(list(self._sessions), timeout=2 * self._settings.bridge_close_s)
+
+    def abort(self) -> None:
+        """Drops every connection."""
+        for _, socket in list(self._sessions.values()):
+            socket.abort()
+
+
+def _page(connection: ServerConnection, status: HTTPStatus, says: str) -> Response:
+    response = connection.respond(status, json.dumps({"status": says}) + "\n")
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = "application/json"
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+def serve(settings: Settings) -> int:
+    """Serves until a signal; returns the process's exit code.
+
+    Raises:
+        BadSettings: the port cannot be opened.
+    """
+    return asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    channels = Channels(settings.grpc_target, settings.bridge_channels)
+    bridge = Bridge(settings, channels)
+    try:
+        server = await bridge.listen()
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        raise BadSettings(
+            f"cannot listen on {where} ({variable('host')}, {variable('port')}): {error}"
+        ) from None
+    signals = _Signals()
+    keeper = asyncio.create_task(bridge.look_after())
+    port: int = next(iter(server.sockets)).getsockname()[1]
+    if settings.bridge_ready_file is not None:
+        _write_ready_file(settings.bridge_ready_file, settings.host, port)
+    log.info(
+        "listening", extra={"fields": {"host": settings.host, "port": port, "service": settings.grpc_target}}
+    )
+
+    await signals.first.wait()
+    drain, second = asyncio.create_task(bridge.drain()), asyncio.create_task(signals.second.wait())
+    await asyncio.wait([drain, second], return_when=asyncio.FIRST_COMPLETED)
+    code = 0 if drain.done() else 1
+    bridge.abort()
+    keeper.cancel()
+    server.close()
+    await server.wait_closed()
+    await channels.close()
+    log.info("stopped", extra={"fields": {"exit_code": code}})
+    return code
+
+
+class _Signals:
+    """SIGTERM and SIGINT: the first drains, the second ends at once."""
+
+    def __init__(self) -> None:
+        self.first, self.second = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._came)
+
+    def _came(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+def _write_ready_file(path: Path, host: str, port: int) -> None:
+    """Appears with all its content or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps({"pid": os.getpid(), "host": host, "port": port}) + "\n")
+    part.replace(path)

@@ -1,0 +1,132 @@
+"""How failures look to WebSocket clients, and how the service's gRPC statuses become such failures. Pure.
+
+The codes are those of the service's own table: its names in lower case, and the close codes of RFC 6455 and the IANA
+registry: 1008 the client's fault, 1011 ours, 1013 try again later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+NORMAL = 1000
+POLICY_VIOLATION = 1008
+INTERNAL_ERROR = 1011
+TRY_AGAIN_LATER = 1013
+
+RETRY_AFTER_MS = 1_000
+"""When to come back, where the service could not be asked."""
+
+_CLOSE_CODES = {
+    "invalid_argument": POLICY_VIOLATION,
+    "failed_precondition": POLICY_VIOLATION,
+    "resource_exhausted": POLICY_VIOLATION,
+    "deadline_exceeded": POLICY_VIOLATION,
+    "unauthenticated": POLICY_VIOLATION,
+    "permission_denied": POLICY_VIOLATION,
+    "unavailable": TRY_AGAIN_LATER,
+    "internal": INTERNAL_ERROR,
+}
+_GRPC_NAMES = {
+    3: "invalid_argument",
+    4: "deadline_exceeded",
+    7: "permission_denied",
+    8: "resource_exhausted",
+    9: "failed_precondition",
+    14: "unavailable",
+    16: "unauthenticated",
+}
+"""gRPC status numbers that have a meaning to clients; every other one is our fault, "internal"."""
+
+_UNAVAILABLE = 14
+
+_FIELDS = {
+    "sample_rate_hertz": "sr",
+    "encoding": "enc",
+    "stream_id": "sid",
+    "interim_results": "interim",
+    "word_times": "words",
+    "trailing_silence_ms": "endpoint_ms",
+}
+"""Names in the gRPC contract to names in the WebSocket protocol; others are the same in both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a connection ends abnormally.
+
+    Attributes:
+        code: name of the kind of error, a gRPC status name in lower case.
+        message: a sentence for the person who has to act on it.
+        field: the protocol's field at fault, "" if there is none.
+        retry_after_ms: when another try makes sense, None if it never does.
+        lost: whether a stream that had been admitted was lost with its service.
+    """
+
+    code: str
+    message: str
+    field: str = ""
+    retry_after_ms: int | None = None
+    lost: bool = False
+
+    @property
+    def close_code(self) -> int:
+        """WebSocket close code."""
+        if self.lost:
+            return INTERNAL_ERROR
+        if self.code == "resource_exhausted" and self.retry_after_ms is not None:
+            return TRY_AGAIN_LATER
+        return _CLOSE_CODES[self.code]
+
+
+class Refused(Exception):
+    """The connection is to be closed with `failure`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> Failure:
+    """The failure that a finished call amounts to.
+
+    Args:
+        number: gRPC status code.
+        message: its message.
+        details: `grpc-status-details-bin` of the trailing metadata, b"" if there was none. The service always sends
+            it with errors of its own; a status without it was made by the connection.
+        admitted: whether the service had accepted the stream.
+    """
+    field, retry_after_ms = _read_details(details)
+    if number == _UNAVAILABLE and not details:
+        # The transport's own message names sockets and addresses, which are not the client's business.
+        if admitted:
+            message = (
+                "the connection to the speech service was lost and the stream with it; open a new connection"
+            )
+            return Failure("unavailable", message, retry_after_ms=RETRY_AFTER_MS, lost=True)
+        message = "the speech service cannot be reached; try again later"
+        return Failure("unavailable", message, retry_after_ms=RETRY_AFTER_MS)
+    code = _GRPC_NAMES.get(number, "internal")
+    return Failure(code, message or f"the speech service ended the stream ({code})", field, retry_after_ms)
+
+
+def _read_details(details: bytes) -> tuple[str, int | None]:
+    """The field of a BadRequest and the delay of a RetryInfo in ms, where they are present."""
+    field, retry_after_ms = "", None
+    status = status_pb2.Status()
+    try:
+        status.ParseFromString(details)
+        for item in status.details:
+            bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+            if item.Unpack(bad_request) and bad_request.field_violations:
+                path = bad_request.field_violations[0].field
+                name = path.rpartition(".")[2]
+                field = _FIELDS.get(name, name)
+            elif item.Unpack(retry):
+                retry_after_ms = round(retry.retry_delay.ToTimedelta().total_seconds() * 1000)
+    except DecodeError:
+        pass  # a status we cannot read in full is still a status
+    return field, retry_after_ms

@@ -1,0 +1,101 @@
+"""Messages of the WebSocket protocol to requests of the service, and its results to JSON. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from asr.v1 import asr_pb2
+
+from ws_bridge.protocol import Audio, Finalize, Init, KeepAlive, Message
+from ws_bridge.status import Failure
+
+MAX_AUDIO_BYTES = 65_536
+"""Most audio in one gRPC request: a large packet is cut, so that it never meets the service's message limit."""
+
+_ENCODINGS = {
+    "linear16": asr_pb2.AUDIO_ENCODING_LINEAR16,
+    "mulaw": asr_pb2.AUDIO_ENCODING_MULAW,
+    "alaw": asr_pb2.AUDIO_ENCODING_ALAW,
+}
+_REASONS = {
+    asr_pb2.FINAL_REASON_ENDPOINT: "endpoint",
+    asr_pb2.FINAL_REASON_FINALIZE: "finalize",
+    asr_pb2.FINAL_REASON_END_OF_STREAM: "end_of_stream",
+}
+
+
+def to_requests(message: Message) -> Iterator[asr_pb2.RecognizeRequest]:
+    """What the service is told for a message; nothing for `close`, which is the half-close of the call."""
+    match message:
+        case Init():
+            yield asr_pb2.RecognizeRequest(config=_config(message))
+        case Audio(data):
+            for start in range(0, len(data), MAX_AUDIO_BYTES) or (0,):
+                yield asr_pb2.RecognizeRequest(audio=data[start : start + MAX_AUDIO_BYTES])
+        case Finalize(tag):
+            yield asr_pb2.RecognizeRequest(finalize=asr_pb2.Finalize(tag=tag))
+        case KeepAlive():
+            yield asr_pb2.RecognizeRequest(keep_alive=asr_pb2.KeepAlive())
+
+
+def _config(init: Init) -> asr_pb2.RecognitionConfig:
+    config = asr_pb2.RecognitionConfig(
+        encoding=_ENCODINGS[init.enc],
+        sample_rate_hertz=init.sr,
+        interim_results=init.interim,
+        word_times=init.words,
+        stream_id=init.sid,
+    )
+    if init.endpoint_ms is not None:
+        config.endpointing.trailing_silence_ms = init.endpoint_ms
+    return config
+
+
+def result_json(response: asr_pb2.RecognizeResponse, init: Init) -> str:
+    """One result as the text of a WebSocket message.
+
+    Exactly the documented keys; others only where the client asked for them (`words`, `details`, a `tag`).
+    """
+    result = response.result
+    stamp = response.server_time
+    fields: dict[str, object] = {
+        "op": "final" if result.is_final else "interim",
+        "sid": init.sid,
+        "text": result.text,
+        "final": result.is_final,
+        "ts": stamp.seconds * 1000 + stamp.nanos // 1_000_000,
+    }
+    if result.finalize_tag:
+        fields["tag"] = result.finalize_tag
+    if init.words and result.is_final:
+        fields["words"] = [
+            {
+                "word": word.word,
+                "start_ms": word.start_ms,
+                "end_ms": word.end_ms,
+                "confidence": round(word.confidence, 4),
+            }
+            for word in result.words
+        ]
+    if init.details:
+        fields["utterance"] = result.utterance_index
+        fields["audio_ms"] = response.audio_processed_ms
+        if result.is_final:
+            fields["reason"] = _REASONS.get(result.final_reason, "")
+            fields["confidence"] = round(result.confidence, 4)
+    return _dump(fields)
+
+
+def error_json(failure: Failure, sid: str) -> str:
+    """A failure as the text of a WebSocket message; `sid` is "" before init."""
+    fields: dict[str, object] = {"op": "error", "sid": sid, "code": failure.code, "message": failure.message}
+    if failure.field:
+        fields["field"] = failure.field
+    if failure.retry_after_ms is not None:
+        fields["retry_after_ms"] = failure.retry_after_ms
+    return _dump(fields)
+
+
+def _dump(fields: dict[str, object]) -> str:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
