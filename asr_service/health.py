@@ -1,7 +1,7 @@
 """`grpc.health.v1` for services that are all up or all down together.
 
-grpcio's own servicer holds a lock while it writes to a watcher, so that one watcher that does not read keeps every change
-of status from everybody. Here a change is a plain assignment.
+grpcio's own servicer holds a lock while it writes to a watcher, so that one watcher that does not read keeps every
+change of status from everybody. Here a change is a plain assignment.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The gRPC servicer: one `Recognize` call is one stream.
 
-Three parties share a call, all on the event loop: a reader that takes packets to the session, a writer that takes results
-to the client, and the handler, which waits for the first reason to end and alone ends the call. Neither direction
-waits for the other. What runs per packet is `_Call._read`: no task, no future, no log line.
+Three parties share a call, all on the event loop: a reader that takes packets to the session, a writer that takes
+results to the client, and the handler, which waits for the first reason to end and alone ends the call. Neither
+direction waits for the other. What runs per packet is `_Call._read`: no task, no future, no log line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Wiring and life of the process: engine thread, sessions, gRPC server, health, reflection, signals, drain, watchdog."""
+"""Wiring and life of the process: engine thread, sessions, gRPC server, health, reflection, signals, drain."""
 
 from __future__ import annotations
 
@@ -253,8 +253,8 @@ def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
         bound = 0
     if not bound:
         raise SettingsError(
-            f"ASR_GRPC_PORT={port}: cannot listen on {address}: the port is taken or the address is not this machine's; "
-            "choose another, or 0 for a free one",
+            f"ASR_GRPC_PORT={port}: cannot listen on {address}: the port is taken or the address is not this "
+            "machine's; choose another, or 0 for a free one",
             field="grpc_port",
         )
     return bound

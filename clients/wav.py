@@ -34,7 +34,9 @@ def load_wav(path: str | Path, rate: int = 16_000) -> bytes:
     try:
         audio, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise WavError(f"{file}: not an audio file that can be read ({error.error_string.rstrip('.')})") from error
+        raise WavError(
+            f"{file}: not an audio file that can be read ({error.error_string.rstrip('.')})"
+        ) from error
     mono: npt.NDArray[np.float32] = audio.mean(axis=1)
     if file_rate != rate:
         mono = soxr.resample(mono, file_rate, rate)

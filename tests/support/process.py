@@ -123,7 +123,7 @@ class ServerProcess:
 
 
 class AsrService(ServerProcess):
-    """`python -m asr_service` on a free port of 127.0.0.1, with the model that recognizes nothing unless told otherwise."""
+    """`python -m asr_service` on a free port of 127.0.0.1, with the null model unless told otherwise."""
 
     def __init__(self, *options: str, wait: bool = True, **settings: object) -> None:
         """`settings` by full name (ASR_MAX_STREAMS=2); with `wait`, returns when it is serving."""

@@ -1,0 +1,179 @@
+"""Streams an audio file to the service over gRPC and shows the words as they come.
+
+    python -m clients.grpc_client_wav hello.wav --target localhost:50051
+
+Exit codes: 0 the stream ended well, 1 the service refused or failed it, 2 the file or an argument cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import grpc.aio
+from asr.v1 import asr_pb2 as pb
+from asr.v1 import asr_pb2_grpc
+
+from clients.display import LiveText
+from clients.wav import Pacer, WavError, duration_s, load_wav, packets
+
+RATE = 16_000
+CONNECT_S = 5.0
+
+
+class WavStream:
+    """One stream of a file's audio, with the time each packet was sent, so that results can be timed.
+
+    The latency of a result is measured from the moment its audio was complete on our side: when the packet was sent
+    that holds the last sample the result takes into account.
+    """
+
+    def __init__(self, pcm: bytes, config: pb.RecognitionConfig, *, chunk_ms: float, realtime: bool) -> None:
+        """`pcm` is 16-bit mono at `config.sample_rate_hertz`."""
+        self._config = config
+        self._rate = config.sample_rate_hertz
+        self._pcm = pcm
+        self._chunk_ms = chunk_ms
+        self._realtime = realtime
+        self._sent_at: list[float] = []
+        self.closed_at = 0.0
+
+    async def requests(self) -> AsyncIterator[pb.RecognizeRequest]:
+        """Config, audio at the pace asked for, end."""
+        yield pb.RecognizeRequest(config=self._config)
+        pacer = Pacer()
+        for packet in packets(self._pcm, self._rate, self._chunk_ms):
+            if self._realtime:
+                await pacer.wait(duration_s(packet, self._rate))
+            self._sent_at.append(time.monotonic())
+            yield pb.RecognizeRequest(audio=packet)
+        self.closed_at = time.monotonic()
+
+    def latency_ms(self, response: pb.RecognizeResponse) -> float:
+        """How long ago the audio of a response that came just now was complete; finals at the end count from there."""
+        if response.result.final_reason == pb.FINAL_REASON_END_OF_STREAM:
+            since = self.closed_at
+        else:
+            index = math.ceil(response.audio_processed_ms / self._chunk_ms) - 1
+            since = self._sent_at[min(max(index, 0), len(self._sent_at) - 1)]
+        return 1000 * (time.monotonic() - since)
+
+
+async def recognize(
+    stub: asr_pb2_grpc.SpeechServiceAsyncStub,
+    stream: WavStream,
+    on_response: Callable[[pb.RecognizeResponse, float], None],
+) -> str:
+    """Runs a stream to its end; each response goes to `on_response` with its latency in ms. Returns the finals' text.
+
+    Raises:
+        grpc.aio.AioRpcError: the service refused or failed the stream.
+    """
+    finals: list[str] = []
+    async for response in stub.Recognize(stream.requests()):
+        on_response(response, stream.latency_ms(response))
+        if response.result.is_final and response.result.text:
+            finals.append(response.result.text)
+    return " ".join(finals)
+
+
+def build_config(args: argparse.Namespace) -> pb.RecognitionConfig:
+    """The config message of the command line."""
+    config = pb.RecognitionConfig(
+        encoding=pb.AUDIO_ENCODING_LINEAR16,
+        sample_rate_hertz=RATE,
+        interim_results=True,
+        word_times=args.words,
+        stream_id=args.sid,
+    )
+    if args.endpoint_ms is not None:
+        config.endpointing.trailing_silence_ms = args.endpoint_ms
+    return config
+
+
+async def run(args: argparse.Namespace, pcm: bytes) -> int:
+    """Streams the audio and shows what comes back; the exit code."""
+    screen = LiveText()
+    interims: list[float] = []
+    finals: list[float] = []
+
+    def show(response: pb.RecognizeResponse, latency_ms: float) -> None:
+        result = response.result
+        if not result.is_final:
+            interims.append(latency_ms)
+            screen.interim(result.text)
+            return
+        finals.append(latency_ms)
+        screen.final(
+            result.text, f"[{pb.FinalReason.Name(result.final_reason).removeprefix('FINAL_REASON_').lower()}]"
+        )
+        for word in result.words:
+            print(
+                f"    {word.start_ms / 1000:8.2f} {word.end_ms / 1000:8.2f}  {word.confidence:.2f}  {word.word}"
+            )
+
+    stream = WavStream(pcm, build_config(args), chunk_ms=args.chunk_ms, realtime=args.realtime)
+    async with grpc.aio.insecure_channel(args.target) as channel:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await channel.channel_ready()
+        except TimeoutError:
+            print(f"{args.target}: no gRPC server answers there", file=sys.stderr)
+            return 1
+        try:
+            await recognize(asr_pb2_grpc.SpeechServiceStub(channel), stream, show)
+        except grpc.aio.AioRpcError as error:
+            screen.close()
+            print(f"{args.target}: {error.code().name}: {error.details()}", file=sys.stderr)
+            return 1
+    if args.realtime and interims and finals:
+        print(
+            f"{duration_s(pcm, RATE):.1f} s of audio; interims {median(interims):.0f} ms (median) after their audio, "
+            f"last final {finals[-1]:.0f} ms after the end",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def median(values: Sequence[float]) -> float:
+    """The upper median of at least one value."""
+    return sorted(values)[len(values) // 2]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clients.grpc_client_wav",
+        description="Streams an audio file over gRPC and shows the words.",
+    )
+    parser.add_argument("wav", help="audio file: WAV, FLAC, OGG; any rate, any number of channels")
+    parser.add_argument("--target", default="localhost:50051", help="HOST:PORT of the service (%(default)s)")
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--realtime", action="store_true", default=True, help="at the pace of a live speaker (default)"
+    )
+    pace.add_argument("--fast", dest="realtime", action="store_false", help="as fast as the service takes it")
+    parser.add_argument("--chunk-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
+    parser.add_argument("--words", action="store_true", help="show words with times and confidence")
+    parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
+    parser.add_argument("--sid", default="", help="name of the stream (made by the server)")
+    args = parser.parse_args(argv)
+    if args.chunk_ms <= 0:
+        parser.error("--chunk-ms should be more than 0")
+    try:
+        pcm = load_wav(args.wav, RATE)
+    except WavError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        return asyncio.run(run(args, pcm))
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
