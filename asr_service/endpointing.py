@@ -1,0 +1,52 @@
+"""Where an utterance ends by itself: a pause after a word, or a length. Pure; time is counted in encoder frames."""
+
+from __future__ import annotations
+
+from asr_service.core import EndpointingConfig, FinalReason
+
+
+class Endpointer:
+    """Finds the ends of one stream's utterances in the frames its tokens were emitted at.
+
+    A pause is a run of frames without a token, so what it finds does not depend on how many frames a step takes:
+    `before_token` finds a pause inside a step, `after_frames` one that is still going on. Nothing ends before the
+    first word. Frames count from the segment's start.
+
+    Args:
+        config: the limits; None if only the client ends utterances.
+        frame_ms: duration of an encoder frame.
+    """
+
+    def __init__(self, config: EndpointingConfig | None, frame_ms: float) -> None:
+        self._silence_ms = config.trailing_silence_ms if config else 0
+        self._longest_ms = config.max_utterance_ms if config else 0
+        self._frame_ms = frame_ms
+        self._first = -1  # frame of the utterance's first token, -1 before it
+        self._last = -1  # frame of its last token
+
+    def before_token(self, frame: int, *, starts_word: bool) -> FinalReason | None:
+        """Whether the utterance ends before a token at this frame; the token then belongs to the next one."""
+        if self._first < 0:
+            return None
+        too_long = (
+            self._longest_ms and starts_word and (frame - self._first) * self._frame_ms >= self._longest_ms
+        )
+        return FinalReason.ENDPOINT if too_long else self.after_frames(frame)
+
+    def token(self, frame: int) -> None:
+        """Notes a token at this frame."""
+        if self._first < 0:
+            self._first = frame
+        self._last = frame
+
+    def after_frames(self, frames: int) -> FinalReason | None:
+        """Whether the utterance has ended, now that this many frames of the segment are decoded."""
+        if self._first < 0 or not self._silence_ms:
+            return None
+        return (
+            FinalReason.ENDPOINT if (frames - self._last - 1) * self._frame_ms >= self._silence_ms else None
+        )
+
+    def reset(self) -> None:
+        """Starts the next utterance."""
+        self._first = self._last = -1

@@ -1,0 +1,363 @@
+"""The engine: one thread that owns the model, its slots and every stream.
+
+Two hand-overs connect it with the event loop, both of plain frozen values: commands come in through `submit`, a turn's
+events go out through `deliver` in one call. Nothing else is shared; other threads may read the health attributes and
+`books`, which are snapshots.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from queue import Empty, SimpleQueue
+from typing import Protocol
+from uuid import uuid4
+
+from asr_service.core import (
+    Audio,
+    Cancel,
+    Command,
+    Consumed,
+    Ended,
+    Event,
+    Finalize,
+    HalfClose,
+    ModelInfo,
+    Open,
+    Result,
+    StreamingModel,
+)
+from asr_service.errors import AsrError, AtCapacity, ClientError, InternalError, SettingsError, Unavailable
+from asr_service.scheduler import Scheduler
+from asr_service.stream import Stream, Work
+from asr_service.transcript import Vocabulary
+
+log = logging.getLogger(__name__)
+
+_IDLE_TURN_S = 1.0  # longest sleep: an idle engine still shows its heartbeat
+_UPLOAD_SHARE = 0.5  # of a chunk's duration: how long a step with uploads in it should take at most
+
+
+class EngineState(Enum):
+    """Where the engine is in its life."""
+
+    LOADING = "loading"
+    WARMING = "warming"
+    RUNNING = "running"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class EngineMetrics(Protocol):
+    """What the engine tells about its work, from its own thread; calls must be quick and must not raise."""
+
+    def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
+        """A step was made.
+
+        Args:
+            seconds: that the model took.
+            audio_s: seconds of audio in it, over all its streams.
+            waits_s: for each stream, seconds from when its chunk was due until the step began; 0 for uploads.
+        """
+        ...
+
+    def step_failed(self, streams: int) -> None:
+        """A step raised; so many streams were ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """A snapshot for metrics: slots, streams by what their slot holds, and streams that wait for a step."""
+
+    slots: int
+    leased: int
+    free: int
+    fresh: int
+    running: int
+    ready: int
+
+
+class Slots:
+    """Rows of the model's pooled state: leased to streams or free.
+
+    Args:
+        count: rows there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.leased: set[int] = set()
+        self.free = list(reversed(range(count)))
+
+    def lease(self) -> int | None:
+        """A free row, None if there is none."""
+        if not self.free:
+            return None
+        slot = self.free.pop()
+        self.leased.add(slot)
+        return slot
+
+    def give_back(self, slot: int) -> None:
+        """Frees a leased row. Raises KeyError if it is not leased."""
+        self.leased.remove(slot)
+        self.free.append(slot)
+
+    def check(self) -> None:
+        """Raises RuntimeError unless leased and free rows make up all rows, each once."""
+        if len(self.leased) + len(self.free) != self.count or len({*self.leased, *self.free}) != self.count:
+            raise RuntimeError(
+                f"slots: {len(self.leased)} leased and {len(self.free)} free are not {self.count}"
+            )
+
+
+class Engine:
+    """Steps all streams through one model, in a thread of its own.
+
+    Args:
+        load: makes the model; called in the engine's thread.
+        max_batch: most streams in a step.
+        tick_s: for how long ready streams are gathered; see `Scheduler`.
+        deliver: takes a turn's events; called in the engine's thread, must not block.
+        metrics: told about each step.
+
+    Attributes:
+        failure: what ended the engine, None unless its state is FAILED.
+        info: of the model, None until it is loaded.
+        heartbeat: monotonic time of the last turn; turns are at most a second apart unless a step lasts longer.
+        busy_since: monotonic time at which the step now running began, None between steps.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], StreamingModel],
+        *,
+        max_batch: int,
+        tick_s: float,
+        deliver: Callable[[tuple[Event, ...]], None],
+        metrics: EngineMetrics | None = None,
+    ) -> None:
+        self._load = load
+        self._max_batch = max_batch
+        self._tick_s = tick_s
+        self._deliver = deliver
+        self._metrics = metrics
+        self._inbox: SimpleQueue[Command | None] = SimpleQueue()  # None: stop
+        self._state = EngineState.LOADING
+        self._accepting = True
+        self._watchers: list[Callable[[EngineState], None]] = []
+        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
+        self.failure: BaseException | None = None
+        self.info: ModelInfo | None = None
+        self.heartbeat = time.monotonic()
+        self.busy_since: float | None = None
+        # The engine thread's own:
+        self._model: StreamingModel
+        self._vocabulary: Vocabulary
+        self._scheduler: Scheduler
+        self._slots = Slots(0)
+        self._streams: dict[int, Stream] = {}
+        self._events: list[Event] = []
+        self._stopping = False
+
+    # --------------------------------------------------------------------------------------------- from other threads
+
+    def start(self) -> None:
+        """Starts the thread: it loads the model, warms it up and runs."""
+        self._thread.start()
+
+    def submit(self, command: Command) -> None:
+        """Hands a command over; never blocks. Ignored once the engine has failed or stopped."""
+        if self._accepting:
+            self._inbox.put(command)
+
+    def stop(self, timeout_s: float) -> None:
+        """Ends all streams with Unavailable and the thread after its current step; waits for it at most so long."""
+        self._inbox.put(None)
+        self._thread.join(timeout_s)
+
+    @property
+    def state(self) -> EngineState:
+        """Where the engine is in its life."""
+        return self._state
+
+    def on_state(self, callback: Callable[[EngineState], None]) -> None:
+        """Calls back, from the engine's thread, at each change of state. To be set before `start`."""
+        self._watchers.append(callback)
+
+    def books(self) -> Books:
+        """A snapshot for metrics."""
+        states = [stream.work for stream in list(self._streams.values())]
+        fresh, running = states.count(Work.FRESH), states.count(Work.RUNNING)
+        ready = len(self._scheduler) if self.info else 0
+        return Books(self._slots.count, len(self._slots.leased), len(self._slots.free), fresh, running, ready)
+
+    # ---------------------------------------------------------------------------------------------------- its thread
+
+    def _main(self) -> None:
+        try:
+            self._model = model = self._load()
+            self._slots = Slots(model.slots)
+            self._vocabulary = Vocabulary(model.info.pieces)
+            budget_s = _UPLOAD_SHARE * model.info.chunk_ms / 1000
+            self._scheduler = Scheduler(
+                max_batch=self._max_batch, tick_s=self._tick_s, upload_budget_s=budget_s
+            )
+            self.info = model.info
+            self._enter(EngineState.WARMING)
+            model.warm_up(self._max_batch, log.info)
+            self._enter(EngineState.RUNNING)
+            while not self._stopping:
+                self._turn(self._wait())
+            self._end_all()
+            self._enter(EngineState.STOPPED)
+        except BaseException as failure:
+            self.failure = failure
+            self.busy_since = None
+            if not isinstance(failure, SettingsError):  # those are told to the person, without a traceback
+                log.critical("the engine has failed", exc_info=failure)
+            self._enter(EngineState.FAILED)
+
+    def _wait(self) -> Command | None:
+        """The next command, or None when it is time for a turn without one."""
+        wait_s = self._scheduler.wait(time.monotonic())
+        try:
+            if wait_s == 0:
+                command = self._inbox.get_nowait()
+            else:
+                command = self._inbox.get(
+                    timeout=_IDLE_TURN_S if wait_s is None else min(wait_s, _IDLE_TURN_S)
+                )
+        except Empty:
+            return None
+        self._stopping = command is None
+        return command
+
+    def _turn(self, command: Command | None) -> None:
+        """The heartbeat: take in what came, decide, step, give out."""
+        self.heartbeat = now = time.monotonic()
+        if command is not None:
+            self._take(command, now)
+        for _ in range(
+            self._inbox.qsize()
+        ):  # what comes meanwhile waits a turn, so that steps are not starved
+            self._take(self._inbox.get_nowait(), now)
+        batch = [self._streams[stream] for stream in self._scheduler.take(now)]
+        if batch:
+            self._step(batch, now)
+        if self._events:
+            if not self._streams:
+                self._slots.check()
+            events, self._events = tuple(self._events), []
+            self._deliver(events)
+
+    def _take(self, command: Command | None, now: float) -> None:
+        """Carries out one command. Streams that are gone are ignored: theirs were on the way when they ended."""
+        if command is None:
+            self._stopping = True
+            return
+        if isinstance(command, Open):
+            self._open(command, now)
+            return
+        stream = self._streams.get(command.stream)
+        if stream is None:
+            return
+        waiting = stream.ready_at is None
+        try:
+            results: list[Result] = []
+            match command:
+                case Audio(data=data):
+                    stream.audio(data, now)
+                case Finalize(tag=tag):
+                    results = stream.finalize(tag, now, _unix_ms())
+                case HalfClose():
+                    results = stream.half_close(now, _unix_ms())
+                case Cancel():
+                    stream.cancel()
+            self._follow(stream, results, was_waiting=waiting)
+        except ClientError as error:
+            self._end(stream, error)
+        except Exception as error:
+            self._fail([stream], error)
+
+    def _open(self, command: Open, now: float) -> None:
+        slot = self._slots.lease()
+        if slot is None:
+            self._events.append(Ended(command.stream, AtCapacity("all streams are taken", retry_after_s=1.0)))
+            return
+        stream = Stream(command.stream, command.config, self._model.info, self._vocabulary, slot, now)
+        self._streams[command.stream] = stream
+
+    def _step(self, batch: list[Stream], now: float) -> None:
+        """Steps a batch. A step that raises ends its streams and no others."""
+        requests = [stream.request() for stream in batch]
+        waits_s = [max(0.0, now - (stream.ready_at or now)) for stream in batch]
+        self._events += [Consumed(stream.id, stream.take_consumed()) for stream in batch]
+        self.busy_since = started = time.monotonic()
+        try:
+            answers = self._model.step(requests)
+            if len(answers) != len(batch):
+                raise RuntimeError(f"the model answered {len(answers)} of {len(batch)} requests")
+        except Exception as error:
+            self._fail(batch, error)
+            if self._metrics:
+                self._metrics.step_failed(len(batch))
+            return
+        finally:
+            self.busy_since = None
+        seconds = time.monotonic() - started
+        self._scheduler.stepped(len(batch), seconds)
+        unix_ms = _unix_ms()
+        for stream, answer in zip(batch, answers, strict=True):
+            try:
+                self._follow(stream, stream.answer(answer, unix_ms), was_waiting=True)
+            except Exception as error:
+                self._fail([stream], error)
+        if self._metrics:
+            samples = sum(len(request.samples) for request in requests)
+            self._metrics.step(
+                seconds=seconds, audio_s=samples / self._model.info.sample_rate, waits_s=waits_s
+            )
+
+    def _follow(self, stream: Stream, results: list[Result], *, was_waiting: bool) -> None:
+        """What a command or a step did to a stream: results to tell, a chunk to schedule, or the end."""
+        self._events += results
+        if stream.work is Work.ENDED:
+            self._end(stream, None)
+        elif was_waiting and stream.ready_at is not None:
+            self._scheduler.add(stream.id, stream.ready_at)
+
+    def _fail(self, streams: list[Stream], error: Exception) -> None:
+        """Answers our own fault: told to these streams by a request id, and with its traceback to the log."""
+        request_id = uuid4().hex[:12]
+        log.error(
+            "request %s: %d streams ended by an internal error", request_id, len(streams), exc_info=error
+        )
+        for stream in streams:
+            self._end(stream, InternalError(f"internal error, request id {request_id}"))
+
+    def _end(self, stream: Stream, error: AsrError | None) -> None:
+        """Gives the slot back and tells so; after this the id means nothing."""
+        self._scheduler.remove(stream.id)
+        del self._streams[stream.id]
+        self._slots.give_back(stream.slot)
+        self._events.append(Ended(stream.id, error))
+
+    def _end_all(self) -> None:
+        for stream in list(self._streams.values()):
+            self._end(stream, Unavailable("the server is shutting down", retry_after_s=1.0))
+        self._deliver(tuple(self._events))
+
+    def _enter(self, state: EngineState) -> None:
+        self._state = state
+        self._accepting = state not in (EngineState.FAILED, EngineState.STOPPED)
+        for watcher in self._watchers:
+            watcher(state)
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000

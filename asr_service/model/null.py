@@ -1,0 +1,103 @@
+"""A model without recognition: for measuring the transport, and for testing clients without a model.
+
+Its text is a function of the audio alone: a word for each loud encoder frame, nothing for silence. It needs numpy only,
+starts at once, and refuses requests that break the rules of `StepRequest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from asr_service.core import ModelInfo, Samples, StepRequest, StepResult
+
+_WORDS = (
+    "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike november oscar papa quebec romeo "
+    "sierra tango uniform victor whiskey xray yankee zulu"
+).split()
+_SAMPLE_RATE = 16_000
+_FRAME_SAMPLES = 1280
+_EDGE_SAMPLES = 200  # frame i is whole at sample 1280 i + 200, as in the real models
+_LOUD = 0.01  # root mean square from which a frame makes a word
+_LEVELS_PER_OCTAVE = 8  # loudness levels, each with its word
+
+
+class NullModel:
+    """A `StreamingModel` that makes a word of each loud frame; the frame's loudness chooses the word.
+
+    Args:
+        slots: streams that can be open at the same time.
+        att_context: (left, right) in encoder frames; right + 1 frames make a chunk.
+    """
+
+    def __init__(self, *, slots: int, att_context: tuple[int, int] = (70, 1)) -> None:
+        frames = att_context[1] + 1
+        self._slots = slots
+        self._frames: list[int | None] = [
+            None
+        ] * slots  # of each slot's segment; None: the next step is a first one
+        self._info = ModelInfo(
+            name="null",
+            device="cpu",
+            precision="fp32",
+            decoder="rnnt",
+            sample_rate=_SAMPLE_RATE,
+            att_context=att_context,
+            pieces=("<unk>", *("\u2581" + word for word in _WORDS)),
+            frame_samples=_FRAME_SAMPLES,
+            chunk_frames=frames,
+            first_chunk_samples=_FRAME_SAMPLES * (frames - 1) + _EDGE_SAMPLES,
+            chunk_samples=_FRAME_SAMPLES * frames,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded."""
+        return self._info
+
+    @property
+    def slots(self) -> int:
+        """Streams that can be open at the same time."""
+        return self._slots
+
+    def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
+        """Nothing is cold."""
+
+    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+        """Steps the given slots. Raises ValueError for a request that breaks the rules."""
+        if len({request.slot for request in requests}) != len(requests):
+            raise ValueError("a slot is in the batch twice")
+        return [self._step(request) for request in requests]
+
+    def _step(self, request: StepRequest) -> StepResult:
+        done = 0 if request.is_first else self._frames[request.slot]
+        full = self._info.first_chunk_samples if request.is_first else self._info.chunk_samples
+        size = len(request.samples)
+        if done is None:
+            raise ValueError(f"slot {request.slot} goes on with a segment that has ended or not begun")
+        if size > full or (size == full) == request.is_last:
+            raise ValueError(
+                f"slot {request.slot}: {size} samples, is_last {request.is_last}; a full chunk is {full}"
+            )
+        loudness = self._loudness(request.samples, is_first=request.is_first)
+        self._frames[request.slot] = None if request.is_last else done + len(loudness)
+        tokens, frames, probs = [], [], []
+        for frame, level in enumerate(loudness, done):
+            if level >= _LOUD:
+                position = round(_LEVELS_PER_OCTAVE * float(np.log2(level / _LOUD)))
+                tokens.append(1 + position % len(_WORDS))
+                frames.append(frame)
+                probs.append(min(1.0, 0.5 + float(level)))
+        return StepResult(tuple(tokens), tuple(frames), tuple(probs), len(loudness))
+
+    def _loudness(self, samples: Samples, *, is_first: bool) -> Samples:
+        """Root mean square of each frame that lies in these samples, the last one maybe in part, float32 [frames]."""
+        if not len(samples):
+            return np.zeros(0, np.float32)
+        starts = np.arange(0, len(samples), _FRAME_SAMPLES)
+        if is_first:
+            starts = np.r_[0, np.arange(_EDGE_SAMPLES, len(samples), _FRAME_SAMPLES)]
+        lengths = np.diff(np.r_[starts, len(samples)])
+        energy = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
+        return np.asarray(np.sqrt(energy / lengths), np.float32)

@@ -1,0 +1,224 @@
+"""The event loop's side of the engine: permits, what waits on its way in, and what waits on its way out.
+
+Everything here runs on the event loop, so there are no locks. Policies of the two queues: audio beyond the inbox's
+high-water mark makes `send_audio` wait, which makes the transport push back on the client; of results, the latest
+interim replaces the one before it, a final replaces the interim of its utterance, and finals are never dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import count
+
+from asr_service.core import (
+    Audio,
+    Cancel,
+    Command,
+    Consumed,
+    Ended,
+    Event,
+    Finalize,
+    FinalReason,
+    HalfClose,
+    Open,
+    Result,
+    StreamConfig,
+)
+from asr_service.errors import AsrError, AtCapacity, LimitReached, OutOfOrder
+
+MAX_OPEN_FINALIZES = 1000
+"""Finalize requests of a stream whose finals were not fetched; one more is refused."""
+
+_RETRY_AFTER_S = 1.0
+
+
+class Sessions:
+    """All streams that hold a permit.
+
+    Args:
+        submit: hands a command to the engine.
+        max_streams: permits there are; not more than the model has slots.
+        inbox_bytes: for a stream's config, audio bytes that may wait on the way in; at least a few chunks' worth.
+    """
+
+    def __init__(
+        self,
+        submit: Callable[[Command], None],
+        *,
+        max_streams: int,
+        inbox_bytes: Callable[[StreamConfig], int],
+    ) -> None:
+        self._submit = submit
+        self._max_streams = max_streams
+        self._inbox_bytes = inbox_bytes
+        self._ids = count(1)
+        self._sessions: dict[int, Session] = {}
+        self._closed: AsrError | None = None
+
+    @property
+    def active(self) -> int:
+        """Permits taken."""
+        return len(self._sessions)
+
+    def open(self, config: StreamConfig) -> Session:
+        """Takes a permit and starts a stream; the permit comes back when the engine has ended it.
+
+        Raises:
+            AtCapacity: all permits are taken.
+            AsrError: what `close_admission` was given.
+        """
+        if self._closed is not None:
+            raise self._closed
+        if len(self._sessions) >= self._max_streams:
+            message = f"all {self._max_streams} streams are taken"
+            raise AtCapacity(message, retry_after_s=_RETRY_AFTER_S)
+        session = Session(next(self._ids), self._submit, self._inbox_bytes(config))
+        self._sessions[session.id] = session
+        self._submit(Open(session.id, config))
+        return session
+
+    def open_admission(self) -> None:
+        """Accepts new streams, as it is from the beginning."""
+        self._closed = None
+
+    def close_admission(self, error: AsrError) -> None:
+        """From now on `open` raises this error; open streams go on."""
+        self._closed = error
+
+    def deliver(self, events: Iterable[Event]) -> None:
+        """Takes a turn's events; those of streams that are gone are ignored."""
+        for event in events:
+            session = self._sessions.get(event.stream)
+            if session is None:
+                continue
+            if isinstance(event, Ended):
+                del self._sessions[event.stream]
+            session.deliver(event)
+
+    def fail_all(self, error: AsrError) -> None:
+        """Ends every stream with this error at once, whether the engine still runs or not."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            session.cancel()
+            session.deliver(Ended(session.id, error))
+
+
+class Session:
+    """One stream. One task may send, one may receive.
+
+    Args:
+        stream: the engine's id of the stream, never reused.
+        submit: hands a command to the engine.
+        inbox_bytes: the inbox's high-water mark.
+
+    Attributes:
+        id: the engine's id of the stream.
+        ended: the end, once it has come.
+    """
+
+    def __init__(self, stream: int, submit: Callable[[Command], None], inbox_bytes: int) -> None:
+        self.id = stream
+        self.ended: Ended | None = None
+        self._submit = submit
+        self._inbox_bytes = inbox_bytes
+        self._waiting = 0  # bytes submitted and not yet consumed
+        self._closed = False  # by half_close or cancel
+        self._open_finalizes = 0
+        self._room: asyncio.Future[None] | None = None  # the sender waits for it
+        self._finals: deque[Result] = deque()
+        self._interim: Result | None = None
+        self._news: asyncio.Future[None] | None = None  # the receiver waits for it
+
+    # --------------------------------------------------------------------------------------------------------- sending
+
+    async def send_audio(self, data: bytes) -> None:
+        """Sends audio; returns at once unless more than the high-water mark waits on its way in.
+
+        A stream that has ended takes no more audio: it is dropped, and `next` tells why.
+
+        Raises:
+            OutOfOrder: after `half_close`.
+        """
+        if self.ended is not None or not data:
+            return
+        if self._closed:
+            raise OutOfOrder("audio after the end of the stream's input")
+        self._submit(Audio(self.id, data))
+        self._waiting += len(data)
+        while self._waiting > self._inbox_bytes and self.ended is None:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def finalize(self, tag: str) -> None:
+        """Asks for a final now.
+
+        Raises:
+            OutOfOrder: after `half_close`.
+            LimitReached: too many earlier ones were answered and not fetched.
+        """
+        if self.ended is not None:
+            return
+        if self._closed:
+            raise OutOfOrder("finalize after the end of the stream's input")
+        if self._open_finalizes >= MAX_OPEN_FINALIZES:
+            message = (
+                f"{MAX_OPEN_FINALIZES} finalize requests are open: read their finals before sending more"
+            )
+            raise LimitReached(message, field="finalize")
+        self._open_finalizes += 1
+        self._submit(Finalize(self.id, tag))
+
+    def half_close(self) -> None:
+        """No more input: the tail is flushed, the last final and the end follow. Again: nothing."""
+        if not self._closed:
+            self._closed = True
+            self._submit(HalfClose(self.id))
+
+    def cancel(self) -> None:
+        """The client is gone: the slot comes back by the next tick. After the end: nothing."""
+        if self.ended is None:
+            self._closed = True
+            self._submit(Cancel(self.id))
+
+    # ------------------------------------------------------------------------------------------------------- receiving
+
+    async def next(self) -> Result | Ended:
+        """The next result, finals before the interim that follows them; after all of them, and ever after, the end."""
+        while True:
+            if self._finals:
+                final = self._finals.popleft()
+                if final.reason is FinalReason.FINALIZE:
+                    self._open_finalizes -= 1
+                return final
+            if self._interim is not None:
+                interim, self._interim = self._interim, None
+                return interim
+            if self.ended is not None:
+                return self.ended
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+
+    def deliver(self, event: Event) -> None:
+        """Takes an event of this stream."""
+        if isinstance(event, Consumed):
+            self._waiting -= event.audio_bytes
+            if self._waiting <= self._inbox_bytes:
+                _wake(self._room)
+            return
+        if isinstance(event, Ended):
+            self.ended = event
+            _wake(self._room)
+        elif event.reason is None:
+            self._interim = event
+        else:
+            self._finals.append(event)
+            self._interim = None  # of this utterance or an earlier one
+        _wake(self._news)
+
+
+def _wake(future: asyncio.Future[None] | None) -> None:
+    """Wakes who waits, unless its task was cancelled meanwhile."""
+    if future is not None and not future.done():
+        future.set_result(None)

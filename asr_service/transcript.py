@@ -1,0 +1,177 @@
+"""Tokens to text and words, one utterance at a time. Pure; the cost of a step is that of its new tokens."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from asr_service.core import Word
+
+_SPACE = "\u2581"  # SentencePiece writes a space, and thus a word's start, as this
+_UNKNOWN = " \u2047 "  # SentencePiece's surface for an unknown piece
+_CONTROL = frozenset({"<s>", "</s>", "<pad>"})  # decoded to nothing
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class Vocabulary:
+    """What each token id contributes to a text, prepared once for a model.
+
+    Follows `SentencePieceProcessor::Decode` (google/sentencepiece, src/sentencepiece_processor.cc) with its default
+    `remove_extra_whitespaces`: a space mark at the text's start is dropped, runs of byte pieces are read as UTF-8 with
+    one replacement character for each byte that is none.
+
+    Attributes:
+        surface: text of each token; "" for control and byte pieces.
+        byte: value of each byte piece, -1 for other pieces.
+        starts_word: whether a word begins with the token.
+    """
+
+    def __init__(self, pieces: tuple[str, ...]) -> None:
+        found = [_BYTE.fullmatch(piece) for piece in pieces]
+        self.byte = tuple(int(match[1], 16) if match else -1 for match in found)
+        self.surface = tuple(_surface(piece) for piece in pieces)
+        self.starts_word = tuple(piece.startswith(_SPACE) or piece == "<unk>" for piece in pieces)
+        self.strippable = tuple(piece.startswith(_SPACE) for piece in pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A finished utterance: its text, its words if they were kept, and the mean confidence of its words."""
+
+    text: str
+    words: tuple[Word, ...]
+    confidence: float
+
+
+@dataclass(slots=True)
+class _OpenWord:
+    """A word that may still grow; frames counted from the segment's start, `end` exclusive."""
+
+    text: str
+    start: int
+    end: int
+    prob: float
+
+
+class Transcript:
+    """Text and words of a stream's current utterance.
+
+    A word lasts from the frame of its first token to the end of the frame of its last. Its confidence is the lowest
+    probability among its tokens (the default `aggregation` of NeMo's confidence scores: one doubtful piece makes a
+    doubtful word, and long words are not punished for their length). The utterance's confidence is the mean over words.
+
+    Args:
+        vocabulary: of the model.
+        frame_ms: duration of an encoder frame.
+        keep_words: whether `finish` lists the words.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, frame_ms: float, *, keep_words: bool) -> None:
+        self._vocabulary = vocabulary
+        self._frame_ms = frame_ms
+        self._keep_words = keep_words
+        self._offset_ms = 0.0
+        self._floor_ms = 0  # end of the last word told: words never overlap, not even across utterances
+        self._clear()
+
+    def _clear(self) -> None:
+        self._text = ""
+        self._bytes = bytearray()  # a run of byte pieces that may go on
+        self._run = _OpenWord("", 0, 0, 1.0)  # frames and probability of that run
+        self._word: _OpenWord | None = None
+        self._words: list[_OpenWord] = []
+        self._count = 0  # closed words
+        self._sum = 0.0  # of their confidences
+
+    def start_segment(self, offset_ms: float) -> None:
+        """From here on frames count from this time on the stream's clock. Call between utterances."""
+        self._offset_ms = offset_ms
+
+    @property
+    def text(self) -> str:
+        """The utterance so far, as SentencePiece decodes its tokens."""
+        return self._text + _utf8(self._bytes) if self._bytes else self._text
+
+    @property
+    def confidence(self) -> float:
+        """Mean confidence of the words so far, 0 without words."""
+        count, total = self._count, self._sum
+        if self._word is not None:
+            count, total = count + 1, total + self._word.prob
+        return total / count if count else 0.0
+
+    def add(self, token: int, frame: int, prob: float) -> None:
+        """Appends a token emitted at a frame of the segment, with its probability."""
+        byte = self._vocabulary.byte[token]
+        if byte >= 0:
+            run = self._run
+            if not self._bytes:
+                run.start, run.prob = frame, prob
+            run.end, run.prob = frame + 1, min(run.prob, prob)
+            self._bytes.append(byte)
+            return
+        self._close_bytes()
+        surface = self._vocabulary.surface[token]
+        if not self._text and self._vocabulary.strippable[token]:
+            surface = surface[1:]
+        self._append(surface, frame, frame + 1, prob)
+
+    def finish(self, limit_ms: int) -> Utterance:
+        """Ends the utterance and starts the next.
+
+        Args:
+            limit_ms: the stream's audio so far; no word ends after it.
+        """
+        self._close_bytes()
+        self._close_word()
+        words = tuple(self._told(word, limit_ms) for word in self._words)
+        utterance = Utterance(self._text, words, self.confidence)
+        self._clear()
+        return utterance
+
+    def _close_bytes(self) -> None:
+        if self._bytes:
+            surface = _utf8(self._bytes)
+            self._bytes.clear()
+            self._append(surface, self._run.start, self._run.end, self._run.prob)
+
+    def _append(self, surface: str, start: int, end: int, prob: float) -> None:
+        self._text += surface
+        for number, part in enumerate(surface.split(" ")):
+            if number:
+                self._close_word()
+            if not part:
+                continue
+            word = self._word
+            if word is None:
+                self._word = _OpenWord(part, start, end, prob)
+            else:
+                word.text, word.end, word.prob = word.text + part, end, min(word.prob, prob)
+
+    def _close_word(self) -> None:
+        if self._word is not None:
+            self._count += 1
+            self._sum += self._word.prob
+            if self._keep_words:
+                self._words.append(self._word)
+            self._word = None
+
+    def _told(self, word: _OpenWord, limit_ms: int) -> Word:
+        start = min(max(self._floor_ms, self._ms(word.start)), limit_ms)
+        self._floor_ms = end = min(max(start, self._ms(word.end)), limit_ms)
+        return Word(word.text, start, end, word.prob)
+
+    def _ms(self, frame: int) -> int:
+        return round(self._offset_ms + frame * self._frame_ms)
+
+
+def _surface(piece: str) -> str:
+    if piece == "<unk>":
+        return _UNKNOWN
+    return "" if piece in _CONTROL or _BYTE.fullmatch(piece) else piece.replace(_SPACE, " ")
+
+
+def _utf8(data: bytes | bytearray) -> str:
+    """UTF-8 with one replacement character for each byte that is not part of a character."""
+    text = data.decode("utf-8", "surrogateescape")
+    return "".join("\ufffd" if "\udc80" <= char <= "\udcff" else char for char in text)
