@@ -1,12 +1,13 @@
 """Every metric of the service, in a registry of its own that is passed around, never global.
 
-Names and units follow Prometheus: seconds, bytes, `_total` for counters. `engine_*` methods are called from the engine
-thread, the others from the event loop; prometheus_client locks for itself.
+Names and units follow Prometheus: seconds, bytes, `_total` for counters. `step` and `step_failed` are called from the
+engine thread, the others from the event loop; prometheus_client locks for itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,6 +23,8 @@ from asr_service.errors import SettingsError
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
 """Buckets in seconds; 80 and 160 ms are what steps have to keep up with."""
+SLOT_STATES = ("leased", "free", "ready")
+"""Leased and free make up all slots; ready ones are leased by streams that wait for a step."""
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -41,7 +44,7 @@ class Metrics:
             registry=r,
         )
         self._streams_active = Gauge("asr_streams_active", "Streams that hold a permit.", registry=r)
-        self._slots = Gauge("asr_slots", "Streams that can be open at the same time.", registry=r)
+        self._slots = Gauge("asr_slots", "Slots of model state, by state.", ["state"], registry=r)
         self._refusals = Counter(
             "asr_refusals", "Streams refused at the door, by reason.", ["reason"], registry=r
         )
@@ -63,7 +66,7 @@ class Metrics:
         )
         self._chunk_latency = Histogram(
             "asr_chunk_to_result_seconds",
-            "From a chunk being complete to its result being handed to the event loop.",
+            "From a chunk being complete to the end of its step.",
             buckets=_SHORT,
             registry=r,
         )
@@ -77,10 +80,26 @@ class Metrics:
             "asr_event_loop_lag_seconds", "How late the event loop wakes up.", buckets=_SHORT, registry=r
         )
 
-    def watch(self, *, active: Callable[[], int], slots: int) -> None:
-        """Gauges that are read when they are scraped."""
+    def watch(self, *, active: Callable[[], int], slots: Callable[[], Mapping[str, int]]) -> None:
+        """What is read when it is scraped: streams that hold a permit, and slots by state."""
         self._streams_active.set_function(active)
-        self._slots.set(slots)
+        for state in SLOT_STATES:
+            self._slots.labels(state).set_function(partial(_one, slots, state))
+
+    def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
+        """The engine made a step; see `EngineMetrics`."""
+        self._steps.labels("ok").inc()
+        self._step_time.observe(seconds)
+        self._batch.observe(len(waits_s))
+        self._audio.inc(audio_s)
+        for wait in waits_s:
+            self._queue_wait.observe(wait)
+            self._chunk_latency.observe(wait + seconds)
+
+    def step_failed(self, streams: int) -> None:
+        """A step of the engine raised and ended its streams."""
+        self._steps.labels("failed").inc()
+        self._batch.observe(streams)
 
     def stream_opened(self) -> None:
         """A stream was admitted."""
@@ -131,3 +150,7 @@ class Metrics:
                 "for no metrics",
                 field="metrics_port",
             ) from None
+
+
+def _one(counts: Callable[[], Mapping[str, int]], state: str) -> float:
+    return counts().get(state, 0)

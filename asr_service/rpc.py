@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Coroutine
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import grpc.aio
 from asr.v1 import asr_pb2 as pb
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 STREAM_ID_KEY = "x-stream-id"
 STARTING_RETRY_S = 5.0
 
-_Context = grpc.aio.ServicerContext[pb.RecognizeRequest, pb.RecognizeResponse]
+_Context = grpc.aio.ServicerContext[Any, Any]  # its types do not know that `read` may return EOF
 
 
 class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
@@ -73,7 +73,9 @@ class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
         self._calls = 0
         self._idle = asyncio.Event()
 
-    async def Recognize(self, _requests: object, context: _Context) -> None:  # noqa: N802 - the contract's name
+    async def Recognize(  # type: ignore[override]  # noqa: N802 - the stubs' types know the generator style only
+        self, _requests: object, context: _Context
+    ) -> None:
         """One stream, from its config to its last final."""
         self._calls += 1
         try:
@@ -90,7 +92,7 @@ class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
             await self._idle.wait()
 
     async def GetServiceInfo(  # noqa: N802 - the contract's name
-        self, _request: pb.GetServiceInfoRequest, context: grpc.aio.ServicerContext[object, object]
+        self, _request: pb.GetServiceInfoRequest, context: _Context
     ) -> pb.GetServiceInfoResponse:
         """What is served; UNAVAILABLE until the model is loaded."""
         if self.info is None:
@@ -108,9 +110,7 @@ def _starting() -> Unavailable:
     return Unavailable("the service is starting: its model is not loaded yet", retry_after_s=STARTING_RETRY_S)
 
 
-async def _abort(
-    context: grpc.aio.ServicerContext[object, object], error: BaseException, request_id: str
-) -> NoReturn:
+async def _abort(context: _Context, error: BaseException, request_id: str) -> NoReturn:
     """Ends the call with the error's status and details."""
     await context.abort_with_status(rpc_status.to_status(wire.status(error, request_id)))
 
@@ -214,7 +214,7 @@ class _Call:
             request = await self.context.read()
         except DecodeError:
             raise _undecodable() from None
-        return None if request is grpc.aio.EOF else request
+        return None if request is grpc.aio.EOF else cast(pb.RecognizeRequest, request)
 
     def _admit(self, config: StreamConfig) -> Session:
         if self.service.refusal is not None:

@@ -60,7 +60,7 @@ def serve(settings: Settings) -> int:
         for line in error.message.splitlines():
             log.error("%s", line)
         code = REFUSED
-    if server.engine.alive:
+    if server.engine.state not in (EngineState.FAILED, EngineState.STOPPED):
         logging.shutdown()
         os._exit(code)
     return code
@@ -84,7 +84,7 @@ class _Server:
             max_streams=settings.max_streams,
             inbox_bytes=partial(_inbox_bytes, settings.inbox_s),
         )
-        self.metrics.watch(active=lambda: self.sessions.active, slots=settings.max_streams)
+        self.metrics.watch(active=lambda: self.sessions.active, slots=self._slots)
         self.servicer = SpeechServicer(
             self.sessions,
             self.metrics,
@@ -145,6 +145,10 @@ class _Server:
         reflection.enable_server_reflection([*self.health.services, reflection.SERVICE_NAME], server)
         return server
 
+    def _slots(self) -> dict[str, int]:
+        books = self.engine.books()
+        return {"leased": books.leased, "free": books.free, "ready": books.ready}
+
     def _from_thread(self, callback: Callable[..., None], *args: object) -> None:
         """Runs something on the event loop; from any thread, and for nothing once the loop is closed."""
         with contextlib.suppress(RuntimeError):
@@ -179,8 +183,6 @@ class _Server:
 
     def _engine_failed(self, failure: BaseException) -> None:
         """The engine will not step again: every stream is told at once, whether serving or draining."""
-        if not isinstance(failure, SettingsError):
-            log.critical("the engine has failed: streams are ended and the process exits", exc_info=failure)
         self.failure = self.failure or failure
         refusal = Unavailable("the engine has stopped; the service is restarting", retry_after_s=RETRY_S)
         self._close(refusal)
