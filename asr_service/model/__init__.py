@@ -1,0 +1,37 @@
+"""Models behind the `StreamingModel` protocol. Importing this package loads neither torch nor NeMo; `load_model` does."""
+
+from __future__ import annotations
+
+from asr_service.core import StreamingModel
+
+
+def load_model(
+    *, model: str, att_context: str, decoder: str, device: str | None, precision: str, encoder: str, slots: int,
+    threads: int | None,
+) -> StreamingModel:  # fmt: skip
+    """Loads a model and allocates state for `slots` streams.
+
+    Args:
+        model: hub name, path of a `.nemo` file, "demo" for the packaged demo model, or "null" for no recognition.
+        att_context: look-ahead as "left,right" in encoder frames; see `asr_service.model.context`.
+        decoder: "rnnt" or "ctc".
+        device: "cpu", "cuda:N", or None for the first GPU if there is one and the CPU otherwise.
+        precision: "fp32" or "bf16".
+        encoder: "fast", or "nemo" for NeMo's own step.
+        slots: streams that can be open at the same time.
+        threads: CPU threads of a step, None for torch's choice.
+
+    Raises:
+        SettingsError: if a value cannot be served; `field` names the environment variable.
+        ModelError: if the model cannot be loaded or cannot stream.
+    """
+    if model == "null":
+        from asr_service.model.null import NullModel
+
+        return NullModel(slots=slots)
+    from asr_service.model.loading import load_nemo
+
+    return load_nemo(
+        model=model, att_context=att_context, decoder=decoder, device=device, precision=precision, encoder=encoder,
+        slots=slots, threads=threads,
+    )  # fmt: skip

@@ -1,0 +1,116 @@
+"""One step's batch as tensors: which slots, which frames are real, how old each stream is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr_service.core import StepRequest
+from asr_service.model.plan import ChunkPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the stages of a step share.
+
+    Attributes:
+        slots: int64 [B] on the device.
+        steps: full steps each stream took before, int64 [B] on the device.
+        masks: None if every frame is real; else one bool tensor for the input and one after each subsampling layer,
+            [B, chunk_mels], [B, chunk_mels / 2], ..., [B, chunk_frames]; True where a frame is real.
+        frames: real encoder frames of each row (host side).
+        any_young: whether some stream's attention cache is not full yet.
+    """
+
+    slots: Tensor
+    steps: Tensor
+    masks: list[Tensor] | None
+    frames: list[int]
+    any_young: bool
+
+    @property
+    def size(self) -> int:
+        """Rows."""
+        return len(self.frames)
+
+
+class Positions:
+    """Where each slot's stream is: steps taken and samples seen, on the host."""
+
+    def __init__(self, plan: ChunkPlan, slots: int) -> None:
+        self._plan = plan
+        self.steps = np.zeros(slots, dtype=np.int64)
+        self.samples = np.zeros(slots, dtype=np.int64)
+
+    def restart(self, slots: Sequence[int]) -> None:
+        """Puts slots at the start of a stream."""
+        self.steps[list(slots)] = 0
+        self.samples[list(slots)] = 0
+
+    def gather(
+        self, requests: Sequence[StepRequest], pad_to: int, device: torch.device, ring_chunks: int
+    ) -> tuple[Batch, Tensor, list[int] | None]:
+        """Lays out a step and moves the positions on.
+
+        Args:
+            requests: the rows, each slot at most once.
+            pad_to: rows of the batch; rows beyond the requests repeat the spare slot, which is the last one.
+            device: where the tensors go.
+            ring_chunks: chunks the attention cache holds.
+
+        Returns:
+            The batch, the audio float32 [pad_to, chunk_samples], and where each row's audio ends for
+            `FeatureExtractor.step`.
+        """
+        plan = self._plan
+        count = len(requests)
+        spare = len(self.steps) - 1
+        slots = np.full(pad_to, spare, dtype=np.int64)
+        audio = np.zeros((pad_to, plan.chunk_samples), dtype=np.float32)
+        ends = [plan.chunk_samples] * pad_to
+        frames = [plan.chunk_frames] * count
+        steps_before = np.full(pad_to, ring_chunks, dtype=np.int64)
+        layers = plan.sampling_layers + 1
+        low = np.zeros((layers, pad_to), dtype=np.int64)
+        high = np.empty((layers, pad_to), dtype=np.int64)
+        for layer in range(layers):
+            high[layer] = plan.chunk_mels >> layer
+        ragged = False
+        for row, request in enumerate(requests):
+            slot = request.slot
+            slots[row] = slot
+            samples = request.samples
+            start = plan.first_missing if self.steps[slot] == 0 else 0
+            audio[row, start : start + len(samples)] = samples
+            steps_before[row] = self.steps[slot]
+            if start:
+                ragged = True
+                for layer in range(layers):
+                    low[layer, row] = (plan.stride - 1) >> layer
+            self.samples[slot] += len(samples)
+            if request.is_last:
+                ragged = True
+                ends[row] = start + len(samples)
+                bounds = plan.last_step_bounds(int(self.steps[slot]), int(self.samples[slot]))
+                high[:, row] = bounds
+                frames[row] = bounds[-1]
+            self.steps[slot] += 1
+        masks = None
+        if ragged:
+            masks = []
+            for layer in range(layers):
+                index = np.arange(plan.chunk_mels >> layer)
+                real = (index >= low[layer][:, None]) & (index < high[layer][:, None])
+                masks.append(torch.from_numpy(real).to(device))
+        batch = Batch(
+            slots=torch.from_numpy(slots).to(device),
+            steps=torch.from_numpy(steps_before).to(device),
+            masks=masks,
+            frames=frames,
+            any_young=bool((steps_before < ring_chunks).any()),
+        )
+        return batch, torch.from_numpy(audio).to(device), ends if ragged else None

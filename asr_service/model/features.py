@@ -1,0 +1,83 @@
+"""Log-mel features of many streams at once, a chunk at a time, equal to NeMo's on the whole waveform.
+
+With `normalize: "NA"` a mel frame depends on its own window only. What a step must remember is therefore the samples
+that the next step's first window reaches back into. See `plan.py` for which samples those are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr_service.model.plan import ChunkPlan
+
+
+class FeatureExtractor:
+    """Batched incremental version of NeMo's `FilterbankFeatures`.
+
+    The tail of each slot is its last `tail_samples` raw samples, float32 [slots, tail_samples].
+    """
+
+    def __init__(self, featurizer: Any, plan: ChunkPlan, slots: int, device: torch.device) -> None:
+        """Reads window, filter bank and constants from a loaded `FilterbankFeatures`."""
+        self._plan = plan
+        self._n_fft = int(featurizer.n_fft)
+        self._preemph = float(featurizer.preemph or 0.0)
+        self._log = bool(featurizer.log)
+        self._guard_add = featurizer.log_zero_guard_type == "add"
+        self._guard = float(featurizer.log_zero_guard_value_fn(torch.zeros(1)))
+        self._mag_power = float(featurizer.mag_power)
+        window = featurizer.window
+        if window is None:
+            window = torch.ones(plan.window)
+        self._window = window.to(device=device, dtype=torch.float32)
+        self._filters = featurizer.fb[0].to(device=device, dtype=torch.float32).t().contiguous()
+        self._tails = torch.zeros(slots, plan.tail_samples, device=device)
+
+    @property
+    def mels(self) -> int:
+        """Features per frame."""
+        return self._filters.shape[1]
+
+    def step(self, slots: Tensor, audio: Tensor, samples: list[int] | None) -> Tensor:
+        """Mel frames of one step.
+
+        Args:
+            slots: rows of the tails, int64 [B].
+            audio: float32 [B, chunk_samples]: the new samples. A first step's are right-aligned with zeros before, a
+                last step's left-aligned (after that offset, if it is both) with zeros after.
+            samples: for each row where its last sample ends in `audio`, `chunk_samples` if no row is a last one. None
+                if none is.
+
+        Returns:
+            float32 [B, chunk_mels, mels]. Frames outside the stream hold whatever their windows gave; the caller masks
+            them.
+        """
+        plan = self._plan
+        raw = torch.cat([self._tails[slots], audio], dim=1)
+        self._tails[slots] = raw[:, -plan.tail_samples :]
+        signal = raw[:, 1:] - self._preemph * raw[:, :-1]
+        if samples is not None:
+            # Pre-emphasis leaves a trace of the last sample just after it, where NeMo has zeros.
+            for row, end in enumerate(samples):
+                if end < plan.chunk_samples:
+                    signal[row, plan.tail_samples - 1 + end] = 0.0
+        frames = signal.unfold(1, plan.window, plan.hop) * self._window
+        spectrum = torch.fft.rfft(frames, n=self._n_fft)
+        power = spectrum.real.square() + spectrum.imag.square()
+        if self._mag_power != 2.0:
+            power = power.pow(self._mag_power / 2.0)
+        mel = power @ self._filters
+        if not self._log:
+            return mel
+        return torch.log(mel + self._guard if self._guard_add else mel.clamp(min=self._guard))
+
+    def reset(self, slots: Tensor) -> None:
+        """Forgets the past of the given slots, int64 [n]."""
+        self._tails[slots] = 0.0
+
+    def state_bytes(self) -> int:
+        """Bytes of state per slot."""
+        return self._tails[0].numel() * self._tails.element_size()

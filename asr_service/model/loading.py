@@ -1,0 +1,218 @@
+"""From a name to a model that streams: restore through NeMo, check, choose device, look-ahead and encoder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from asr_service.core import ModelInfo
+from asr_service.errors import ModelError, SettingsError
+from asr_service.log import quiet_third_party
+from asr_service.model.context import choose_context
+from asr_service.model.plan import ChunkPlan
+
+quiet_third_party()
+
+import torch  # noqa: E402  NeMo and torch read the settings above while they are imported
+
+from asr_service.model.ctc import CtcDecoder  # noqa: E402
+from asr_service.model.encoder import FastEncoder  # noqa: E402
+from asr_service.model.features import FeatureExtractor  # noqa: E402
+from asr_service.model.nemo_encoder import NemoEncoder  # noqa: E402
+from asr_service.model.rnnt import RnntDecoder  # noqa: E402
+from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel  # noqa: E402
+from asr_service.model.subsampling import UnsupportedLayer  # noqa: E402
+
+_log = logging.getLogger(__name__)
+
+DEMO_MODEL = Path(__file__).parents[1] / "assets" / "demo.nemo"
+
+
+def load_nemo(
+    *, model: str, att_context: str, decoder: str, device: str | None, precision: str, encoder: str, slots: int,
+    threads: int | None,
+) -> NemoStreamingModel:  # fmt: skip
+    """Loads a model of the cache-aware FastConformer Hybrid family; see `asr_service.model.load_model`."""
+    target = choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return assemble(
+        restore(model, target), name=model, att_context=att_context, decoder=decoder, device=target,
+        precision=precision, encoder=encoder, slots=slots,
+    )  # fmt: skip
+
+
+def choose_device(device: str | None) -> torch.device:
+    """The device a setting names.
+
+    Raises:
+        SettingsError: if it is set and not there.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        _log.warning("no GPU found: the model runs on the CPU (set ASR_DEVICE=cpu to say that this is meant)")
+        return torch.device("cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise SettingsError(f"ASR_DEVICE is {device!r}: write cpu or cuda:N", field="ASR_DEVICE") from None
+    if wanted.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (wanted.index or 0) >= count:
+            raise SettingsError(
+                f"ASR_DEVICE is {device!r}, but this machine has {count or 'no'} usable GPU{'s' * (count != 1)}: "
+                "check the driver, or set ASR_DEVICE=cpu",
+                field="ASR_DEVICE",
+            )
+    elif wanted.type != "cpu":
+        raise SettingsError(f"ASR_DEVICE is {device!r}: write cpu or cuda:N", field="ASR_DEVICE")
+    return wanted
+
+
+def restore(model: str, device: torch.device) -> Any:
+    """Restores a hub name or a `.nemo` file through NeMo, in eval mode and fp32 on the device.
+
+    Raises:
+        ModelError: if there is no such model.
+    """
+    from nemo.collections.asr.models import ASRModel
+    from nemo.utils import logging as nemo_logging
+
+    nemo_logging.setLevel(nemo_logging.ERROR)
+    path = DEMO_MODEL if model == "demo" else Path(model).expanduser()
+    try:
+        if path.suffix == ".nemo":
+            if not path.is_file():
+                raise ModelError(f"ASR_MODEL names a file that does not exist: {path}", field="ASR_MODEL")
+            _log.info("loading %s", path)
+            loaded = ASRModel.restore_from(str(path), map_location=device)
+        else:
+            _log.info("loading %s from the hub (fetched once, then cached)", model)
+            loaded = ASRModel.from_pretrained(model, map_location=device)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"ASR_MODEL {model!r} could not be loaded: {_first_line(error)}. Give a hub name that this machine can "
+            "reach, the path of a .nemo file, or `demo`",
+            field="ASR_MODEL",
+        ) from error
+    loaded.eval()
+    loaded.requires_grad_(False)
+    return loaded
+
+
+def assemble(
+    loaded: Any, *, name: str, att_context: str, decoder: str, device: torch.device, precision: str, encoder: str,
+    slots: int,
+) -> NemoStreamingModel:  # fmt: skip
+    """Builds the streaming model around a restored NeMo model.
+
+    Raises:
+        SettingsError: if look-ahead, decoder, precision or encoder is not offered.
+        ModelError: if the model cannot stream.
+    """
+    _refuse_unstreamable(loaded, name, decoder)
+    plan, context = _plan(loaded, att_context)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision)
+    if dtype is None:
+        raise SettingsError(f"ASR_PRECISION is {precision!r}: fp32 or bf16", field="ASR_PRECISION")
+    rows = slots + 1
+    featurizer = loaded.preprocessor.featurizer
+    features = FeatureExtractor(featurizer, plan, rows, device)
+    with torch.inference_mode():
+        step = _encoder(loaded.encoder, plan, features.mels, rows, device, dtype, encoder)
+        makers: dict[str, Callable[..., Decoder]] = {"rnnt": RnntDecoder, "ctc": CtcDecoder}
+        if decoder not in makers:
+            raise SettingsError(f"ASR_DECODER is {decoder!r}: rnnt or ctc", field="ASR_DECODER")
+        decode = makers[decoder](loaded, rows, device)
+    info = ModelInfo(
+        name=name,
+        device=str(device),
+        precision=precision,
+        decoder=decoder,
+        sample_rate=int(featurizer.sample_rate),
+        att_context=context,
+        pieces=_pieces(loaded.tokenizer),
+        frame_samples=plan.hop * plan.stride,
+        chunk_frames=plan.chunk_frames,
+        first_chunk_samples=plan.first_chunk_samples,
+        chunk_samples=plan.chunk_samples,
+        languages=tuple(loaded.cfg.get("languages", ("en-US",))),
+    )
+    return NemoStreamingModel(info, plan, features, step, decode, slots, device)
+
+
+def _refuse_unstreamable(loaded: Any, name: str, decoder: str) -> None:
+    """Raises ModelError with the reason if the model cannot stream with this decoder."""
+
+    def refuse(reason: str) -> ModelError:
+        return ModelError(f"ASR_MODEL {name!r} cannot stream: {reason}", field="ASR_MODEL")
+
+    encoder = getattr(loaded, "encoder", None)
+    if type(encoder).__name__ not in ("ConformerEncoder", "ConformerEncoderAdapter"):
+        raise refuse(f"its encoder is {type(encoder).__name__}, not a cache-aware Conformer")
+    if encoder.att_context_style != "chunked_limited" or encoder.att_context_size_all[0][1] < 0:
+        raise refuse("its attention is not limited to chunks (att_context_style is not chunked_limited)")
+    if list(encoder.conv_context_size)[1] != 0 or not getattr(encoder.pre_encode, "is_causal", False):
+        raise refuse("its convolutions look into the future (they are not causal)")
+    normalize = loaded.preprocessor.featurizer.normalize
+    if normalize not in (None, False, "NA", "None", ""):
+        raise refuse(
+            f"its features are normalised over the whole recording (normalize: {normalize}), which is not known while "
+            "audio is still coming"
+        )
+    if decoder == "ctc" and not hasattr(loaded, "ctc_decoder"):
+        raise ModelError(f"ASR_MODEL {name!r} has no CTC decoder: set ASR_DECODER=rnnt", field="ASR_DECODER")
+    if decoder == "rnnt" and not hasattr(loaded, "joint"):
+        raise ModelError(f"ASR_MODEL {name!r} has no RNN-T decoder: set ASR_DECODER=ctc", field="ASR_DECODER")
+
+
+def _plan(loaded: Any, att_context: str) -> tuple[ChunkPlan, tuple[int, int]]:
+    """Chunk geometry and attention context; sets the look-ahead in the loaded encoder."""
+    featurizer, encoder = loaded.preprocessor.featurizer, loaded.encoder
+    if featurizer.exact_pad or featurizer.frame_splicing != 1 or featurizer.win_length % 2:
+        raise ModelError("ASR_MODEL has features with exact padding, splicing or an odd window", field="ASR_MODEL")
+    stride = int(encoder.subsampling_factor)
+    frame_ms = 1000.0 * featurizer.hop_length * stride / featurizer.sample_rate
+    offered = [(int(left), int(right)) for left, right in encoder.att_context_size_all]
+    context = choose_context(att_context, offered, frame_ms)
+    encoder.set_default_att_context_size(list(context))
+    chunk = context[1] + 1
+    plan = ChunkPlan(
+        hop=int(featurizer.hop_length),
+        window=int(featurizer.win_length),
+        stride=stride,
+        chunk_frames=chunk,
+        left_frames=max(context[0], 0) // chunk * chunk,
+    )
+    return plan, context
+
+
+def _encoder(
+    encoder: Any, plan: ChunkPlan, mels: int, rows: int, device: torch.device, dtype: torch.dtype, wanted: str
+) -> Encoder:
+    if wanted not in ("fast", "nemo"):
+        raise SettingsError(f"ASR_ENCODER is {wanted!r}: fast or nemo", field="ASR_ENCODER")
+    if wanted == "fast":
+        try:
+            return FastEncoder(encoder, plan, mels, rows, device, dtype)
+        except UnsupportedLayer as reason:
+            _log.warning("the fast encoder step does not know this model (%s): NeMo's own step is used", reason)
+    if dtype != torch.float32:
+        raise SettingsError("ASR_PRECISION: NeMo's own encoder step runs in fp32 only", field="ASR_PRECISION")
+    return NemoEncoder(encoder, plan, mels, rows, device)
+
+
+def _pieces(tokenizer: Any) -> tuple[str, ...]:
+    """The vocabulary as SentencePiece writes it, by token id."""
+    return tuple(str(piece) for piece in tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size))))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:300] if text else type(error).__name__
+

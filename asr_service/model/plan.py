@@ -1,0 +1,104 @@
+"""The arithmetic of chunks: samples to mel frames to encoder frames. Pure integers.
+
+Mel frame t is centred on sample `hop * t` and is exact once `half_window` samples after it have arrived. Encoder frame i
+needs mel frames up to `stride * i`. A step makes `chunk_frames` encoder frames, so after k steps `stride * chunk * k -
+(stride - 1)` mel frames are used. To give every step the same shape, the first is thought of as starting `stride - 1`
+mel frames before the stream; those frames are masked out in every layer of the subsampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPlan:
+    """Geometry of a model at one look-ahead.
+
+    Attributes:
+        hop: samples between mel frames.
+        window: samples of the analysis window.
+        stride: mel frames an encoder frame stands for (the subsampling factor, a power of two).
+        chunk_frames: encoder frames a step makes (look-ahead + 1).
+        left_frames: encoder frames before the chunk that attention sees.
+    """
+
+    hop: int
+    window: int
+    stride: int
+    chunk_frames: int
+    left_frames: int
+
+    @property
+    def chunk_mels(self) -> int:
+        """Mel frames of a step."""
+        return self.stride * self.chunk_frames
+
+    @property
+    def chunk_samples(self) -> int:
+        """New samples a step needs, the first excepted."""
+        return self.hop * self.chunk_mels
+
+    @property
+    def first_missing(self) -> int:
+        """Samples that the first step needs less than the others."""
+        return self.hop * self.stride - self.half_window
+
+    @property
+    def first_chunk_samples(self) -> int:
+        """Samples the first step needs."""
+        return self.chunk_samples - self.first_missing
+
+    @property
+    def half_window(self) -> int:
+        """Samples after its centre that a mel frame needs."""
+        return self.window // 2
+
+    @property
+    def tail_samples(self) -> int:
+        """Samples of the past that the next step's windows reach into, one more for the pre-emphasis."""
+        return self.window - self.hop + 1
+
+    @property
+    def step_samples(self) -> int:
+        """Samples of a step's input: tail and new ones."""
+        return self.tail_samples + self.chunk_samples
+
+    @property
+    def sampling_layers(self) -> int:
+        """Stride-2 convolutions of the subsampling."""
+        return self.stride.bit_length() - 1
+
+    def layer_lengths(self, mels: int) -> list[int]:
+        """Frames that a stream of so many mel frames has before the subsampling and after each of its layers.
+
+        Each layer pads two frames on the left and one on the right: n frames become n // 2 + 1. No frames stay none.
+        """
+        lengths = [mels]
+        for _ in range(self.sampling_layers):
+            lengths.append(lengths[-1] // 2 + 1 if mels else 0)
+        return lengths
+
+    def encoder_frames(self, samples: int) -> int:
+        """Encoder frames of a whole stream of so many samples."""
+        return self.layer_lengths(samples // self.hop)[-1]
+
+    def last_step_bounds(self, steps_before: int, samples: int) -> list[int]:
+        """Frames of a last step that are real, before the subsampling and after each of its layers.
+
+        Args:
+            steps_before: full steps taken before it.
+            samples: length of the whole stream.
+
+        Returns:
+            Counts within the step's own frames: `chunk_mels` of them at the input, half as many after each layer.
+        """
+        bounds = []
+        span = self.chunk_mels
+        # The step's input begins stride - 1 frames early; after each layer half of that (rounded down) remains.
+        early = self.stride - 1
+        for length in self.layer_lengths(samples // self.hop):
+            bounds.append(min(max(length + early - span * steps_before, 0), span))
+            span //= 2
+            early //= 2
+        return bounds

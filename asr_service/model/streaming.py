@@ -1,0 +1,154 @@
+"""A loaded NeMo model behind the `StreamingModel` protocol: features, encoder and decoder in one batched step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr_service.core import ModelInfo, StepRequest, StepResult
+from asr_service.model.batch import Batch, Positions
+from asr_service.model.features import FeatureExtractor
+from asr_service.model.plan import ChunkPlan
+from asr_service.model.rnnt import Emission
+
+
+class Encoder(Protocol):
+    """Mel frames of one chunk to encoder frames, state by slot."""
+
+    @property
+    def ring_chunks(self) -> int:
+        """Chunks of the past that attention sees."""
+        ...
+
+    def step(self, batch: Batch, mel: Tensor) -> Tensor:
+        """fp32 [B, chunk_mels, mels] to fp32 [B, chunk_frames, d_model]."""
+        ...
+
+    def reset(self, slots: Tensor) -> None:
+        """Forgets the past of slots."""
+        ...
+
+    def clear(self, slots: Tensor) -> None:
+        """Overwrites whatever slots hold, also numbers that are not finite."""
+        ...
+
+    def state_bytes(self) -> int:
+        """Bytes per slot."""
+        ...
+
+
+class Decoder(Protocol):
+    """Encoder frames to tokens, state by slot."""
+
+    def step(self, slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> list[Emission]:
+        """Decodes one chunk of each row."""
+        ...
+
+    def reset(self, slots: Tensor) -> None:
+        """Forgets the past of slots."""
+        ...
+
+    def state_bytes(self) -> int:
+        """Bytes per slot."""
+        ...
+
+
+class StepFailed(RuntimeError):
+    """The model made numbers that are not finite."""
+
+
+class NemoStreamingModel:
+    """Implements `asr_service.core.StreamingModel` for the FastConformer Hybrid family.
+
+    Row `slots` of every pool is a spare: rows that pad a batch to its bucket use it.
+    """
+
+    def __init__(
+        self, info: ModelInfo, plan: ChunkPlan, features: FeatureExtractor, encoder: Encoder, decoder: Decoder,
+        slots: int, device: torch.device,
+    ) -> None:  # fmt: skip
+        """Parts must have pools of slots + 1 rows."""
+        self._info = info
+        self._plan = plan
+        self._features = features
+        self._encoder = encoder
+        self._decoder = decoder
+        self._slots = slots
+        self._device = device
+        self._positions = Positions(plan, slots + 1)
+        self._frames_before = np.zeros(slots + 1, dtype=np.int64)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded."""
+        return self._info
+
+    @property
+    def slots(self) -> int:
+        """Rows of pooled state."""
+        return self._slots
+
+    def state_bytes(self) -> int:
+        """Bytes of state a slot takes."""
+        return self._features.state_bytes() + self._encoder.state_bytes() + self._decoder.state_bytes()
+
+    @torch.inference_mode()
+    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+        """See `StreamingModel.step`.
+
+        Raises:
+            StepFailed: if the encoder's output is not finite.
+        """
+        if not requests:
+            return []
+        fresh = [r.slot for r in requests if r.is_first]
+        if fresh:
+            self._restart(fresh)
+        batch, audio, ends = self._positions.gather(
+            requests, self._bucket(len(requests)), self._device, self._encoder.ring_chunks
+        )
+        if not any(batch.frames):
+            return [StepResult((), (), (), 0) for _ in requests]
+        mel = self._features.step(batch.slots, audio, ends)
+        encoded = self._encoder.step(batch, mel)
+        if not torch.isfinite(encoded.sum()):
+            self._encoder.clear(batch.slots)
+            raise StepFailed("the encoder's output is not finite")
+        emissions = self._decoder.step(batch.slots, encoded, batch.frames)
+        return [self._result(*row) for row in zip(requests, emissions, batch.frames, strict=True)]
+
+    def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
+        """Steps every bucket through the start, the middle and the end of a stream."""
+        chunk = np.zeros(self._plan.chunk_samples, dtype=np.float32)
+        first = chunk[: self._plan.first_chunk_samples]
+        for size in sorted({self._bucket(n) for n in range(1, min(max_batch, self._slots) + 1)}):
+            rows = min(size, self._slots, max_batch)
+            progress(f"batch of {rows}")
+            for samples, is_first, is_last in ((first, True, False), (chunk, False, False), (chunk[:1], False, True)):
+                self.step([StepRequest(slot, samples, is_first, is_last) for slot in range(rows)])
+
+    def _restart(self, slots: list[int]) -> None:
+        self._positions.restart(slots)
+        self._frames_before[slots] = 0
+        index = torch.tensor(slots, device=self._device)
+        self._features.reset(index)
+        self._encoder.reset(index)
+        self._decoder.reset(index)
+
+    def _bucket(self, size: int) -> int:
+        """Rows a batch is padded to: none on the CPU, where every row costs."""
+        return size
+
+    def _result(self, request: StepRequest, emission: Emission, frames: int) -> StepResult:
+        before = int(self._frames_before[request.slot])
+        self._frames_before[request.slot] = before + frames
+        return StepResult(
+            tuple(emission.tokens),
+            tuple(before + frame for frame in emission.frames),
+            tuple(emission.probs),
+            frames,
+        )

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a table, writes JSON, and measures against a named baseline in the same run."""

@@ -1,0 +1,51 @@
+"""The words as NeMo itself finds them: whole-file features, offline encoder, greedy decoding over all frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+def features(model: Any, samples: npt.NDArray[np.float32]) -> torch.Tensor:
+    """NeMo's preprocessor on the whole waveform, valid frames only, [mels, frames]."""
+    featurizer = model.preprocessor.featurizer
+    featurizer.dither, featurizer.pad_to = 0.0, 0
+    with torch.inference_mode():
+        if not len(samples):
+            return torch.zeros(featurizer.nfilt, 0)
+        mel, length = model.preprocessor(
+            input_signal=torch.from_numpy(samples)[None], length=torch.tensor([len(samples)])
+        )
+    return mel[0, :, : int(length[0])]
+
+
+def encode(model: Any, samples: npt.NDArray[np.float32], context: tuple[int, int]) -> torch.Tensor:
+    """Offline encoder output under one look-ahead, [frames, d_model]."""
+    model.encoder.set_default_att_context_size(list(context))
+    mel = features(model, samples)
+    if mel.shape[1] == 0:
+        return torch.zeros(0, model.encoder.d_model)
+    with torch.inference_mode():
+        encoded, length = model.encoder(audio_signal=mel[None], length=torch.tensor([mel.shape[1]]))
+    return encoded[0, :, : int(length[0])].t()
+
+
+def tokens(model: Any, samples: npt.NDArray[np.float32], context: tuple[int, int], decoder: str) -> list[int]:
+    """Tokens of NeMo's own greedy decoding of the offline encoder's output."""
+    encoded = encode(model, samples, context)
+    if not len(encoded):
+        return []
+    length = torch.tensor([len(encoded)])
+    with torch.inference_mode():
+        if decoder == "rnnt":
+            hypotheses = model.decoding.decoding(
+                encoder_output=encoded.t()[None], encoded_lengths=length, partial_hypotheses=None
+            )[0]
+            return [int(t) for t in hypotheses[0].y_sequence]
+        logits = model.ctc_decoder(encoder_output=encoded.t()[None])[0]
+    best = logits.argmax(dim=-1).tolist()
+    blank = logits.shape[-1] - 1
+    return [t for t, before in zip(best, [blank, *best[:-1]], strict=True) if t not in (before, blank)]
