@@ -338,7 +338,7 @@ class Engine:
             "request %s: %d streams ended by an internal error", request_id, len(streams), exc_info=error
         )
         for stream in streams:
-            self._end(stream, InternalError(f"internal error, request id {request_id}"))
+            self._end(stream, InternalError(request_id=request_id))
 
     def _end(self, stream: Stream, error: AsrError | None) -> None:
         """Gives the slot back and tells so; after this the id means nothing."""

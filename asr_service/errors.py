@@ -8,6 +8,7 @@ codes are those of RFC 6455 and the IANA registry.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import uuid4
 
 
 class AsrError(Exception):
@@ -63,7 +64,15 @@ class Unavailable(AsrError):
 
 
 class InternalError(AsrError):
-    """Our fault: a failed step or a bug. The message names no internals."""
+    """Our fault: a failed step or a bug. The message names no internals.
+
+    Attributes:
+        request_id: in the message and in our log, for the two to be matched.
+    """
+
+    def __init__(self, message: str = "internal error", *, request_id: str = "") -> None:
+        self.request_id = request_id or uuid4().hex[:12]
+        super().__init__(f"{message}, request id {self.request_id}")
 
 
 @dataclass(frozen=True, slots=True)

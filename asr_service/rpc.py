@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, NoReturn, cast
@@ -24,7 +23,7 @@ from asr_service import __version__, wire
 from asr_service.core import Ended, FinalReason, ModelInfo, StreamConfig
 from asr_service.errors import (
     AsrError,
-    ClientError,
+    InternalError,
     InvalidArgument,
     LimitReached,
     OutOfOrder,
@@ -96,7 +95,7 @@ class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
     ) -> pb.GetServiceInfoResponse:
         """What is served; UNAVAILABLE until the model is loaded."""
         if self.info is None:
-            await _abort(context, self.refusal or _starting(), "")
+            await _abort(context, self.refusal or _starting())
         return wire.service_info(
             self.info,
             version=__version__,
@@ -110,19 +109,21 @@ def _starting() -> Unavailable:
     return Unavailable("the service is starting: its model is not loaded yet", retry_after_s=STARTING_RETRY_S)
 
 
-async def _abort(context: _Context, error: BaseException, request_id: str) -> NoReturn:
+async def _abort(context: _Context, error: AsrError) -> NoReturn:
     """Ends the call with the error's status and details."""
-    await context.abort_with_status(rpc_status.to_status(wire.status(error, request_id)))
+    await context.abort_with_status(rpc_status.to_status(wire.status(error)))
 
 
 class _Call:
     """One `Recognize` call.
 
     Attributes:
-        done: resolved once, with the reason why the call ends; None for a flushed end of stream.
+        done: resolved once, when the call is to end: with the error to tell, or None.
+        gone: the client is not there any more; there is nobody to tell.
         heard: when the client was last heard, on the loop's clock.
         closing: the client has half-closed; it is not idle while its tail is being recognized.
         asked: when the finalize requests (and the half-close) that are not answered yet came in.
+        bytes: audio received; of these, `counted` are in the metrics already.
     """
 
     def __init__(self, service: SpeechServicer, context: _Context) -> None:
@@ -130,66 +131,51 @@ class _Call:
         self.context = context
         self.metrics = service.metrics
         self.loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[BaseException | None] = self.loop.create_future()
+        self.done: asyncio.Future[AsrError | None] = self.loop.create_future()
+        self.name = ""
+        self.session: Session | None = None
+        self.tasks: list[asyncio.Task[None]] = []
+        self.timers: dict[str, asyncio.TimerHandle] = {}
         self.began = self.heard = self.loop.time()
-        self.idle_timer: asyncio.TimerHandle | None = None
-        self.closing = False
+        self.closing = self.gone = False
         self.asked: deque[float] = deque()
         self.bytes = self.counted = 0
         self.audio_ms = 0
 
     async def run(self) -> None:
-        """Serves the call. The slot is given back whatever happens."""
-        outcome, request_id = "cancelled", ""
-        name = ""
-        session: Session | None = None
-        tasks: list[asyncio.Task[None]] = []
-        timers: list[asyncio.TimerHandle] = []
+        """Serves the call. The slot is given back whatever happens, before the client is told the status."""
+        error: AsrError | None = None
+        outcome = "cancelled"  # unless we come to know better
         try:
-            try:
-                config = await self._config()
-                name = config.name
-                session = self._admit(config)
-                await self.context.send_initial_metadata(((STREAM_ID_KEY, name),))
-                self.idle_timer = self.loop.call_later(self.service.idle_timeout_s, self._check_idle)
-                if limit := self.service.max_stream_s:
-                    reached = LimitReached(
-                        f"the stream reached its limit of {limit:g} s; open another to go on"
-                    )
-                    timers.append(self.loop.call_later(limit, self._end, reached))
-                tasks += [
-                    self.loop.create_task(self._guard(self._read(session))),
-                    self.loop.create_task(self._guard(self._write(session, name))),
-                ]
-                error = await self.done
-            except AsrError as refused:
-                error = refused
-            if error is None:
-                outcome = "ok"
-                return
-            if isinstance(error, _ClientGone):
-                return
-            outcome = wire_status(error).name.lower()
-            if not isinstance(error, ClientError | Unavailable):
-                request_id = secrets.token_hex(8)
-            self._release(session, tasks, timers)
-            await _abort(self.context, error, request_id)
+            await self._guard(self._start())
+            error = await self.done
+            if not self.gone:
+                outcome = "ok" if error is None else wire_status(error).name.lower()
         finally:
-            self._release(session, tasks, timers)
-            self._account(name, outcome, request_id, admitted=session is not None)
+            for timer in self.timers.values():
+                timer.cancel()
+            for task in self.tasks:
+                task.cancel()
+            if self.session is not None:
+                self.session.cancel()
+            self._account(outcome, error)
+        if error is not None:
+            await _abort(self.context, error)
 
-    def _release(
-        self, session: Session | None, tasks: list[asyncio.Task[None]], timers: list[asyncio.TimerHandle]
-    ) -> None:
-        """Stops what serves the call and gives the slot back; may be called again."""
-        for timer in timers:
-            timer.cancel()
-        if self.idle_timer is not None:
-            self.idle_timer.cancel()
-        for task in tasks:
-            task.cancel()
-        if session is not None:
-            session.cancel()
+    async def _start(self) -> None:
+        """Admits the stream and sets both directions going."""
+        config = await self._config()
+        self.name = config.name
+        self.session = session = self._admit(config)
+        await self.context.send_initial_metadata(((STREAM_ID_KEY, config.name),))
+        self.timers["idle"] = self.loop.call_later(self.service.idle_timeout_s, self._check_idle)
+        if limit := self.service.max_stream_s:
+            reached = LimitReached(f"the stream reached its limit of {limit:g} s; open another to go on")
+            self.timers["limit"] = self.loop.call_later(limit, self._end, reached)
+        self.tasks = [
+            self.loop.create_task(self._guard(self._read(session))),
+            self.loop.create_task(self._guard(self._write(session))),
+        ]
 
     async def _config(self) -> StreamConfig:
         """The first message, which has to be a config that can be served."""
@@ -231,20 +217,22 @@ class _Call:
         raise error
 
     async def _guard(self, work: Coroutine[None, None, None]) -> None:
-        """Turns whatever ends one direction into the reason why the call ends."""
+        """Whatever goes wrong in a part of the call ends the call, and no other."""
         try:
             await work
-        except grpc.aio.BaseError:
-            self._end(_ClientGone())
         except AsrError as error:
             self._end(error)
-        except Exception as error:  # a bug of ours ends its own call and no other
-            log.exception("a call failed")
-            self._end(error)
+        except grpc.aio.BaseError:
+            self.gone = True
+            self._end(None)
+        except Exception:
+            bug = InternalError()
+            log.exception("request %s: a call failed", bug.request_id)
+            self._end(bug)
 
-    def _end(self, reason: BaseException | None) -> None:
+    def _end(self, error: AsrError | None) -> None:
         if not self.done.done():
-            self.done.set_result(reason)
+            self.done.set_result(error)
 
     async def _read(self, session: Session) -> None:
         """Client to session, until half-close. The first lines of the loop are what a packet costs."""
@@ -279,17 +267,18 @@ class _Call:
                 case _:
                     raise _nothing_set()
 
-    async def _write(self, session: Session, name: str) -> None:
+    async def _write(self, session: Session) -> None:
         """Session to client, until the stream is over."""
         while True:
             event = await session.next()
             if isinstance(event, Ended):
-                self._end(event.error)
+                known = event.error is None or isinstance(event.error, AsrError)
+                self._end(event.error if known else InternalError())
                 return
             self.audio_ms = event.audio_ms
             self.metrics.received(self.bytes - self.counted)
             self.counted = self.bytes
-            await self.context.write(wire.response(name, event))
+            await self.context.write(wire.response(self.name, event))
             if event.reason in _ASKED and self.asked:
                 self.metrics.final_latency(self.loop.time() - self.asked.popleft())
 
@@ -301,32 +290,29 @@ class _Call:
         if left <= 0:
             self._end(self._too_quiet())
         else:
-            self.idle_timer = self.loop.call_later(left, self._check_idle)
+            self.timers["idle"] = self.loop.call_later(left, self._check_idle)
 
     def _too_quiet(self) -> StreamTimeout:
         return StreamTimeout(
             f"nothing was received for {self.service.idle_timeout_s:g} s; send audio, or keep_alive while there is none"
         )
 
-    def _account(self, name: str, outcome: str, request_id: str, *, admitted: bool) -> None:
-        seconds = self.loop.time() - self.began
-        self.metrics.call_ended(outcome, admitted=admitted)
+    def _account(self, outcome: str, error: AsrError | None) -> None:
+        """Tells metrics and log that the call is over, once."""
+        self.metrics.call_ended(outcome, admitted=self.session is not None)
         self.metrics.received(self.bytes - self.counted)
         fields = {
-            "stream": name,
+            "stream": self.name,
             "outcome": outcome,
-            "seconds": round(seconds, 3),
+            "seconds": round(self.loop.time() - self.began, 3),
             "audio_ms": self.audio_ms,
             "bytes": self.bytes,
             "peer": self.context.peer(),
         }
-        if request_id:
-            fields["request_id"] = request_id
-        log.log(logging.ERROR if request_id else logging.INFO, "stream ended", extra={"fields": fields})
-
-
-class _ClientGone(Exception):
-    """The client is not there any more; there is nobody to tell."""
+        if error is not None:
+            fields["why"] = error.message
+        ours = isinstance(error, InternalError)
+        log.log(logging.ERROR if ours else logging.INFO, "stream ended", extra={"fields": fields})
 
 
 _ASKED = (FinalReason.FINALIZE, FinalReason.END_OF_STREAM)

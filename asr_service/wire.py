@@ -147,26 +147,20 @@ def service_info(
     )
 
 
-def status(error: BaseException, request_id: str) -> status_pb2.Status:
-    """The status of an error with its details: ErrorInfo always, and what its kind calls for.
-
-    What is not an `AsrError` is our fault and told as such, without its message. `request_id` goes with INTERNAL only.
-    """
-    known = error if isinstance(error, AsrError) else InternalError("internal error")
-    wire = wire_status(known)
-    message = known.message
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason(known), domain=ERROR_DOMAIN)]
-    if isinstance(known, InvalidArgument):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=known.field, description=known.message)
+def status(error: AsrError) -> status_pb2.Status:
+    """The status of an error with its details: ErrorInfo always, and what its kind calls for."""
+    wire = wire_status(error)
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason(error), domain=ERROR_DOMAIN)]
+    if isinstance(error, InvalidArgument):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if known.retry_after_s is not None:
+    if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(known.retry_after_s * 1e9))
+        delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    if wire.name == "INTERNAL":
-        message = f"{message} (request id {request_id})"
-        details.append(error_details_pb2.RequestInfo(request_id=request_id))
-    result = status_pb2.Status(code=wire.grpc_code, message=message)
+    if isinstance(error, InternalError):
+        details.append(error_details_pb2.RequestInfo(request_id=error.request_id))
+    result = status_pb2.Status(code=wire.grpc_code, message=error.message)
     for detail in details:
         result.details.add().Pack(detail)
     return result
