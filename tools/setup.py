@@ -3,7 +3,7 @@
     python3.11 tools/setup.py
 
 An interrupted run is taken up by the next one, and of two at once the second waits for the first.
-`TORCH_INDEX` may name another package index for torch alone, such as PyTorch's own index of CPU builds: PyPI's build
+`TORCH_INDEX` may name one more package index for torch alone, such as PyTorch's own index of CPU builds: PyPI's build
 for Linux on x86-64 carries the CUDA libraries, about 3 GB that a machine without a GPU has no use for.
 
 Standard library only: it runs before anything is installed.
@@ -169,7 +169,7 @@ def install() -> None:
     torch = next(pin.split()[0] for pin in pins(RUNTIME) if pin.startswith("torch=="))
     index = os.environ.get("TORCH_INDEX")
     say(2, f"{torch}{' from TORCH_INDEX' if index else ''}")
-    source = ["--index-url", index] if index else []
+    source = ["--extra-index-url", index] if index else []
     pip(2, 15, *source, torch, "--constraint", str(RUNTIME))
 
     # The lock is complete, so pip has nothing to resolve.
