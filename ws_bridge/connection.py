@@ -43,14 +43,25 @@ class Connection(ServerConnection):
         transport: asyncio.Transport = self.transport
         if transport.is_reading():
             return self.loop.time() - self.heard_at > silence_s
-        # Reading is paused: silence means nothing, and asyncio cannot see the end of the connection. The kernel can.
-        peer = transport.get_extra_info("socket")
-        try:
-            state = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-        except (AttributeError, OSError):
-            return False  # no Linux, or just closed, which `connection_lost` tells
-        return bool(state[0] != _TCP_ESTABLISHED)
+        # The service is behind and reading is paused: silence means nothing, and asyncio does not see the end of the
+        # connection; the kernel does. Behind a full window even the peer's FIN has to wait, but a peer that is gone
+        # answers what we send with a reset: so send something that needs no answer.
+        if _tcp_ended(transport):
+            return True
+        if self.state is State.OPEN and not self.paused:
+            self.protocol.send_pong(b"")
+            self.send_data()
+        return False
 
     def abort(self) -> None:
         """Drops the TCP connection without a word."""
         self.transport.abort()
+
+
+def _tcp_ended(transport: asyncio.Transport) -> bool:
+    peer = transport.get_extra_info("socket")
+    try:
+        state = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    except (AttributeError, OSError):
+        return False  # not Linux, or just closed, which `connection_lost` tells
+    return bool(state[0] != _TCP_ESTABLISHED)

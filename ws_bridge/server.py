@@ -37,7 +37,7 @@ class Bridge:
     def __init__(self, settings: Settings, channels: Channels) -> None:
         self._settings = settings
         self._channels = channels
-        self._sessions: dict[asyncio.Task[None], tuple[Session, Connection]] = {}
+        self._sessions: dict[asyncio.Task[None], Session] = {}
         self._draining = False
 
     async def listen(self) -> Server:
@@ -72,7 +72,7 @@ class Bridge:
         session = Session(socket, self._channels, self._settings)
         task = asyncio.current_task()
         assert task is not None
-        self._sessions[task] = (session, socket)
+        self._sessions[task] = session
         try:
             if self._draining:
                 session.end(_DRAINING)
@@ -103,28 +103,23 @@ class Bridge:
         """Reconnects to the service and finds dead clients, until cancelled."""
         while True:
             self._channels.keep_warm()
-            for session, _ in list(self._sessions.values()):
+            for session in list(self._sessions.values()):
                 session.check_alive()
             await asyncio.sleep(_LOOK_ROUND_S)
 
     async def drain(self) -> None:
         """Lets streams finish, up to the setting; then tells the rest and ends them."""
         self._draining = True
-        for session, _ in list(self._sessions.values()):
+        for session in list(self._sessions.values()):
             if not session.has_stream:
                 session.end(_DRAINING)
         log.info("draining", extra={"fields": {"streams": len(self._sessions)}})
         if self._sessions:
             await asyncio.wait(list(self._sessions), timeout=self._settings.drain_s)
-        for session, _ in list(self._sessions.values()):
+        for session in list(self._sessions.values()):
             session.end(_DRAINING)
         if self._sessions:
-            await asyncio.wait(list(self._sessions), timeout=2 * self._settings.bridge_close_s)
-
-    def abort(self) -> None:
-        """Drops every connection."""
-        for _, socket in list(self._sessions.values()):
-            socket.abort()
+            await asyncio.wait(list(self._sessions))  # each has its own time for taking leave
 
 
 def _page(connection: ServerConnection, status: HTTPStatus, says: str) -> Response:
@@ -155,7 +150,7 @@ async def _run(settings: Settings) -> int:
         raise BadSettings(
             f"cannot listen on {where} ({variable('host')}, {variable('port')}): {error}"
         ) from None
-    signals = _Signals()
+    told_to_stop = _on_signals()
     keeper = asyncio.create_task(bridge.look_after())
     port: int = next(iter(server.sockets)).getsockname()[1]
     if settings.bridge_ready_file is not None:
@@ -164,29 +159,29 @@ async def _run(settings: Settings) -> int:
         "listening", extra={"fields": {"host": settings.host, "port": port, "service": settings.grpc_target}}
     )
 
-    await signals.first.wait()
-    drain, second = asyncio.create_task(bridge.drain()), asyncio.create_task(signals.second.wait())
-    await asyncio.wait([drain, second], return_when=asyncio.FIRST_COMPLETED)
-    code = 0 if drain.done() else 1
-    bridge.abort()
+    await told_to_stop.wait()
+    await bridge.drain()
     keeper.cancel()
     server.close()
     await server.wait_closed()
     await channels.close()
-    log.info("stopped", extra={"fields": {"exit_code": code}})
-    return code
+    log.info("stopped")
+    return 0
 
 
-class _Signals:
-    """SIGTERM and SIGINT: the first drains, the second ends at once."""
+def _on_signals() -> asyncio.Event:
+    """SIGTERM and SIGINT: the first sets the event, the second ends the process at once."""
+    told = asyncio.Event()
 
-    def __init__(self) -> None:
-        self.first, self.second = asyncio.Event(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._came)
+    def came(number: int) -> None:
+        if told.is_set():
+            log.warning("second signal: ending at once")
+            os._exit(128 + number)
+        told.set()
 
-    def _came(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, came, number)
+    return told
 
 
 def _write_ready_file(path: Path, host: str, port: int) -> None:

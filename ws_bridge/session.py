@@ -14,28 +14,21 @@ import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
-from asr.v1 import asr_pb2
-from grpc import aio
 from websockets.exceptions import ConnectionClosed
 
+from ws_bridge.call import Call
 from ws_bridge.channels import Channels
 from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
 from ws_bridge.outbox import Outbox
 from ws_bridge.protocol import Audio, Close, Conversation, Init, Message, State
-from ws_bridge.status import INTERNAL_ERROR, NORMAL, Failure, Refused, from_grpc
+from ws_bridge.status import INTERNAL_ERROR, NORMAL, RETRY_AFTER_MS, Failure, Refused, from_grpc
 from ws_bridge.wire import error_json, result_json, to_requests
 
 log = logging.getLogger(__name__)
 
-Call = aio.StreamStreamCall[asr_pb2.RecognizeRequest, asr_pb2.RecognizeResponse]
-
 _PINGS_UNANSWERED = 3
 _MAX_CLOSE_REASON = 123
-_ADMITTED_KEY = "x-stream-id"
-"""In the call's initial metadata once the service has accepted the stream."""
-
-_DETAILS_KEY = "grpc-status-details-bin"
 
 
 class End(Enum):
@@ -116,7 +109,7 @@ class Session:
         assert isinstance(init, Init)  # nothing else is let through in state NEW
         self._init = init
         with self._channels.lease() as stub:
-            call: Call = stub.Recognize()
+            call = Call(stub)
             downlink = asyncio.create_task(self._guard(lambda: self._downlink(call)))
             try:
                 message: Message | None = init
@@ -134,19 +127,15 @@ class Session:
         """Service to outbox, until the service ends the stream."""
         try:
             async with asyncio.timeout(self._settings.bridge_open_s):
-                admitted = any(key == _ADMITTED_KEY for key, _ in await call.initial_metadata())
+                admitted = await call.admitted()
         except TimeoutError:
-            raise Refused(
-                Failure("unavailable", "the speech service does not answer", retry_after_ms=1000)
-            ) from None
-        # Not `call.read()`: it gives up results that have arrived once the status has arrived too.
-        try:
-            async for response in call:
-                self._outbox.put(response)
-        except aio.AioRpcError as error:
-            details = dict(error.trailing_metadata() or ()).get(_DETAILS_KEY, b"")
-            number, message = error.code().value[0], error.details() or ""
-            raise Refused(from_grpc(number, message, bytes(details), admitted=admitted)) from None
+            message = "the speech service does not answer; try again later"
+            raise Refused(Failure("unavailable", message, retry_after_ms=RETRY_AFTER_MS)) from None
+        async for response in call.responses():
+            self._outbox.put(response)
+        how = await call.outcome()
+        if not how.ok:
+            raise Refused(from_grpc(how.number, how.message, how.details, admitted=admitted))
         if self._talk.state is not State.CLOSING:
             raise Refused(Failure("internal", "the speech service ended the stream before it was closed"))
         self.end(End.DONE)
@@ -189,18 +178,15 @@ class Session:
 
 
 async def _forward(call: Call, message: Message | None) -> bool:
-    """Writes what a message means to the call; waits while the service takes no more. False: the call is over."""
-    try:
-        match message:
-            case None:
-                pass
-            case Close():
-                await call.done_writing()
-            case _:
-                for request in to_requests(message):
-                    await call.write(request)
-    except (aio.AioRpcError, asyncio.InvalidStateError):
-        return False
+    """Passes a message on; waits while the service takes no more. False: the service has ended the stream."""
+    if message is None:
+        return True
+    if isinstance(message, Close):
+        await call.half_close()
+        return True
+    for request in to_requests(message):
+        if not await call.write(request):
+            return False
     return True
 
 

@@ -1,0 +1,92 @@
+"""The outbox: the latest interim wins, finals are never dropped, order is kept."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from asr.v1 import asr_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ws_bridge.outbox import Outbox
+from ws_bridge.status import Refused
+
+
+def response(text: str, final: bool) -> asr_pb2.RecognizeResponse:
+    return asr_pb2.RecognizeResponse(result=asr_pb2.RecognitionResult(text=text, is_final=final))
+
+
+async def taken(box: Outbox) -> list[str]:
+    box.close()
+    texts = []
+    while (item := await box.next()) is not None:
+        texts.append(item.result.text)
+    return texts
+
+
+async def test_latest_interim_wins_and_a_final_takes_its_place() -> None:
+    box = Outbox(10)
+    for text, final in [
+        ("a", False),
+        ("b", False),
+        ("B", True),
+        ("c", False),
+        ("C", True),
+        ("d", False),
+        ("e", False),
+    ]:
+        box.put(response(text, final))
+    assert await taken(box) == ["B", "C", "e"]
+    assert box.skipped == 4
+
+
+async def test_too_many_finals_unread() -> None:
+    box = Outbox(2)
+    box.put(response("A", True))
+    box.put(response("B", True))
+    box.put(response("c", False))
+    with pytest.raises(Refused) as caught:
+        box.put(response("C", True))
+    assert (caught.value.failure.code, caught.value.failure.close_code) == ("resource_exhausted", 1008)
+    assert await taken(box) == ["A", "B"]
+
+
+async def test_a_waiting_reader_gets_what_comes() -> None:
+    box = Outbox(2)
+    waiting = asyncio.create_task(box.next())
+    await asyncio.sleep(0)
+    box.put(response("a", False))
+    item = await waiting
+    assert item is not None
+    assert item.result.text == "a"
+    waiting = asyncio.create_task(box.next())
+    await asyncio.sleep(0)
+    box.close()
+    assert await waiting is None
+
+
+@given(st.lists(st.sampled_from(["interim", "final", "read"]), max_size=40))
+def test_finals_in_order_and_interims_never_stale(steps: list[str]) -> None:
+    async def run() -> None:
+        box = Outbox(100)
+        put: list[int] = []
+        finals: list[int] = []
+        got: list[int] = []
+        for number, step in enumerate(steps):
+            if step != "read":
+                put.append(number)
+                box.put(response(str(number), step == "final"))
+                if step == "final":
+                    finals.append(number)
+            elif put[-1:] > got[-1:]:  # something waits
+                item = await box.next()
+                assert item is not None
+                got.append(int(item.result.text))
+        got += [int(text) for text in await taken(box)]
+        assert got == sorted(got)
+        assert [number for number in got if number in finals] == finals
+        assert got[-1:] == put[-1:]
+        assert len(got) + box.skipped == len(put)
+
+    asyncio.run(run())

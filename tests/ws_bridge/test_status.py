@@ -1,0 +1,78 @@
+"""gRPC statuses to failures, and agreement with the service's own table."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_service import wire
+from asr_service.errors import WIRE_STATUS, AsrError, InvalidArgument
+from ws_bridge.status import from_grpc
+
+
+@pytest.mark.parametrize("kind", WIRE_STATUS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("admitted", [False, True])
+def test_close_codes_and_names_agree_with_the_services_table(kind: type[AsrError], admitted: bool) -> None:
+    expected = WIRE_STATUS[kind]
+    # The service gives the errors that mean "come back later" a time to do so; the table's two kinds of
+    # RESOURCE_EXHAUSTED differ in just that.
+    hint = 1.5 if expected.ws_close == 1013 else None
+    error = kind("a sentence")
+    error.retry_after_s = hint
+    status = wire.status(error)
+    failure = from_grpc(status.code, status.message, status.SerializeToString(), admitted=admitted)
+    assert failure.code == expected.name.lower()
+    assert failure.close_code == expected.ws_close
+    assert failure.message == status.message != ""
+    assert failure.retry_after_ms == (None if hint is None else 1500)
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("config.sample_rate_hertz", "sr"),
+        ("config.endpointing.trailing_silence_ms", "endpoint_ms"),
+        ("config.stream_id", "sid"),
+        ("finalize.tag", "tag"),
+        ("audio", "audio"),
+    ],
+)
+def test_fields_have_the_names_the_client_used(path: str, field: str) -> None:
+    status = wire.status(InvalidArgument("m", field=path))
+    assert from_grpc(3, "m", status.SerializeToString(), admitted=True).field == field
+
+
+def test_a_service_that_cannot_be_reached_and_one_that_was_lost() -> None:
+    unreached = from_grpc(14, "failed to connect to ipv4:10.0.0.7:50051", b"", admitted=False)
+    assert (unreached.code, unreached.close_code, unreached.retry_after_ms) == ("unavailable", 1013, 1000)
+    lost = from_grpc(14, "recvmsg: connection reset by 10.0.0.7", b"", admitted=True)
+    assert (lost.code, lost.close_code, lost.retry_after_ms) == ("unavailable", 1011, 1000)
+    assert "10.0.0.7" not in unreached.message + lost.message
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 6, 10, 11, 12, 13, 15, 99])
+def test_every_other_status_is_our_fault(number: int) -> None:
+    failure = from_grpc(number, "", b"", admitted=True)
+    assert (failure.code, failure.close_code) == ("internal", 1011)
+    assert failure.message
+
+
+def test_a_limit_of_the_library_is_the_clients_fault() -> None:
+    assert from_grpc(8, "message larger than max", b"", admitted=True).close_code == 1008
+
+
+@given(st.integers(-1, 20), st.text(), st.binary(max_size=60), st.booleans())
+def test_any_status_has_a_close_code(number: int, message: str, details: bytes, admitted: bool) -> None:
+    assert from_grpc(number, message, details, admitted=admitted).close_code in (1008, 1011, 1013)
+
+
+def test_details_of_other_kinds_are_passed_over() -> None:
+    packed = any_pb2.Any()
+    packed.Pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=250_000_000)))
+    unknown = any_pb2.Any(type_url="type.googleapis.com/other.Thing", value=b"\xff")
+    status = status_pb2.Status(code=8, details=[unknown, packed])
+    failure = from_grpc(8, "m", status.SerializeToString(), admitted=False)
+    assert (failure.retry_after_ms, failure.close_code) == (250, 1013)

@@ -1,0 +1,119 @@
+"""One `Recognize` call, as grpc.aio makes it and as its users may rely on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from asr.v1 import asr_pb2, asr_pb2_grpc
+from grpc import aio
+
+_ADMITTED_KEY = "x-stream-id"
+"""In the call's initial metadata once the service has accepted the stream."""
+
+_DETAILS_KEY = "grpc-status-details-bin"
+_WRITE_FAILED = "Internal error from Core"
+_TRUE_STATUS_S = 2.0
+_ENDED = (aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError)
+"""What grpc.aio raises for writing to a stream that the service has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended: number and message of its gRPC status, and its serialized `google.rpc.Status` (b"" if none)."""
+
+    number: int
+    message: str
+    details: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether the service ended the stream in order."""
+        return self.number == 0
+
+
+class Call:
+    """A stream to the service. One task writes, one reads.
+
+    grpc.aio replaces the status by an INTERNAL of its own when a write fails because the service has just ended the
+    stream (https://github.com/grpc/grpc/issues/36066), whether the service's status came before or comes after. So
+    every status is noted as it is set, and `outcome` gives the service's.
+    """
+
+    def __init__(self, stub: asr_pb2_grpc.SpeechServiceAsyncStub) -> None:
+        """Starts the call; must be made on the event loop."""
+        self._call = stub.Recognize()
+        self._status: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._call.add_done_callback(self._note)
+
+    def _note(self, _: object) -> None:
+        outcome = Outcome(
+            _at_once(self._call.code()).value[0],
+            _at_once(self._call.details()) or "",
+            _details(_at_once(self._call.trailing_metadata())),
+        )
+        made_up = outcome.number == grpc.StatusCode.INTERNAL.value[0] and outcome.message == _WRITE_FAILED
+        if not made_up and not self._status.done():
+            self._status.set_result(outcome)
+
+    async def admitted(self) -> bool:
+        """Waits for the service's answer: whether it accepted the stream. Cancelling this cancels the call."""
+        return any(key == _ADMITTED_KEY for key, _ in await self._call.initial_metadata())
+
+    async def write(self, request: asr_pb2.RecognizeRequest) -> bool:
+        """Sends a request, waiting while the service takes no more; False once the service has ended the stream."""
+        try:
+            await self._call.write(request)
+        except _ENDED:
+            return False
+        return True
+
+    async def half_close(self) -> None:
+        """No more requests follow."""
+        try:
+            await self._call.done_writing()
+        except _ENDED:
+            pass  # the outcome tells why
+
+    async def responses(self) -> AsyncIterator[asr_pb2.RecognizeResponse]:
+        """Every response up to the end of the stream, whatever its status."""
+        # Not `read()`: it gives up responses that have arrived as soon as the status has arrived too.
+        try:
+            async for response in self._call:
+                yield response
+        except aio.AioRpcError:
+            pass  # the outcome tells
+
+    async def outcome(self) -> Outcome:
+        """How the call ended; waits for it."""
+        code = await self._call.code()
+        try:
+            # A status of grpc.aio's own is followed by the service's, unless there is none to follow.
+            return await asyncio.wait_for(asyncio.shield(self._status), _TRUE_STATUS_S)
+        except TimeoutError:
+            return Outcome(code.value[0], await self._call.details() or "", b"")
+
+    def cancel(self) -> None:
+        """Ends the call now, if it has not ended."""
+        self._call.cancel()
+
+
+def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine returns that does not wait, as those about the status of an ended call."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    finally:
+        coroutine.close()
+    raise RuntimeError("the call has not ended")
+
+
+def _details(trailing: aio.Metadata | None) -> bytes:
+    for key, value in trailing or ():
+        if key == _DETAILS_KEY and isinstance(value, bytes):
+            return value
+    return b""
