@@ -41,10 +41,15 @@ class WavStream:
         self._realtime = realtime
         self._sent_at: list[float] = []
         self.closed_at = 0.0
+        self.admitted = asyncio.Event()
 
     async def requests(self) -> AsyncIterator[pb.RecognizeRequest]:
-        """Config, audio at the pace asked for, end."""
+        """Config, and once the stream is admitted, audio at the pace asked for.
+
+        Waiting also keeps the reason of a refusal: grpc.aio reports a call that ends while it writes as INTERNAL.
+        """
         yield pb.RecognizeRequest(config=self._config)
+        await self.admitted.wait()
         pacer = Pacer()
         for packet in packets(self._pcm, self._rate, self._chunk_ms):
             if self._realtime:
@@ -74,7 +79,10 @@ async def recognize(
         grpc.aio.AioRpcError: the service refused or failed the stream.
     """
     finals: list[str] = []
-    async for response in stub.Recognize(stream.requests()):
+    call = stub.Recognize(stream.requests())
+    await call.initial_metadata()
+    stream.admitted.set()
+    async for response in call:
         on_response(response, stream.latency_ms(response))
         if response.result.is_final and response.result.text:
             finals.append(response.result.text)

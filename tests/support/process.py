@@ -44,14 +44,16 @@ class ServerProcess:
             text=True,
             errors="replace",
         )
-        threading.Thread(target=self._collect, daemon=True).start()
+        self._reader = threading.Thread(target=self._collect, daemon=True)
+        self._reader.start()
 
     def _collect(self) -> None:
         assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            with self._news:
-                self.lines.append(line.rstrip("\n"))
-                self._news.notify_all()
+        with self.popen.stdout as output:
+            for line in output:
+                with self._news:
+                    self.lines.append(line.rstrip("\n"))
+                    self._news.notify_all()
         with self._news:
             self._ended = True
             self._news.notify_all()
@@ -98,8 +100,7 @@ class ServerProcess:
             raise AssertionError(
                 f"the process did not end in {timeout:g} s; it said:\n{self.output}"
             ) from None
-        with self._news:
-            self._news.wait_for(lambda: self._ended, 5)
+        self._reader.join(STOP_S)
         return code
 
     def stop(self) -> int:
@@ -120,6 +121,7 @@ class ServerProcess:
     ) -> None:
         self.popen.kill()
         self.popen.wait()
+        self._reader.join(STOP_S)
 
 
 class AsrService(ServerProcess):

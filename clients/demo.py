@@ -1,0 +1,212 @@
+"""Shows the service at work: starts it and the bridge, speaks to both, prints words as they come, stops everything.
+
+    make demo
+    python -m clients.demo --model demo
+
+The bundled clips are streamed at the pace of a live speaker, first over gRPC, then over WebSocket. Exit codes: 0 all went
+well, 1 it did not (the end of the programs' logs is shown).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import grpc.aio
+from asr.v1 import asr_pb2 as pb
+from asr.v1 import asr_pb2_grpc
+from rich.console import Console
+from rich.table import Table
+
+from clients.demo_processes import DemoError, Process
+from clients.demo_streams import Clip, Heard, over_grpc, over_websocket
+from clients.demo_view import Rows, difference
+
+ROOT = Path(__file__).resolve().parent.parent
+ASSETS = ROOT / "asr_service" / "assets"
+RANDOM_MODEL = ROOT / "build" / "demo-random.nemo"
+LOAD_S = 240.0
+"""Longest wait for the service: the first import of NeMo on a slow disk takes a minute or two."""
+START_S = 30.0
+
+
+def load_clips(console: Console) -> list[Clip]:
+    """The bundled speech with its texts; noise bursts where there is none."""
+    listing = ASSETS / "clips" / "clips.jsonl"
+    if listing.exists():
+        entries = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()]
+        return [Clip.read(listing.parent / entry["file"], entry["text"]) for entry in entries]
+    console.print("No bundled clips: streaming bursts of noise instead.", style="yellow")
+    return [Clip.noise(seed) for seed in (1, 2)]
+
+
+def choose_model(console: Console, given: str | None) -> str:
+    """The model to serve: the given one, the bundled one, else a small one with random weights made here."""
+    if given is not None:
+        return given
+    if (ASSETS / "demo.nemo").exists():
+        return "demo"
+    console.print(
+        "There is no bundled model: serving a small one with random weights, whose words mean nothing.",
+        style="yellow",
+    )
+    if not RANDOM_MODEL.exists():
+        console.print("Making it (once, about half a minute) ...")
+        RANDOM_MODEL.parent.mkdir(exist_ok=True)
+        made = subprocess.run(
+            [sys.executable, "-m", "bench.models", "tiny", str(RANDOM_MODEL)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        if made.returncode != 0:
+            raise DemoError("the model could not be made", made.stdout + made.stderr)
+    return str(RANDOM_MODEL)
+
+
+async def describe(target: str) -> pb.GetServiceInfoResponse:
+    """What the service says that it serves."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = asr_pb2_grpc.SpeechServiceStub(channel)
+        return await stub.GetServiceInfo(pb.GetServiceInfoRequest(), timeout=START_S)
+
+
+Speak = Callable[[Clip, Callable[[str], None]], Awaitable[Heard]]
+
+
+async def speak_all(console: Console, title: str, clips: Sequence[Clip], speak: Speak) -> list[Heard]:
+    """Streams all clips at the same time and shows their texts as they grow."""
+    console.print(f"\n[bold]{title}[/bold]")
+    with Rows(console, [clip.name for clip in clips]) as rows:
+
+        async def one(index: int, clip: Clip) -> Heard:
+            heard = await speak(clip, lambda text: rows.interim(index, text))
+            rows.final(index, heard.text)
+            return heard
+
+        return list(await asyncio.gather(*(one(index, clip) for index, clip in enumerate(clips))))
+
+
+def report(console: Console, clips: Sequence[Clip], heard: dict[str, list[Heard]]) -> None:
+    """Finals beside what was said, and how long everything took."""
+    console.print("\n[bold]What was said, and what was heard[/bold]")
+    for index, clip in enumerate(clips):
+        console.print(f"  {clip.name}", style="bold")
+        console.print(f"    said       {clip.text}", highlight=False)
+        for transport, results in heard.items():
+            wrong = difference(clip.text, results[index].text)
+            console.print(
+                f"    {transport:<10} {results[index].text or '(nothing)'}  [dim]({wrong})[/dim]",
+                highlight=False,
+            )
+    table = Table(title="Latency in ms, as the client sees it", title_justify="left", title_style="bold")
+    table.add_column("over")
+    table.add_column("first word,\nfrom the first packet", justify="right")
+    table.add_column("interim, from the end\nof its chunk (median)", justify="right")
+    table.add_column("interim\n(slowest)", justify="right")
+    table.add_column("final, from\nhalf-close (median)", justify="right")
+    for transport, results in heard.items():
+        first = [one.first_word_ms for one in results if one.first_word_ms is not None]
+        interims = [ms for one in results for ms in one.interims_ms]
+        table.add_row(
+            transport,
+            f"{statistics.median(first):.0f}" if first else "-",
+            f"{statistics.median(interims):.0f}" if interims else "-",
+            f"{max(interims):.0f}" if interims else "-",
+            f"{statistics.median(one.final_ms for one in results):.0f}",
+        )
+    console.print()
+    console.print(table)
+
+
+async def talk(console: Console, clips: Sequence[Clip], target: str, url: str) -> None:
+    """Everything that needs both programs up."""
+    info = await describe(target)
+    console.print(
+        f"Serving [bold]{info.model}[/bold] on {info.device}: {info.decoder}, look-ahead {info.look_ahead_ms} ms, "
+        f"an interim for each {info.chunk_ms} ms of audio",
+        highlight=False,
+    )
+    heard = {
+        "gRPC": await speak_all(
+            console, f"gRPC, {target}", clips, lambda clip, show: over_grpc(target, clip, show)
+        ),
+        "WebSocket": await speak_all(
+            console, f"WebSocket, {url}", clips, lambda clip, show: over_websocket(url, clip, show)
+        ),
+    }
+    report(console, clips, heard)
+    if info.model.startswith("demo") and not any(one.text for results in heard.values() for one in results):
+        raise DemoError("the demo model heard no words at all")
+
+
+def run(console: Console, model: str | None) -> None:
+    """The whole demo.
+
+    Raises:
+        DemoError: something did not go as it should.
+    """
+    started = time.monotonic()
+    clips = load_clips(console)
+    model = choose_model(console, model)
+    with tempfile.TemporaryDirectory(prefix="asr-demo-") as name:
+        folder = Path(name)
+        ready = folder / "service.json"
+        settings = {
+            "ASR_HOST": "127.0.0.1",
+            "ASR_MODEL": model,
+            "ASR_MAX_STREAMS": "16",
+            "ASR_READY_FILE": str(ready),
+        }
+        with Process(
+            "service", ["-m", "asr_service", "serve"], settings | {"ASR_GRPC_PORT": "0"}, folder
+        ) as service:
+            target = f"127.0.0.1:{service.wait_ready(console, ready, LOAD_S)['grpc_port']}"
+            ready = folder / "bridge.json"
+            settings = {
+                "ASR_HOST": "127.0.0.1",
+                "ASR_GRPC_TARGET": target,
+                "ASR_BRIDGE_READY_FILE": str(ready),
+            }
+            with Process("bridge", ["-m", "ws_bridge"], settings | {"ASR_PORT": "0"}, folder) as bridge:
+                url = f"ws://127.0.0.1:{bridge.wait_ready(console, ready, START_S)['port']}"
+                try:
+                    asyncio.run(talk(console, clips, target, url))
+                except DemoError as error:
+                    raise DemoError(str(error), error.log or service.tail() + bridge.tail()) from error
+                bridge.stop()
+            service.stop()
+    console.print(f"Both stopped cleanly; the demo took {time.monotonic() - started:.0f} s.", highlight=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(prog="python -m clients.demo", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--model", help="what ASR_MODEL takes (the bundled model, else one with random weights)"
+    )
+    args = parser.parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        run(console, args.model)
+    except DemoError as error:
+        if error.log:
+            console.print(error.log, markup=False)
+        console.print(f"The demo failed: {error}", style="bold red")
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

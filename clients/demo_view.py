@@ -1,0 +1,83 @@
+"""How the demo shows texts that grow: rows that rewrite themselves on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+
+class Rows:
+    """A row for each stream."""
+
+    def __init__(self, console: Console, names: Sequence[str]) -> None:
+        """`names` are shown before the texts."""
+        self._console = console
+        self._names = names
+        self._texts = ["" for _ in names]
+        self._final = [False for _ in names]
+        self._live = (
+            Live(self._table(), console=console, refresh_per_second=15) if console.is_terminal else None
+        )
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for name, text, final in zip(self._names, self._texts, self._final, strict=True):
+            table.add_row(f"  {name}", Text(text, style="" if final else "dim"))
+        return table
+
+    def interim(self, index: int, text: str) -> None:
+        """A row's text so far."""
+        self._show(index, text, final=False)
+
+    def final(self, index: int, text: str) -> None:
+        """A row's text, which does not change again."""
+        self._show(index, text, final=True)
+
+    def _show(self, index: int, text: str, *, final: bool) -> None:
+        if (text, final) == (self._texts[index], self._final[index]):
+            return
+        self._texts[index], self._final[index] = text, final
+        if self._live is not None:
+            self._live.update(self._table())
+        else:
+            self._console.print(
+                f"  {self._names[index]:<8} {'=' if final else '…'} {text}", markup=False, soft_wrap=True
+            )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+def word_errors(said: str, heard: str) -> int:
+    """Fewest words to change, add or leave out to make one text of the other (Levenshtein distance over words)."""
+    reference, words = said.split(), heard.split()
+    row = list(range(len(words) + 1))
+    for i, expected in enumerate(reference, 1):
+        diagonal, row[0] = row[0], i
+        for j, word in enumerate(words, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != expected))
+    return row[-1]
+
+
+def difference(said: str, heard: str) -> str:
+    """In words: how far a text is from what was said."""
+    if not said:
+        return "what was said is not known"
+    errors, count = word_errors(said, heard), len(said.split())
+    return f"all {count} words right" if errors == 0 else f"{errors} word errors in {count} words"

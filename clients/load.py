@@ -1,0 +1,170 @@
+"""Load generator: many paced streams over gRPC or WebSocket, and how well they were served.
+
+    python -m clients.load --streams 100 --duration 30
+    python -m clients.load --ws ws://localhost:8080 --streams 100 --json load.json
+    python -m clients.load --find-max --duration 15
+
+Latency of an interim: from sending the packet that completes the audio it takes into account, until it is received.
+Exit codes: 0 all streams ended well, 1 some did not or nobody answered, 2 an argument cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from clients.load_report import show, summarize
+from clients.load_streams import RATE, GrpcRunner, Heard, Plan, WebSocketRunner, run_streams
+from clients.wav import WavError, load_wav, packets
+
+CONNECT_S = 5.0
+
+
+def noise(seconds: float = 10.0, seed: int = 0) -> bytes:
+    """Bursts of noise with pauses, 16-bit mono: work for a server when no recording is at hand."""
+    rng = np.random.default_rng(seed)
+    loud = np.repeat(rng.random(int(seconds * 2)) < 0.7, RATE // 2)
+    pcm: bytes = (rng.uniform(-0.3, 0.3, loud.size) * loud * 32767).astype("<i2").tobytes()
+    return pcm
+
+
+async def probe(
+    runner: GrpcRunner | WebSocketRunner, plan: Plan, streams: int, ramp_s: float, limit_s: float
+) -> dict[str, Any]:
+    """One run with so many streams; its figures."""
+    done: list[Heard] = []
+    begin = time.monotonic()
+    await run_streams(runner, plan, streams, ramp_s, done.append)
+    return summarize(done, plan, time.monotonic() - begin, limit_s)
+
+
+async def find_max(
+    runner: GrpcRunner | WebSocketRunner, plan: Plan, args: argparse.Namespace, console: Console
+) -> dict[str, Any]:
+    """The most streams that are all sustained: doubled until some are not, then halved in between."""
+    tried: dict[int, dict[str, Any]] = {}
+
+    async def holds(streams: int) -> bool:
+        report = await probe(runner, plan, streams, args.ramp, args.limit_ms / 1000)
+        tried[streams] = report
+        ok = bool(report["sustained"] == streams)
+        p95 = report["interim_latency_ms"].get("p95", float("nan"))
+        console.print(
+            f"  {streams:5d} streams: {'sustained' if ok else 'not sustained'} (interim p95 {p95:.0f} ms)"
+        )
+        return ok
+
+    low, high = 0, args.streams
+    while await holds(high):
+        low, high = high, high * 2
+    while high - low > max(1, low // 20):  # within 5 %
+        middle = (low + high) // 2
+        if await holds(middle):
+            low = middle
+        else:
+            high = middle
+    best = tried[low] if low else tried[high]
+    return best | {
+        "max_streams": low,
+        "tried": {str(count): one["sustained"] for count, one in tried.items()},
+    }
+
+
+async def run(args: argparse.Namespace, pcm: bytes) -> int:
+    """Runs the command line's load; the exit code."""
+    console = Console()
+    plan = Plan(
+        packets=tuple(packets(pcm, RATE, args.packet_ms)),
+        packet_ms=args.packet_ms,
+        seconds=args.duration,
+        finalize_every_s=args.finalize_every,
+        realtime=not args.fast,
+    )
+    where = args.ws or args.grpc
+    runner = WebSocketRunner(args.ws) if args.ws else GrpcRunner(args.grpc, plan)
+    try:
+        await runner.connect(CONNECT_S)
+    except (TimeoutError, OSError):
+        print(f"{where}: nobody answers there", file=sys.stderr)
+        return 1
+    try:
+        if args.find_max:
+            report = await find_max(runner, plan, args, console)
+        else:
+            report = await probe(runner, plan, args.streams, args.ramp, args.limit_ms / 1000)
+    finally:
+        await runner.close()
+    report["target"] = where
+    show(report, console)
+    if args.find_max:
+        console.print(f"most streams sustained: {report['max_streams']}")
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0 if args.find_max or report["outcomes"] == {"ok": args.streams} else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clients.load",
+        description="Opens many paced streams and tells how well they were served.",
+    )
+    parser.add_argument("--streams", type=int, default=10, help="streams at the same time (%(default)s)")
+    parser.add_argument(
+        "--duration", type=float, default=20.0, help="seconds of audio of each stream (%(default)g)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--grpc", default="localhost:50051", metavar="HOST:PORT", help="the service (%(default)s)"
+    )
+    where.add_argument("--ws", metavar="URL", help="the bridge instead, such as ws://localhost:8080")
+    parser.add_argument("--wav", help="audio file that every stream sends, round and round (bursts of noise)")
+    parser.add_argument("--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
+    parser.add_argument(
+        "--ramp", type=float, default=2.0, help="seconds over which the streams start (%(default)g)"
+    )
+    parser.add_argument(
+        "--finalize-every", type=float, default=0.0, metavar="S", help="finalize every S seconds (off)"
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="send as fast as the service takes it, not in real time"
+    )
+    parser.add_argument(
+        "--find-max", action="store_true", help="find the most streams sustained, from --streams on"
+    )
+    parser.add_argument(
+        "--limit-ms",
+        type=float,
+        default=500.0,
+        help="latency up to which a stream counts as sustained (%(default)g)",
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    args = parser.parse_args(argv)
+    for name in ("streams", "duration", "packet_ms"):
+        if getattr(args, name) <= 0:
+            parser.error(f"--{name.replace('_', '-')} should be more than 0")
+    try:
+        pcm = load_wav(args.wav, RATE) if args.wav else noise()
+    except WavError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not pcm:
+        print(f"{args.wav}: no audio in it", file=sys.stderr)
+        return 2
+    try:
+        return asyncio.run(run(args, pcm))
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

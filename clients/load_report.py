@@ -1,0 +1,83 @@
+"""What a load run found: percentiles over all streams, as plain values, JSON and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from clients.load_streams import Heard, Plan, outcomes
+
+SETTLE_S = 1.0
+"""Start of each stream that is left out of its interim latencies: connecting is not recognizing."""
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """p50, p95, p99 and max in ms, by the nearest rank; nothing when there is nothing."""
+    if not seconds:
+        return {}
+    ordered = sorted(seconds)
+    ranks = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "max": 1.0}
+    return {
+        name: round(1000 * ordered[min(len(ordered) - 1, int(q * len(ordered)))], 2)
+        for name, q in ranks.items()
+    }
+
+
+def sustained(heard: Heard, plan: Plan, limit_s: float) -> bool:
+    """Whether a stream ended well and its words still kept up with its audio in the last quarter."""
+    late = [latency for at, latency in heard.interims if at >= 0.75 * plan.seconds]
+    late += heard.finals[-1:]
+    return heard.outcome == "ok" and sorted(late)[int(0.95 * (len(late) - 1))] <= limit_s
+
+
+def summarize(heard: list[Heard], plan: Plan, wall_s: float, limit_s: float) -> dict[str, Any]:
+    """The figures of a run."""
+    interims = [
+        latency for one in heard for at, latency in one.interims if at >= min(SETTLE_S, plan.seconds / 4)
+    ]
+    finals = [latency for one in heard for latency in one.finals]
+    details = {one.outcome: one.detail for one in heard if one.outcome != "ok"}
+    audio_s = sum(len(one.sent) for one in heard) * plan.packet_ms / 1000
+    return {
+        "streams": len(heard),
+        "sustained": sum(sustained(one, plan, limit_s) for one in heard),
+        "outcomes": dict(outcomes(heard)),
+        "error_details": details,
+        "seconds": round(wall_s, 2),
+        "audio_s": round(audio_s, 2),
+        "packets": sum(len(one.sent) for one in heard),
+        "packet_ms": plan.packet_ms,
+        "interims": len(interims),
+        "interim_latency_ms": percentiles(interims),
+        "final_latency_ms": percentiles(finals),
+        "sent_late_ms": percentiles([late for one in heard for late in one.late]),
+        "limit_ms": round(1000 * limit_s),
+    }
+
+
+def show(report: dict[str, Any], console: Console) -> None:
+    """The figures as a table."""
+    table = Table(title=f"{report['streams']} streams, {report['seconds']:g} s")
+    table.add_column("")
+    for name in ("p50", "p95", "p99", "max"):
+        table.add_column(name, justify="right")
+    rows = {
+        "interim after its audio, ms": "interim_latency_ms",
+        "final after finalize or half-close, ms": "final_latency_ms",
+        "packet sent late by the generator, ms": "sent_late_ms",
+    }
+    for title, key in rows.items():
+        table.add_row(
+            title, *(f"{report[key].get(name, float('nan')):.1f}" for name in ("p50", "p95", "p99", "max"))
+        )
+    console.print(table)
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in sorted(report["outcomes"].items()))
+    console.print(
+        f"sustained {report['sustained']} of {report['streams']} (words within {report['limit_ms']} ms at the end); "
+        f"ended: {ended}; {report['audio_s']:g} s of audio in {report['packets']} packets"
+    )
+    for outcome, detail in report["error_details"].items():
+        console.print(f"  {outcome}: {detail}", style="red")
