@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-_SMOOTHING = 0.25  # weight of the newest step in the estimate of a row's cost
-
 
 class Scheduler:
     """The ready set; O(log n) for each stream that becomes ready or is taken.
@@ -28,7 +26,7 @@ class Scheduler:
         self._max_batch = max_batch
         self._tick_s = tick_s
         self._upload_budget_s = upload_budget_s
-        self._row_s = 0.0  # expected seconds of a step per stream in it; 0 before the first step
+        self._rows = 1  # streams with which a step is expected to stay within the budget
         self._due: dict[int, float] = {}  # the ready streams
         self._heap: list[
             tuple[float, int]
@@ -57,7 +55,7 @@ class Scheduler:
             batch.append(self._pop())
         if batch:
             self._live_start = now
-        places = min(self._max_batch, max(len(batch) + 1, self._rows_in_budget()))
+        places = min(self._max_batch, max(len(batch) + 1, self._rows))
         while len(batch) < places and self._due:
             self._top()
             batch.append(self._pop())
@@ -74,11 +72,9 @@ class Scheduler:
 
     def stepped(self, streams: int, seconds: float) -> None:
         """Tells how long a step of so many streams took."""
-        row_s = seconds / streams
-        self._row_s = row_s if not self._row_s else self._row_s + _SMOOTHING * (row_s - self._row_s)
-
-    def _rows_in_budget(self) -> int:
-        return int(self._upload_budget_s / self._row_s) if self._row_s else 1
+        spare = self._upload_budget_s / max(seconds, 1e-9)
+        if streams >= self._rows or spare < 1:
+            self._rows = max(1, int(streams * min(2.0, spare)))
 
     def _top(self) -> float:
         """Due time of the oldest ready stream, infinity without one."""

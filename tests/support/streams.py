@@ -25,7 +25,9 @@ def silence(seconds: float, rate: int = 16_000) -> bytes:
     return bytes(2 * int(seconds * rate))
 
 
-def new_stream(model: NullModel, config: StreamConfig | None = None, *, slot: int = 0, now: float = 0.0) -> Stream:
+def new_stream(
+    model: NullModel, config: StreamConfig | None = None, *, slot: int = 0, now: float = 0.0
+) -> Stream:
     """A stream on a slot of the model."""
     return Stream(1, config or StreamConfig("test"), model.info, Vocabulary(model.info.pieces), slot, now)
 
@@ -43,7 +45,9 @@ def drain(stream: Stream, model: NullModel) -> list[Result]:
     return results
 
 
-def recognize(model: NullModel, data: bytes, config: StreamConfig | None = None, packet: int = 640) -> list[Result]:
+def recognize(
+    model: NullModel, data: bytes, config: StreamConfig | None = None, packet: int = 640
+) -> list[Result]:
     """All results of a stream that is fed in packets, stepped at once, and half-closed."""
     stream = new_stream(model, config)
     results: list[Result] = []

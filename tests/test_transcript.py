@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+import sentencepiece as spm
+
+from asr_service.core import Word
+from asr_service.transcript import Transcript, Vocabulary
+
+LINES = [
+    "book a table for two at eight",
+    "the quick brown fox jumps over the lazy dog",
+    "hello world this is a stream of words",
+    "naïve café über straße",
+]
+FRAME_MS = 80.0
+
+
+def train(**options: object) -> spm.SentencePieceProcessor:
+    model = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES * 20),
+        model_writer=model,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    return spm.SentencePieceProcessor(model_proto=model.getvalue())
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram", "char", "bpe with bytes"])
+def pieces(request: pytest.FixtureRequest) -> spm.SentencePieceProcessor:
+    if request.param == "bpe with bytes":
+        return train(model_type="bpe", vocab_size=340, byte_fallback=True)
+    return train(model_type=request.param, vocab_size=80)
+
+
+def vocabulary_of(processor: spm.SentencePieceProcessor) -> Vocabulary:
+    return Vocabulary(tuple(processor.id_to_piece(token) for token in range(processor.get_piece_size())))
+
+
+def transcript(*pieces: str, keep_words: bool = True) -> Transcript:
+    made = Transcript(Vocabulary(pieces), FRAME_MS, keep_words=keep_words)
+    for token in range(len(pieces)):
+        made.add(token, token, 0.5 + 0.1 * token)
+    return made
+
+
+def words(made: Transcript, limit_ms: int = 10**9) -> list[tuple[str, int, int, float]]:
+    told = made.finish(limit_ms).words
+    return [(word.text, word.start_ms, word.end_ms, round(word.confidence, 3)) for word in told]
+
+
+def test_text_equals_sentencepiece_after_every_token(pieces: spm.SentencePieceProcessor) -> None:
+    vocabulary, size = vocabulary_of(pieces), pieces.get_piece_size()
+    rng = random.Random(3)
+    utterances = [pieces.encode(line) for line in LINES]
+    utterances += [[rng.randrange(size) for _ in range(12)] for _ in range(300)]  # no speaker says these
+    for tokens in utterances:
+        made = Transcript(vocabulary, FRAME_MS, keep_words=True)
+        for number, token in enumerate(tokens):
+            made.add(token, number, 0.5)
+            assert made.text == pieces.decode(tokens[: number + 1])
+        utterance = made.finish(10**9)
+        assert utterance.text == pieces.decode(tokens)
+        assert [word.text for word in utterance.words] == [part for part in utterance.text.split(" ") if part]
+
+
+def test_byte_pieces_make_characters_and_wrong_ones_replacement_characters() -> None:
+    made = transcript("▁caf", "<0xC3>", "<0xA9>", "▁x", "<0xE2>", "<0x82>", "y")
+    assert made.text == "café x\ufffd\ufffdy"
+    assert [word[0] for word in words(made)] == ["café", "x\ufffd\ufffdy"]
+
+
+def test_a_character_that_is_not_complete_yet_shows_as_replacement() -> None:
+    made = transcript("▁", "<0xE2>", "<0x82>", "<0xAC>", "<0xAC>")
+    assert made.text == "€\ufffd"
+
+
+def test_unknown_and_control_pieces() -> None:
+    assert transcript("▁a", "<unk>", "▁b").text == "a \u2047  b"
+    assert transcript("<s>", "▁a", "</s>").text == "a"
+
+
+def test_words_last_from_their_first_to_their_last_token() -> None:
+    made = transcript("▁wor", "ld", "▁", "is", "▁a▁b")
+    assert words(made) == [
+        ("world", 0, 160, 0.5),
+        ("is", 240, 320, 0.8),
+        ("a", 320, 400, 0.9),
+        ("b", 400, 400, 0.9),
+    ]
+
+
+def test_confidence_of_a_word_is_its_weakest_token_and_of_an_utterance_the_mean() -> None:
+    made = Transcript(Vocabulary(("▁a", "b", "▁c")), FRAME_MS, keep_words=False)
+    assert made.confidence == 0
+    for token, prob in ((0, 0.9), (1, 0.5), (2, 0.7)):
+        made.add(token, token, prob)
+    assert made.confidence == pytest.approx(0.6)  # an interim's
+    utterance = made.finish(1000)
+    assert utterance.confidence == pytest.approx(0.6)
+    assert utterance.words == ()
+
+
+def test_words_never_overlap_nor_pass_the_end_of_the_audio() -> None:
+    made = Transcript(Vocabulary(("▁a",)), FRAME_MS, keep_words=True)
+    for frame in (0, 0, 1, 3):
+        made.add(0, frame, 1.0)
+    assert [(word[1], word[2]) for word in words(made, 250)] == [(0, 80), (80, 80), (80, 160), (240, 250)]
+    made.add(0, 3, 1.0)
+    assert [(word[1], word[2]) for word in words(made, 280)] == [(250, 280)]
+
+
+def test_the_next_utterance_starts_empty_and_the_next_segment_later() -> None:
+    made = transcript("▁a", "b")
+    assert made.finish(1000).text == "ab"
+    assert (made.text, made.confidence, made.finish(1000).words) == ("", 0.0, ())
+    made.start_segment(1000.0)
+    made.add(0, 2, 0.5)
+    assert made.finish(2000).words == (Word("a", 1160, 1240, 0.5),)
+
+
+def test_an_utterance_that_starts_inside_a_word_is_text_too() -> None:
+    assert words(transcript("stream", "▁of")) == [("stream", 0, 80, 0.5), ("of", 80, 160, 0.6)]
