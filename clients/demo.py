@@ -3,8 +3,8 @@
     make demo
     python -m clients.demo --model demo
 
-The bundled clips are streamed at the pace of a live speaker, first over gRPC, then over WebSocket. Exit codes: 0 all went
-well, 1 it did not (the end of the programs' logs is shown).
+The bundled clips are streamed at the pace of a live speaker, first over gRPC, then over WebSocket. Exit codes: 0 all
+went well, 1 it did not (the end of the programs' logs is shown).
 """
 
 from __future__ import annotations
@@ -99,30 +99,31 @@ def report(console: Console, clips: Sequence[Clip], heard: dict[str, list[Heard]
     """Finals beside what was said, and how long everything took."""
     console.print("\n[bold]What was said, and what was heard[/bold]")
     for index, clip in enumerate(clips):
-        console.print(f"  {clip.name}", style="bold")
-        console.print(f"    said       {clip.text}", highlight=False)
+        if clip.text:
+            console.print(f"  {clip.name:<8} said       {clip.text}", soft_wrap=True)
         for transport, results in heard.items():
-            wrong = difference(clip.text, results[index].text)
-            console.print(
-                f"    {transport:<10} {results[index].text or '(nothing)'}  [dim]({wrong})[/dim]",
-                highlight=False,
-            )
+            text = results[index].text
+            judged = f"  [dim]({difference(clip.text, text)})[/dim]" if clip.text else ""
+            console.print(f"  {clip.name:<8} {transport:<10} {text or '(nothing)'}{judged}", soft_wrap=True)
+
+    def row(
+        name: str, values: Callable[[list[Heard]], list[float]], of: Callable[[list[float]], float]
+    ) -> None:
+        cells = [values(results) for results in heard.values()]
+        table.add_row(name, *(f"{of(cell):.0f}" if cell else "-" for cell in cells))
+
     table = Table(title="Latency in ms, as the client sees it", title_justify="left", title_style="bold")
-    table.add_column("over")
-    table.add_column("first word,\nfrom the first packet", justify="right")
-    table.add_column("interim, from the end\nof its chunk (median)", justify="right")
-    table.add_column("interim\n(slowest)", justify="right")
-    table.add_column("final, from\nhalf-close (median)", justify="right")
-    for transport, results in heard.items():
-        first = [one.first_word_ms for one in results if one.first_word_ms is not None]
-        interims = [ms for one in results for ms in one.interims_ms]
-        table.add_row(
-            transport,
-            f"{statistics.median(first):.0f}" if first else "-",
-            f"{statistics.median(interims):.0f}" if interims else "-",
-            f"{max(interims):.0f}" if interims else "-",
-            f"{statistics.median(one.final_ms for one in results):.0f}",
-        )
+    table.add_column("")
+    for transport in heard:
+        table.add_column(transport, justify="right")
+    row("first word, from the first packet", lambda r: [h.first_word_ms for h in r if h.first_word_ms], min)
+    row(
+        "interim, from the end of its chunk: median",
+        lambda r: [ms for h in r for ms in h.interims_ms],
+        statistics.median,
+    )
+    row("interim, from the end of its chunk: slowest", lambda r: [ms for h in r for ms in h.interims_ms], max)
+    row("last final, from half-close: median", lambda r: [h.final_ms for h in r], statistics.median)
     console.print()
     console.print(table)
 

@@ -40,7 +40,7 @@ class Process:
             self._process = subprocess.Popen(
                 [sys.executable, *argv],
                 cwd=ROOT,
-                env=environment | settings,
+                env={**environment, **settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
