@@ -115,7 +115,8 @@ async def listen(socket: ClientConnection, heard: Heard | None = None) -> Heard:
 
 async def talk(bridge: Bridge, said: Iterable[str | bytes], **options: Any) -> Heard:
     """One client that reads while it writes, and leaves the closing to the bridge."""
-    async with asyncio.timeout(60), connect(bridge.url, compression=None, **options) as socket:
+    async with asyncio.timeout(60):
+        socket = await connect(bridge.url, compression=None, **options)
         listening = asyncio.create_task(listen(socket))
         try:
             for message in said:

@@ -1,0 +1,155 @@
+"""What clients send wrong over WebSocket: each gets the error, the field and the close code; no other notices."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.support.audio import cut, speechlike
+from tests.support.bridge import CLOSE, INIT, Bridge, listen, talk
+from tests.support.process import AsrService
+from tests.support.rpc import Stub, transcribe
+
+INVALID, ORDER = "invalid_argument", "failed_precondition"
+PACKET = bytes(640)
+
+
+@pytest.fixture(scope="module")
+def bridge(service: AsrService) -> Iterator[Bridge]:
+    with Bridge(service.target) as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+async def bystander(bridge: Bridge, stub: Stub) -> AsyncIterator[None]:
+    """A live stream through the same bridge, which the misbehaving one must not disturb."""
+    pcm = speechlike(2.0, seed=99)
+    packets = cut(pcm, 640)
+    async with connect(bridge.url) as client:
+        await client.send(INIT)
+        for packet in packets[:50]:
+            await client.send(packet)
+        await client.recv()
+        yield
+        for packet in packets[50:]:
+            await client.send(packet)
+        await client.send(CLOSE)
+        heard = await listen(client)
+    assert (heard.code, heard.final["text"]) == (1000, await transcribe(stub, pcm))
+
+
+CASES: dict[str, tuple[list[str | bytes], str, str, str]] = {
+    "audio before init": ([PACKET], ORDER, "op", '"op":"init"'),
+    "init as binary": ([INIT.encode()], ORDER, "op", "as text"),
+    "close before init": ([CLOSE], ORDER, "op", "close before init"),
+    "init twice": ([INIT, PACKET, INIT], ORDER, "op", "one stream"),
+    "text where binary belongs": ([INIT, "UklGRiQAAABXQVZFZm10IBAAAAABAAEA"], INVALID, "message", "binary"),
+    "a packet as JSON": ([INIT, json.dumps([0] * 320)], INVALID, "message", "not an object"),
+    "audio as base64": ([INIT, "A" * 8192], INVALID, "message", "binary"),
+    "no JSON first": (["hello"], INVALID, "message", "not JSON"),
+    "JSON that is not an object": (["[]"], INVALID, "message", "not an object"),
+    "no op": (['{"sid":"call-17"}'], INVALID, "op", "init, finalize, keepalive, close"),
+    "unknown op": (
+        [INIT, '{"op":"stop","sid":"call-17"}'],
+        INVALID,
+        "op",
+        "init, finalize, keepalive, close",
+    ),
+    "wrong sid": ([INIT, PACKET, '{"op":"close","sid":"call-18"}'], INVALID, "sid", "call-17"),
+    "no sid": (['{"op":"init","sr":16000}'], INVALID, "sid", "1 to 128"),
+    "unknown encoding": (['{"op":"init","sid":"a","enc":"opus"}'], INVALID, "enc", "linear16"),
+    "rate 0": (['{"op":"init","sid":"a","sr":0}'], INVALID, "sr", "8000 to 48000"),
+    "rate 7": (['{"op":"init","sid":"a","sr":7}'], INVALID, "sr", "8000 to 48000"),
+    "rate 10 MHz": (['{"op":"init","sid":"a","sr":10000000}'], INVALID, "sr", "8000 to 48000"),
+    "rate as string": (['{"op":"init","sid":"a","sr":"16000"}'], INVALID, "sr", "8000 to 48000"),
+    "rate true": (['{"op":"init","sid":"a","sr":true}'], INVALID, "sr", "8000 to 48000"),
+    "endpoint too short": (
+        ['{"op":"init","sid":"a","endpoint_ms":5}'],
+        INVALID,
+        "endpoint_ms",
+        "100 to 10000",
+    ),
+    "tag too long": ([INIT, json.dumps({"op": "finalize", "tag": "x" * 129})], INVALID, "tag", "128"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_bad_message(bridge: Bridge, name: str) -> None:
+    said, code, field, right = CASES[name]
+    heard = await talk(bridge, said)
+    assert heard.code == 1008
+    error = heard.error
+    assert (error["code"], error["field"]) == (code, field)
+    assert right in error["message"]
+    assert error["sid"] == ("call-17" if said[0] == INIT else "")
+    assert heard.reason
+    assert error["message"].startswith(heard.reason)
+
+
+async def test_the_results_so_far_come_before_the_error(bridge: Bridge) -> None:
+    async with connect(bridge.url) as client:
+        await client.send(INIT)
+        await client.send(speechlike(2.0))
+        await client.send('{"op":"finalize"}')
+        seen = ""
+        while '"final":true' not in seen:
+            seen = str(await client.recv())
+        await client.send("rubbish")
+        heard = await listen(client)
+    assert (heard.code, heard.error["field"]) == (1008, "message")
+
+
+async def test_a_50_mb_message(bridge: Bridge) -> None:
+    heard = await talk(bridge, [INIT, bytes(50_000_000)])
+    assert heard.code == 1009
+    assert "4194304" in heard.reason
+
+
+async def test_a_50_mb_message_in_fragments(bridge: Bridge) -> None:
+    async def fragments() -> AsyncIterator[bytes]:
+        for _ in range(50):
+            yield bytes(1_000_000)
+
+    async with connect(bridge.url, compression=None) as client:
+        await client.send(INIT)
+        listening = asyncio.create_task(listen(client))
+        with pytest.raises(Exception, match="1009"):
+            await client.send(fragments())
+        heard = await listening
+    assert heard.code == 1009
+
+
+async def test_the_largest_message_is_taken(bridge: Bridge, stub: Stub) -> None:
+    pcm = speechlike(131.0)[: 4 * 1024 * 1024]
+    heard = await talk(bridge, [INIT, pcm, CLOSE])
+    assert (heard.code, heard.final["text"]) == (1000, await transcribe(stub, pcm, 64_000))
+
+
+@pytest.mark.parametrize("first", [[], [INIT]], ids=["first", "later"])
+async def test_invalid_utf_8(bridge: Bridge, first: list[str]) -> None:
+    async with connect(bridge.url) as client:
+        for message in first:
+            await client.send(message)
+        await client.send(b'{"op":"close","sid":"\xff\xfe"}', text=True)
+        heard = await listen(client)
+    assert heard.code == 1007
+    assert "position 21" in heard.reason
+
+
+async def test_not_websocket_at_all(bridge: Bridge) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
+    writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello TLS\r\n\r\n")
+    assert await reader.read() == b""  # there is no telling what it would understand
+    writer.close()
+
+
+async def test_a_frame_that_is_no_frame(bridge: Bridge) -> None:
+    async with connect(bridge.url) as client:
+        await client.send(INIT)
+        client.transport.write(b"\xff\xff\xff\xff")
+        heard = await listen(client)
+    assert heard.code == 1002
