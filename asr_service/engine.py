@@ -146,7 +146,7 @@ class Engine:
         self._tick_s = tick_s
         self._deliver = deliver
         self._metrics = metrics
-        self._inbox: SimpleQueue[Command | None] = SimpleQueue()  # None: stop
+        self._inbox: SimpleQueue[tuple[float, Command | None]] = SimpleQueue()  # with their time; None: stop
         self._state = EngineState.LOADING
         self._accepting = True
         self._watchers: list[Callable[[EngineState], None]] = []
@@ -173,11 +173,11 @@ class Engine:
     def submit(self, command: Command) -> None:
         """Hands a command over; never blocks. Ignored once the engine has failed or stopped."""
         if self._accepting:
-            self._inbox.put(command)
+            self._inbox.put((time.monotonic(), command))
 
     def stop(self, timeout_s: float) -> None:
         """Ends all streams with Unavailable and the thread after its current step; waits for it at most so long."""
-        self._inbox.put(None)
+        self._inbox.put((time.monotonic(), None))
         self._thread.join(timeout_s)
 
     @property
@@ -212,7 +212,8 @@ class Engine:
             model.warm_up(self._max_batch, log.info)
             self._enter(EngineState.RUNNING)
             while not self._stopping:
-                self._turn(self._wait())
+                self._wait()
+                self._turn()
             self._end_all()
             self._enter(EngineState.STOPPED)
         except BaseException as failure:
@@ -222,30 +223,24 @@ class Engine:
                 log.critical("the engine has failed", exc_info=failure)
             self._enter(EngineState.FAILED)
 
-    def _wait(self) -> Command | None:
-        """The next command, or None when it is time for a turn without one."""
+    def _wait(self) -> None:
+        """Sleeps until a command comes, a gathered batch is due, or a heartbeat."""
         wait_s = self._scheduler.wait(time.monotonic())
-        try:
-            if wait_s == 0:
-                command = self._inbox.get_nowait()
-            else:
-                command = self._inbox.get(
-                    timeout=_IDLE_TURN_S if wait_s is None else min(wait_s, _IDLE_TURN_S)
+        if wait_s != 0:
+            try:
+                self._take(
+                    *self._inbox.get(timeout=_IDLE_TURN_S if wait_s is None else min(wait_s, _IDLE_TURN_S))
                 )
-        except Empty:
-            return None
-        self._stopping = command is None
-        return command
+            except Empty:
+                pass
 
-    def _turn(self, command: Command | None) -> None:
+    def _turn(self) -> None:
         """The heartbeat: take in what came, decide, step, give out."""
         self.heartbeat = now = time.monotonic()
-        if command is not None:
-            self._take(command, now)
         for _ in range(
             self._inbox.qsize()
         ):  # what comes meanwhile waits a turn, so that steps are not starved
-            self._take(self._inbox.get_nowait(), now)
+            self._take(*self._inbox.get_nowait())
         batch = [self._streams[stream] for stream in self._scheduler.take(now)]
         if batch:
             self._step(batch, now)
@@ -255,8 +250,8 @@ class Engine:
             events, self._events = tuple(self._events), []
             self._deliver(events)
 
-    def _take(self, command: Command | None, now: float) -> None:
-        """Carries out one command. Streams that are gone are ignored: theirs were on the way when they ended."""
+    def _take(self, now: float, command: Command | None) -> None:
+        """Carries out a command that came now. Streams that are gone are ignored: it was on its way when they ended."""
         if command is None:
             self._stopping = True
             return
@@ -309,12 +304,13 @@ class Engine:
             return
         finally:
             self.busy_since = None
-        seconds = time.monotonic() - started
+        ended = time.monotonic()
+        seconds = ended - started
         self._scheduler.stepped(len(batch), seconds)
         unix_ms = _unix_ms()
         for stream, answer in zip(batch, answers, strict=True):
             try:
-                self._follow(stream, stream.answer(answer, unix_ms), was_waiting=True)
+                self._follow(stream, stream.answer(answer, ended, unix_ms), was_waiting=True)
             except Exception as error:
                 self._fail([stream], error)
         if self._metrics:

@@ -32,7 +32,10 @@ from asr_service.errors import OutOfOrder
 from asr_service.transcript import Transcript, Vocabulary
 
 BURST_S = 1.0
-"""A stream may be so far behind real time and catch up as a live one; what comes faster is an upload."""
+"""So much audio may come at once and count as live: the start of a sentence that was kept while connecting, or what a
+network held up. What is further ahead of real time is an upload."""
+
+_SAME_ARRIVAL_S = 0.001  # packets closer than this count as one arrival, so that tiny ones cost no memory
 
 
 class Input(Enum):
@@ -155,7 +158,10 @@ class Stream:
         self._chunk: StepRequest | None = None
         self._stepped = 0  # samples of the whole stream that were stepped
         self._frames = 0  # encoder frames of the segment
-        self._due = now  # virtual clock: advances by the audio's length, at most BURST_S behind its arrival
+        self._answered = now  # when the last step was answered
+        self._clock = (
+            now - BURST_S
+        )  # advances by the audio's length, and is at most BURST_S behind its arrival
 
     # ------------------------------------------------------------------------------------------------- what comes in
 
@@ -165,8 +171,8 @@ class Stream:
             self._move_input(Happening.AUDIO)
         self._bytes += data
         self._received += len(data)
-        if self._arrivals and self._arrivals[-1][1] == now:
-            self._arrivals[-1] = (self._received, now)
+        if self._arrivals and now - (last := self._arrivals[-1][1]) < _SAME_ARRIVAL_S:
+            self._arrivals[-1] = (self._received, last)
         else:
             self._arrivals.append((self._received, now))
         if self.ready_at is None and len(self._bytes) >= self._enough:
@@ -197,8 +203,9 @@ class Stream:
         assert self._chunk is not None
         return self._chunk
 
-    def answer(self, step: StepResult, unix_ms: int) -> list[Result]:
+    def answer(self, step: StepResult, now: float, unix_ms: int) -> list[Result]:
         """Takes what the step made of `request` and gives the results that follow from it, in order."""
+        self._answered = now
         chunk = self._chunk
         assert chunk is not None
         self.ready_at = self._chunk = None
@@ -269,13 +276,15 @@ class Stream:
             return False  # a mark with nothing before it
         last = self._have < full
         arrived = self._arrived()
-        self._due = max(self._due + min(self._have, full) / self._info.sample_rate, arrived - BURST_S)
-        due = self._marks[0].arrived if last else max(arrived, self._due)
+        self._clock = max(self._clock + min(self._have, full) / self._info.sample_rate, arrived - BURST_S)
+        due = self._marks[0].arrived if last else max(arrived, self._clock)
         joined = self._samples[0] if len(self._samples) == 1 else np.concatenate(self._samples)
         samples, rest = joined[:full], joined[full:]
         self._samples, self._have = ([rest] if rest.size else []), rest.size
         self._chunk = StepRequest(self.slot, samples, is_first=first, is_last=last)
-        self.ready_at = due
+        self.ready_at = max(
+            due, self._answered
+        )  # a stream with more than one chunk goes to the back of the queue
         return True
 
     def _keep(self, samples: Samples) -> None:

@@ -32,9 +32,9 @@ def new_stream(
     return Stream(1, config or StreamConfig("test"), model.info, Vocabulary(model.info.pieces), slot, now)
 
 
-def step(stream: Stream, model: NullModel) -> list[Result]:
+def step(stream: Stream, model: NullModel, now: float = 0.0) -> list[Result]:
     """Carries the ready step through the model."""
-    return stream.answer(model.step([stream.request()])[0], UNIX_MS)
+    return stream.answer(model.step([stream.request()])[0], now, UNIX_MS)
 
 
 def drain(stream: Stream, model: NullModel) -> list[Result]:

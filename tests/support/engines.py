@@ -1,0 +1,133 @@
+"""A running engine for tests, and models that misbehave in a given way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+import numpy as np
+
+from asr_service.core import (
+    Audio,
+    Command,
+    Consumed,
+    Ended,
+    Event,
+    HalfClose,
+    Open,
+    Result,
+    StepRequest,
+    StepResult,
+    StreamConfig,
+    StreamingModel,
+)
+from asr_service.engine import Engine, EngineMetrics, EngineState
+from asr_service.model.null import NullModel
+
+PATIENCE_S = 20.0
+"""How long a test waits for what must come."""
+
+
+class Bench:
+    """An engine and what it delivered, by stream."""
+
+    def __init__(
+        self,
+        load: Callable[[], StreamingModel],
+        *,
+        max_batch: int,
+        tick_s: float,
+        metrics: EngineMetrics | None,
+    ) -> None:
+        self.delivered: SimpleQueue[tuple[Event, ...]] = SimpleQueue()
+        self.states: list[EngineState] = []
+        self.settled = threading.Event()  # running, failed or stopped
+        self.engine = Engine(
+            load, max_batch=max_batch, tick_s=tick_s, deliver=self.delivered.put, metrics=metrics
+        )
+        self.engine.on_state(self._note)
+        self.results: dict[int, list[Result]] = {}
+        self.consumed: dict[int, int] = {}
+        self.ended: dict[int, Ended] = {}
+
+    def _note(self, state: EngineState) -> None:
+        self.states.append(state)
+        if state not in (EngineState.LOADING, EngineState.WARMING):
+            self.settled.set()
+
+    def submit(self, *commands: Command) -> None:
+        """Hands commands over in order."""
+        for command in commands:
+            self.engine.submit(command)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Takes deliveries until the condition holds."""
+        while not condition():
+            for event in self.delivered.get(timeout=PATIENCE_S):
+                match event:
+                    case Result():
+                        self.results.setdefault(event.stream, []).append(event)
+                    case Consumed():
+                        self.consumed[event.stream] = self.consumed.get(event.stream, 0) + event.audio_bytes
+                    case Ended():
+                        assert event.stream not in self.ended
+                        self.ended[event.stream] = event
+
+    def wait_ended(self, *streams: int) -> None:
+        """Takes deliveries until these streams have ended."""
+        self.wait_for(lambda: all(stream in self.ended for stream in streams))
+
+    def run_stream(self, stream: int, data: bytes, config: StreamConfig | None = None) -> list[Result]:
+        """A whole stream: its results."""
+        self.submit(Open(stream, config or StreamConfig("test")), Audio(stream, data), HalfClose(stream))
+        self.wait_ended(stream)
+        return self.results.get(stream, [])
+
+
+@contextmanager
+def running(
+    load: Callable[[], StreamingModel] = lambda: NullModel(slots=4),
+    *,
+    max_batch: int = 4,
+    tick_s: float = 0.0,
+    metrics: EngineMetrics | None = None,
+) -> Iterator[Bench]:
+    """An engine that runs, or has failed to; stopped afterwards."""
+    bench = Bench(load, max_batch=max_batch, tick_s=tick_s, metrics=metrics)
+    bench.engine.start()
+    assert bench.settled.wait(PATIENCE_S)
+    try:
+        yield bench
+    finally:
+        bench.engine.stop(PATIENCE_S)
+
+
+class PoisonedModel(NullModel):
+    """Raises at a step in which some audio starts with the poison: a full-scale negative sample."""
+
+    POISON = np.full(800, -32768, "<i2").tobytes()
+
+    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+        """Steps, unless poisoned."""
+        if any(request.samples[:1] == -1.0 for request in requests):
+            raise FloatingPointError("not a number in the encoder's output")
+        return super().step(requests)
+
+
+class GatedModel(NullModel):
+    """Each step waits until it is let through; notes the slots of each."""
+
+    def __init__(self, *, slots: int) -> None:
+        super().__init__(slots=slots)
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+        self.batches: list[list[int]] = []
+
+    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+        """Steps once the gate opens."""
+        self.batches.append([request.slot for request in requests])
+        self.entered.release()
+        assert self.gate.acquire(timeout=PATIENCE_S)
+        return super().step(requests)

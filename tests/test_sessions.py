@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from asr_service.core import (
+    Audio,
+    Cancel,
+    Command,
+    Consumed,
+    Ended,
+    Finalize,
+    FinalReason,
+    HalfClose,
+    Open,
+    Result,
+    StreamConfig,
+)
+from asr_service.errors import AtCapacity, InternalError, LimitReached, OutOfOrder, Unavailable
+from asr_service.sessions import MAX_OPEN_FINALIZES, Session, Sessions
+
+CONFIG = StreamConfig("test")
+
+
+class Desk:
+    """Sessions whose commands are collected; the test plays the engine."""
+
+    def __init__(self, max_streams: int = 2, inbox_bytes: int = 1_000) -> None:
+        self.commands: list[Command] = []
+        self.sessions = Sessions(
+            self.commands.append, max_streams=max_streams, inbox_bytes=lambda config: inbox_bytes
+        )
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def result(stream: int, text: str, reason: FinalReason | None = None, utterance: int = 0) -> Result:
+    return Result(stream, text, reason, utterance, (), 0.0, 0, "", 0)
+
+
+async def is_blocked(task: asyncio.Future[object]) -> bool:
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return not task.done()
+
+
+# ------------------------------------------------------------------------------------------------------------- permits
+
+
+async def test_permits_come_back_when_the_engine_has_ended_the_stream(desk: Desk) -> None:
+    first, second = desk.sessions.open(CONFIG), desk.sessions.open(CONFIG)
+    assert desk.sessions.active == 2
+    with pytest.raises(AtCapacity) as refused:
+        desk.sessions.open(CONFIG)
+    assert refused.value.retry_after_s
+    first.cancel()
+    assert desk.sessions.active == 2
+    desk.sessions.deliver([Ended(first.id, None)])
+    assert desk.sessions.active == 1
+    third = desk.sessions.open(CONFIG)
+    assert len({first.id, second.id, third.id}) == 3
+    assert desk.commands == [
+        Open(first.id, CONFIG), Open(second.id, CONFIG), Cancel(first.id), Open(third.id, CONFIG),
+    ]  # fmt: skip
+
+
+async def test_closed_admission_refuses_with_the_reason_and_lets_open_streams_go_on(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    desk.sessions.close_admission(Unavailable("draining"))
+    with pytest.raises(Unavailable, match="draining"):
+        desk.sessions.open(CONFIG)
+    desk.sessions.deliver([result(session.id, "on")])
+    assert isinstance(await session.next(), Result)
+    desk.sessions.open_admission()
+    desk.sessions.open(CONFIG)
+
+
+async def test_fail_all_ends_every_stream_at_once(desk: Desk) -> None:
+    session, other = desk.sessions.open(CONFIG), desk.sessions.open(CONFIG)
+    receiver = asyncio.ensure_future(session.next())
+    await asyncio.sleep(0)
+    sender = asyncio.ensure_future(other.send_audio(bytes(5_000)))
+    assert await is_blocked(sender)
+    error = InternalError("the engine has failed")
+    desk.sessions.fail_all(error)
+    assert await receiver == Ended(session.id, error)
+    assert await other.next() == Ended(other.id, error)
+    await sender
+    assert desk.sessions.active == 0
+    assert desk.commands[-2:] == [Cancel(session.id), Cancel(other.id)]
+    desk.sessions.deliver([Ended(session.id, None), result(other.id, "late"), Consumed(other.id, 5)])
+    assert await session.next() == Ended(session.id, error)
+    await session.send_audio(b"..")
+    session.finalize("")
+    session.cancel()
+    assert len(desk.commands) == 5
+
+
+# -------------------------------------------------------------------------------------------------------------- inbox
+
+
+async def test_commands_keep_their_order(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    await session.send_audio(b"ab")
+    session.finalize("t")
+    await session.send_audio(b"")
+    await session.send_audio(b"c")
+    session.half_close()
+    session.half_close()
+    expected = [
+        Audio(session.id, b"ab"),
+        Finalize(session.id, "t"),
+        Audio(session.id, b"c"),
+        HalfClose(session.id),
+    ]
+    assert desk.commands[1:] == expected
+
+
+async def test_the_sender_waits_above_the_high_water_mark(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    await session.send_audio(bytes(1_000))
+    sender = asyncio.ensure_future(session.send_audio(bytes(500)))
+    assert await is_blocked(sender)
+    desk.sessions.deliver([Consumed(session.id, 499)])
+    assert await is_blocked(sender)
+    desk.sessions.deliver([Consumed(session.id, 1)])
+    await sender
+
+
+async def test_a_sender_that_waits_is_freed_by_the_end(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    sender = asyncio.ensure_future(session.send_audio(bytes(5_000)))
+    assert await is_blocked(sender)
+    desk.sessions.deliver([Ended(session.id, InternalError("x"))])
+    await sender
+
+
+async def test_a_sender_whose_task_was_cancelled_is_not_woken(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    sender = asyncio.ensure_future(session.send_audio(bytes(5_000)))
+    assert await is_blocked(sender)
+    sender.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sender
+    desk.sessions.deliver([Consumed(session.id, 5_000)])
+    await session.send_audio(bytes(1_000))
+
+
+async def test_input_after_half_close_is_refused(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    session.half_close()
+    with pytest.raises(OutOfOrder):
+        await session.send_audio(b"..")
+    with pytest.raises(OutOfOrder):
+        session.finalize("")
+
+
+async def test_finalizes_whose_finals_nobody_reads_are_limited(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    for _ in range(MAX_OPEN_FINALIZES):
+        session.finalize("")
+    with pytest.raises(LimitReached, match="read their finals"):
+        session.finalize("")
+    desk.sessions.deliver(
+        [result(session.id, "", FinalReason.FINALIZE), result(session.id, "", FinalReason.ENDPOINT)]
+    )
+    with pytest.raises(LimitReached):
+        session.finalize("")
+    await session.next()
+    session.finalize("")
+
+
+# ------------------------------------------------------------------------------------------------------------- outbox
+
+
+async def texts(session: Session) -> list[str]:
+    found = []
+    while isinstance(item := await session.next(), Result):
+        found.append(item.text)
+    return found
+
+
+async def test_the_latest_interim_replaces_the_one_before_it(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    desk.sessions.deliver([result(session.id, "a"), result(session.id, "a b"), Consumed(session.id, 5)])
+    desk.sessions.deliver([result(session.id, "a b c")])
+    desk.sessions.deliver([Ended(session.id, None)])
+    assert await texts(session) == ["a b c"]
+
+
+async def test_a_final_replaces_its_interim_and_finals_are_all_kept(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    for utterance in range(3):
+        desk.sessions.deliver([result(session.id, f"interim {utterance}", None, utterance)])
+        desk.sessions.deliver([result(session.id, f"final {utterance}", FinalReason.ENDPOINT, utterance)])
+    desk.sessions.deliver([result(session.id, "interim 3", None, 3)])
+    desk.sessions.deliver([Ended(session.id, None)])
+    assert await texts(session) == ["final 0", "final 1", "final 2", "interim 3"]
+
+
+async def test_the_end_comes_after_all_finals_and_stays(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    error = InternalError("x")
+    desk.sessions.deliver([result(session.id, "last", FinalReason.FINALIZE), Ended(session.id, error)])
+    assert await texts(session) == ["last"]
+    assert await session.next() == await session.next() == Ended(session.id, error)
+
+
+async def test_a_receiver_that_waits_is_woken(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    receiver = asyncio.ensure_future(session.next())
+    assert await is_blocked(receiver)
+    desk.sessions.deliver([Consumed(session.id, 0)])
+    assert await is_blocked(receiver)
+    desk.sessions.deliver([result(session.id, "a")])
+    assert await receiver == result(session.id, "a")
+
+
+async def test_events_of_unknown_streams_are_ignored(desk: Desk) -> None:
+    desk.sessions.deliver([result(77, "x"), Consumed(77, 1), Ended(77, None)])
+    assert desk.sessions.active == 0
