@@ -206,9 +206,11 @@ def build_model(shape: Shape, seed: int = 0) -> Any:
             layer.self_attn.pos_bias_u.normal_(0, 0.1)
             layer.self_attn.pos_bias_v.normal_(0, 0.1)
         model.joint.joint_net[-1].weight.mul_(4.0)
+        model.joint.pred.weight.mul_(10.0)
         model.ctc_decoder.decoder_layers[0].weight.mul_(4.0)
     model.eval()
     model.preprocessor.featurizer.dither = 0.0
+    _discourage_repeats(model)
     _set_blank_biases(model, seed)
     return model
 
@@ -221,8 +223,28 @@ def babble(seconds: float, seed: int, rate: int = 16_000) -> npt.NDArray[np.floa
     bursts = np.repeat(rng.uniform(0, 1, n // 1600 + 1) * (rng.random(n // 1600 + 1) < 0.8), 1600)[:n]
     tones = np.zeros(n)
     for base in rng.uniform(90, 3500, 8):
-        tones += np.sin(2 * np.pi * base * t + 3 * np.sin(2 * np.pi * rng.uniform(1, 4) * t) + rng.uniform(0, 6))
+        tones += np.sin(
+            2 * np.pi * base * t + 3 * np.sin(2 * np.pi * rng.uniform(1, 4) * t) + rng.uniform(0, 6)
+        )
     return (0.03 * tones * bursts + rng.normal(0, 0.002, n)).astype(np.float32)
+
+
+def _discourage_repeats(model: Any, strength: float = 3.0) -> None:
+    """Turns each token's row of the joint against what the prediction network says after that token.
+
+    Otherwise a random prediction network falls into one token for ever.
+    """
+    import torch
+
+    out = model.joint.joint_net[-1]
+    tokens = torch.arange(out.weight.shape[0] - 1)
+    with torch.no_grad():
+        start, _ = model.decoder.predict(None, state=None, add_sos=False, batch_size=1)
+        after, _ = model.decoder.predict(tokens[:, None], state=None, add_sos=False)
+        change = model.joint.pred(after[:, 0]) - model.joint.pred(start[:, 0])
+        push = strength * out.weight.norm(dim=1).mean() * torch.nn.functional.normalize(change, dim=1)
+        out.weight[:-1] -= push
+        out.weight[-1] += push.mean(dim=0)
 
 
 def _set_blank_biases(model: Any, seed: int, rate: float = 0.4) -> None:
@@ -234,8 +256,21 @@ def _set_blank_biases(model: Any, seed: int, rate: float = 0.4) -> None:
     with torch.inference_mode():
         encoded, length = model(input_signal=audio, input_signal_length=torch.tensor([audio.shape[1]]))
 
+    # Random encoders answer with nearly the same vector everywhere: centred and stretched, heads see a difference.
+    frames = encoded[0].t()
+    with torch.no_grad():
+        for weight, shift in (
+            (model.joint.enc.weight, model.joint.enc.bias),
+            (model.ctc_decoder.decoder_layers[0].weight, ctc),
+        ):
+            flat = weight.view(weight.shape[0], -1)
+            flat.mul_(3.0 / (frames @ flat.t()).std(dim=0).mean())
+            shift.copy_(-(flat @ frames.mean(dim=0)))
+
     def rnnt_tokens() -> int:
-        found = model.decoding.decoding(encoder_output=encoded, encoded_lengths=length, partial_hypotheses=None)
+        found = model.decoding.decoding(
+            encoder_output=encoded, encoded_lengths=length, partial_hypotheses=None
+        )
         return len(found[0][0].y_sequence)
 
     def ctc_tokens() -> int:
@@ -243,8 +278,8 @@ def _set_blank_biases(model: Any, seed: int, rate: float = 0.4) -> None:
         return int(((best[1:] != best[:-1]) & (best[1:] != len(ctc) - 1)).sum())
 
     for bias, count in ((joint, rnnt_tokens), (ctc, ctc_tokens)):
-        low, high = -40.0, 40.0
-        for _ in range(14):
+        low, high = -400.0, 400.0
+        for _ in range(18):
             middle = (low + high) / 2
             with torch.no_grad():
                 bias[-1] = middle
@@ -255,8 +290,12 @@ def _set_blank_biases(model: Any, seed: int, rate: float = 0.4) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shape", choices=sorted(SHAPES), help="size of the model; `large` has NVIDIA's shape, 114M")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "shape", choices=sorted(SHAPES), help="size of the model; `large` has NVIDIA's shape, 114M"
+    )
     parser.add_argument("out", type=Path, help="the .nemo file to write")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights (default 0)")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Models behind the `StreamingModel` protocol. Importing this package loads neither torch nor NeMo; `load_model` does."""
+"""Models behind the `StreamingModel` protocol. Importing this package is cheap: `load_model` brings torch and NeMo."""
 
 from __future__ import annotations
 

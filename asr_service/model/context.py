@@ -44,5 +44,6 @@ def choose_context(wanted: str, offered: Sequence[tuple[int, int]], frame_ms: fl
             )  # fmt: skip
             return left, right
     raise SettingsError(
-        f"ASR_ATT_CTX is {wanted!r}, which this model does not have. It offers: {listing}", field="ASR_ATT_CTX"
+        f"ASR_ATT_CTX is {wanted!r}, which this model does not have. It offers: {listing}",
+        field="ASR_ATT_CTX",
     )

@@ -39,7 +39,9 @@ class CtcDecoder:
         self._last[slots] = label[:, -1]
         emissions = [Emission([], [], []) for _ in range(rows)]
         row, frame = torch.nonzero(new, as_tuple=True)
-        for r, t, k, p in zip(row.tolist(), frame.tolist(), label[new].tolist(), prob[new].tolist(), strict=True):
+        for r, t, k, p in zip(
+            row.tolist(), frame.tolist(), label[new].tolist(), prob[new].tolist(), strict=True
+        ):
             emissions[r].tokens.append(k)
             emissions[r].frames.append(t)
             emissions[r].probs.append(min(p, 1.0))

@@ -27,7 +27,7 @@ class _Norm:
     """Layer normalisation over the last axis."""
 
     def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
-        if norm.weight is None or norm.bias is None:
+        if not norm.elementwise_affine:
             raise UnsupportedLayer("layer normalisation without weights")
         self.shape = norm.normalized_shape
         self.weight = norm.weight.detach().to(dtype)
@@ -117,7 +117,7 @@ class _Layer:
         self.bias_u = (attention.pos_bias_u.detach() * scale).to(dtype)
         self.bias_v = (attention.pos_bias_v.detach() * scale).to(dtype)
         projected = functional.linear(pos, attention.linear_pos.weight.detach())
-        # [heads, d_head, distances]
+        # Shape: heads, d_head, distances.
         self.positions = projected.view(-1, self.heads, self.d_head).permute(1, 2, 0).contiguous().to(dtype)
         self.att_out = _Linear(attention.linear_out.weight, attention.linear_out.bias, dtype)
         self.norm_conv = _Norm(layer.norm_conv, dtype)
@@ -125,7 +125,7 @@ class _Layer:
         self.kernel = conv.kernel_size
         if conv.depthwise_conv._left_padding != self.kernel - 1:
             raise UnsupportedLayer("convolution is not causal")
-        # [kernel, d_model]
+        # Shape: kernel, d_model.
         self.conv_weight = conv.depthwise_conv.weight.detach().squeeze(1).t().contiguous().to(dtype)
         conv_bias = conv.depthwise_conv.bias
         self.conv_bias = None if conv_bias is None else conv_bias.detach().to(dtype)
@@ -168,7 +168,14 @@ class _Layer:
         return self.norm_out(x)
 
     def _attend(
-        self, x: Tensor, keys: Tensor, values: Tensor, batch: Batch, rows: Tensor, pick: Tensor, hidden: Tensor | None
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        batch: Batch,
+        rows: Tensor,
+        pick: Tensor,
+        hidden: Tensor | None,
     ) -> Tensor:
         size, chunk, _ = x.shape
         left = keys.shape[2]
@@ -198,7 +205,7 @@ class _Layer:
         """Causal depthwise convolution over [context, x]; [B, chunk, d_model] in and out."""
         padded = torch.cat([context[batch.slots], x], dim=1)
         context[batch.slots] = padded[:, -(self.kernel - 1) :]
-        out = (padded.unfold(1, self.kernel, 1) * self.conv_weight.t()).sum(-1)
+        out: Tensor = (padded.unfold(1, self.kernel, 1) * self.conv_weight.t()).sum(-1)
         return out if self.conv_bias is None else out + self.conv_bias
 
 
@@ -244,7 +251,8 @@ class FastEncoder:
         # The middle row is distance 0; distances fall with the row.
         zero = table.shape[0] // 2
         rows = zero - torch.arange(-(plan.chunk_frames - 1), length, device=table.device)
-        return table[rows].float()
+        rows_of_table: Tensor = table[rows]
+        return rows_of_table.float()
 
     @property
     def ring_chunks(self) -> int:

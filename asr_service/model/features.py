@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from asr_service.model.plan import ChunkPlan
 
@@ -23,7 +24,8 @@ class FeatureExtractor:
     def __init__(self, featurizer: Any, plan: ChunkPlan, slots: int, device: torch.device) -> None:
         """Reads window, filter bank and constants from a loaded `FilterbankFeatures`."""
         self._plan = plan
-        self._n_fft = int(featurizer.n_fft)
+        spare = int(featurizer.n_fft) - plan.window
+        self._centre = (spare // 2, spare - spare // 2)
         self._preemph = float(featurizer.preemph or 0.0)
         self._log = bool(featurizer.log)
         self._guard_add = featurizer.log_zero_guard_type == "add"
@@ -39,7 +41,7 @@ class FeatureExtractor:
     @property
     def mels(self) -> int:
         """Features per frame."""
-        return self._filters.shape[1]
+        return int(self._filters.shape[1])
 
     def step(self, slots: Tensor, audio: Tensor, samples: list[int] | None) -> Tensor:
         """Mel frames of one step.
@@ -65,11 +67,12 @@ class FeatureExtractor:
                 if end < plan.chunk_samples:
                     signal[row, plan.tail_samples - 1 + end] = 0.0
         frames = signal.unfold(1, plan.window, plan.hop) * self._window
-        spectrum = torch.fft.rfft(frames, n=self._n_fft)
+        # Placed as in torch.stft: elsewhere the powers would be the same, but their rounding would not.
+        spectrum = torch.fft.rfft(functional.pad(frames, self._centre))
         power = spectrum.real.square() + spectrum.imag.square()
         if self._mag_power != 2.0:
             power = power.pow(self._mag_power / 2.0)
-        mel = power @ self._filters
+        mel: Tensor = power @ self._filters
         if not self._log:
             return mel
         return torch.log(mel + self._guard if self._guard_add else mel.clamp(min=self._guard))

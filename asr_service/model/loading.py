@@ -152,7 +152,7 @@ def _refuse_unstreamable(loaded: Any, name: str, decoder: str) -> None:
     def refuse(reason: str) -> ModelError:
         return ModelError(f"ASR_MODEL {name!r} cannot stream: {reason}", field="ASR_MODEL")
 
-    encoder = getattr(loaded, "encoder", None)
+    encoder: Any = getattr(loaded, "encoder", None)
     if type(encoder).__name__ not in ("ConformerEncoder", "ConformerEncoderAdapter"):
         raise refuse(f"its encoder is {type(encoder).__name__}, not a cache-aware Conformer")
     if encoder.att_context_style != "chunked_limited" or encoder.att_context_size_all[0][1] < 0:
@@ -175,7 +175,9 @@ def _plan(loaded: Any, att_context: str) -> tuple[ChunkPlan, tuple[int, int]]:
     """Chunk geometry and attention context; sets the look-ahead in the loaded encoder."""
     featurizer, encoder = loaded.preprocessor.featurizer, loaded.encoder
     if featurizer.exact_pad or featurizer.frame_splicing != 1 or featurizer.win_length % 2:
-        raise ModelError("ASR_MODEL has features with exact padding, splicing or an odd window", field="ASR_MODEL")
+        raise ModelError(
+            "ASR_MODEL has features with exact padding, splicing or an odd window", field="ASR_MODEL"
+        )
     stride = int(encoder.subsampling_factor)
     frame_ms = 1000.0 * featurizer.hop_length * stride / featurizer.sample_rate
     offered = [(int(left), int(right)) for left, right in encoder.att_context_size_all]
@@ -201,7 +203,9 @@ def _encoder(
         try:
             return FastEncoder(encoder, plan, mels, rows, device, dtype)
         except UnsupportedLayer as reason:
-            _log.warning("the fast encoder step does not know this model (%s): NeMo's own step is used", reason)
+            _log.warning(
+                "the fast encoder step does not know this model (%s): NeMo's own step is used", reason
+            )
     if dtype != torch.float32:
         raise SettingsError("ASR_PRECISION: NeMo's own encoder step runs in fp32 only", field="ASR_PRECISION")
     return NemoEncoder(encoder, plan, mels, rows, device)
@@ -215,4 +219,3 @@ def _pieces(tokenizer: Any) -> tuple[str, ...]:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return text[0][:300] if text else type(error).__name__
-

@@ -1,7 +1,7 @@
 """NeMo's own cache-aware encoder step over pooled caches: the baseline, and the way out for unknown variants.
 
 It equals the offline encoder except at look-ahead 0, where NeMo puts zero features before the stream in place of the
-convolutions' zero padding. Rows with different numbers of mel frames cannot share NeMo's step and are stepped in groups.
+convolutions' zero padding. Rows with different numbers of mel frames cannot share NeMo's step: they go in groups.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class NemoEncoder:
         real = batch.masks[0] if batch.masks is not None else torch.ones_like(mel[:, :, 0], dtype=torch.bool)
         groups: dict[tuple[int, int], list[int]] = {}
         for row in range(rows):
-            frames = torch.nonzero(real[row]).squeeze(1).tolist()
-            if frames:
-                groups.setdefault((frames[0], frames[-1] + 1), []).append(row)
+            present = torch.nonzero(real[row]).squeeze(1).tolist()
+            if present:
+                groups.setdefault((present[0], present[-1] + 1), []).append(row)
         for (low, high), members in groups.items():
             index = torch.tensor(members, device=mel.device)
             frames = self._group(batch.slots[index], mel[index, low:high], first=low > 0)
@@ -56,6 +56,7 @@ class NemoEncoder:
         """One NeMo step for rows with equally many mel frames, [B, frames, mels] to [B, encoder frames, d_model]."""
         features = mel if first else torch.cat([self._mels[slots], mel], dim=1)
         self._mels[slots] = torch.cat([self._mels[slots], mel], dim=1)[:, -self._past :]
+        encoded: Tensor
         encoded, lengths, channel, time, length = self._encoder.cache_aware_stream_step(
             processed_signal=features.transpose(1, 2),
             processed_signal_length=torch.full((len(slots),), features.shape[1], device=mel.device),

@@ -1,8 +1,8 @@
 """Greedy RNN-T decoding of many streams at once, with the prediction network's state pooled by slot.
 
 Label-looping (Bataev et al., arXiv 2406.06220): rows go on from label to label instead of from frame to frame. One
-evaluation of the joint scores all remaining frames of the chunk under the current prediction state; only rows that found
-a label go round again, with their prediction network advanced. A chunk costs one round plus one per label of its most
+evaluation of the joint scores all frames of the chunk under the current prediction state; only rows that found a label
+go round again, with their prediction network advanced. A chunk costs one round plus one per label of its most
 talkative row.
 """
 
@@ -39,7 +39,8 @@ class _Lstm:
         self._bias: list[Tensor] = []
         for layer in range(self.layers):
             weight_ih, weight_hh, bias_ih, bias_hh = (
-                getattr(lstm, f"{name}_l{layer}").detach() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                getattr(lstm, f"{name}_l{layer}").detach()
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
             self._recurrent.append(weight_hh.contiguous())
             self._input.append(weight_ih.contiguous())
@@ -158,7 +159,7 @@ class RnntDecoder:
 
     def state_bytes(self) -> int:
         """Bytes of state per slot."""
-        return 4 * (self._h[:, 0].numel() + self._c[:, 0].numel() + self._g[0].numel())
+        return int(4 * (self._h[:, 0].numel() + self._c[:, 0].numel() + self._g[0].numel()))
 
 
 def _max_symbols(config: Any) -> int:

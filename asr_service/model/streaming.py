@@ -128,7 +128,11 @@ class NemoStreamingModel:
         for size in sorted({self._bucket(n) for n in range(1, min(max_batch, self._slots) + 1)}):
             rows = min(size, self._slots, max_batch)
             progress(f"batch of {rows}")
-            for samples, is_first, is_last in ((first, True, False), (chunk, False, False), (chunk[:1], False, True)):
+            for samples, is_first, is_last in (
+                (first, True, False),
+                (chunk, False, False),
+                (chunk[:1], False, True),
+            ):
                 self.step([StepRequest(slot, samples, is_first, is_last) for slot in range(rows)])
 
     def _restart(self, slots: list[int]) -> None:

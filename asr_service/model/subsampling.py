@@ -84,7 +84,9 @@ class Subsampling:
         Raises:
             UnsupportedLayer: if the module is not of the causal striding kind.
         """
-        if not getattr(pre_encode, "is_causal", False) or not getattr(pre_encode, "conv2d_subsampling", False):
+        if not getattr(pre_encode, "is_causal", False) or not getattr(
+            pre_encode, "conv2d_subsampling", False
+        ):
             raise UnsupportedLayer("subsampling is not a causal 2-d convolution")
         self._dtype = dtype
         self._stages = _stages(pre_encode.conv, dtype)

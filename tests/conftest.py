@@ -1,0 +1,21 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Two cores are shared by test processes; more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_nemo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `.nemo` file of the family with random weights, two layers."""
+    from bench.models import SHAPES, build_model
+
+    path = tmp_path_factory.mktemp("models") / "tiny.nemo"
+    build_model(SHAPES["tiny"]).save_to(str(path))
+    return path

@@ -1,0 +1,63 @@
+"""Steps a model by hand: streams that start, end and share batches at random."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from asr_service.core import StepRequest, StreamingModel
+
+
+@dataclass(eq=False)
+class Fed:
+    """One stream as it is fed: its audio, its slot, what it got so far."""
+
+    audio: npt.NDArray[np.float32]
+    slot: int = -1
+    position: int = 0
+    steps: int = 0
+    done: bool = False
+    tokens: list[int] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    decoded: int = 0
+
+    def request(self, model: StreamingModel) -> StepRequest:
+        """The next chunk, the flush if less than one is left."""
+        info = model.info
+        need = info.chunk_samples if self.steps else info.first_chunk_samples
+        samples = self.audio[self.position : self.position + need]
+        self.position += len(samples)
+        self.done = len(samples) < need
+        request = StepRequest(self.slot, samples, self.steps == 0, self.done)
+        self.steps += 1
+        return request
+
+
+def run(
+    model: StreamingModel, audios: Sequence[npt.NDArray[np.float32]], seed: int, *, together: int
+) -> list[Fed]:
+    """Feeds all streams, at most `together` at a time, in random batches and random slots that are used again."""
+    rng = random.Random(seed)
+    streams = [Fed(audio) for audio in audios]
+    waiting = list(streams)
+    live: list[Fed] = []
+    free = list(range(model.slots))
+    rng.shuffle(free)
+    while waiting or live:
+        while waiting and len(live) < together and (not live or rng.random() < 0.4):
+            stream = waiting.pop(0)
+            stream.slot = free.pop(0)
+            live.append(stream)
+        batch = rng.sample(live, rng.randint(1, len(live)))
+        for stream, result in zip(batch, model.step([s.request(model) for s in batch]), strict=True):
+            stream.tokens += result.tokens
+            stream.frames += result.token_frames
+            stream.decoded += result.frames
+            if stream.done:
+                live.remove(stream)
+                free.append(stream.slot)
+    return streams

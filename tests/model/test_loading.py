@@ -1,0 +1,128 @@
+"""What is accepted, what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asr_service.errors import ModelError, SettingsError
+from asr_service.model import load_model
+from asr_service.model.context import choose_context
+from bench.models import babble
+from tests.model import reference
+from tests.model.driver import run
+
+OFFERED = [(70, 13), (70, 6), (70, 1), (70, 0)]
+
+
+def _load(model: str, **changes: Any) -> Any:
+    settings = {
+        "att_context": "70,1", "decoder": "rnnt", "device": "cpu", "precision": "fp32", "encoder": "fast",
+        "slots": 2, "threads": 1,
+    }  # fmt: skip
+    return load_model(model=model, **{**settings, **changes})
+
+
+def test_a_nemo_file_loads_and_streams(tiny_nemo: Path, nemo_model: Callable[[str], Any]) -> None:
+    model = _load(str(tiny_nemo))
+    audio = babble(4.0, 3)
+    assert run(model, [audio], seed=1, together=1)[0].tokens == reference.tokens(
+        nemo_model("tiny"), audio, (70, 1), "rnnt"
+    )
+    assert model.info.att_context == (70, 1) and model.info.chunk_ms == 160 and model.info.look_ahead_ms == 80
+    assert len(model.info.pieces) == 64 and any(piece.startswith("\u2581") for piece in model.info.pieces)
+
+
+@pytest.mark.parametrize("pair", OFFERED)
+def test_listed_contexts_are_used_as_they_are(pair: tuple[int, int]) -> None:
+    assert choose_context(f" [{pair[0]}, {pair[1]}] ", OFFERED, 80.0) == pair
+
+
+@pytest.mark.parametrize(("name", "meant"), [("70,16", (70, 6)), ("70,33", (70, 13))])
+def test_documented_names_mean_the_models_own(
+    caplog: pytest.LogCaptureFixture, name: str, meant: tuple[int, int]
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert choose_context(name, OFFERED, 80.0) == meant
+    assert len(caplog.records) == 1 and f"{meant[0]},{meant[1]}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["70,2", "70", "", "70,1,1", "abc", "16,70", "70;1"])
+def test_other_contexts_list_what_there_is(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"70,13 .*70,6 .*70,1 .*70,0") as caught:
+        choose_context(name, OFFERED, 80.0)
+    assert caught.value.field == "ASR_ATT_CTX"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"device": "cuda:93"}, "ASR_DEVICE"),
+        ({"device": "tpu"}, "ASR_DEVICE"),
+        ({"decoder": "beam"}, "ASR_DECODER"),
+        ({"precision": "int3"}, "ASR_PRECISION"),
+        ({"encoder": "slow"}, "ASR_ENCODER"),
+        ({"att_context": "70,5"}, "ASR_ATT_CTX"),
+    ],
+)
+def test_bad_settings_name_their_variable(tiny_nemo: Path, changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(SettingsError, match=field) as caught:
+        _load(str(tiny_nemo), **changes)
+    assert caught.value.field == field
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        _load(str(tmp_path / "no.nemo"))
+    broken = tmp_path / "broken.nemo"
+    broken.write_bytes(b"not an archive")
+    with pytest.raises(ModelError, match="could not be loaded"):
+        _load(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda m: setattr(m.preprocessor.featurizer, "normalize", "per_feature"),
+            "normalised over the whole",
+        ),
+        (lambda m: setattr(m.encoder, "att_context_style", "regular"), "not limited to chunks"),
+        (lambda m: setattr(m.encoder.pre_encode, "is_causal", False), "not causal"),
+    ],
+)
+def test_models_that_cannot_stream_are_refused(change: Callable[[Any], None], reason: str) -> None:
+    import torch
+
+    from asr_service.model.loading import assemble
+    from bench.models import SHAPES, build_model
+
+    model = build_model(SHAPES["tiny"])
+    change(model)
+    with pytest.raises(ModelError, match=reason):
+        assemble(
+            model, name="x", att_context="70,1", decoder="rnnt", device=torch.device("cpu"), precision="fp32",
+            encoder="fast", slots=1,
+        )  # fmt: skip
+
+
+def test_an_unknown_layer_falls_back_to_nemos_step(caplog: pytest.LogCaptureFixture) -> None:
+    import torch
+
+    from asr_service.model.loading import assemble
+    from asr_service.model.nemo_encoder import NemoEncoder
+    from bench.models import SHAPES, build_model
+
+    model = build_model(SHAPES["tiny"])
+    model.encoder.layers[1].conv.norm_type = "instance_norm"
+    with caplog.at_level(logging.WARNING):
+        made = assemble(
+            model, name="x", att_context="70,1", decoder="rnnt", device=torch.device("cpu"), precision="fp32",
+            encoder="fast", slots=1,
+        )  # fmt: skip
+    assert isinstance(made._encoder, NemoEncoder)
+    assert len([r for r in caplog.records if "NeMo's own step" in r.message]) == 1

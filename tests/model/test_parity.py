@@ -1,0 +1,127 @@
+"""The tokens of every stream equal NeMo's offline reference, whatever shares its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asr_service.core import StepRequest
+from asr_service.model.batch import Batch
+from asr_service.model.streaming import NemoStreamingModel
+from bench.models import SHAPES, babble
+from tests.model import reference
+from tests.model.driver import run
+
+CASES = [(shape, context) for shape in ("tiny", "small", "odd") for context in SHAPES[shape].look_aheads]
+LENGTHS = [
+    7.3,
+    0.0,
+    0.004,
+    0.011,
+    1.0,
+    3.21,
+    0.16,
+    9.99,
+    2.5,
+    0.64,
+    4.44,
+    5.0,
+    0.3,
+    6.01,
+    1.777,
+    8.2,
+    2.0,
+    0.075,
+]
+
+
+@pytest.mark.parametrize("decoder", ["rnnt", "ctc"])
+@pytest.mark.parametrize(("shape", "context"), CASES)
+def test_tokens_equal_offline_reference(
+    nemo_model: Callable[[str], Any], streaming: Callable[..., NemoStreamingModel], shape: str,
+    context: tuple[int, int], decoder: str,
+) -> None:  # fmt: skip
+    audios = [babble(10.0, 100 + seed)[: int(16_000 * s)] for seed, s in enumerate(LENGTHS)]
+    model = streaming(shape, context, decoder=decoder)
+    streams = run(model, audios, seed=7, together=16)
+    expected = [reference.tokens(nemo_model(shape), audio, context, decoder) for audio in audios]
+    assert [s.tokens for s in streams] == expected
+    assert sum(map(len, expected)) > 30
+    frames = sum(s.decoded for s in streams)
+    assert sum(map(len, expected)) < 4 * frames
+    for stream in streams:
+        assert stream.frames == sorted(stream.frames)
+        assert all(0 <= frame < stream.decoded for frame in stream.frames)
+
+
+@pytest.mark.parametrize(("shape", "context"), CASES)
+def test_encoder_equals_offline_encoder(
+    nemo_model: Callable[[str], Any], streaming: Callable[..., NemoStreamingModel], shape: str,
+    context: tuple[int, int],
+) -> None:  # fmt: skip
+    """Within 1e-5 over more than 60 chunks, in slots that held other streams, next to streams of other ages."""
+    model = streaming(shape, context, slots=3)
+    model.step(
+        [
+            StepRequest(slot, babble(3, slot)[: model.info.first_chunk_samples], True, False)
+            for slot in range(3)
+        ]
+    )
+    seconds = max(6.0, 62 * model.info.chunk_ms / 1000)
+    audio = [babble(seconds, 1), babble(seconds / 2, 2), babble(seconds / 3, 3)]
+    encoded: dict[int, list[torch.Tensor]] = {0: [], 1: [], 2: []}
+    inner = model._encoder.step
+
+    def watch(batch: Batch, mel: torch.Tensor) -> torch.Tensor:
+        out = inner(batch, mel)
+        for row, frames in enumerate(batch.frames):
+            encoded[int(batch.slots[row])].append(out[row, :frames])
+        return out
+
+    model._encoder.step = watch  # type: ignore[method-assign]
+    for stream in run(model, audio, seed=3, together=3):
+        expected = reference.encode(nemo_model(shape), stream.audio, context)
+        mine = torch.cat(encoded[stream.slot])
+        assert mine.shape == expected.shape
+        assert (mine - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("decoder", ["rnnt", "ctc"])
+def test_nemo_encoder_equals_reference_beyond_look_ahead_0(
+    nemo_model: Callable[[str], Any], streaming: Callable[..., NemoStreamingModel], decoder: str
+) -> None:
+    audios = [babble(4.0, seed)[: int(16_000 * s)] for seed, s in enumerate((4.0, 0.5, 2.2, 0.1, 3.3))]
+    for context in ((70, 13), (70, 6), (70, 1)):
+        model = streaming("small", context, decoder=decoder, encoder="nemo")
+        streams = run(model, audios, seed=5, together=4)
+        assert [s.tokens for s in streams] == [
+            reference.tokens(nemo_model("small"), audio, context, decoder) for audio in audios
+        ]
+
+
+def test_rows_do_not_see_each_other(streaming: Callable[..., NemoStreamingModel]) -> None:
+    """A stream's probabilities in a full batch equal those it gets alone."""
+    model = streaming("tiny", (70, 1))
+    audio = babble(3.0, 9)
+    alone = run(model, [audio], seed=1, together=1)[0]
+    crowd = run(model, [babble(3.0, s) for s in range(10, 22)] + [audio], seed=2, together=16)[-1]
+    assert alone.tokens == crowd.tokens
+
+
+def test_not_a_number_fails_the_step_and_leaves_the_slot_clean(
+    streaming: Callable[..., NemoStreamingModel],
+) -> None:
+    from asr_service.model.streaming import StepFailed
+
+    model = streaming("tiny", (70, 1))
+    audio = babble(3.0, 4)
+    expected = run(model, [audio], seed=1, together=1)[0].tokens
+    bad = np.full(model.info.first_chunk_samples, np.nan, dtype=np.float32)
+    with pytest.raises(StepFailed):
+        model.step([StepRequest(slot, bad, True, False) for slot in range(model.slots)])
+    for seed in range(3):
+        assert run(model, [audio], seed=seed, together=1)[0].tokens == expected
