@@ -272,8 +272,8 @@ class _Call:
         while True:
             event = await session.next()
             if isinstance(event, Ended):
-                known = event.error is None or isinstance(event.error, AsrError)
-                self._end(event.error if known else InternalError())
+                error = event.error
+                self._end(error if error is None or isinstance(error, AsrError) else InternalError())
                 return
             self.audio_ms = event.audio_ms
             self.metrics.received(self.bytes - self.counted)

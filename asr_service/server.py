@@ -36,6 +36,8 @@ KEEPALIVE_MS = 30_000
 """A connection that is silent for so long is pinged ..."""
 KEEPALIVE_TIMEOUT_MS = 10_000
 """... and taken for dead when the answer does not come in this time: a vanished peer is found within 40 s."""
+STREAM_WINDOW_BYTES = 65_536
+"""What a client may send ahead of our reading; two seconds of audio, 20 times real time at 100 ms round trip."""
 CLIENT_PING_MS = 10_000
 """Clients may ping this often, with or without open streams."""
 RETRY_S = 5.0
@@ -133,6 +135,9 @@ class _Server:
                 ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
+                # Back-pressure that is felt: else HTTP/2's window grows to megabytes, minutes of audio in our memory.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
                 ("grpc.keepalive_time_ms", KEEPALIVE_MS),
                 ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
@@ -164,9 +169,9 @@ class _Server:
             self.servicer.info = self.engine.info
             self.servicer.refusal = None
             self.health.set(serving=True)
-            log.info("serving grpc on %s:%d", self.settings.host, port)
             if self.settings.ready_file is not None:
                 _write_ready(self.settings, port)
+            log.info("serving grpc on %s:%d", self.settings.host, port)
         elif state is EngineState.FAILED:
             self._engine_failed(self.engine.failure or RuntimeError("the engine stopped"))
 

@@ -23,6 +23,7 @@ from tests.support.rpc import (
     talk,
     text,
     transcribe,
+    until_active,
 )
 
 pytestmark = pytest.mark.usefixtures("bystander")
@@ -162,13 +163,6 @@ async def test_clients_that_vanish(stub: Stub, service: AsrService) -> None:
                 await call.write(audio(bytes(12_345)).SerializeToString())
         # closing the channel drops its connection
     await until_active(stub, 1)  # the bystander
-
-
-async def until_active(stub: Stub, count: int) -> None:
-    """Waits until the service says that so many streams are open."""
-    async with asyncio.timeout(10):
-        while (await stub.GetServiceInfo(pb.GetServiceInfoRequest())).active_streams != count:  # noqa: ASYNC110 - another process cannot set our event
-            await asyncio.sleep(0.01)
 
 
 async def test_byte_by_byte_from_a_slow_client(stub: Stub) -> None:

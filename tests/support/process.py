@@ -128,7 +128,7 @@ class AsrService(ServerProcess):
     """`python -m asr_service` on a free port of 127.0.0.1, with the null model unless told otherwise."""
 
     def __init__(self, *options: str, wait: bool = True, **settings: object) -> None:
-        """`settings` by full name (ASR_MAX_STREAMS=2); with `wait`, returns when it is serving."""
+        """`settings` by full name (ASR_MAX_STREAMS=2), FAULT for one of `faulty_service`; waits until it serves."""
         defaults: dict[str, object] = {
             "ASR_HOST": "127.0.0.1",
             "ASR_GRPC_PORT": 0,
@@ -136,7 +136,8 @@ class AsrService(ServerProcess):
             "ASR_DEVICE": "cpu",
             "ASR_DRAIN_S": 5,
         }
-        super().__init__(["-m", "asr_service", "serve", *options], **(defaults | settings))
+        program = ["tests/support/faulty_service.py"] if "FAULT" in settings else ["-m", "asr_service"]
+        super().__init__([*program, "serve", *options], **(defaults | settings))
         if wait:
             try:
                 self.wait_ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,13 @@ def retry_after_s(error: grpc.aio.AioRpcError) -> float:
     """When to come back."""
     delay = details(error)["RetryInfo"].retry_delay  # type: ignore[attr-defined]
     return float(delay.ToTimedelta().total_seconds())
+
+
+async def until_active(stub: Stub, count: int) -> None:
+    """Waits until the service says that so many streams are open."""
+    async with asyncio.timeout(10):
+        while (await stub.GetServiceInfo(pb.GetServiceInfoRequest())).active_streams != count:  # noqa: ASYNC110 - another process cannot set our event
+            await asyncio.sleep(0.01)
 
 
 class Bystander:

@@ -1,0 +1,45 @@
+"""The service with a null model that fails when it hears a full-scale sample, in the way that FAULT names.
+
+load: the model never finishes loading. raise: the step raises. die: the engine thread ends. hang: the step never
+returns. slow: every step takes 20 ms longer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from asr_service import server
+from asr_service.__main__ import main
+from asr_service.core import StepRequest, StepResult
+from asr_service.model.null import NullModel
+
+FAULT = os.environ["FAULT"]
+
+
+class FaultyModel(NullModel):
+    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+        if FAULT == "slow":
+            time.sleep(0.02)
+        elif any(request.samples.size and request.samples.max() > 0.999 for request in requests):
+            if FAULT == "raise":
+                raise ValueError("a secret of the inside")
+            if FAULT == "die":
+                raise SystemExit
+            threading.Event().wait()
+        return super().step(requests)
+
+
+def load_faulty(*, slots: int, **_: Any) -> FaultyModel:
+    if FAULT == "load":
+        threading.Event().wait()
+    return FaultyModel(slots=slots)
+
+
+if __name__ == "__main__":
+    server.load_model = load_faulty
+    sys.exit(main(sys.argv[1:]))
