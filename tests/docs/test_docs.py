@@ -1,0 +1,145 @@
+"""What the documents say is true of the tree."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asr_service.config import Settings
+from asr_service.stream import tables
+from tests.support.audio import speechlike
+from tests.support.bridge import Bridge
+from tests.support.process import ROOT, AsrService, clean_environment
+from tools.settings_tables import updated
+from ws_bridge.config import Settings as BridgeSettings
+
+README = ROOT / "README.md"
+DOCUMENTS = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "proto/python/README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+OTHER_VARIABLES = {"ASR_IMAGE"}
+"""Of docker/*.sh, not of the programs."""
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """Fenced blocks of a language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+def test_the_settings_tables_are_those_of_the_programs() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert text == updated(text), "run: python tools/settings_tables.py --write"
+
+
+def test_the_state_tables_are_those_of_the_code() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    assert f"<!-- states -->\n{tables().strip()}\n<!-- states:end -->" in text
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_names_exists(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    commands = lines + re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+    asked = {match.group(1) for line in commands if (match := re.match(r"(?:\w+=\S+ )*make ([a-z-]+)", line))}
+    assert asked <= targets
+    known = {f"ASR_{name.upper()}" for kind in (Settings, BridgeSettings) for name in kind.model_fields}
+    assert set(re.findall(r"\bASR_[A-Z_]+[A-Z]\b", text)) <= known | OTHER_VARIABLES
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (document.parent / link).exists(), link
+    for module in re.findall(r"-m ((?:clients|bench|demo_model)[\w.]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), module
+
+
+def test_the_sources_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    folders = (ROOT, ROOT / "asr_service", ROOT / "ws_bridge")
+    for name in set(re.findall(r"`([\w/]+\.py)`", text)):
+        assert any((folder / name).exists() for folder in folders), name
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[str]:
+    with AsrService() as process:
+        yield process.target
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where snippets run: with the file they read."""
+    with wave.open(str(tmp_path / "hello.wav"), "wb") as wav:
+        wav.setparams((1, 2, 16_000, 0, "NONE", ""))
+        wav.writeframes(speechlike(1.0, seed=1))
+    return tmp_path
+
+
+def python(snippet: str, folder: Path) -> str:
+    environment = clean_environment()
+    done = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_grpc_snippet_runs(service: str, folder: Path) -> None:
+    (snippet,) = (block for block in blocks(README, "python") if "import grpc" in block)
+    said = python(snippet.replace("localhost:50051", service), folder)
+    final = re.search(r"^final (\w.*)$", said, re.MULTILINE)
+    assert final is not None
+    words = re.findall(r"^ +\d+ +\d+ \d\.\d\d (\w+)$", said, re.MULTILINE)
+    assert words == final.group(1).split()
+
+
+def test_the_websocket_snippet_runs(service: str, folder: Path) -> None:
+    (snippet,) = (block for block in blocks(README, "python") if "import websockets" in block)
+    with Bridge(service) as bridge:
+        said = python(snippet.replace("ws://localhost:8080", bridge.url), folder)
+    assert "'op': 'interim'" in said
+    assert re.search(r"'op': 'final', 'sid': 'call-17', 'text': '\w", said.splitlines()[-1])
+
+
+def test_the_snippet_of_the_stubs_runs(service: str, folder: Path) -> None:
+    (snippet,) = blocks(ROOT / "proto/python/README.md", "python")
+    use = f"\nprint(recognize([open('hello.wav', 'rb').read()[44:]], {service!r}))"
+    assert re.search(r"\w", python(snippet + use, folder))
+
+
+def test_the_buf_commands_run(service: str, folder: Path) -> None:
+    buf = shutil.which("buf") or shutil.which("buf", path=str(Path(sys.executable).parent))
+    if buf is None or shutil.which("bash") is None:
+        pytest.skip("needs buf and bash")
+    (commands,) = (block for block in blocks(README, "sh") if block.startswith("buf curl"))
+    environment = clean_environment(HOME=folder)
+    environment["PATH"] = f"{Path(buf).parent}:{environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands.replace("localhost:50051", service)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("asr.v1.SpeechService\n")
+    assert '"decoder"' in done.stdout
+    assert '"FINAL_REASON_END_OF_STREAM"' in done.stdout
