@@ -1,0 +1,116 @@
+"""Command line of the recipe: without a subcommand, everything from text to a scored `.nemo`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+EVAL = HERE / "eval"
+CLIPS = HERE.parent / "asr_service" / "assets" / "clips"
+
+_STEPS = {
+    "all": "speech, tokenizer, train and evaluate, one after the other (the default)",
+    "speech": "synthesise the training corpus (goes on where it stopped)",
+    "tokenizer": "train the SentencePiece vocabulary",
+    "train": "train and write demo.nemo (goes on from the last checkpoint)",
+    "evaluate": "score a .nemo on the evaluation set: WER by group, look-ahead and decoder",
+    "evalset": "write the evaluation set and its manifest anew",
+    "clips": "write the demo clips anew",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the arguments."""
+    steps = "\n".join(f"  {name:<10} {text}" for name, text in _STEPS.items())
+    top = argparse.ArgumentParser(
+        prog="python -m demo_model",
+        description="Makes the demo model: a small streaming FastConformer Hybrid trained on synthetic speech.",
+        epilog=f"steps:\n{steps}\n\nespeak-ng and flite must be installed. Two CPU cores need about two hours.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument(
+        "step", nargs="?", default="all", choices=tuple(_STEPS), metavar="STEP", help="what to do"
+    )
+    top.add_argument("model", nargs="?", type=Path, help="evaluate: the .nemo (default: FOLDER/demo.nemo)")
+    top.add_argument(
+        "--folder", type=Path, default=Path("build/demo_model"), help="working files (%(default)s)"
+    )
+    top.add_argument(
+        "--seed", type=int, default=7, help="seed of text, voices, weights and batches (%(default)s)"
+    )
+    top.add_argument("--shards", type=int, default=61, help="speech: shards of 500 utterances (%(default)s)")
+    top.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    top.add_argument(
+        "--minutes", type=float, default=108, help="train: compute time, the schedule's end (%(default)s)"
+    )
+    top.add_argument("--frames", type=int, default=11000, help="train: frames of 10 ms a step (%(default)s)")
+    top.add_argument("--lr", type=float, default=1.8e-3, help="train: peak learning rate (%(default)s)")
+    top.add_argument("--max-steps", type=int, default=0, help="train: stop after so many steps (0: no limit)")
+    top.add_argument("--device", default="cpu", help="train, evaluate: cpu or cuda:0 (%(default)s)")
+    top.add_argument("--eval-set", type=Path, default=EVAL, help="evaluate, evalset: the set's folder")
+    top.add_argument("--clips-dir", type=Path, default=CLIPS, help="clips: where they go")
+    top.add_argument(
+        "--look-ahead", action="append", metavar="70,1", help="evaluate: only this one (repeatable)"
+    )
+    top.add_argument("--json", type=Path, help="evaluate: write the whole report here")
+    return top
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the chosen step; heavy imports happen only in the step that needs them."""
+    wanted = {"all": ("speech", "tokenizer", "train", "evaluate")}.get(args.step, (args.step,))
+    if "speech" in wanted:
+        from demo_model.corpus import make_corpus
+
+        make_corpus(args.folder / "corpus", args.shards, args.seed, args.workers)
+    if "tokenizer" in wanted:
+        from demo_model.model import PIECES
+        from demo_model.tokenizer import train_tokenizer
+
+        print(train_tokenizer(args.folder / "tokenizer", PIECES, args.seed))
+    if "train" in wanted:
+        from demo_model.launch import launch
+        from demo_model.train import Plan
+
+        plan = replace(
+            Plan(), minutes=args.minutes, seed=args.seed, frames=args.frames, peak_lr=args.lr, device=args.device,
+            max_steps=args.max_steps,
+        )  # fmt: skip
+        print(launch(plan, args.folder, args.workers))
+    if "evalset" in wanted:
+        from demo_model.evalset import make_eval_set
+
+        make_eval_set(args.eval_set, args.seed)
+    if "clips" in wanted:
+        from demo_model.evalset import make_clips
+
+        make_clips(args.clips_dir, args.seed)
+    if "evaluate" in wanted:
+        _evaluate(args)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    import logging
+
+    from nemo.utils import logging as nemo_logging
+
+    from demo_model.evaluate import evaluate, table
+
+    nemo_logging.setLevel(logging.ERROR)
+    pairs = [[int(part) for part in pair.split(",")] for pair in args.look_ahead or []]
+    report = evaluate(args.model or args.folder / "demo.nemo", args.eval_set, pairs or None, args.device)
+    print(table(report))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(run(parser().parse_args()))

@@ -1,0 +1,101 @@
+"""The training corpus: text and voices drawn from a seed, spoken, and stored as shards of features.
+
+A shard is one `.npz` with every utterance's frames back to back:
+`clean`, `noisy` float16 [frames, 80] log-mels; `phones` uint8 [frames]; `starts` int64 [utterances + 1];
+`texts`, `voices` str [utterances]. Shards are independent of each other, so they are made in parallel
+and an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from pathlib import Path
+
+import numpy as np
+
+from demo_model import grammar, phones, voices
+from demo_model.augment import distort, set_peak
+from demo_model.features import RATE, log_mel, resample
+
+SHARD_SIZE = 500
+PAUSE_MS = 150  # silence kept around an utterance; training adds its own
+
+
+def draw_text(rng: random.Random, kind: str, vocab: tuple[str, ...]) -> str:
+    """Draw the text of one utterance: `short` (one or two words), `words` (no grammar) or `sentence`."""
+    if kind == "short":
+        if rng.random() < 0.3:
+            return grammar.expand(
+                rng, rng.choice(("{num}", "{clock}", "{ordinal}", "{day}", "{city}", "{nato}"))
+            )
+        return grammar.random_words(rng, vocab, 1, 2)
+    if kind == "words":
+        return grammar.random_words(rng, vocab, 3, 8)
+    return grammar.sentence(rng)
+
+
+def trim(audio: np.ndarray, rate: int) -> tuple[np.ndarray, float]:
+    """Cut leading and trailing silence but `PAUSE_MS`; return the audio and how many ms went at the start."""
+    loud = np.flatnonzero(np.abs(audio) > 0.01 * max(1e-6, float(np.abs(audio).max(initial=0.0))))
+    if len(loud) == 0:
+        return audio, 0.0
+    pause = rate * PAUSE_MS // 1000
+    first = max(0, int(loud[0]) - pause)
+    return audio[first : int(loud[-1]) + pause], 1000.0 * first / rate
+
+
+def shard_kind(index: int) -> str:
+    """Say what shard `index` holds: every fifth is short words, every fifth random words, the rest sentences."""
+    return {0: "short", 3: "words"}.get(index % 5, "sentence")
+
+
+def make_shard(job: tuple[int, int, str]) -> tuple[str, float]:
+    """Speak and store one shard (`index`, `seed`, folder); return its path and its seconds of speech."""
+    index, seed, folder = job
+    path = Path(folder) / f"shard_{index:04d}.npz"
+    if path.exists():
+        return str(path), 0.0
+    import torch
+
+    torch.set_num_threads(1)
+    rng = random.Random(f"{seed}/{index}")
+    generator = np.random.default_rng([seed, index])
+    speaker = voices.speaker()
+    vocab = grammar.vocabulary()
+    clean, noisy, labels, texts, names, starts = [], [], [], [], [], [0]
+    for _ in range(SHARD_SIZE):
+        text = draw_text(rng, shard_kind(index), vocab)
+        voice = voices.draw(rng)
+        spoken = speaker.say(text, voice)
+        audio, cut = trim(spoken.audio, spoken.rate)
+        audio = set_peak(resample(audio, spoken.rate), -3.0)
+        frames = log_mel(audio)
+        clean.append(frames.astype(np.float16))
+        noisy.append(log_mel(distort(generator, audio)).astype(np.float16))
+        shifted = tuple((name, start - cut) for name, start in spoken.phonemes)
+        labels.append(phones.frame_labels(shifted, len(frames)))
+        texts.append(text)
+        names.append(voice.label)
+        starts.append(starts[-1] + len(frames))
+    partial = path.with_suffix(".part.npz")
+    np.savez(
+        partial, clean=np.concatenate(clean), noisy=np.concatenate(noisy), phones=np.concatenate(labels),
+        starts=np.array(starts), texts=np.array(texts), voices=np.array(names),
+    )  # fmt: skip
+    partial.rename(path)
+    return str(path), starts[-1] / 100
+
+
+def make_corpus(folder: Path, shards: int, seed: int, processes: int) -> None:
+    """Make `shards` shards under `folder` with a line of progress for each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(index, seed, str(folder)) for index in range(shards)]
+    seconds = 0.0
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for done, (path, added) in enumerate(pool.imap_unordered(make_shard, jobs), 1):
+            seconds += added
+            print(f"speech {done}/{shards}: {Path(path).name}, {seconds / 3600:.2f} h new", flush=True)
+
+
+__all__ = ["RATE", "SHARD_SIZE", "draw_text", "make_corpus", "make_shard", "shard_kind", "trim"]

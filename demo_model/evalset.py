@@ -1,0 +1,155 @@
+"""The evaluation set and the demo clips: held-out sentences, spoken, distorted by group, written as FLAC.
+
+`manifest.jsonl` has one line an utterance: id, file, group, voice, seen (whether the voice trained), rate (Hz),
+seconds, text, and words: text with start_ms and end_ms on the file's clock, null where the synthesiser gives
+no times (flite).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from demo_model import augment, grammar, phones, voices
+from demo_model.corpus import trim
+from demo_model.espeak import Spoken
+from demo_model.features import RATE, resample
+
+GROUPS = (
+    ("seen", 60, False), ("unseen", 60, True), ("telephone-seen", 24, False), ("telephone-unseen", 24, True),
+    ("noise-seen", 24, False), ("noise-unseen", 24, True), ("long-seen", 4, False), ("long-unseen", 4, True),
+)  # fmt: skip
+_KEPT_BITS = {"noise": 10}  # what lies below is inaudible beside the noise, and FLAC need not store it
+_DEFAULT_BITS = 11
+
+CLIPS = (
+    ("set a timer for thirty five minutes", "flite", "slt", 1.0),
+    ("i would like to book a table for four at seven thirty pm", "espeak", "en-us+Mike", 165),
+    ("my order number is four two seven nine one five", "flite", "rms", 1.0),
+    ("what is the weather in lisbon on friday", "espeak", "en-us+f3", 160),
+    ("please transfer two hundred fifty dollars to alice brown", "flite", "awb", 1.0),
+    ("good morning emma how are you today", "espeak", "en+Annie", 155),
+)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the reference with its time in milliseconds, None where unknown."""
+
+    text: str
+    start_ms: int | None
+    end_ms: int | None
+
+
+def word_times(text: str, spoken: Spoken, shift_ms: float) -> tuple[Word, ...]:
+    """Give each word its time: from its own event to the next word's, or to the silence before that."""
+    starts = dict(spoken.words)
+    silences = [at for name, at in spoken.phonemes if phones.phone_class(name) == phones.SILENCE]
+    words: list[Word] = []
+    offset = 0
+    for word in text.split():
+        offset = text.index(word, offset)
+        start = starts.get(offset)
+        end = None
+        if start is not None:
+            later = [at for place, at in spoken.words if place > offset]
+            end = min([at for at in (*later, *silences) if at > start], default=None)
+        known = start is not None and end is not None
+        words.append(
+            Word(word, round(start + shift_ms), round(end + shift_ms))  # type: ignore[operator]
+            if known
+            else Word(word, None, None)
+        )
+        offset += len(word)
+    return tuple(words)
+
+
+def _speak(
+    speaker: voices.Speaker, rng: random.Random, text: str, voice: voices.Voice, lead_ms: int, trail_ms: int
+) -> tuple[np.ndarray, tuple[Word, ...]]:
+    spoken = speaker.say(text, voice)
+    audio, cut_ms = trim(spoken.audio, spoken.rate)
+    audio = augment.set_peak(resample(audio, spoken.rate), rng.uniform(-9, -2))
+    audio = np.concatenate((np.zeros(RATE * lead_ms // 1000), audio, np.zeros(RATE * trail_ms // 1000)))
+    return audio.astype(np.float32), word_times(text, spoken, lead_ms - cut_ms)
+
+
+def _write(path: Path, audio: np.ndarray, rate: int, bits: int) -> None:
+    step = 1 << (16 - bits)
+    samples = np.clip(np.round(audio * 32768 / step), -(1 << (bits - 1)), (1 << (bits - 1)) - 1) * step
+    soundfile.write(path, samples.astype(np.int16), rate, format="FLAC", subtype="PCM_16")
+
+
+def make_eval_set(folder: Path, seed: int) -> None:
+    """Write the FLAC files and `manifest.jsonl` under `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    speaker = voices.speaker()
+    lines: list[dict[str, Any]] = []
+    used: set[str] = set()
+    for group, count, held_out in GROUPS:
+        rng = random.Random(f"{seed}/eval/{group}")
+        generator = np.random.default_rng([seed, *group.encode()])
+        kind = group.split("-")[0]
+        for index in range(count):
+            voice = voices.draw(rng, held_out, flite_share=1 / 3)
+            parts: list[np.ndarray] = []
+            words: list[Word] = []
+            texts: list[str] = []
+            for _ in range(rng.randint(4, 6) if kind == "long" else 1):
+                text = _fresh(rng, used)
+                lead = rng.randint(200, 400) if not parts else rng.randint(300, 900)
+                audio, found = _speak(speaker, rng, text, voice, lead, rng.randint(200, 500))
+                shift = sum(len(part) for part in parts) * 1000 // RATE
+                words += [
+                    Word(w.text, w.start_ms + shift, w.end_ms + shift)
+                    if w.start_ms is not None and w.end_ms is not None
+                    else w
+                    for w in found
+                ]
+                parts.append(audio)
+                texts.append(text)
+            audio, rate = np.concatenate(parts), RATE
+            if kind == "noise":
+                audio = augment.add_noise(generator, audio, float(generator.uniform(5, 20)))
+                audio = audio / max(1.0, float(np.abs(audio).max()) / 0.97)
+            elif kind == "telephone":
+                audio, rate = augment.telephone(audio, return_narrow=True), 8000
+            name = f"{group}-{index:02d}"
+            _write(folder / f"{name}.flac", audio, rate, _KEPT_BITS.get(kind, _DEFAULT_BITS))
+            lines.append({
+                "id": name, "file": f"{name}.flac", "group": group, "voice": voice.label, "seen": not held_out,
+                "rate": rate, "seconds": round(len(audio) / rate, 3), "text": " ".join(texts),
+                "words": [{"text": w.text, "start_ms": w.start_ms, "end_ms": w.end_ms} for w in words],
+            })  # fmt: skip
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "manifest.jsonl").write_text(text, encoding="utf-8")
+
+
+def _fresh(rng: random.Random, used: set[str]) -> str:
+    """Draw a held-out sentence of 3 to 10 words not drawn before."""
+    while True:
+        text = grammar.sentence(rng, held_out=True)
+        if text not in used and len(text.split()) <= 10:
+            used.add(text)
+            return text
+
+
+def make_clips(folder: Path, seed: int) -> None:
+    """Write the demo clips and `clips.jsonl` (file, text) under `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    speaker = voices.speaker()
+    rng = random.Random(f"{seed}/clips")
+    lines: list[str] = []
+    for number, (text, engine, name, rate) in enumerate(CLIPS, 1):
+        voice = voices.Voice(engine, name, rate, None if engine == "flite" else 45)
+        audio, _ = _speak(speaker, rng, text, voice, 300, 600)
+        file = f"clip{number}.wav"
+        soundfile.write(folder / file, np.round(audio * 32767).astype(np.int16), RATE, subtype="PCM_16")
+        lines.append(json.dumps({"file": file, "text": text}) + "\n")
+    (folder / "clips.jsonl").write_text("".join(lines), encoding="utf-8")
