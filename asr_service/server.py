@@ -147,7 +147,8 @@ class _Server:
         )
         asr_pb2_grpc.add_SpeechServiceServicer_to_server(self.servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        reflection.enable_server_reflection([*self.health.services, reflection.SERVICE_NAME], server)
+        named = filter(None, self.health.services)  # "" is the server as a whole
+        reflection.enable_server_reflection([*named, reflection.SERVICE_NAME], server)
         return server
 
     def _slots(self) -> dict[str, int]:
