@@ -148,6 +148,8 @@ class Session:
 
     async def _say_goodbye(self, failure: Failure | None, deliver: asyncio.Task[None]) -> None:
         """Sends what is owed and closes; a client that does not take it in time is dropped."""
+        # What the client still sends is in the way of its close frame, and it may not read before it has written.
+        discard = asyncio.create_task(self._guard(self._discard))
         try:
             async with asyncio.timeout(self._settings.bridge_close_s):
                 await deliver
@@ -160,6 +162,12 @@ class Session:
             self._socket.abort()
         except ConnectionClosed:
             pass  # it left before hearing us out
+        finally:
+            await _stop(discard)
+
+    async def _discard(self) -> None:
+        while True:
+            await self._socket.recv()
 
     def _log(self, how: End | Failure) -> None:
         """The one line of a stream. Never its audio or text."""

@@ -37,7 +37,7 @@ class Bridge(ServerProcess):
         }
         super().__init__(["-m", "ws_bridge", *options], **(defaults | settings))
         try:
-            self.port = int(self.wait_line(r"listening .*port=(\d+)").group(1))
+            self.port = int(self.wait_line(r"listening\b.*\bport\W+(\d+)").group(1))
         except BaseException:
             self.popen.kill()
             raise
