@@ -38,6 +38,7 @@ from asr_service.transcript import Vocabulary
 
 log = logging.getLogger(__name__)
 
+_GATHER_S = 0.002  # between turns without a step: waking up for each packet of many streams costs more than the packet
 _IDLE_TURN_S = 1.0  # longest sleep: an idle engine still shows its heartbeat
 _UPLOAD_SHARE = 0.5  # of a chunk's duration: how long a step with uploads in it should take at most
 
@@ -225,8 +226,12 @@ class Engine:
 
     def _wait(self) -> None:
         """Sleeps until a command comes, a gathered batch is due, or a heartbeat."""
-        wait_s = self._scheduler.wait(time.monotonic())
+        now = time.monotonic()
+        wait_s = self._scheduler.wait(now)
         if wait_s != 0:
+            gather_s = self.heartbeat + _GATHER_S - now
+            if wait_s is None or gather_s < wait_s:
+                time.sleep(max(0.0, gather_s))
             try:
                 self._take(
                     *self._inbox.get(timeout=_IDLE_TURN_S if wait_s is None else min(wait_s, _IDLE_TURN_S))

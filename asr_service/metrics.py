@@ -53,7 +53,7 @@ class Metrics:
         )
         self._received = Counter("asr_received_bytes", "Audio bytes received.", registry=r)
         self._dropped = Counter(
-            "asr_interims_coalesced", "Interims replaced by a later one before they were sent.", registry=r
+            "asr_interims_coalesced", "Interims that a later one replaced before they were sent.", registry=r
         )
         self._audio = Counter("asr_audio_seconds", "Seconds of audio stepped.", registry=r)
         self._steps = Counter("asr_steps", "Model steps, by outcome.", ["outcome"], registry=r)

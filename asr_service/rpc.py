@@ -301,6 +301,8 @@ class _Call:
         """Tells metrics and log that the call is over, once."""
         self.metrics.call_ended(outcome, admitted=self.session is not None)
         self.metrics.received(self.bytes - self.counted)
+        if self.session is not None:
+            self.metrics.coalesced(self.session.coalesced)
         fields = {
             "stream": self.name,
             "outcome": outcome,

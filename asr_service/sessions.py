@@ -116,11 +116,13 @@ class Session:
     Attributes:
         id: the engine's id of the stream.
         ended: the end, once it has come.
+        coalesced: interims that a later one replaced before they were fetched.
     """
 
     def __init__(self, stream: int, submit: Callable[[Command], None], inbox_bytes: int) -> None:
         self.id = stream
         self.ended: Ended | None = None
+        self.coalesced = 0
         self._submit = submit
         self._inbox_bytes = inbox_bytes
         self._waiting = 0  # bytes submitted and not yet consumed
@@ -211,6 +213,7 @@ class Session:
             self.ended = event
             _wake(self._room)
         elif event.reason is None:
+            self.coalesced += self._interim is not None
             self._interim = event
         else:
             self._finals.append(event)
