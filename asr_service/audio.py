@@ -146,13 +146,15 @@ class AudioReader:
     def __init__(self, encoding: Encoding, source_rate: int, target_rate: int) -> None:
         self._width = 2 if encoding is Encoding.LINEAR16 else 1
         self._table = {Encoding.MULAW: _mulaw_table, Encoding.ALAW: _alaw_table}.get(encoding)
-        self._ratio = Fraction(source_rate, target_rate)
+        self._source_rate = source_rate
+        self._target_rate = target_rate
         self._resampler = None if source_rate == target_rate else Resampler(source_rate, target_rate)
         self._odd = b""  # first byte of a sample whose second has not come
 
     def bytes_for(self, samples: int) -> int:
         """Further bytes that should make this many samples: exact without resampling, else at times a few too few."""
-        return max(1, ceil(samples * self._ratio) * self._width - len(self._odd))
+        source = -(-samples * self._source_rate // self._target_rate)
+        return max(1, source * self._width - len(self._odd))
 
     def read(self, data: bytes) -> Samples:
         """Samples that these bytes complete, float32 [n] at the target rate."""

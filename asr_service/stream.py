@@ -219,16 +219,15 @@ class Stream:
             self._transcript.add(token, frame, prob)
             self._endpointer.token(frame)
         self._frames += step.frames
-        finals = self._proceed(unix_ms)
-        if finals:
-            return results + finals
-        if reason := self._endpointer.after_frames(self._frames):
+        if chunk.is_last:
+            pass  # the mark's final says it all
+        elif reason := self._endpointer.after_frames(self._frames):
             results.append(self._final(reason, "", unix_ms))
         elif self._interims:
             results.append(
                 self._result(None, self._transcript.text, (), self._transcript.confidence, "", unix_ms)
             )
-        return results
+        return results + self._proceed(unix_ms)
 
     def take_consumed(self) -> int:
         """Bytes that were decoded since the last call."""

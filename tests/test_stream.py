@@ -113,7 +113,8 @@ def test_finalize_while_the_full_chunk_before_it_waits(stream: Stream, model: Nu
     stream.audio(speech(1.0)[: 2 * model.info.first_chunk_samples], 0.0)
     assert stream.finalize("", 0.0, UNIX_MS) == []
     assert not stream.request().is_last
-    (final,) = step(stream, model)  # the step's own interim is that final
+    interim, final = step(stream, model)  # as if the mark had come later
+    assert (interim.reason, interim.text) == (None, final.text)
     assert final.reason is FINALIZE
     assert stream.ready_at is None
 

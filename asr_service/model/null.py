@@ -7,6 +7,7 @@ starts at once, and refuses requests that break the rules of `StepRequest`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import log2, sqrt
 
 import numpy as np
 
@@ -85,19 +86,22 @@ class NullModel:
         tokens, frames, probs = [], [], []
         for frame, level in enumerate(loudness, done):
             if level >= _LOUD:
-                position = round(_LEVELS_PER_OCTAVE * float(np.log2(level / _LOUD)))
+                position = round(_LEVELS_PER_OCTAVE * log2(level / _LOUD))
                 tokens.append(1 + position % len(_WORDS))
                 frames.append(frame)
-                probs.append(min(1.0, 0.5 + float(level)))
+                probs.append(min(1.0, 0.5 + level))
         return StepResult(tuple(tokens), tuple(frames), tuple(probs), len(loudness))
 
-    def _loudness(self, samples: Samples, *, is_first: bool) -> Samples:
-        """Root mean square of each frame that lies in these samples, the last one maybe in part, float32 [frames]."""
-        if not len(samples):
-            return np.zeros(0, np.float32)
-        starts = np.arange(0, len(samples), _FRAME_SAMPLES)
-        if is_first:
-            starts = np.r_[0, np.arange(_EDGE_SAMPLES, len(samples), _FRAME_SAMPLES)]
-        lengths = np.diff(np.r_[starts, len(samples)])
-        energy = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
-        return np.asarray(np.sqrt(energy / lengths), np.float32)
+    def _loudness(self, samples: Samples, *, is_first: bool) -> list[float]:
+        """Root mean square of each frame that lies in these samples, the last one maybe in part."""
+        edges = [
+            *range(_EDGE_SAMPLES if is_first else _FRAME_SAMPLES, len(samples), _FRAME_SAMPLES),
+            len(samples),
+        ]
+        if not edges[-1]:
+            return []
+        starts = [0, *edges[:-1]]
+        return [
+            sqrt(float(np.dot(frame, frame)) / len(frame))
+            for frame in (samples[start:end] for start, end in zip(starts, edges, strict=True))
+        ]

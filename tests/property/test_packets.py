@@ -1,0 +1,122 @@
+"""What a stream's results are depends on its bytes and marks, not on how or when they came."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr_service.core import Encoding, EndpointingConfig, Result, StreamConfig
+from asr_service.model.null import NullModel
+from asr_service.stream import Stream, Work
+from tests.support.streams import UNIX_MS, drain, new_stream, silence, speech
+
+MODELS = {right: NullModel(slots=1, att_context=(70, right)) for right in (0, 1, 6, 13)}
+
+configs = st.builds(
+    StreamConfig,
+    name=st.just("test"),
+    encoding=st.sampled_from(Encoding),
+    sample_rate=st.sampled_from([8_000, 11_025, 16_000, 44_100, 48_000]),
+    interim_results=st.booleans(),
+    word_times=st.just(True),
+    endpointing=st.none() | st.builds(EndpointingConfig, st.integers(100, 500), st.sampled_from([0, 700])),
+)
+
+Script = list[bytes | str]
+"""Audio, and the tags of finalize requests, in order."""
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> Script:
+    """Speech and silence of odd lengths, cut at odd places by finalize requests."""
+    script: Script = []
+    for _ in range(draw(st.integers(0, 4))):
+        kind = draw(st.sampled_from([speech, silence]))
+        script.append(kind(draw(st.floats(0, 0.9)))[draw(st.integers(0, 1)) :])
+        if draw(st.booleans()):
+            script.append(draw(st.sampled_from(["", "tag"])))
+    return script
+
+
+def play(
+    stream: Stream, model: NullModel, script: Script, packets: list[int], *, patient: bool
+) -> list[Result]:
+    """All results of a script; patient: nothing is stepped before everything has come."""
+    results: list[Result] = []
+    count = 0
+    for part in script:
+        if isinstance(part, str):
+            results += stream.finalize(part, float(count), UNIX_MS)
+        else:
+            start = 0
+            while start < len(part):
+                size = packets[count % len(packets)]
+                stream.audio(part[start : start + size], float(count))
+                start, count = start + size, count + 1
+                if not patient:
+                    results += drain(stream, model)
+        if not patient:
+            results += drain(stream, model)
+    results += stream.half_close(float(count), UNIX_MS)
+    results += drain(stream, model)
+    assert stream.work is Work.ENDED
+    return results
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    configs,
+    scripts(),
+    st.sampled_from(sorted(MODELS)),
+    st.lists(st.integers(1, 7_000), min_size=1, max_size=5),
+    st.booleans(),
+)
+def test_results_do_not_depend_on_packets_or_on_timing(
+    config: StreamConfig, script: Script, right: int, packets: list[int], patient: bool
+) -> None:
+    model = MODELS[right]
+    whole = play(new_stream(model, config), model, script, [10**9], patient=True)
+    assert play(new_stream(model, config), model, script, packets, patient=patient) == whole
+    answered = [result.tag for result in whole if result.reason and result.reason.value == "finalize"]
+    assert answered == [part for part in script if isinstance(part, str)]
+    assert [result.utterance for result in whole if result.reason] == list(
+        range(sum(result.reason is not None for result in whole))
+    )
+    times = [time for result in whole for word in result.words for time in (word.start_ms, word.end_ms)]
+    assert times == sorted(times)
+    assert all(word.end_ms <= result.audio_ms for result in whole for word in result.words)
+    assert all(0 <= result.confidence <= 1 for result in whole)
+
+
+@settings(deadline=None, max_examples=10)
+@given(configs, scripts())
+def test_one_byte_at_a_time(config: StreamConfig, script: Script) -> None:
+    model = MODELS[1]
+    short = [part[:4_001] if isinstance(part, bytes) else part for part in script]
+    whole = play(new_stream(model, config), model, short, [10**9], patient=True)
+    assert play(new_stream(model, config), model, short, [1], patient=False) == whole
+
+
+def test_an_hour_of_silence_does_not_grow() -> None:
+    model = MODELS[1]
+    stream = new_stream(model, StreamConfig("test", word_times=True, endpointing=EndpointingConfig()))
+    second = silence(1.0)
+
+    def hear(start: int, end: int) -> None:
+        for now in range(start, end):
+            stream.audio(second, float(now))
+            assert {result.text for result in drain(stream, model)} == {""}
+            if now % 10 == 0:
+                stream.finalize("", float(now), UNIX_MS)
+                drain(stream, model)
+
+    hear(0, 60)
+    tracemalloc.start()
+    hear(60, 120)
+    before = tracemalloc.get_traced_memory()[0]
+    hear(120, 3_600)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 20_000
