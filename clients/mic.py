@@ -1,0 +1,245 @@
+"""Streams live audio to the service, over gRPC or WebSocket, and shows the words as they come. Ctrl-C ends it.
+
+    python -m clients.mic                                   the default microphone, over gRPC
+    python -m clients.mic --to ws://localhost:8080          through the bridge
+    arecord -t raw -f S16_LE -r 16000 -c 1 | python -m clients.mic -         raw audio from another program
+    sox -d -t raw -e signed -b 16 -r 16000 -c 1 - | python -m clients.mic -
+
+The microphone needs the package `sounddevice` (pip install sounddevice) and PortAudio; `-` needs neither.
+Exit codes: 0 the stream ended well, 1 the service refused or failed it, 2 there is no audio to send.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import grpc.aio
+import websockets
+from asr.v1 import asr_pb2 as pb
+from asr.v1 import asr_pb2_grpc
+
+if not __package__:  # run as a script: the project is where its packages are
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from clients.display import LiveText
+from clients.wav import packet_bytes
+
+PACKET_MS = 20
+CONNECT_S = 10.0
+WAITING = 500
+"""Packets that may wait for a service that is slow to take them: ten seconds. Then we stop rather than lose any."""
+
+
+class NoAudio(Exception):
+    """There is nothing to send; the message is one line."""
+
+
+class Refused(Exception):
+    """The service cannot be reached, or ended the stream; the message is one line."""
+
+
+class Source:
+    """Packets of 16-bit mono audio from a thread of its own, until it ends."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self._room = threading.Semaphore(WAITING)
+
+    def put(self, packet: bytes, *, wait: bool) -> None:
+        """Adds a packet, from any thread. When there is no room: waits for it, or ends with an error."""
+        if self._room.acquire(blocking=wait):
+            self._tell(packet)
+        else:
+            self.end(
+                NoAudio(f"nothing was taken for {WAITING * PACKET_MS / 1000:g} s: the service is too slow")
+            )
+
+    def end(self, error: Exception | None = None) -> None:
+        """No more audio; from any thread."""
+        self._tell(error)
+
+    def _tell(self, item: bytes | Exception | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and so is everybody who listened
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+    async def packets(self) -> AsyncIterator[bytes]:
+        """Every packet in order. Raises what the source ended with."""
+        while (item := await self._queue.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            self._room.release()
+            yield item
+
+
+def record(source: Source, rate: int, device: str | None) -> Callable[[], object]:
+    """Starts the microphone; returns what stops it.
+
+    Raises:
+        NoAudio: no package, no PortAudio, or no such device.
+    """
+    try:
+        import sounddevice
+    except ImportError:
+        raise NoAudio(
+            "the microphone needs the package sounddevice: pip install sounddevice; or pipe raw audio in with '-'"
+        ) from None
+    except OSError as error:
+        raise NoAudio(f"no PortAudio ({error}): install it, or pipe raw audio in with '-'") from None
+    try:
+        stream = sounddevice.RawInputStream(
+            samplerate=rate,
+            channels=1,
+            dtype="int16",
+            blocksize=rate * PACKET_MS // 1000,
+            device=int(device) if device is not None and device.isdigit() else device,
+            callback=lambda data, _frames, _time, _status: source.put(bytes(data), wait=False),
+        )
+        stream.start()
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise NoAudio(f"cannot record: {error}") from None
+    return stream.close  # type: ignore[no-any-return]
+
+
+def read_stdin(source: Source, rate: int) -> None:
+    """Raw audio from standard input, at the pace it comes, to its end; for a thread."""
+    while data := os.read(sys.stdin.fileno(), packet_bytes(rate, PACKET_MS)):
+        source.put(data, wait=True)
+    source.end()
+
+
+async def over_grpc(target: str, source: Source, args: argparse.Namespace, screen: LiveText) -> None:
+    """Runs the stream over gRPC.
+
+    Raises:
+        NoAudio: the source failed.
+        Refused: the service failed.
+    """
+    config = pb.RecognitionConfig(sample_rate_hertz=args.rate, stream_id=args.sid)
+    if args.endpoint_ms:
+        config.endpointing.trailing_silence_ms = args.endpoint_ms
+    async with grpc.aio.insecure_channel(target) as channel:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await channel.channel_ready()
+        except TimeoutError:
+            raise Refused("no gRPC server answers there") from None
+        call = asr_pb2_grpc.SpeechServiceStub(channel).Recognize()
+
+        async def show() -> None:
+            async for response in call:
+                (screen.final if response.result.is_final else screen.interim)(response.result.text)
+
+        showing = asyncio.create_task(show())
+        showing.add_done_callback(lambda _: source.end())
+        try:
+            await call.write(pb.RecognizeRequest(config=config))
+            await (
+                call.initial_metadata()
+            )  # admitted, or refused: a call that ends while it writes loses its reason
+            async for packet in source.packets():
+                await call.write(pb.RecognizeRequest(audio=packet))
+            await call.done_writing()
+            await showing
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            raise Refused(f"{(await call.code()).name}: {await call.details()}") from None
+        finally:
+            call.cancel()
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+
+
+async def over_websocket(url: str, source: Source, args: argparse.Namespace, screen: LiveText) -> None:
+    """Runs the stream through the bridge; raises as `over_grpc` does."""
+    error = ""
+
+    async def show() -> None:
+        nonlocal error
+        async for raw in socket:
+            message = json.loads(raw)
+            if message["op"] == "error":
+                error = f"{message['code']}: {message['message']}"
+            else:
+                (screen.final if message["final"] else screen.interim)(message["text"])
+
+    try:
+        async with websockets.connect(url, compression=None, open_timeout=CONNECT_S) as socket:
+            showing = asyncio.create_task(show())
+            showing.add_done_callback(lambda _: source.end())
+            try:
+                init = {"op": "init", "sid": args.sid or "mic", "sr": args.rate}
+                await socket.send(
+                    json.dumps(init | ({"endpoint_ms": args.endpoint_ms} if args.endpoint_ms else {}))
+                )
+                async for packet in source.packets():
+                    await socket.send(packet)
+                await socket.send(json.dumps({"op": "close", "sid": init["sid"]}))
+                await showing
+            finally:
+                if sys.exc_info()[0] is NoAudio:
+                    showing.cancel()
+                await asyncio.gather(showing, return_exceptions=True)
+    except websockets.ConnectionClosed as closed:
+        raise Refused(
+            error or (f"closed with {closed.rcvd.code}" if closed.rcvd else "connection lost")
+        ) from None
+    except (OSError, TimeoutError, websockets.WebSocketException) as failed:
+        raise Refused(f"cannot connect: {str(failed) or 'no answer'}") from None
+
+
+async def run(args: argparse.Namespace) -> int:
+    """Streams until the audio ends or Ctrl-C; the exit code."""
+    source, screen = Source(), LiveText()
+    stop: Callable[[], object] = lambda: None  # noqa: E731
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, source.end)
+    over = over_websocket if args.to.startswith(("ws://", "wss://")) else over_grpc
+    try:
+        if args.source == "-":
+            threading.Thread(target=read_stdin, args=(source, args.rate), daemon=True).start()
+        else:
+            stop = record(source, args.rate, args.source)
+            print("recording; Ctrl-C ends", file=sys.stderr)
+        await over(args.to, source, args, screen)
+    except (NoAudio, Refused) as error:
+        screen.close()
+        print(error if isinstance(error, NoAudio) else f"{args.to}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, NoAudio) else 1
+    finally:
+        stop()
+        screen.close()
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(prog="mic", description="Streams live audio and shows the words.")
+    parser.add_argument(
+        "source", nargs="?", help="a microphone by name or number (the default one), or - for stdin"
+    )
+    parser.add_argument(
+        "--to",
+        default="localhost:50051",
+        help="HOST:PORT of the service, or ws:// URL of the bridge (%(default)s)",
+    )
+    parser.add_argument("--rate", type=int, default=16_000, help="samples per second (%(default)d)")
+    parser.add_argument(
+        "--endpoint-ms", type=int, default=800, help="silence that ends an utterance (%(default)d; 0: off)"
+    )
+    parser.add_argument("--sid", default="", help="name of the stream")
+    args = parser.parse_args(argv)
+    if args.rate <= 0:
+        parser.error("--rate should be more than 0, such as 16000")
+    return asyncio.run(run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Streams an audio file to the WebSocket bridge and shows the words as they come.
+
+    python clients/ws_client_wav.py hello.wav ws://localhost:8080 call-17
+
+Exit codes: 0 the stream ended well, 1 the service refused or failed it, 2 the file or an argument cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import websockets
+
+if not __package__:  # run as a script: the project is where its packages are
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from clients.display import LiveText
+from clients.wav import Pacer, WavError, duration_s, load_wav, packets
+
+RATE = 16_000
+CONNECT_S = 10.0
+
+
+class Refused(Exception):
+    """The bridge ended the stream; the message is one line."""
+
+
+async def send(socket: websockets.ClientConnection, pcm: bytes, args: argparse.Namespace) -> float:
+    """Init, audio at the pace asked for, close; the time `close` was sent."""
+    init: dict[str, object] = {"op": "init", "sid": args.sid, "sr": RATE}
+    if args.endpoint_ms is not None:
+        init["endpoint_ms"] = args.endpoint_ms
+    if args.words:
+        init["words"] = True
+    await socket.send(json.dumps(init))
+    pacer = Pacer()
+    for packet in packets(pcm, RATE, args.packet_ms):
+        if args.realtime:
+            await pacer.wait(duration_s(packet, RATE))
+        await socket.send(packet)
+    await socket.send(json.dumps({"op": "close", "sid": args.sid}))
+    return time.monotonic()
+
+
+async def receive(socket: websockets.ClientConnection, screen: LiveText) -> float:
+    """Shows results up to the end of the stream; the time the last final came.
+
+    Raises:
+        Refused: the stream ended with an error, or without a word.
+    """
+    last = 0.0
+    error = ""
+    try:
+        while True:
+            message = json.loads(await socket.recv())
+            match message["op"]:
+                case "interim":
+                    screen.interim(message["text"])
+                case "final":
+                    last = time.monotonic()
+                    screen.final(message["text"])
+                    for word in message.get("words", ()):
+                        start, end = word["start_ms"] / 1000, word["end_ms"] / 1000
+                        print(f"    {start:8.2f} {end:8.2f}  {word['confidence']:.2f}  {word['word']}")
+                case "error":
+                    error = f"{message['code']}: {message['message']}"
+                    if "retry_after_ms" in message:
+                        error += f" (try again in {message['retry_after_ms'] / 1000:g} s)"
+    except websockets.ConnectionClosed as closed:
+        if closed.rcvd is not None and closed.rcvd.code == 1000:
+            return last
+        why = (
+            f"closed with {closed.rcvd.code} {closed.rcvd.reason}"
+            if closed.rcvd
+            else "the connection was lost"
+        )
+        raise Refused(error or why.rstrip()) from None
+
+
+async def run(args: argparse.Namespace, pcm: bytes) -> int:
+    """Streams the audio and shows what comes back; the exit code."""
+    screen = LiveText()
+    try:
+        async with websockets.connect(args.url, compression=None, open_timeout=CONNECT_S) as socket:
+            sending = asyncio.create_task(send(socket, pcm, args))
+            try:
+                final_at = await receive(socket, screen)
+                closed_at = await sending
+            finally:
+                screen.close()
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+    except Refused as refused:
+        print(f"{args.url}: {refused}", file=sys.stderr)
+        return 1
+    except websockets.InvalidStatus as error:
+        body = bytes(error.response.body or b"").decode(errors="replace").strip()
+        print(f"{args.url}: HTTP {error.response.status_code} {body}".rstrip(), file=sys.stderr)
+        return 1
+    except (OSError, TimeoutError, websockets.WebSocketException) as error:
+        print(f"{args.url}: cannot connect: {str(error) or 'no answer'}", file=sys.stderr)
+        return 1
+    if args.realtime:
+        took = 1000 * (final_at - closed_at)
+        print(
+            f"{duration_s(pcm, RATE):.1f} s of audio; last final {took:.0f} ms after close", file=sys.stderr
+        )
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="ws_client_wav", description="Streams an audio file over WebSocket and shows the words."
+    )
+    parser.add_argument("wav", help="audio file: WAV, FLAC, OGG; any rate, any number of channels")
+    parser.add_argument("url", nargs="?", default="ws://localhost:8080", help="of the bridge (%(default)s)")
+    parser.add_argument("sid", nargs="?", default="wav", help="label of the stream (%(default)s)")
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--realtime", action="store_true", default=True, help="at the pace of a live speaker (default)"
+    )
+    pace.add_argument("--fast", dest="realtime", action="store_false", help="as fast as the service takes it")
+    parser.add_argument("--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
+    parser.add_argument("--words", action="store_true", help="show words with times and confidence")
+    parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
+    args = parser.parse_args(argv)
+    if not args.packet_ms > 0:
+        parser.error("--packet-ms should be more than 0")
+    if not args.url.startswith(("ws://", "wss://")):
+        parser.error(f"url {args.url!r} should start with ws:// or wss://, such as ws://localhost:8080")
+    try:
+        pcm = load_wav(args.wav, RATE)
+    except WavError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        return asyncio.run(run(args, pcm))
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The file client of the bridge and the microphone client, as the programs that people run."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.support.audio import cut, speechlike
+from tests.support.bridge import CLOSE, INIT, Bridge, talk
+from tests.support.process import ROOT, AsrService, clean_environment
+
+PCM = speechlike(1.0, seed=21)
+
+
+@pytest.fixture(scope="module")
+def bridge(service: AsrService) -> Iterator[Bridge]:
+    with Bridge(service.target) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("wav") / "speech.wav"
+    soundfile.write(path, np.frombuffer(PCM, "<i2"), 16_000)
+    return path
+
+
+def run(*args: object, data: bytes = b"") -> tuple[int, str, str]:
+    """Exit code, output and errors of a client."""
+    ended = subprocess.run(
+        [sys.executable, *map(str, args)],
+        cwd=ROOT,
+        env=clean_environment(),
+        input=data,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return ended.returncode, ended.stdout.decode(), ended.stderr.decode()
+
+
+async def expected(bridge: Bridge) -> str:
+    text: str = (await talk(bridge, [INIT, *cut(PCM, 640), CLOSE])).final["text"]
+    assert text
+    return text
+
+
+@pytest.mark.parametrize(
+    "how", [["clients/ws_client_wav.py"], ["-m", "clients.ws_client_wav"]], ids=["script", "module"]
+)
+async def test_documented_call(bridge: Bridge, wav: Path, how: list[str]) -> None:
+    code, out, err = run(*how, wav, bridge.url, "call-17", "--fast")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == await expected(bridge)
+
+
+async def test_real_time_shows_interims_and_the_time_to_the_final(bridge: Bridge, wav: Path) -> None:
+    code, out, err = run("clients/ws_client_wav.py", wav, bridge.url, "--packet-ms", 40)
+    assert code == 0
+    *interims, final = out.splitlines()
+    assert final == await expected(bridge)
+    assert len(interims) >= 2
+    assert all(final.startswith(line.removeprefix("  ... ")) for line in interims)
+    assert err.startswith("1.0 s of audio; last final ")
+
+
+def test_words_and_stereo_at_another_rate(bridge: Bridge, tmp_path: Path) -> None:
+    path = tmp_path / "stereo.flac"
+    left = np.frombuffer(speechlike(1.0, seed=3, rate=44_100), "<i2")
+    soundfile.write(path, np.stack([left, left], axis=1), 44_100)
+    code, out, err = run("clients/ws_client_wav.py", path, bridge.url, "--fast", "--words")
+    assert (code, err) == (0, "")
+    assert " 0.00     0.08  " in out
+
+
+def test_one_line_for_what_goes_wrong(bridge: Bridge, wav: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.wav"
+    text.write_text("this is not audio")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    cases = [
+        ([tmp_path / "none.wav", bridge.url], 2, "no such file"),
+        ([text, bridge.url], 2, "not an audio file"),
+        ([wav, f"ws://127.0.0.1:{port}"], 1, "cannot connect"),
+        ([wav, f"http://127.0.0.1:{bridge.port}"], 2, "should start with ws://"),
+        ([wav, bridge.url, "café"], 1, "invalid_argument: sid"),
+        ([wav, bridge.url, "--fast", "--endpoint-ms", 5], 1, "invalid_argument: endpoint_ms"),
+        ([wav, bridge.url + "/healthz"], 1, "HTTP 200"),
+    ]
+    for args, expected_code, says in cases:
+        code, _, err = run("clients/ws_client_wav.py", *args)
+        assert code == expected_code
+        assert says in err.splitlines()[-1]
+        assert "Traceback" not in err
+
+
+async def test_raw_audio_from_another_program(bridge: Bridge, service: AsrService) -> None:
+    for target in (service.target, bridge.url):
+        for how in (["clients/mic.py"], ["-m", "clients.mic"]):
+            code, out, err = run(*how, "-", "--to", target, "--endpoint-ms", 0, data=PCM)
+            assert (code, err) == (0, "")
+            assert out.splitlines()[-1] == await expected(bridge)
+
+
+def test_microphone_client_tells_what_is_wrong(bridge: Bridge, service: AsrService) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    cases = [
+        (["-", "--to", service.target, "--rate", 5], 1, "INVALID_ARGUMENT: config.sample_rate_hertz"),
+        (["-", "--to", bridge.url, "--rate", 5], 1, "invalid_argument: sr"),
+        (["-", "--to", f"ws://127.0.0.1:{port}"], 1, "cannot connect"),
+    ]
+    if importlib.util.find_spec("sounddevice") is None:
+        cases.append((["--to", service.target], 2, "pip install sounddevice"))
+    for args, expected_code, says in cases:
+        code, _, err = run("clients/mic.py", *args, data=PCM)
+        assert (code, says in err) == (expected_code, True), err
+        assert "Traceback" not in err
