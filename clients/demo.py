@@ -24,15 +24,18 @@ import grpc.aio
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from clients.demo_processes import DemoError, Process
 from clients.demo_streams import Clip, Heard, over_grpc, over_websocket
-from clients.demo_view import Rows, difference
+from clients.demo_view import Rows, difference, tail
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "asr_service" / "assets"
 RANDOM_MODEL = ROOT / "build" / "demo-random.nemo"
+CLIPS = 3
+"""Clips streamed at the same time: as many rows as are pleasant to watch."""
 LOAD_S = 240.0
 """Longest wait for the service: the first import of NeMo on a slow disk takes a minute or two."""
 START_S = 30.0
@@ -42,7 +45,7 @@ def load_clips(console: Console) -> list[Clip]:
     """The bundled speech with its texts; noise bursts where there is none."""
     listing = ASSETS / "clips" / "clips.jsonl"
     if listing.exists():
-        entries = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()]
+        entries = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()[:CLIPS]]
         return [Clip.read(listing.parent / entry["file"], entry["text"]) for entry in entries]
     console.print("No bundled clips: streaming bursts of noise instead.", style="yellow")
     return [Clip.noise(seed) for seed in (1, 2)]
@@ -100,11 +103,12 @@ def report(console: Console, clips: Sequence[Clip], heard: dict[str, list[Heard]
     console.print("\n[bold]What was said, and what was heard[/bold]")
     for index, clip in enumerate(clips):
         if clip.text:
-            console.print(f"  {clip.name:<8} said       {clip.text}", soft_wrap=True)
+            console.print(f"  {clip.name:<8} said       {escape(clip.text)}", soft_wrap=True)
         for transport, results in heard.items():
             text = results[index].text
             judged = f"  [dim]({difference(clip.text, text)})[/dim]" if clip.text else ""
-            console.print(f"  {clip.name:<8} {transport:<10} {text or '(nothing)'}{judged}", soft_wrap=True)
+            shown = escape(tail(text)) or "(nothing)"
+            console.print(f"  {clip.name:<8} {transport:<10} {shown}{judged}", soft_wrap=True)
 
     def row(
         name: str, values: Callable[[list[Heard]], list[float]], of: Callable[[list[float]], float]

@@ -11,6 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+TAIL = 100
+"""Characters of a long text that a line shows, from its end."""
+
 
 class Rows:
     """A row for each stream."""
@@ -48,8 +51,9 @@ class Rows:
         if self._live is not None:
             self._live.update(self._table())
         else:
+            mark = "=" if final else "…"
             self._console.print(
-                f"  {self._names[index]:<8} {'=' if final else '…'} {text}", markup=False, soft_wrap=True
+                f"  {self._names[index]:<8} {mark} {tail(text)}", markup=False, soft_wrap=True
             )
 
     def __enter__(self) -> Self:
@@ -62,6 +66,11 @@ class Rows:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+
+
+def tail(text: str) -> str:
+    """The end of a text, as much as a line shows."""
+    return text if len(text) <= TAIL else "..." + text[-TAIL:]
 
 
 def word_errors(said: str, heard: str) -> int:
