@@ -209,7 +209,7 @@ class WebSocketRunner:
             async with websockets.connect(self._url, compression=None, max_queue=None) as socket:
                 reader = asyncio.create_task(self._read(socket, heard, asked, plan))
                 try:
-                    await socket.send(json.dumps({"op": "init", "sid": sid, "sr": RATE}))
+                    await socket.send(json.dumps({"op": "init", "sid": sid, "sr": RATE, "details": True}))
                     heard.started = time.monotonic()
                     for number in range(plan.count):
                         due = heard.started + (number + 1) * plan.packet_ms / 1000
