@@ -38,7 +38,7 @@ from asr_service.transcript import Vocabulary
 
 log = logging.getLogger(__name__)
 
-_GATHER_S = 0.002  # between turns without a step: waking up for each packet of many streams costs more than the packet
+_PAUSE_S = 0.002  # between turns without a step: waking up for each packet of many streams costs more than the packet
 _IDLE_TURN_S = 1.0  # longest sleep: an idle engine still shows its heartbeat
 _UPLOAD_SHARE = 0.5  # of a chunk's duration: how long a step with uploads in it should take at most
 
@@ -147,6 +147,7 @@ class Engine:
         self._tick_s = tick_s
         self._deliver = deliver
         self._metrics = metrics
+        self._pause_s = min(_PAUSE_S, tick_s)  # none with a tick of 0: steps as soon as one is ready
         self._inbox: SimpleQueue[tuple[float, Command | None]] = SimpleQueue()  # with their time; None: stop
         self._state = EngineState.LOADING
         self._accepting = True
@@ -225,19 +226,19 @@ class Engine:
             self._enter(EngineState.FAILED)
 
     def _wait(self) -> None:
-        """Sleeps until a command comes, a gathered batch is due, or a heartbeat."""
+        """Sleeps until a command comes, a gathered batch is due, or a heartbeat is; a moment at least."""
         now = time.monotonic()
-        wait_s = self._scheduler.wait(now)
-        if wait_s != 0:
-            gather_s = self.heartbeat + _GATHER_S - now
-            if wait_s is None or gather_s < wait_s:
-                time.sleep(max(0.0, gather_s))
-            try:
-                self._take(
-                    *self._inbox.get(timeout=_IDLE_TURN_S if wait_s is None else min(wait_s, _IDLE_TURN_S))
-                )
-            except Empty:
-                pass
+        due_s = self._scheduler.wait(now)
+        if due_s == 0:
+            return
+        until = now + (_IDLE_TURN_S if due_s is None else min(due_s, _IDLE_TURN_S))
+        pause_s = min(self.heartbeat + self._pause_s, until) - now
+        if pause_s > 0:
+            time.sleep(pause_s)
+        try:
+            self._take(*self._inbox.get(timeout=max(0.0, until - time.monotonic())))
+        except Empty:
+            pass
 
     def _turn(self) -> None:
         """The heartbeat: take in what came, decide, step, give out."""

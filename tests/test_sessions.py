@@ -190,6 +190,7 @@ async def test_the_latest_interim_replaces_the_one_before_it(desk: Desk) -> None
     desk.sessions.deliver([result(session.id, "a b c")])
     desk.sessions.deliver([Ended(session.id, None)])
     assert await texts(session) == ["a b c"]
+    assert session.coalesced == 2
 
 
 async def test_a_final_replaces_its_interim_and_finals_are_all_kept(desk: Desk) -> None:
