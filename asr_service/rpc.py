@@ -69,26 +69,26 @@ class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
         self.max_stream_s = max_stream_s
         self._max_streams = max_streams
         self._max_message_bytes = max_message_bytes
-        self._calls = 0
-        self._idle = asyncio.Event()
+        self._calls: set[_Call] = set()
+        self._changed = asyncio.Event()
 
     async def Recognize(  # type: ignore[override]  # noqa: N802 - the stubs' types know the generator style only
         self, _requests: object, context: _Context
     ) -> None:
         """One stream, from its config to its last final."""
-        self._calls += 1
+        call = _Call(self, context)
+        self._calls.add(call)
         try:
-            await _Call(self, context).run()
+            await call.run()
         finally:
-            self._calls -= 1
-            if not self._calls:
-                self._idle.set()
+            self._calls.discard(call)
+            self._changed.set()
 
     async def drained(self) -> None:
-        """Returns once no call is left; new ones are to be refused by then."""
-        while self._calls:
-            self._idle.clear()
-            await self._idle.wait()
+        """Returns once no admitted stream is left; new ones are to be refused by then."""
+        while any(call.session is not None for call in self._calls):
+            self._changed.clear()
+            await self._changed.wait()
 
     async def GetServiceInfo(  # noqa: N802 - the contract's name
         self, _request: pb.GetServiceInfoRequest, context: _Context
@@ -178,9 +178,10 @@ class _Call:
         ]
 
     async def _config(self) -> StreamConfig:
-        """The first message, which has to be a config that can be served."""
-        if self.service.refusal is not None:  # no need to wait for its config
-            self._refuse(self.service.refusal)
+        """The first message, which has to be a config that can be served.
+
+        It is read even if the stream will be refused: grpc.aio clients lose a status that meets their first write.
+        """
         try:
             async with asyncio.timeout(self.service.idle_timeout_s):
                 request = await self._first()
@@ -313,8 +314,10 @@ class _Call:
         }
         if error is not None:
             fields["why"] = error.message
-        ours = isinstance(error, InternalError)
-        log.log(logging.ERROR if ours else logging.INFO, "stream ended", extra={"fields": fields})
+        level = logging.INFO if self.session is not None else logging.DEBUG
+        if isinstance(error, InternalError):
+            level = logging.ERROR
+        log.log(level, "stream ended", extra={"fields": fields})
 
 
 _ASKED = (FinalReason.FINALIZE, FinalReason.END_OF_STREAM)
