@@ -84,7 +84,7 @@ class _Server:
         self.sessions = Sessions(
             self.engine.submit,
             max_streams=settings.max_streams,
-            inbox_bytes=partial(_inbox_bytes, settings.inbox_s),
+            inbox_bytes=self._inbox_bytes,
         )
         self.metrics.watch(active=lambda: self.sessions.active, slots=self._slots)
         self.servicer = SpeechServicer(
@@ -154,6 +154,12 @@ class _Server:
     def _slots(self) -> dict[str, int]:
         books = self.engine.books()
         return {"leased": books.leased, "free": books.free, "ready": books.ready}
+
+    def _inbox_bytes(self, config: StreamConfig) -> int:
+        """Bytes of a stream's audio that may wait: two chunks at least, since fewer than one would wait for ever."""
+        chunk_s = self.engine.info.chunk_ms / 1000 if self.engine.info else 0.0
+        width = 2 if config.encoding is Encoding.LINEAR16 else 1
+        return int(max(self.settings.inbox_s, 2 * chunk_s) * config.sample_rate) * width
 
     def _from_thread(self, callback: Callable[..., None], *args: object) -> None:
         """Runs something on the event loop; from any thread, and for nothing once the loop is closed."""
@@ -240,12 +246,6 @@ def _load(settings: Settings) -> StreamingModel:
         slots=settings.max_streams,
         threads=settings.threads,
     )
-
-
-def _inbox_bytes(seconds: float, config: StreamConfig) -> int:
-    """Bytes of a stream's audio that may wait."""
-    width = 2 if config.encoding is Encoding.LINEAR16 else 1
-    return int(seconds * config.sample_rate) * width
 
 
 def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
