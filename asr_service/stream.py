@@ -148,9 +148,7 @@ class Stream:
         self._decoded = 0
         self._reported = 0
         self._enough = self._reader.bytes_for(info.first_chunk_samples)  # fewer cannot make a chunk
-        self._arrivals: deque[tuple[int, float]] = (
-            deque()
-        )  # (bytes received by then, time), one a tick at most
+        self._arrivals: deque[tuple[int, float]] = deque()  # (bytes received by then, time)
         self._marks: deque[Mark] = deque()
         # Decoded samples that no chunk has taken, and the chunk cut from them.
         self._samples: list[Samples] = []
@@ -159,9 +157,7 @@ class Stream:
         self._stepped = 0  # samples of the whole stream that were stepped
         self._frames = 0  # encoder frames of the segment
         self._answered = now  # when the last step was answered
-        self._clock = (
-            now - BURST_S
-        )  # advances by the audio's length, and is at most BURST_S behind its arrival
+        self._clock = now - BURST_S  # goes on by the audio's length, at most BURST_S behind its arrival
 
     # ------------------------------------------------------------------------------------------------- what comes in
 
@@ -281,9 +277,7 @@ class Stream:
         samples, rest = joined[:full], joined[full:]
         self._samples, self._have = ([rest] if rest.size else []), rest.size
         self._chunk = StepRequest(self.slot, samples, is_first=first, is_last=last)
-        self.ready_at = max(
-            due, self._answered
-        )  # a stream with more than one chunk goes to the back of the queue
+        self.ready_at = max(due, self._answered)  # whoever has more than one chunk queues again
         return True
 
     def _keep(self, samples: Samples) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def result(stream: int, text: str, reason: FinalReason | None = None, utterance:
     return Result(stream, text, reason, utterance, (), 0.0, 0, "", 0)
 
 
-async def is_blocked(task: asyncio.Future[object]) -> bool:
+async def is_blocked(task: asyncio.Future[Any]) -> bool:
     for _ in range(5):
         await asyncio.sleep(0)
     return not task.done()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from asr_service.core import Encoding, EndpointingConfig, FinalReason, StreamConfig
+from asr_service.core import Encoding, EndpointingConfig, FinalReason, StreamConfig, Word
 from asr_service.errors import OutOfOrder
 from asr_service.model.null import NullModel
 from asr_service.stream import BURST_S, INPUT, WORK, Happening, Input, Stream, Work, tables
@@ -136,7 +136,7 @@ def test_marks_and_audio_keep_their_order(model: NullModel) -> None:
 
 def test_words_stay_on_the_streams_clock(model: NullModel) -> None:
     stream = new_stream(model, StreamConfig("test", word_times=True))
-    words = []
+    words: list[Word] = []
     for _ in range(3):
         stream.audio(speech(0.33), 0.0)
         stream.finalize("", 0.0, UNIX_MS)
