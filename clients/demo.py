@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -169,6 +170,8 @@ def run(console: Console, model: str | None) -> None:
             "ASR_HOST": "127.0.0.1",
             "ASR_MODEL": model,
             "ASR_MAX_STREAMS": "16",
+            # One core stays for the network, the bridge and this program: threads of a step wait for the slowest.
+            "ASR_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
             "ASR_READY_FILE": str(ready),
         }
         with Process(
