@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from random import Random
 
 import pytest
 from websockets.asyncio.client import connect
@@ -153,3 +154,34 @@ async def test_a_frame_that_is_no_frame(bridge: Bridge) -> None:
         client.transport.write(b"\xff\xff\xff\xff")
         heard = await listen(client)
     assert heard.code == 1002
+
+
+WORDS: list[str | bytes] = [
+    INIT,
+    INIT,
+    CLOSE,
+    PACKET,
+    PACKET[:333],
+    b"",
+    '{"op":"finalize"}',
+    '{"op":"keepalive","sid":"call-17"}',
+    '{"op":"init","sid":"\\ud800"}',
+    '{"op":"finalize","tag":"\\ud800"}',
+    '{"op":"close","sid":["call-17"]}',
+    '{"op":"init","sid":"a","sr":1e400}',
+    "[" * 3000,
+    "\u0000",
+    "NaN",
+]
+
+
+async def test_any_order_of_messages_ends_as_documented(bridge: Bridge) -> None:
+    random = Random(2)
+    plans = [[INIT] * (n % 2) + random.choices(WORDS, k=random.randrange(1, 9)) + [CLOSE] for n in range(150)]
+    for start in range(0, len(plans), 10):  # the service has 16 streams
+        for heard in await asyncio.gather(*(talk(bridge, plan) for plan in plans[start : start + 10])):
+            if heard.code == 1000:
+                assert heard.final["final"] is True
+            else:
+                assert (heard.code, heard.error["code"] in (INVALID, ORDER)) == (1008, True)
+                assert heard.error["field"] in ("op", "sid", "sr", "tag", "message")
