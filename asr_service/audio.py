@@ -141,9 +141,14 @@ class AudioReader:
         encoding: how bytes are to be read; LINEAR16 is little-endian.
         source_rate: of the bytes, Hz.
         target_rate: of the samples, Hz.
+
+    Raises:
+        ValueError: a rate is not positive.
     """
 
     def __init__(self, encoding: Encoding, source_rate: int, target_rate: int) -> None:
+        if source_rate <= 0 or target_rate <= 0:
+            raise ValueError(f"sample rates must be positive: {source_rate}, {target_rate}")
         self._width = 2 if encoding is Encoding.LINEAR16 else 1
         self._table = {Encoding.MULAW: _mulaw_table, Encoding.ALAW: _alaw_table}.get(encoding)
         self._source_rate = source_rate

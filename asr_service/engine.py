@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Protocol
-from uuid import uuid4
 
 from asr_service.core import (
     Audio,
@@ -243,9 +242,7 @@ class Engine:
     def _turn(self) -> None:
         """The heartbeat: take in what came, decide, step, give out."""
         self.heartbeat = now = time.monotonic()
-        for _ in range(
-            self._inbox.qsize()
-        ):  # what comes meanwhile waits a turn, so that steps are not starved
+        for _ in range(self._inbox.qsize()):  # what comes meanwhile waits a turn: steps are not starved
             self._take(*self._inbox.get_nowait())
         batch = [self._streams[stream] for stream in self._scheduler.take(now)]
         if batch:
@@ -290,7 +287,12 @@ class Engine:
         if slot is None:
             self._events.append(Ended(command.stream, AtCapacity("all streams are taken", retry_after_s=1.0)))
             return
-        stream = Stream(command.stream, command.config, self._model.info, self._vocabulary, slot, now)
+        try:
+            stream = Stream(command.stream, command.config, self._model.info, self._vocabulary, slot, now)
+        except Exception as error:
+            self._slots.give_back(slot)
+            self._events.append(Ended(command.stream, _our_fault(error, 1)))
+            return
         self._streams[command.stream] = stream
 
     def _step(self, batch: list[Stream], now: float) -> None:
@@ -334,13 +336,10 @@ class Engine:
             self._scheduler.add(stream.id, stream.ready_at)
 
     def _fail(self, streams: list[Stream], error: Exception) -> None:
-        """Answers our own fault: told to these streams by a request id, and with its traceback to the log."""
-        request_id = uuid4().hex[:12]
-        log.error(
-            "request %s: %d streams ended by an internal error", request_id, len(streams), exc_info=error
-        )
+        """Ends these streams by our own fault."""
+        told = _our_fault(error, len(streams))
         for stream in streams:
-            self._end(stream, InternalError(request_id=request_id))
+            self._end(stream, InternalError(request_id=told.request_id))
 
     def _end(self, stream: Stream, error: AsrError | None) -> None:
         """Gives the slot back and tells so; after this the id means nothing."""
@@ -359,6 +358,13 @@ class Engine:
         self._accepting = state not in (EngineState.FAILED, EngineState.STOPPED)
         for watcher in self._watchers:
             watcher(state)
+
+
+def _our_fault(error: Exception, streams: int) -> InternalError:
+    """What clients are told of a bug: a request id, which the log has with the traceback."""
+    told = InternalError()
+    log.error("request %s: %d streams ended by an internal error", told.request_id, streams, exc_info=error)
+    return told
 
 
 def _unix_ms() -> int:

@@ -103,7 +103,9 @@ def test_a_constant_stays_what_it_is(rate: int) -> None:
     assert np.abs(made[1_000:] - 0.25).max() < 1e-6
 
 
-@pytest.mark.parametrize(("rate", "lag_ms"), [(8_000, 6), (44_100, 13), (48_000, 4), (11_025, 45), (47_999, 45)])
+@pytest.mark.parametrize(
+    ("rate", "lag_ms"), [(8_000, 6), (44_100, 13), (48_000, 4), (11_025, 45), (47_999, 45)]
+)
 def test_the_output_lags_by_milliseconds(rate: int, lag_ms: int) -> None:
     resampler = Resampler(rate, 16_000)
     made, packet = 0, rate // 50
@@ -130,3 +132,8 @@ def test_after_a_flush_the_resampler_is_as_new() -> None:
 def test_a_single_sample_is_resampled() -> None:
     reader = AudioReader(Encoding.MULAW, 8_000, 16_000)
     assert read_all(reader, [b"\x00"]).size == 2
+
+
+def test_a_rate_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be positive: 0"):
+        AudioReader(Encoding.LINEAR16, 0, 16_000)

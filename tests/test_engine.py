@@ -153,6 +153,14 @@ def test_more_streams_than_slots_are_refused() -> None:
         assert 1 not in bench.ended
 
 
+def test_a_config_that_no_stream_can_be_made_of_ends_that_stream_only() -> None:
+    with running(lambda: NullModel(slots=1)) as bench:
+        bench.submit(Open(1, StreamConfig("test", sample_rate=0)))
+        bench.wait_ended(1)
+        assert isinstance(bench.ended[1].error, InternalError)
+        assert bench.run_stream(2, speech(0.2))
+
+
 def test_input_after_the_half_close_is_the_callers_fault() -> None:
     model = GatedModel(slots=1)
     with running(lambda: model) as bench:

@@ -93,11 +93,12 @@ def running(
     max_batch: int = 4,
     tick_s: float = 0.0,
     metrics: EngineMetrics | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> Iterator[Bench]:
     """An engine that runs, or has failed to; stopped afterwards."""
     bench = Bench(load, max_batch=max_batch, tick_s=tick_s, metrics=metrics)
     bench.engine.start()
-    assert bench.settled.wait(PATIENCE_S)
+    assert bench.settled.wait(patience_s)
     try:
         yield bench
     finally:
