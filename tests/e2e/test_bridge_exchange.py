@@ -66,7 +66,7 @@ async def test_the_documented_exchange_byte_by_byte(bridge: Bridge, stub: Stub) 
 
 @pytest.mark.parametrize("size", [1, 3, 333, 639, 1280, 64000, 10**7])
 async def test_text_does_not_depend_on_packets(bridge: Bridge, stub: Stub, size: int) -> None:
-    pcm = speechlike(1.0, seed=size) + b"\x7f"  # half a sample at the end
+    pcm = speechlike(0.4 if size < 10 else 1.0, seed=size) + b"\x7f"  # half a sample at the end
     heard = await talk(bridge, [INIT, *cut(pcm, size), CLOSE])
     assert heard.final["text"] == await transcribe(stub, pcm) != ""
 
