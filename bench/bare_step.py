@@ -1,0 +1,109 @@
+"""The bare batched step: how many streams it sustains with nothing around it.
+
+    python -m bench.bare_step --model large.nemo --wav babble.wav
+
+Prints JSON: the most streams whose step takes no longer than the audio it covers, and the step time of each batch
+tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+import numpy as np
+
+from asr_service import log
+from asr_service.core import Samples, StepRequest, StreamingModel
+from asr_service.model import load_model
+from clients.wav import load_wav
+
+WARM_STEPS = 3
+
+
+class Batch:
+    """So many streams that all step together, each at another place of the same audio, on and on."""
+
+    def __init__(self, model: StreamingModel, audio: Samples, streams: int) -> None:
+        self._model = model
+        self._audio = audio
+        self._places = [7919 * index % audio.size for index in range(streams)]
+        self._first = True
+
+    def step(self) -> float:
+        """Steps every stream by one chunk; seconds."""
+        info = self._model.info
+        size = info.first_chunk_samples if self._first else info.chunk_samples
+        requests = [
+            StepRequest(
+                slot, np.take(self._audio, range(place, place + size), mode="wrap"), self._first, False
+            )
+            for slot, place in enumerate(self._places)
+        ]
+        self._places = [place + size for place in self._places]
+        self._first = False
+        began = time.perf_counter()
+        self._model.step(requests)
+        return time.perf_counter() - began
+
+
+def step_ms(model: StreamingModel, audio: Samples, streams: int, seconds: float) -> float:
+    """Mean time of a step with so many streams, measured over about `seconds`."""
+    batch = Batch(model, audio, streams)
+    for _ in range(WARM_STEPS):
+        batch.step()
+    times: list[float] = []
+    while sum(times) < seconds:
+        times.append(batch.step())
+    return 1000 * sum(times) / len(times)
+
+
+def capacity(model: StreamingModel, audio: Samples, seconds: float) -> tuple[int, dict[int, float]]:
+    """The most streams whose mean step fits into a chunk's duration, by bisection; and what was measured."""
+    measured: dict[int, float] = {}
+
+    def fits(streams: int) -> bool:
+        measured[streams] = round(step_ms(model, audio, streams, seconds), 2)
+        return measured[streams] <= model.info.chunk_ms
+
+    low, high = 0, 2
+    while high <= model.slots and fits(high):
+        low, high = high, high * 2
+    high = min(high, model.slots + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low, measured
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="How many streams the bare batched step sustains.")
+    parser.add_argument("--model", required=True, help="as ASR_MODEL")
+    parser.add_argument("--wav", required=True, help="what the streams hear")
+    parser.add_argument("--att-ctx", default="70,1")
+    parser.add_argument("--decoder", default="rnnt")
+    parser.add_argument("--slots", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=4.0, help="for each batch size (default 4)")
+    args = parser.parse_args()
+    log.set_up("error", "text")
+    model = load_model(
+        model=args.model,
+        att_context=args.att_ctx,
+        decoder=args.decoder,
+        device="cpu",
+        precision="fp32",
+        encoder="fast",
+        slots=args.slots,
+        threads=None,
+    )
+    audio: Samples = np.frombuffer(load_wav(args.wav), "<i2").astype(np.float32) / np.float32(32768)
+    streams, measured = capacity(model, audio, args.seconds)
+    result = {"streams": streams, "chunk_ms": model.info.chunk_ms, "step_ms": dict(sorted(measured.items()))}
+    json.dump(result, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Processes under measurement: started, waited for, their CPU time and metrics read, stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).resolve().parents[1]
+START_S = 300.0
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    """A TCP port that nobody has at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This environment without its ASR_* settings, with the given ones."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ASR_")}
+    kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "proto/python")])
+    return kept | {name: str(value) for name, value in settings.items()}
+
+
+class Server:
+    """A server process that says `serving grpc on HOST:PORT` once it serves; a context manager."""
+
+    def __init__(self, *argv: str, **settings: object) -> None:
+        """Starts Python with `argv` and the `settings` as environment variables; returns when it serves."""
+        self._popen = subprocess.Popen(
+            [sys.executable, *argv],
+            cwd=ROOT,
+            env=environment(**settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.pid = self._popen.pid
+        assert self._popen.stdout is not None
+        watchdog = threading.Timer(START_S, self._popen.kill)
+        watchdog.start()
+        said = []
+        for line in self._popen.stdout:
+            said.append(line)
+            if match := re.search(r"serving grpc on (\S+)", line):
+                self.target = match.group(1)
+                break
+        else:
+            raise RuntimeError(f"{' '.join(argv)} did not come up:\n{''.join(said)}")
+        watchdog.cancel()
+        threading.Thread(target=self._popen.stdout.read, daemon=True).start()
+
+    def cpu_s(self) -> float:
+        """CPU time of all its threads so far, user and system."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+    def idle_cpu(self, seconds: float) -> float:
+        """CPU seconds per second while nobody asks anything of it."""
+        before, began = self.cpu_s(), time.monotonic()
+        time.sleep(seconds)
+        return (self.cpu_s() - before) / (time.monotonic() - began)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._popen.terminate()
+        try:
+            self._popen.wait(15)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+
+class AsrService(Server):
+    """The service, with its metrics."""
+
+    def __init__(self, model: str, **settings: object) -> None:
+        """`settings` by full name go over those of a benchmark."""
+        self._metrics_port = free_port()
+        defaults: dict[str, object] = {
+            "ASR_HOST": "127.0.0.1",
+            "ASR_GRPC_PORT": 0,
+            "ASR_MODEL": model,
+            "ASR_DEVICE": "cpu",
+            "ASR_METRICS_PORT": self._metrics_port,
+            "ASR_DRAIN_S": 1,
+        }
+        super().__init__("-m", "asr_service", **(defaults | settings))
+
+    def metrics(self) -> dict[str, float]:
+        """All samples by name and labels, as Prometheus writes them."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        return {
+            name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")
+        }
+
+
+def histogram_percentile(
+    before: dict[str, float], after: dict[str, float], name: str, quantile: float
+) -> float:
+    """A percentile of what a histogram took in between two readings, interpolated in its bucket; 0 without samples."""
+    counts: list[tuple[float, float]] = []
+    for key, value in after.items():
+        if match := re.fullmatch(rf'{name}_bucket{{le="(.+)"}}', key):
+            counts.append((float(match.group(1)), value - before.get(key, 0.0)))
+    counts.sort()
+    rank = quantile * counts[-1][1]
+    low, below = 0.0, 0.0
+    for edge, count in counts:
+        if count >= rank and count > below:
+            high = edge if edge != float("inf") else low
+            return low + (high - low) * (rank - below) / (count - below)
+        low, below = (edge, count) if edge != float("inf") else (low, count)
+    return low
