@@ -1,0 +1,44 @@
+"""All benchmarks, one after the other, since they would disturb each other.
+
+    python -m bench [--quick] [--json FOLDER]
+
+Each also runs alone (`python -m bench.service --help`) and prints a table of its own. Exit code 1 if one of them failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BENCHMARKS = tuple(name for name in ("engine", "service") if (HERE / f"{name}.py").exists())
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="shorter runs")
+    parser.add_argument(
+        "--json", type=Path, metavar="FOLDER", help="write each benchmark's figures into this folder"
+    )
+    options = parser.parse_args()
+    failed = []
+    for name in BENCHMARKS:
+        arguments = ["--quick"] if options.quick else []
+        if options.json is not None:
+            options.json.mkdir(parents=True, exist_ok=True)
+            arguments += ["--json", str(options.json / f"{name}.json")]
+        print(f"\n--- bench.{name}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"bench.{name}", *arguments]).returncode != 0:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
