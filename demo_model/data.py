@@ -127,7 +127,7 @@ class Batches:
     def _warp(self, utterance: Utterance) -> tuple[np.ndarray, np.ndarray]:
         """Stretch time by up to 12 % and the mel axis by up to 10 %."""
         rng = self._rng
-        features = (utterance.noisy if rng.random() < 0.5 else utterance.clean).astype(np.float32)
+        features = (utterance.noisy if rng.random() < 0.4 else utterance.clean).astype(np.float32)
         labels = utterance.phones
         if rng.random() < 0.6:
             count = max(8, round(len(features) * rng.uniform(0.88, 1.12)))
@@ -146,9 +146,9 @@ class Batches:
         return np.maximum(features + level + tilt, LOG_FLOOR), labels
 
     def _mix(self, features: np.ndarray, empty: bool) -> np.ndarray:
-        """Add stationary noise in the power domain; one example in four stays as it is."""
+        """Add stationary noise in the power domain; four examples in ten stay as they are."""
         rng = self._rng
-        if rng.random() < (0.15 if empty else 0.25):
+        if rng.random() < (0.15 if empty else 0.4):
             return features
         bank = self._noises[rng.randrange(len(self._noises))]
         start = rng.randrange(len(bank))
@@ -156,7 +156,7 @@ class Batches:
         level = rng.uniform(-16.0, 0.0 if empty else -4.0)
         if not empty:
             loud = float(np.percentile(features.mean(axis=1), 80))
-            level = min(level, loud - float(picked.mean()) - rng.uniform(0.5, 6.0))
+            level = min(level, loud - float(picked.mean()) - rng.uniform(1.0, 7.0))
         return np.logaddexp(features, picked + level).astype(np.float32)
 
 
