@@ -1,0 +1,64 @@
+"""Log lines in both formats, and libraries kept quiet."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from asr_service import log
+
+
+@pytest.fixture(autouse=True)
+def restore() -> Iterator[None]:
+    """Leaves the root logger and the warning filters as they were."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with warnings.catch_warnings():
+        yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_json_is_one_object_a_line() -> None:
+    out = io.StringIO()
+    log.set_up("info", "json", out)
+    logging.getLogger("a.b").info(
+        "two\nlines of %s", "text", extra={"fields": {"stream": "x", "seconds": 1.5}}
+    )
+    logging.getLogger("a.b").debug("not shown")
+    try:
+        raise ValueError("what went wrong")
+    except ValueError:
+        logging.getLogger("a.b").exception("it failed")
+    first, second = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert first["message"] == "two\nlines of text"
+    assert (first["level"], first["logger"], first["stream"], first["seconds"]) == ("info", "a.b", "x", 1.5)
+    assert "ValueError: what went wrong" in second["exception"]
+
+
+def test_text_shows_fields() -> None:
+    out = io.StringIO()
+    log.set_up("warning", "text", out)
+    logging.getLogger("a").warning("stream ended", extra={"fields": {"outcome": "ok"}})
+    assert out.getvalue().endswith("WARNING a: stream ended outcome=ok\n")
+
+
+def test_third_parties_are_quiet_even_if_they_set_their_level_later() -> None:
+    out = io.StringIO()
+    log.set_up("info", "text", out)
+    nemo = logging.getLogger("nemo_logger")
+    nemo.setLevel(logging.DEBUG)
+    nemo.warning("a notice")
+    logging.getLogger("nv_one_logger.api").error("telemetry")
+    with warnings.catch_warnings(record=True) as seen:
+        log.quiet_third_party()
+        warnings.warn("soon to be removed", FutureWarning, stacklevel=1)
+    assert not seen
+    nemo.error("a real error")
+    assert "a notice" not in out.getvalue()
+    assert "telemetry" not in out.getvalue()
+    assert "a real error" in out.getvalue()

@@ -1,0 +1,115 @@
+"""Protobuf to core values and back, and errors to google.rpc.Status."""
+
+from __future__ import annotations
+
+import pytest
+from asr.v1 import asr_pb2 as pb
+from google.rpc import code_pb2, error_details_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_service import wire
+from asr_service.core import Encoding, EndpointingConfig, FinalReason, Result, StreamConfig, Word
+from asr_service.errors import WIRE_STATUS, AsrError, AtCapacity, InternalError, InvalidArgument
+
+UINT32 = st.integers(0, 2**32 - 1)
+
+
+def optional(message: type, **fields: st.SearchStrategy) -> st.SearchStrategy:  # type: ignore[type-arg]
+    """Messages with any of these fields set or unset."""
+    return st.fixed_dictionaries({}, optional=fields).map(lambda given: message(**given))
+
+
+CONFIGS = optional(
+    pb.RecognitionConfig,
+    encoding=st.integers(-(2**31), 2**31 - 1) | st.sampled_from([0, 1, 2, 3]),
+    sample_rate_hertz=UINT32 | st.sampled_from([0, 7999, 8000, 16000, 48000, 48001]),
+    interim_results=st.booleans(),
+    word_times=st.booleans(),
+    endpointing=optional(
+        pb.Endpointing,
+        trailing_silence_ms=UINT32 | st.sampled_from([0, 99, 100, 800, 10000, 10001]),
+        max_utterance_ms=UINT32,
+    ),
+    stream_id=st.text(max_size=200) | st.text("abc ~-", max_size=128),
+)
+
+
+@given(CONFIGS)
+def test_any_config_is_served_or_refused_by_field(message: pb.RecognitionConfig) -> None:
+    """Nothing but InvalidArgument comes out, it names a field that is set, and what is served is within the limits."""
+    try:
+        config = wire.stream_config(message)
+    except InvalidArgument as error:
+        refused = error
+    else:
+        refused = None
+    if refused is not None:
+        path = refused.field.split(".")
+        assert path[0] == "config"
+        holder = message
+        for name in path[1:]:
+            value = getattr(holder, name)
+            assert value or holder.HasField(name)  # type: ignore[arg-type]
+            holder = value
+        assert refused.field in refused.message
+        return
+    assert 8000 <= config.sample_rate <= 48000
+    assert config.name
+    assert config.name.isascii()
+    assert len(config.name) <= 128
+    assert config.interim_results is (message.interim_results or not message.HasField("interim_results"))
+    assert (config.endpointing is not None) == message.HasField("endpointing")
+
+
+def test_defaults_are_those_the_contract_states() -> None:
+    config = wire.stream_config(pb.RecognitionConfig(stream_id="x", endpointing=pb.Endpointing()))
+    assert config == StreamConfig("x", Encoding.LINEAR16, 16_000, True, False, EndpointingConfig(800, 30_000))
+    assert wire.stream_config(pb.RecognitionConfig()).endpointing is None
+
+
+def test_response() -> None:
+    words = (Word("hello", 80, 400, 0.5), Word("you", 480, 560, 1.0))
+    result = Result(7, "hello you", FinalReason.FINALIZE, 3, words, 0.75, 1540, "turn-1", 1_700_000_000_123)
+    message = wire.response("call", result)
+    assert message.stream_id == "call"
+    assert message.result.final_reason == pb.FINAL_REASON_FINALIZE
+    assert message.result.is_final
+    assert [(word.word, word.start_ms, word.end_ms, word.confidence) for word in message.result.words] == [
+        ("hello", 80, 400, 0.5),
+        ("you", 480, 560, 1.0),
+    ]
+    assert message.server_time.ToMilliseconds() == 1_700_000_000_123
+    assert (message.audio_processed_ms, message.result.utterance_index, message.result.confidence) == (
+        1540,
+        3,
+        0.75,
+    )
+
+
+def made(kind: type[AsrError]) -> AsrError:
+    return InternalError() if kind is InternalError else kind("what to do", field="a.b", retry_after_s=2.5)
+
+
+@pytest.mark.parametrize("kind", WIRE_STATUS, ids=lambda kind: kind.__name__)
+def test_every_error_has_its_status_and_details(kind: type[AsrError]) -> None:
+    error = made(kind)
+    status = wire.status(error)
+    assert status.message == error.message
+    assert code_pb2.Code.Name(status.code) == WIRE_STATUS[kind].name
+    found = {packed.TypeName(): packed for packed in status.details}
+    info = error_details_pb2.ErrorInfo()
+    assert found["google.rpc.ErrorInfo"].Unpack(info)
+    assert info.domain == "asr.v1"
+    assert ("google.rpc.BadRequest" in found) == (kind is InvalidArgument)
+    assert ("google.rpc.RequestInfo" in found) == (kind is InternalError)
+    assert ("google.rpc.RetryInfo" in found) == (kind is not InternalError)
+
+
+def test_retry_delay_is_exact() -> None:
+    (packed,) = [
+        one for one in wire.status(made(AtCapacity)).details if one.TypeName() == "google.rpc.RetryInfo"
+    ]
+    retry = error_details_pb2.RetryInfo()
+    packed.Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == 2500
