@@ -2,7 +2,7 @@
 
     python -m bench [--quick] [--json FOLDER]
 
-Each also runs alone (`python -m bench.service --help`) and prints a table of its own. Exit code 1 if one of them failed.
+Each also runs alone (`python -m bench.service --help`) and prints its own table. Exit code 1 if one failed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BENCHMARKS = tuple(name for name in ("engine", "service") if (HERE / f"{name}.py
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="shorter runs")
     parser.add_argument(
