@@ -29,8 +29,8 @@ def test_words_come_over_both_transports_and_everything_stops() -> None:
     done = demo("--model", "null", ASR_GRPC_PORT=1, ASR_DECODER="nonsense")
     assert done.returncode == 0, done.stdout + done.stderr
     grpc, websocket = done.stdout.split("\nWebSocket, ")
-    interim = re.compile(r"^  \w+ +… \w", re.MULTILINE)
-    final = re.compile(r"^  \w+ += \w", re.MULTILINE)
+    interim = re.compile(r"^  \w+ +… \S", re.MULTILINE)
+    final = re.compile(r"^  \w+ += \S", re.MULTILINE)
     for part in (grpc, websocket):
         assert len(interim.findall(part)) > 3 * len(final.findall(part)) > 0
     assert "Latency in ms" in done.stdout
