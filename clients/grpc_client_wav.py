@@ -165,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--realtime", action="store_true", default=True, help="at the pace of a live speaker (default)"
     )
     pace.add_argument("--fast", dest="realtime", action="store_false", help="as fast as the service takes it")
-    parser.add_argument("--chunk-ms", "--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
+    parser.add_argument(
+        "--chunk-ms", "--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)"
+    )
     parser.add_argument("--words", action="store_true", help="show words with times and confidence")
     parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
     parser.add_argument("--sid", default="", help="name of the stream (made by the server)")

@@ -136,7 +136,8 @@ class GrpcRunner:
         reader = asyncio.create_task(self._read(call, heard, asked, plan))
         try:
             await call.write(pb.RecognizeRequest(config=config).SerializeToString())
-            await call.initial_metadata()  # admitted, or refused: a call that ends while it writes loses its reason
+            # Admitted, or refused: a call that ends while it writes loses its reason.
+            await call.initial_metadata()
             heard.started = time.monotonic()
             for number in range(plan.count):
                 due = heard.started + (number + 1) * plan.packet_ms / 1000

@@ -1,9 +1,9 @@
 """The arithmetic of chunks: samples to mel frames to encoder frames. Pure integers.
 
-Mel frame t is centred on sample `hop * t` and is exact once `half_window` samples after it have arrived. Encoder frame
-i needs mel frames up to `stride * i`. A step makes `chunk_frames` encoder frames, so after k steps `stride * chunk * k -
-(stride - 1)` mel frames are used. To give every step the same shape, the first is thought of as starting `stride - 1`
-mel frames before the stream; those frames are masked out in every layer of the subsampling.
+Mel frame t is centred on sample `hop * t` and is exact once `half_window` samples after it have arrived. Encoder
+frame i needs mel frames up to `stride * i`. A step makes `chunk_frames` encoder frames, so after k steps `stride *
+chunk * k - (stride - 1)` mel frames are used. To give every step the same shape, the first is thought of as starting
+`stride - 1` mel frames before the stream; those frames are masked out in every layer of the subsampling.
 """
 
 from __future__ import annotations
