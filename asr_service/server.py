@@ -20,7 +20,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from asr_service.config import Settings
-from asr_service.core import Encoding, Event, StreamConfig, StreamingModel
+from asr_service.channels import sample_bytes
+from asr_service.core import Event, StreamConfig, StreamingModel
+from asr_service.door import Door
 from asr_service.engine import Engine, EngineState
 from asr_service.errors import SettingsError, Unavailable
 from asr_service.health import Health
@@ -87,13 +89,11 @@ class _Server:
             inbox_bytes=self._inbox_bytes,
         )
         self.metrics.watch(active=lambda: self.sessions.active, slots=self._slots)
-        self.servicer = SpeechServicer(
+        self.door = Door(
             self.sessions,
             self.metrics,
             idle_timeout_s=settings.idle_timeout_s,
             max_stream_s=settings.max_stream_s,
-            max_streams=settings.max_streams,
-            max_message_bytes=settings.max_message_bytes,
         )
         self.health = Health([SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name])
         self.failure: BaseException | None = None
@@ -145,7 +145,8 @@ class _Server:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", CLIENT_PING_MS),
             ]
         )
-        asr_pb2_grpc.add_SpeechServiceServicer_to_server(self.servicer, server)
+        speech = SpeechServicer(self.door, max_streams=self.settings.max_streams, max_message_bytes=limit)
+        asr_pb2_grpc.add_SpeechServiceServicer_to_server(speech, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         named = filter(None, self.health.services)  # "" is the server as a whole
         reflection.enable_server_reflection([*named, reflection.SERVICE_NAME], server)
@@ -158,8 +159,8 @@ class _Server:
     def _inbox_bytes(self, config: StreamConfig) -> int:
         """Bytes of a stream's audio that may wait: two chunks at least, since fewer than one would wait for ever."""
         chunk_s = self.engine.info.chunk_ms / 1000 if self.engine.info else 0.0
-        width = 2 if config.encoding is Encoding.LINEAR16 else 1
-        return int(max(self.settings.inbox_s, 2 * chunk_s) * config.sample_rate) * width
+        seconds = max(self.settings.inbox_s, 2 * chunk_s)
+        return int(seconds * config.sample_rate) * sample_bytes(config.encoding)
 
     def _from_thread(self, callback: Callable[..., None], *args: object) -> None:
         """Runs something on the event loop; from any thread, and for nothing once the loop is closed."""
@@ -173,8 +174,8 @@ class _Server:
     def _engine_is(self, state: EngineState, port: int) -> None:
         """The engine thread came into another state."""
         if state is EngineState.RUNNING and not self.over.is_set():
-            self.servicer.info = self.engine.info
-            self.servicer.refusal = None
+            self.door.info = self.engine.info
+            self.door.refusal = None
             self.health.set(serving=True)
             if self.settings.ready_file is not None:
                 _write_ready(self.settings, port)
@@ -203,14 +204,14 @@ class _Server:
     def _close(self, refusal: Unavailable) -> None:
         """No more new streams."""
         self.health.set(serving=False)
-        self.servicer.refusal = refusal
+        self.door.refusal = refusal
         self.over.set()
 
     async def _drain(self) -> None:
         """Waits until no stream is left or the time is over."""
         try:
             async with asyncio.timeout(self.settings.drain_s):
-                await self.servicer.drained()
+                await self.door.drained()
         except TimeoutError:
             log.warning("%d streams did not end in time and are ended now", self.sessions.active)
 
