@@ -1,4 +1,4 @@
-"""Command line: `python -m asr_service [serve] [--option value ...]`.
+"""Command line: `python -m asr_service [serve] [--option value ...]`, and `keys new NAME`.
 
 Options go before the environment. Nothing heavy is imported before the settings are known to be right, so that help and
 errors are answered at once. Exit codes: 0 drained and stopped, 1 the engine failed, 2 the settings cannot be served.
@@ -7,9 +7,11 @@ errors are answered at once. Exit codes: 0 drained and stopped, 1 the engine fai
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 from asr_service import __version__
 from asr_service.config import describe, load_settings
@@ -18,6 +20,7 @@ from asr_service.errors import SettingsError
 _COMMANDS = {"serve": "serve until SIGTERM or SIGINT (the default)"}
 
 _EPILOG = """\
+API keys: python -m asr_service keys new NAME [--max-streams N] [--file FILE]
 Exit codes: 0 stopped as asked, 1 the engine failed, 2 a setting cannot be served.
 The WebSocket bridge has settings of its own: python -m ws_bridge --help."""
 
@@ -58,8 +61,44 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _keys(argv: Sequence[str]) -> int:
+    """`keys new NAME`: makes a key; only its hash goes into the file."""
+    parser = argparse.ArgumentParser(prog="python -m asr_service keys", description="API keys.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    new = actions.add_parser("new", help="make a key: it is printed once, the file holds its hash")
+    new.add_argument("name", help="who will have it; shown in logs")
+    new.add_argument(
+        "--max-streams", type=int, default=0, metavar="N", help="open at the same time (0: no limit)"
+    )
+    new.add_argument(
+        "--file", type=Path, help="add its line to this file, which is made readable to its owner only"
+    )
+    chosen = parser.parse_args(argv)
+    from asr_service.keys import new_key
+
+    try:
+        key, line = new_key(chosen.name, chosen.max_streams)
+        if chosen.file is not None:
+            with os.fdopen(os.open(chosen.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+") as file:
+                text = file.read()
+                file.write("\n" * (text != "" and not text.endswith("\n")) + line + "\n")
+    except SettingsError as error:
+        print(f"asr_service: {error.message}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"asr_service: --file {chosen.file}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(f"key, shown this once:\n  {key}")
+    print(f"added to {chosen.file}:" if chosen.file else "for the file that ASR_API_KEYS_FILE names:")
+    print(f"  {line}")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the process's exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["keys"]:
+        return _keys(argv[1:])
     options = vars(_parser().parse_args(argv))
     options.pop("command")
     try:

@@ -271,6 +271,8 @@ class Call(ABC):
             "bytes": self.bytes,
             "peer": self.context.peer(),
         }
+        if admitted and self.sessions[0].client:
+            fields["key"] = self.sessions[0].client
         if error is not None:
             fields["why"] = error.message
         level = logging.INFO if admitted else logging.DEBUG

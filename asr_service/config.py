@@ -129,6 +129,46 @@ class Settings(BaseSettings):
         "Address the metrics listen on. They tell how busy the service is: keep them inside.",
     )
 
+    tls_cert: Path | None = _setting(
+        "Access",
+        None,
+        "PEM file of the gRPC port's certificate, with its chain. Set with ASR_TLS_KEY, the port speaks TLS only. Read "
+        "again when it changes.",
+        shown="none (no TLS)",
+    )
+    tls_key: Path | None = _setting(
+        "Access", None, "PEM file of that certificate's private key, without a password.", shown="none"
+    )
+    tls_client_ca: Path | None = _setting(
+        "Access",
+        None,
+        "PEM file of authorities: clients then have to show a certificate of one of them (mutual TLS).",
+        shown="none (clients need no certificate)",
+    )
+    api_keys_file: Path | None = _setting(
+        "Access",
+        None,
+        "File of API keys, a name:hash[:max_streams] a line, made by `python -m asr_service keys new NAME`. Set, every "
+        "call but health needs `authorization: Bearer KEY`. Read again when it changes.",
+        shown="none (no keys)",
+    )
+
+    max_connections: int = _setting(
+        "Limits",
+        1000,
+        "Connections to the gRPC port at the same time; more are closed as they come. Each costs memory and a file "
+        "descriptor, and one connection carries many streams. Keep it below the process's limit of open files.",
+        ge=1,
+        le=1_000_000,
+    )
+    max_unread: int = _setting(
+        "Limits",
+        1000,
+        "Finals that may wait for a client that does not read; one more ends its stream with RESOURCE_EXHAUSTED. "
+        "Interims never queue: a slow reader gets the latest. More forgives longer pauses and costs memory.",
+        ge=1,
+        le=1_000_000,
+    )
     inbox_s: float = _setting(
         "Limits",
         30.0,

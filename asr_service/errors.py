@@ -55,6 +55,18 @@ class AtCapacity(ClientError):
     """All streams are taken, or the machine is too busy for one more."""
 
 
+class QuotaReached(AtCapacity):
+    """This client has as many streams open as its API key allows."""
+
+
+class Overloaded(AtCapacity):
+    """There are slots left, but steps take longer than the audio they cover."""
+
+
+class Unauthenticated(ClientError):
+    """The call carries no API key, or none that is known."""
+
+
 class StreamTimeout(ClientError):
     """The client sent nothing for longer than the idle limit."""
 
@@ -95,6 +107,7 @@ WIRE_STATUS: dict[type[AsrError], WireStatus] = {
     OutOfOrder: WireStatus(9, "FAILED_PRECONDITION", 1008),
     LimitReached: WireStatus(8, "RESOURCE_EXHAUSTED", 1008),
     AtCapacity: WireStatus(8, "RESOURCE_EXHAUSTED", 1013),
+    Unauthenticated: WireStatus(16, "UNAUTHENTICATED", 1008),
     StreamTimeout: WireStatus(4, "DEADLINE_EXCEEDED", 1008),
     Unavailable: WireStatus(14, "UNAVAILABLE", 1013),
     InternalError: WireStatus(13, "INTERNAL", 1011),

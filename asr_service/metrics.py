@@ -80,6 +80,16 @@ class Metrics:
             "asr_event_loop_lag_seconds", "How late the event loop wakes up.", buckets=_SHORT, registry=r
         )
 
+        self._certificate = Gauge(
+            "asr_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires, unix time; 0 without TLS.",
+            registry=r,
+        )
+
+    def certificate_expires(self, unix_s: float) -> None:
+        """A certificate was taken into use; from any thread."""
+        self._certificate.set(unix_s)
+
     def watch(self, *, active: Callable[[], int], slots: Callable[[], Mapping[str, int]]) -> None:
         """What is read when it is scraped: streams that hold a permit, and slots by state."""
         self._streams_active.set_function(active)

@@ -19,13 +19,16 @@ from asr.v1 import asr_pb2, asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from asr_service.config import Settings
+from asr_service import riva, tls
+from asr_service.auth import KeyCheck
 from asr_service.channels import sample_bytes
+from asr_service.config import Settings
 from asr_service.core import Event, StreamConfig, StreamingModel
 from asr_service.door import Door
 from asr_service.engine import Engine, EngineState
 from asr_service.errors import SettingsError, Unavailable
 from asr_service.health import Health
+from asr_service.keys import KeyRing
 from asr_service.metrics import Metrics
 from asr_service.model import load_model
 from asr_service.rpc import SpeechServicer
@@ -87,6 +90,7 @@ class _Server:
             self.engine.submit,
             max_streams=settings.max_streams,
             inbox_bytes=self._inbox_bytes,
+            max_unread=settings.max_unread,
         )
         self.metrics.watch(active=lambda: self.sessions.active, slots=self._slots)
         self.door = Door(
@@ -103,14 +107,21 @@ class _Server:
         """Listens, loads the model, serves, drains; returns the exit code."""
         settings = self.settings
         self.loop = asyncio.get_running_loop()
-        server = self._server()
-        port = _listen(server, settings.host, settings.grpc_port)
+        certificate = tls.files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        identity = tls.Watched(certificate, self._certificate_is) if certificate else None
+        keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
+        server = self._server(keys)
+        port = _listen(server, settings.host, settings.grpc_port, identity)
         if settings.metrics_port:
             self.metrics.listen(settings.metrics_host, settings.metrics_port)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._told_to_stop, number)
         await server.start()
-        log.info("loading %s; streams are refused until it is ready", settings.model)
+        log.info(
+            "loading %s; streams are refused until it is ready",
+            settings.model,
+            extra={"fields": {"tls": _tls_kind(identity), "keys": "none" if keys is None else len(keys)}},
+        )
         self.engine.on_state(lambda state: self._from_thread(self._engine_is, state, port))
         self.engine.start()
         watchers = [self.loop.create_task(self._watch_engine()), self.loop.create_task(self._measure_lag())]
@@ -128,10 +139,12 @@ class _Server:
         self.engine.stop(ENGINE_STOP_S if self.failure is None else 0)
         return 0 if self.failure is None else FAILED
 
-    def _server(self) -> grpc.aio.Server:
+    def _server(self, keys: KeyRing | None) -> grpc.aio.Server:
         limit = self.settings.max_message_bytes
         server = grpc.aio.server(
+            interceptors=[KeyCheck(keys, self.metrics)] if keys is not None else [],
             options=[
+                ("grpc.max_allowed_incoming_connections", self.settings.max_connections),
                 ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
@@ -143,14 +156,23 @@ class _Server:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.max_pings_without_data", 0),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", CLIENT_PING_MS),
-            ]
+            ],
         )
         speech = SpeechServicer(self.door, max_streams=self.settings.max_streams, max_message_bytes=limit)
         asr_pb2_grpc.add_SpeechServiceServicer_to_server(speech, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        if name := riva.register(server, self.door):
+            self.health.add(name)
         named = filter(None, self.health.services)  # "" is the server as a whole
         reflection.enable_server_reflection([*named, reflection.SERVICE_NAME], server)
         return server
+
+    def _certificate_is(self, identity: tls.Identity) -> None:
+        """A certificate was taken into use; from any thread."""
+        if identity.not_after is None:
+            log.warning("no client will take the certificate: it has expired or is not valid yet")
+        else:
+            self.metrics.certificate_expires(identity.not_after.timestamp())
 
     def _slots(self) -> dict[str, int]:
         books = self.engine.books()
@@ -249,15 +271,41 @@ def _load(settings: Settings) -> StreamingModel:
     )
 
 
-def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Listens; returns the port, which is a free one for 0.
+def _tls_kind(identity: tls.Watched | None) -> str:
+    if identity is None:
+        return "none"
+    return "mutual" if identity.identity.client_ca else "server"
+
+
+def _credentials(identity: tls.Watched) -> grpc.ServerCredentials:
+    """Credentials that follow their files: gRPC asks at each handshake."""
+
+    def pack(now: tls.Identity) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(now.key, now.certificate)], now.client_ca)
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        newer = identity.newer()
+        return pack(newer) if newer else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        pack(identity.identity),
+        fetch,  # type: ignore[arg-type]  # None means unchanged, which its types forgot
+        require_client_authentication=identity.identity.client_ca is not None,
+    )
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int, identity: tls.Watched | None) -> int:
+    """Listens, with TLS if there is an identity; returns the port, which is a free one for 0.
 
     Raises:
         SettingsError: somebody else has the port, or the host is not ours.
     """
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_insecure_port(address)
+        if identity is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, _credentials(identity))
     except RuntimeError:
         bound = 0
     if not bound:

@@ -8,7 +8,7 @@ interim replaces the one before it, a final replaces the interim of its utteranc
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from itertools import count
 
@@ -26,7 +26,11 @@ from asr_service.core import (
     Result,
     StreamConfig,
 )
-from asr_service.errors import AsrError, AtCapacity, LimitReached, OutOfOrder
+from asr_service.errors import AsrError, AtCapacity, LimitReached, OutOfOrder, QuotaReached
+from asr_service.keys import caller
+
+MAX_UNREAD = 1000
+"""Finals that may wait for a client that does not read, unless the settings say otherwise."""
 
 MAX_OPEN_FINALIZES = 1000
 """Finalize requests of a stream whose finals were not fetched; one more is refused."""
@@ -41,6 +45,7 @@ class Sessions:
         submit: hands a command to the engine.
         max_streams: permits there are; not more than the model has slots.
         inbox_bytes: for a stream's config, audio bytes that may wait on the way in; at least a few chunks' worth.
+        max_unread: finals of a stream that may wait for its client to read them.
     """
 
     def __init__(
@@ -49,12 +54,15 @@ class Sessions:
         *,
         max_streams: int,
         inbox_bytes: Callable[[StreamConfig], int],
+        max_unread: int = MAX_UNREAD,
     ) -> None:
+        self.max_streams = max_streams
         self._submit = submit
-        self._max_streams = max_streams
         self._inbox_bytes = inbox_bytes
+        self._max_unread = max_unread
         self._ids = count(1)
         self._sessions: dict[int, Session] = {}
+        self._by_client: Counter[str] = Counter()  # permits by the name of the key
         self._closed: AsrError | None = None
 
     @property
@@ -63,19 +71,26 @@ class Sessions:
         return len(self._sessions)
 
     def open(self, config: StreamConfig) -> Session:
-        """Takes a permit and starts a stream; the permit comes back when the engine has ended it.
+        """Takes a permit for the task's caller and starts a stream; the permit comes back when the engine has ended it.
 
         Raises:
+            QuotaReached: this client has all the streams that its key allows.
             AtCapacity: all permits are taken.
             AsrError: what `close_admission` was given.
         """
         if self._closed is not None:
             raise self._closed
-        if len(self._sessions) >= self._max_streams:
-            message = f"all {self._max_streams} streams are taken"
+        client = caller.get()
+        name = client.name if client else ""
+        if client and client.max_streams and self._by_client[name] >= client.max_streams:
+            message = f"all {client.max_streams} streams of key {name!r} are open"
+            raise QuotaReached(message, retry_after_s=_RETRY_AFTER_S)
+        if len(self._sessions) >= self.max_streams:
+            message = f"all {self.max_streams} streams are taken"
             raise AtCapacity(message, retry_after_s=_RETRY_AFTER_S)
-        session = Session(next(self._ids), self._submit, self._inbox_bytes(config))
+        session = Session(next(self._ids), self._submit, self._inbox_bytes(config), self._max_unread, name)
         self._sessions[session.id] = session
+        self._by_client[name] += 1
         self._submit(Open(session.id, config))
         return session
 
@@ -95,14 +110,21 @@ class Sessions:
                 continue
             if isinstance(event, Ended):
                 del self._sessions[event.stream]
+                self._give_back(session)
             session.deliver(event)
 
     def fail_all(self, error: AsrError) -> None:
         """Ends every stream with this error at once, whether the engine still runs or not."""
         sessions, self._sessions = self._sessions, {}
+        self._by_client.clear()
         for session in sessions.values():
             session.cancel()
             session.deliver(Ended(session.id, error))
+
+    def _give_back(self, session: Session) -> None:
+        self._by_client[session.client] -= 1
+        if not self._by_client[session.client]:
+            del self._by_client[session.client]
 
 
 class Session:
@@ -112,19 +134,31 @@ class Session:
         stream: the engine's id of the stream, never reused.
         submit: hands a command to the engine.
         inbox_bytes: the inbox's high-water mark.
+        max_unread: finals that may wait to be fetched; one more ends the stream with LimitReached.
+        client: name of the key it came with, "" without keys.
 
     Attributes:
         id: the engine's id of the stream.
+        client: as given.
         ended: the end, once it has come.
         coalesced: interims that a later one replaced before they were fetched.
     """
 
-    def __init__(self, stream: int, submit: Callable[[Command], None], inbox_bytes: int) -> None:
+    def __init__(
+        self,
+        stream: int,
+        submit: Callable[[Command], None],
+        inbox_bytes: int,
+        max_unread: int = MAX_UNREAD,
+        client: str = "",
+    ) -> None:
         self.id = stream
+        self.client = client
         self.ended: Ended | None = None
         self.coalesced = 0
         self._submit = submit
         self._inbox_bytes = inbox_bytes
+        self._max_unread = max_unread
         self._waiting = 0  # bytes submitted and not yet consumed
         self._closed = False  # by half_close or cancel
         self._open_finalizes = 0
@@ -210,14 +244,22 @@ class Session:
                 _wake(self._room)
             return
         if isinstance(event, Ended):
-            self.ended = event
+            self.ended = self.ended or event
             _wake(self._room)
         elif event.reason is None:
             self.coalesced += self._interim is not None
             self._interim = event
         else:
-            self._finals.append(event)
             self._interim = None  # of this utterance or an earlier one
+            if len(self._finals) >= self._max_unread and self.ended is None:
+                self.cancel()
+                self.ended = Ended(
+                    self.id,
+                    LimitReached(f"{self._max_unread} results were not read; read them while sending audio"),
+                )
+                _wake(self._room)
+            elif self.ended is None:
+                self._finals.append(event)
         _wake(self._news)
 
 

@@ -22,6 +22,7 @@ Errors are standard gRPC codes with google.rpc details in `grpc-status-details-b
   INVALID_ARGUMENT     a field has a value that cannot be served (BadRequest names the field)
   FAILED_PRECONDITION  the order of messages is wrong: audio before config, or a second config
   RESOURCE_EXHAUSTED   no free stream, or a limit of this stream was reached (RetryInfo: when to come back)
+  UNAUTHENTICATED      the server asks for API keys: metadata "authorization: Bearer KEY" is missing or not known
   UNAVAILABLE          the server is draining, starting or its engine has stopped (RetryInfo)
   INTERNAL             our fault; the message carries a request id that the server's log has too
 """
@@ -153,6 +154,7 @@ class RecognitionConfig(_message.Message):
     WORD_TIMES_FIELD_NUMBER: _builtins.int
     ENDPOINTING_FIELD_NUMBER: _builtins.int
     STREAM_ID_FIELD_NUMBER: _builtins.int
+    AUDIO_CHANNEL_COUNT_FIELD_NUMBER: _builtins.int
     encoding: Global___AudioEncoding.ValueType
     """Default LINEAR16."""
     sample_rate_hertz: _builtins.int
@@ -164,6 +166,10 @@ class RecognitionConfig(_message.Message):
     stream_id: _builtins.str
     """Name of the stream, chosen by the client and echoed in every response: at most 128 printable ASCII characters.
     Default: one made by the server. It need not be unique.
+    """
+    audio_channel_count: _builtins.int
+    """Channels of the audio, 1 or 2. Default 1. Samples of the channels alternate; each channel is recognized by itself,
+    takes one of the server's streams, and has results of its own: a finalize is answered once by each.
     """
     @_builtins.property
     def endpointing(self) -> Global___Endpointing:
@@ -178,15 +184,20 @@ class RecognitionConfig(_message.Message):
         word_times: _builtins.bool = ...,
         endpointing: Global___Endpointing | None = ...,
         stream_id: _builtins.str = ...,
+        audio_channel_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "encoding", b"encoding", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "encoding", b"encoding", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__audio_channel_count: _TypeAlias = _typing.Literal["audio_channel_count"]  # noqa: Y015
+    _WhichOneofArgType__audio_channel_count: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count"]  # noqa: Y015
     _WhichOneofReturnType__interim_results: _TypeAlias = _typing.Literal["interim_results"]  # noqa: Y015
     _WhichOneofArgType__interim_results: _TypeAlias = _typing.Literal["_interim_results", b"_interim_results"]  # noqa: Y015
     _WhichOneofReturnType__sample_rate_hertz: _TypeAlias = _typing.Literal["sample_rate_hertz"]  # noqa: Y015
     _WhichOneofArgType__sample_rate_hertz: _TypeAlias = _typing.Literal["_sample_rate_hertz", b"_sample_rate_hertz"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_channel_count) -> _WhichOneofReturnType__audio_channel_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interim_results) -> _WhichOneofReturnType__interim_results | None: ...
     @_typing.overload
@@ -317,6 +328,8 @@ class RecognitionResult(_message.Message):
     WORDS_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     FINALIZE_TAG_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    STABILITY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The whole utterance so far, not only what is new."""
     is_final: _builtins.bool
@@ -329,6 +342,10 @@ class RecognitionResult(_message.Message):
     """0 to 1, the mean over the utterance's words; 0 when there is no text."""
     finalize_tag: _builtins.str
     """The tag of the `Finalize` that this final answers."""
+    channel: _builtins.int
+    """The channel this is about, from 0. Utterances are counted in each channel by itself."""
+    stability: _builtins.float
+    """0 to 1: the share of the words that no later result of this utterance will change. 1 in finals."""
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___WordInfo]:
         """The words of a final, if `word_times` was asked for."""
@@ -343,10 +360,12 @@ class RecognitionResult(_message.Message):
         words: _abc.Iterable[Global___WordInfo] | None = ...,
         confidence: _builtins.float = ...,
         finalize_tag: _builtins.str = ...,
+        channel: _builtins.int = ...,
+        stability: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "final_reason", b"final_reason", "finalize_tag", b"finalize_tag", "is_final", b"is_final", "text", b"text", "utterance_index", b"utterance_index", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "confidence", b"confidence", "final_reason", b"final_reason", "finalize_tag", b"finalize_tag", "is_final", b"is_final", "stability", b"stability", "text", b"text", "utterance_index", b"utterance_index", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

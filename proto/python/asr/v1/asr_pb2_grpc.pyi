@@ -22,6 +22,7 @@ Errors are standard gRPC codes with google.rpc details in `grpc-status-details-b
   INVALID_ARGUMENT     a field has a value that cannot be served (BadRequest names the field)
   FAILED_PRECONDITION  the order of messages is wrong: audio before config, or a second config
   RESOURCE_EXHAUSTED   no free stream, or a limit of this stream was reached (RetryInfo: when to come back)
+  UNAUTHENTICATED      the server asks for API keys: metadata "authorization: Bearer KEY" is missing or not known
   UNAVAILABLE          the server is draining, starting or its engine has stopped (RetryInfo)
   INTERNAL             our fault; the message carries a request id that the server's log has too
 """
