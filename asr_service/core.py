@@ -201,6 +201,7 @@ class Result:
         audio_ms: audio the result takes into account, from the stream's start.
         tag: of the finalize request that a final answers, "" otherwise.
         made_unix_ms: wall clock when the result was made.
+        stability: share of the words that no later result of the utterance will change; 1 for a final.
     """
 
     stream: int
@@ -212,6 +213,7 @@ class Result:
     audio_ms: int
     tag: str
     made_unix_ms: int
+    stability: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

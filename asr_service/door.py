@@ -55,7 +55,7 @@ class Door:
         opened: list[Session] = []
         try:
             for _ in range(channels):
-                opened.append(self.sessions.open(config))
+                opened.append(self.sessions.open(config))  # noqa: PERF401 - those opened before one is refused are needed
         except AsrError as refused:
             for session in opened:
                 session.cancel()

@@ -28,6 +28,10 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped b
         self._status = _NOT_SERVING
         self._changed = asyncio.Event()
 
+    def add(self, service: str) -> None:
+        """One more service by full name, before the server starts."""
+        self.services |= {service}
+
     def set(self, *, serving: bool) -> None:
         """Changes the status and tells all watchers. On the event loop only."""
         self._status = _SERVING if serving else _NOT_SERVING

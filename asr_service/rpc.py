@@ -58,7 +58,7 @@ class _SpeechCall(Call):
             raise _nothing_set()
         if kind != "config":
             raise OutOfOrder(f"{kind} came before config; the first message has to be config", field=kind)
-        return Opening(wire.stream_config(request.config))
+        return Opening(wire.stream_config(request.config), wire.channels(request.config))
 
     def audio(self, request: pb.RecognizeRequest) -> bytes:
         """Audio in a request."""
@@ -80,7 +80,7 @@ class _SpeechCall(Call):
 
     def response(self, result: Result, channel: int) -> pb.RecognizeResponse:
         """A result under the stream's name."""
-        return wire.response(self.name, result)
+        return wire.response(self.name, result, channel)
 
 
 def _nothing_set() -> InvalidArgument:

@@ -25,7 +25,6 @@ from asr_service.core import (
     StepRequest,
     StepResult,
     StreamConfig,
-    Word,
 )
 from asr_service.endpointing import Endpointer
 from asr_service.errors import OutOfOrder
@@ -220,9 +219,7 @@ class Stream:
         elif reason := self._endpointer.after_frames(self._frames):
             results.append(self._final(reason, "", unix_ms))
         elif self._interims:
-            results.append(
-                self._result(None, self._transcript.text, (), self._transcript.confidence, "", unix_ms)
-            )
+            results.append(self._so_far(unix_ms))
         return results + self._proceed(unix_ms)
 
     def take_consumed(self) -> int:
@@ -295,22 +292,36 @@ class Stream:
     # --------------------------------------------------------------------------------------------------- what it tells
 
     def _final(self, reason: FinalReason, tag: str, unix_ms: int) -> Result:
-        utterance = self._transcript.finish(self._audio_ms)
-        result = self._result(reason, utterance.text, utterance.words, utterance.confidence, tag, unix_ms)
+        made = self._transcript.finish(self._audio_ms)
+        result = Result(
+            self.id,
+            made.text,
+            reason,
+            self._utterance,
+            made.words,
+            made.confidence,
+            self._audio_ms,
+            tag,
+            unix_ms,
+        )
         self._endpointer.reset()
         self._utterance += 1
         return result
 
-    def _result(
-        self,
-        reason: FinalReason | None,
-        text: str,
-        words: tuple[Word, ...],
-        confidence: float,
-        tag: str,
-        unix_ms: int,
-    ) -> Result:
-        return Result(self.id, text, reason, self._utterance, words, confidence, self._audio_ms, tag, unix_ms)
+    def _so_far(self, unix_ms: int) -> Result:
+        now = self._transcript
+        return Result(
+            self.id,
+            now.text,
+            None,
+            self._utterance,
+            (),
+            now.confidence,
+            self._audio_ms,
+            "",
+            unix_ms,
+            now.stability,
+        )
 
     @property
     def _audio_ms(self) -> int:

@@ -100,6 +100,11 @@ class Transcript:
             count, total = count + 1, total + self._word.prob
         return total / count if count else 0.0
 
+    @property
+    def stability(self) -> float:
+        """Share of the words so far that are closed: tokens are never taken back, so that only the last may change."""
+        return self._count / (self._count + 1) if self._word is not None or self._bytes else 1.0
+
     def add(self, token: int, frame: int, prob: float) -> None:
         """Appends a token emitted at a frame of the segment, with its probability."""
         byte = self._vocabulary.byte[token]

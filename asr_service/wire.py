@@ -15,6 +15,7 @@ from asr_service.errors import AsrError, InternalError, InvalidArgument, wire_st
 
 MIN_RATE_HZ = 8_000
 MAX_RATE_HZ = 48_000
+MAX_CHANNELS = 2
 MAX_NAME = 128
 TRAILING_SILENCE_MS = (100, 10_000)
 ERROR_DOMAIN = "asr.v1"
@@ -46,14 +47,6 @@ def stream_config(config: pb.RecognitionConfig) -> StreamConfig:
             "ALAW (3), or unset for LINEAR16",
             field="config.encoding",
         )
-    rate = 16_000
-    if config.HasField("sample_rate_hertz"):
-        rate = config.sample_rate_hertz
-        if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
-            raise InvalidArgument(
-                f"config.sample_rate_hertz is {rate}; it should be {MIN_RATE_HZ} to {MAX_RATE_HZ}, or unset for 16000",
-                field="config.sample_rate_hertz",
-            )
     name = config.stream_id
     if not re.fullmatch(r"[ -~]*", name) or len(name) > MAX_NAME:
         raise InvalidArgument(
@@ -64,11 +57,42 @@ def stream_config(config: pb.RecognitionConfig) -> StreamConfig:
     return StreamConfig(
         name=name or uuid.uuid4().hex,
         encoding=encoding,
-        sample_rate=rate,
+        sample_rate=checked_rate(config.sample_rate_hertz)
+        if config.HasField("sample_rate_hertz")
+        else 16_000,
         interim_results=config.interim_results if config.HasField("interim_results") else True,
         word_times=config.word_times,
         endpointing=_endpointing(config.endpointing) if config.HasField("endpointing") else None,
     )
+
+
+def channels(config: pb.RecognitionConfig) -> int:
+    """Channels of a stream's audio.
+
+    Raises:
+        InvalidArgument: there are none or too many.
+    """
+    return checked_channels(config.audio_channel_count) if config.HasField("audio_channel_count") else 1
+
+
+def checked_rate(rate: int) -> int:
+    """The sample rate. Raises InvalidArgument if audio of this rate cannot be recognized."""
+    if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+        raise InvalidArgument(
+            f"config.sample_rate_hertz is {rate}; it should be {MIN_RATE_HZ} to {MAX_RATE_HZ}, or unset for 16000",
+            field="config.sample_rate_hertz",
+        )
+    return rate
+
+
+def checked_channels(count: int) -> int:
+    """The number of channels. Raises InvalidArgument if audio of so many cannot be recognized."""
+    if not 1 <= count <= MAX_CHANNELS:
+        raise InvalidArgument(
+            f"config.audio_channel_count is {count}; it should be 1 to {MAX_CHANNELS}, or unset for 1",
+            field="config.audio_channel_count",
+        )
+    return count
 
 
 def _endpointing(message: pb.Endpointing) -> EndpointingConfig:
@@ -101,8 +125,8 @@ def finalize_tag(message: pb.Finalize) -> str:
     return message.tag
 
 
-def response(name: str, result: Result) -> pb.RecognizeResponse:
-    """One result as it goes out, under the stream's name."""
+def response(name: str, result: Result, channel: int = 0) -> pb.RecognizeResponse:
+    """One result of one channel as it goes out, under the stream's name."""
     seconds, milliseconds = divmod(result.made_unix_ms, 1000)
     return pb.RecognizeResponse(
         stream_id=name,
@@ -117,6 +141,8 @@ def response(name: str, result: Result) -> pb.RecognizeResponse:
             ],
             confidence=result.confidence,
             finalize_tag=result.tag,
+            channel=channel,
+            stability=result.stability,
         ),
         audio_processed_ms=result.audio_ms,
         server_time=timestamp_pb2.Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000),

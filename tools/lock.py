@@ -8,6 +8,9 @@ pip itself resolves (`pip install --dry-run --report`), so what is written is wh
 left out on purpose. Hashes: the builds of torch for CPUs and GPUs share a version and differ in bytes. The nvidia-*
 packages and triton: only torch's GPU builds need them, and those pin them exactly themselves. Index addresses: they
 belong to the machine.
+
+requirements-riva.lock holds the extra `riva` alone: the package is wanted for its message classes, and what else it
+asks for (an old release of websockets) is not, so that it is resolved and installed without its dependencies.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME = ROOT / "requirements.lock"
 DEV = ROOT / "requirements-dev.lock"
-GPU_ONLY = re.compile(r"nvidia-.*|triton")
+APART = ROOT / "requirements-riva.lock"
+GPU_ONLY = re.compile(r"nvidia-(?!riva-).*|triton")
 HEADER = """\
 # Made by `make lock` from pyproject.toml for Python {python}; do not edit. {what}
 """
@@ -53,14 +57,22 @@ def requirement_name(requirement: str) -> str:
     return canonical(match.group())
 
 
-def resolve(requirements: list[str], constraints: list[str]) -> dict[str, Pin]:
+def resolve(requirements: list[str], constraints: list[str], *options: str) -> dict[str, Pin]:
     """What pip would install into an empty environment, by canonical name."""
     with tempfile.TemporaryDirectory() as folder:
         wanted, pinned, report = (Path(folder, name) for name in ("wanted.txt", "pinned.txt", "report.json"))
         wanted.write_text("\n".join(requirements) + "\n")
         pinned.write_text("\n".join(constraints) + "\n")
         command = [sys.executable, "-m", "pip", "install", "-qq", "--dry-run", "--ignore-installed"]
-        command += ["--report", str(report), "--requirement", str(wanted), "--constraint", str(pinned)]
+        command += [
+            "--report",
+            str(report),
+            "--requirement",
+            str(wanted),
+            "--constraint",
+            str(pinned),
+            *options,
+        ]
         subprocess.run(command, check=True)
         installs = json.loads(report.read_text())["install"]
     pins = {}
@@ -132,9 +144,12 @@ def main() -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["model"]]
     dev = project["dependency-groups"]["dev"]
+    apart = project["project"]["optional-dependencies"]["riva"]
     if options.check:
-        return check(runtime, constraints_of(RUNTIME)) + check(
-            dev, constraints_of(DEV) + constraints_of(RUNTIME)
+        return max(
+            check(runtime, constraints_of(RUNTIME)),
+            check(dev, constraints_of(DEV) + constraints_of(RUNTIME)),
+            check(apart, constraints_of(APART)),
         )
 
     pins = constraints_of(RUNTIME) + constraints_of(DEV)
@@ -152,6 +167,9 @@ def main() -> int:
     RUNTIME.write_text(render(service, runtime, service, header))
     header = HEADER.format(python=python, what="Tests and checks; on top of requirements.lock.")
     DEV.write_text(render(tools, dev, everything, header))
+    alone = resolve(apart, [] if options.upgrade else constraints_of(APART), "--no-deps")
+    header = HEADER.format(python=python, what="Install without dependencies.")
+    APART.write_text(render(alone, apart, alone, header))
     print(f"{RUNTIME.name}: {len(service)} packages; {DEV.name}: {len(tools)} more")
     return 0
 

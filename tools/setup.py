@@ -28,7 +28,15 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed"
 RUNTIME = ROOT / "requirements.lock"
 DEV = ROOT / "requirements-dev.lock"
-INPUTS = (RUNTIME, DEV, ROOT / "pyproject.toml", ROOT / "proto" / "python" / "pyproject.toml", Path(__file__))
+APART = ROOT / "requirements-riva.lock"
+INPUTS = (
+    RUNTIME,
+    DEV,
+    APART,
+    ROOT / "pyproject.toml",
+    ROOT / "proto" / "python" / "pyproject.toml",
+    Path(__file__),
+)
 STEPS = 5
 REPORT_EVERY_S = 10.0
 
@@ -173,8 +181,9 @@ def install() -> None:
     pip(2, 15, *source, torch, "--constraint", str(RUNTIME))
 
     # The lock is complete, so pip has nothing to resolve.
-    say(3, f"the service: {len(pins(RUNTIME))} packages of {RUNTIME.name}")
-    pip(3, len(pins(RUNTIME)), "--no-deps", "--requirement", str(RUNTIME))
+    count = len(pins(RUNTIME)) + len(pins(APART))
+    say(3, f"the service: {count} packages of {RUNTIME.name} and {APART.name}")
+    pip(3, count, "--no-deps", "--requirement", str(RUNTIME), "--requirement", str(APART))
     say(4, f"tests and checks: {len(pins(DEV))} packages of {DEV.name}")
     pip(4, len(pins(DEV)), "--no-deps", "--requirement", str(DEV))
     say(5, "this project")
