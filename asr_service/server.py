@@ -22,7 +22,6 @@ from grpc_reflection.v1alpha import reflection
 from asr_service import riva, tls
 from asr_service.auth import KeyCheck
 from asr_service.channels import sample_bytes
-from asr_service import riva
 from asr_service.config import Settings
 from asr_service.core import Event, StreamConfig, StreamingModel
 from asr_service.door import Door
@@ -162,8 +161,6 @@ class _Server:
         speech = SpeechServicer(self.door, max_streams=self.settings.max_streams, max_message_bytes=limit)
         asr_pb2_grpc.add_SpeechServiceServicer_to_server(speech, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        if name := riva.register(server, self.door):
-            self.health.add(name)
         if name := riva.register(server, self.door):
             self.health.add(name)
         named = filter(None, self.health.services)  # "" is the server as a whole
