@@ -92,14 +92,25 @@ class Settings(BaseSettings):
         ge=1,
         le=4096,
     )
-    max_streams: int = _setting(
+    max_streams: int | None = _setting(
         "Batching",
-        128,
+        None,
         "Streams open at the same time; more are refused with RESOURCE_EXHAUSTED and a time to come back. Each takes "
-        "a slot of model state in memory from the start. Set it to what the machine holds in real time: beyond that "
-        "everybody's words come late.",
+        "a slot of model state in memory from the start. Unset, a probe of some seconds at the start measures what "
+        "the machine holds in real time, and memory for 512 streams bounds it. Beyond what it holds everybody's words "
+        "come late.",
+        shown="what the machine sustains",
         ge=1,
         le=65536,
+    )
+    max_load: float = _setting(
+        "Batching",
+        1.0,
+        "New streams are refused while, at the 95th percentile of the last ten seconds, the results of live audio take "
+        "longer than this share of the audio they cover. Lower keeps more in reserve; 0 admits as long as there are "
+        "slots.",
+        ge=0,
+        le=100,
     )
 
     host: str = _setting(

@@ -29,6 +29,7 @@ class Door:
     Attributes:
         info: what is loaded; None until the engine runs.
         refusal: what new streams are answered with instead of being admitted; None while serving.
+        measured_streams: live streams that the start-up probe found the machine to sustain; 0 without one.
         inside: streams that were admitted and have not left; one of two channels counts once.
     """
 
@@ -41,6 +42,7 @@ class Door:
         self.metrics = metrics
         self.idle_timeout_s = idle_timeout_s
         self.max_stream_s = max_stream_s
+        self.measured_streams = 0
         self.inside = 0
         self._changed = asyncio.Event()
 

@@ -16,6 +16,7 @@ from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from asr_service.capacity import Load, Probe, probe_model
 from asr_service.core import (
     Audio,
     Cancel,
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _PAUSE_S = 0.002  # between turns without a step: waking up for each packet of many streams costs more than the packet
 _IDLE_TURN_S = 1.0  # longest sleep: an idle engine still shows its heartbeat
+_WEIGH_S = 0.25  # how often the load is worked out
 _UPLOAD_SHARE = 0.5  # of a chunk's duration: how long a step with uploads in it should take at most
 
 
@@ -124,12 +126,15 @@ class Engine:
         tick_s: for how long ready streams are gathered; see `Scheduler`.
         deliver: takes a turn's events; called in the engine's thread, must not block.
         metrics: told about each step.
+        probe: whether to measure, once warm, how many streams the machine sustains.
 
     Attributes:
         failure: what ended the engine, None unless its state is FAILED.
         info: of the model, None until it is loaded.
         heartbeat: monotonic time of the last turn; turns are at most a second apart unless a step lasts longer.
         busy_since: monotonic time at which the step now running began, None between steps.
+        load: moving p95 of the time that live chunks take, over their duration; see `capacity.Load`.
+        measured: what the probe found, None before or without it.
     """
 
     def __init__(
@@ -140,8 +145,10 @@ class Engine:
         tick_s: float,
         deliver: Callable[[tuple[Event, ...]], None],
         metrics: EngineMetrics | None = None,
+        probe: bool = False,
     ) -> None:
         self._load = load
+        self._probe = probe
         self._max_batch = max_batch
         self._tick_s = tick_s
         self._deliver = deliver
@@ -156,6 +163,8 @@ class Engine:
         self.info: ModelInfo | None = None
         self.heartbeat = time.monotonic()
         self.busy_since: float | None = None
+        self.load = 0.0
+        self.measured: Probe | None = None
         # The engine thread's own:
         self._model: StreamingModel
         self._vocabulary: Vocabulary
@@ -164,6 +173,8 @@ class Engine:
         self._streams: dict[int, Stream] = {}
         self._events: list[Event] = []
         self._stopping = False
+        self._meter = Load()
+        self._weighed = 0.0  # when the load was last worked out
 
     # --------------------------------------------------------------------------------------------- from other threads
 
@@ -211,6 +222,8 @@ class Engine:
             self.info = model.info
             self._enter(EngineState.WARMING)
             model.warm_up(self._max_batch, log.info)
+            if self._probe:
+                self.measured = probe_model(model, self._max_batch)
             self._enter(EngineState.RUNNING)
             while not self._stopping:
                 self._wait()
@@ -247,6 +260,8 @@ class Engine:
         batch = [self._streams[stream] for stream in self._scheduler.take(now)]
         if batch:
             self._step(batch, now)
+        if now - self._weighed > _WEIGH_S:
+            self._weighed, self.load = now, self._meter.value(now)
         if self._events:
             if not self._streams:
                 self._slots.check()
@@ -314,6 +329,9 @@ class Engine:
             self.busy_since = None
         ended = time.monotonic()
         seconds = ended - started
+        live = [now - stream.ready_at for stream in batch if stream.ready_at and stream.ready_at <= now]
+        if live:
+            self._meter.add(ended, 1000 * (max(live) + seconds) / self._model.info.chunk_ms)
         self._scheduler.stepped(len(batch), seconds)
         unix_ms = _unix_ms()
         for stream, answer in zip(batch, answers, strict=True):

@@ -15,10 +15,9 @@ from asr_service.errors import InvalidArgument, OutOfOrder
 class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
     """Serves `asr.v1.SpeechService`."""
 
-    def __init__(self, door: Door, *, max_streams: int, max_message_bytes: int) -> None:
-        """Limits as in the settings of the same names."""
+    def __init__(self, door: Door, *, max_message_bytes: int) -> None:
+        """The limit as in the setting of the same name."""
         self._door = door
-        self._max_streams = max_streams
         self._max_message_bytes = max_message_bytes
 
     async def Recognize(  # type: ignore[override]  # noqa: N802 - the stubs' types know the generator style only
@@ -36,9 +35,11 @@ class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
         return wire.service_info(
             self._door.info,
             version=__version__,
-            max_streams=self._max_streams,
+            max_streams=self._door.sessions.max_streams,
             active_streams=self._door.sessions.active,
             max_message_bytes=self._max_message_bytes,
+            measured_streams=self._door.measured_streams,
+            load=self._door.sessions.load,
         )
 
 

@@ -8,11 +8,13 @@ import faulthandler
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import grpc.aio
 from asr.v1 import asr_pb2, asr_pb2_grpc
@@ -51,6 +53,12 @@ LAST_WORDS_S = 1.0
 """Time for the last statuses to reach their clients before connections close."""
 ENGINE_STOP_S = 2.0
 LAG_PERIOD_S = 0.1
+PROBED_SLOTS = 512
+"""Slots made when the probe is to find how many streams are sustained."""
+SLOT_BYTES = 8 * 2**20
+"""Bound on a slot's state: the default model takes 5.3 MB."""
+MEMORY_SHARE = 0.25
+"""Of the free memory that slots may take then."""
 FAILED, REFUSED = 1, 2
 """Exit codes: the engine failed; the settings cannot be served."""
 
@@ -85,12 +93,15 @@ class _Server:
             tick_s=settings.step_ms / 1000,
             deliver=self._deliver,
             metrics=self.metrics,
+            probe=settings.max_streams is None,
         )
         self.sessions = Sessions(
             self.engine.submit,
-            max_streams=settings.max_streams,
+            max_streams=_slots(settings),
             inbox_bytes=self._inbox_bytes,
             max_unread=settings.max_unread,
+            load=lambda: self.engine.load,
+            max_load=settings.max_load,
         )
         self.metrics.watch(active=lambda: self.sessions.active, slots=self._slots)
         self.door = Door(
@@ -158,7 +169,7 @@ class _Server:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", CLIENT_PING_MS),
             ],
         )
-        speech = SpeechServicer(self.door, max_streams=self.settings.max_streams, max_message_bytes=limit)
+        speech = SpeechServicer(self.door, max_message_bytes=limit)
         asr_pb2_grpc.add_SpeechServiceServicer_to_server(speech, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         if name := riva.register(server, self.door):
@@ -196,6 +207,7 @@ class _Server:
     def _engine_is(self, state: EngineState, port: int) -> None:
         """The engine thread came into another state."""
         if state is EngineState.RUNNING and not self.over.is_set():
+            self._measured()
             self.door.info = self.engine.info
             self.door.refusal = None
             self.health.set(serving=True)
@@ -204,6 +216,20 @@ class _Server:
             log.info("serving grpc on %s:%d", self.settings.host, port)
         elif state is EngineState.FAILED:
             self._engine_failed(self.engine.failure or RuntimeError("the engine stopped"))
+
+    def _measured(self) -> None:
+        """The probe's result, if there was one, is what is admitted from now on."""
+        found = self.engine.measured
+        if found is None:
+            return
+        self.sessions.max_streams = self.door.measured_streams = found.streams
+        steps = ", ".join(f"{rows}: {1000 * took:.1f} ms" for rows, took in found.timings)
+        log.info("measured: this machine sustains %d live streams (steps of %s)", found.streams, steps)
+        if not found.enough:
+            log.warning(
+                "one stream alone takes longer than its audio: words will come late; use a faster device, a longer "
+                "look-ahead (ASR_ATT_CTX) or ASR_DECODER=ctc"
+            )
 
     def _told_to_stop(self, number: int) -> None:
         """SIGTERM or SIGINT: the first drains, the second ends the process."""
@@ -257,6 +283,29 @@ class _Server:
             self.metrics.loop_lag(max(0.0, self.loop.time() - due))
 
 
+def _slots(settings: Settings) -> int:
+    """Rows of model state to make: for the streams that are set, or for as many as the probe may find."""
+    if settings.max_streams is not None:
+        return settings.max_streams
+    free = _free_memory()
+    return PROBED_SLOTS if free is None else max(1, min(PROBED_SLOTS, int(free * MEMORY_SHARE / SLOT_BYTES)))
+
+
+def _free_memory() -> int | None:
+    """Bytes of memory this process may still take: what the machine has available, within the container's limit."""
+    found = []
+    try:
+        available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        found.append(1024 * int(available[1]) if available else 0)
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            found.append(int(limit) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass  # another system, or no limit
+    return min((amount for amount in found if amount > 0), default=None)
+
+
 def _load(settings: Settings) -> StreamingModel:
     """Loads the model the settings name; runs in the engine thread."""
     return load_model(
@@ -266,7 +315,7 @@ def _load(settings: Settings) -> StreamingModel:
         device=settings.device,
         precision=settings.precision,
         encoder=settings.encoder,
-        slots=settings.max_streams,
+        slots=_slots(settings),
         threads=settings.threads,
     )
 

@@ -26,7 +26,7 @@ from asr_service.core import (
     Result,
     StreamConfig,
 )
-from asr_service.errors import AsrError, AtCapacity, LimitReached, OutOfOrder, QuotaReached
+from asr_service.errors import AsrError, AtCapacity, LimitReached, OutOfOrder, Overloaded, QuotaReached
 from asr_service.keys import caller
 
 MAX_UNREAD = 1000
@@ -36,6 +36,7 @@ MAX_OPEN_FINALIZES = 1000
 """Finalize requests of a stream whose finals were not fetched; one more is refused."""
 
 _RETRY_AFTER_S = 1.0
+_RETRY_BUSY_S = 5.0  # the load looks back ten seconds
 
 
 class Sessions:
@@ -46,6 +47,11 @@ class Sessions:
         max_streams: permits there are; not more than the model has slots.
         inbox_bytes: for a stream's config, audio bytes that may wait on the way in; at least a few chunks' worth.
         max_unread: finals of a stream that may wait for its client to read them.
+        load: how long live chunks take, over their duration.
+        max_load: load above which nobody is let in; 0 for no limit.
+
+    Attributes:
+        max_streams: as given; may be changed at any time.
     """
 
     def __init__(
@@ -55,15 +61,24 @@ class Sessions:
         max_streams: int,
         inbox_bytes: Callable[[StreamConfig], int],
         max_unread: int = MAX_UNREAD,
+        load: Callable[[], float] = lambda: 0.0,
+        max_load: float = 0.0,
     ) -> None:
         self.max_streams = max_streams
         self._submit = submit
         self._inbox_bytes = inbox_bytes
         self._max_unread = max_unread
+        self._load = load
+        self._max_load = max_load
         self._ids = count(1)
         self._sessions: dict[int, Session] = {}
         self._by_client: Counter[str] = Counter()  # permits by the name of the key
         self._closed: AsrError | None = None
+
+    @property
+    def load(self) -> float:
+        """How long live chunks take, over their duration; 0 if that is not known."""
+        return self._load()
 
     @property
     def active(self) -> int:
@@ -76,6 +91,7 @@ class Sessions:
         Raises:
             QuotaReached: this client has all the streams that its key allows.
             AtCapacity: all permits are taken.
+            Overloaded: the streams that are open take all the time there is.
             AsrError: what `close_admission` was given.
         """
         if self._closed is not None:
@@ -88,6 +104,11 @@ class Sessions:
         if len(self._sessions) >= self.max_streams:
             message = f"all {self.max_streams} streams are taken"
             raise AtCapacity(message, retry_after_s=_RETRY_AFTER_S)
+        if 0 < self._max_load < self._load():
+            message = (
+                "the machine is too busy for one more stream: steps take longer than the audio they cover"
+            )
+            raise Overloaded(message, retry_after_s=_RETRY_BUSY_S)
         session = Session(next(self._ids), self._submit, self._inbox_bytes(config), self._max_unread, name)
         self._sessions[session.id] = session
         self._by_client[name] += 1

@@ -150,7 +150,14 @@ def response(name: str, result: Result, channel: int = 0) -> pb.RecognizeRespons
 
 
 def service_info(
-    info: ModelInfo, *, version: str, max_streams: int, active_streams: int, max_message_bytes: int
+    info: ModelInfo,
+    *,
+    version: str,
+    max_streams: int,
+    active_streams: int,
+    max_message_bytes: int,
+    measured_streams: int,
+    load: float,
 ) -> pb.GetServiceInfoResponse:
     """What is served."""
     return pb.GetServiceInfoResponse(
@@ -170,6 +177,8 @@ def service_info(
         max_message_bytes=max_message_bytes,
         device=info.device,
         precision=info.precision,
+        measured_streams=measured_streams,
+        load=load,
     )
 
 

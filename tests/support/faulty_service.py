@@ -1,7 +1,7 @@
 """The service with a null model that fails when it hears a full-scale sample, in the way that FAULT names.
 
 load: the model never finishes loading. raise: the step raises. die: the engine thread ends. hang: the step never
-returns. slow: every step takes 20 ms longer.
+returns. slow: every step takes 20 ms longer. rows: every step takes 20 ms longer for each of its streams.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class FaultyModel(NullModel):
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
         if FAULT == "slow":
             time.sleep(0.02)
+        elif FAULT == "rows":
+            time.sleep(0.02 * len(requests))
         elif any(request.samples.size and request.samples.max() > 0.999 for request in requests):
             if FAULT == "raise":
                 raise ValueError("a secret of the inside")

@@ -444,6 +444,8 @@ class GetServiceInfoResponse(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
+    MEASURED_STREAMS_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.str
@@ -470,6 +472,12 @@ class GetServiceInfoResponse(_message.Message):
     """"cpu" or "cuda:N"."""
     precision: _builtins.str
     """"fp32" or "bf16"."""
+    measured_streams: _builtins.int
+    """Live streams that the server measured at its start to be what the machine sustains; 0 if `max_streams` was set."""
+    load: _builtins.float
+    """The moving 95th percentile of how long the results of live audio take, over the audio they cover. New streams are
+    refused above a limit that is 1 by default; 0 while there is too little to tell.
+    """
     @_builtins.property
     def att_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Attention context in encoder frames, [left, right]."""
@@ -501,10 +509,12 @@ class GetServiceInfoResponse(_message.Message):
         max_message_bytes: _builtins.int = ...,
         device: _builtins.str = ...,
         precision: _builtins.str = ...,
+        measured_streams: _builtins.int = ...,
+        load: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_streams", b"active_streams", "att_context", b"att_context", "chunk_ms", b"chunk_ms", "decoder", b"decoder", "device", b"device", "encodings", b"encodings", "languages", b"languages", "look_ahead_ms", b"look_ahead_ms", "max_message_bytes", b"max_message_bytes", "max_sample_rate_hertz", b"max_sample_rate_hertz", "max_streams", b"max_streams", "min_sample_rate_hertz", b"min_sample_rate_hertz", "model", b"model", "model_sample_rate_hertz", b"model_sample_rate_hertz", "precision", b"precision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_streams", b"active_streams", "att_context", b"att_context", "chunk_ms", b"chunk_ms", "decoder", b"decoder", "device", b"device", "encodings", b"encodings", "languages", b"languages", "load", b"load", "look_ahead_ms", b"look_ahead_ms", "max_message_bytes", b"max_message_bytes", "max_sample_rate_hertz", b"max_sample_rate_hertz", "max_streams", b"max_streams", "measured_streams", b"measured_streams", "min_sample_rate_hertz", b"min_sample_rate_hertz", "model", b"model", "model_sample_rate_hertz", b"model_sample_rate_hertz", "precision", b"precision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
