@@ -31,6 +31,7 @@ from asr_service.errors import (
     StreamTimeout,
     wire_status,
 )
+from asr_service.keys import caller
 from asr_service.sessions import Session
 
 log = logging.getLogger(__name__)
@@ -273,6 +274,8 @@ class Call(ABC):
         }
         if admitted and self.sessions[0].client:
             fields["key"] = self.sessions[0].client
+        if key := caller.get():
+            fields["key"] = key.name
         if error is not None:
             fields["why"] = error.message
         level = logging.INFO if admitted else logging.DEBUG

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+import wave
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_service import containers
+from asr_service.containers import AudioFormat
+from asr_service.core import Encoding
+from asr_service.errors import InvalidArgument
+
+PCM = (np.arange(4_000) % 1000).astype("<i2")
+
+
+def wav(subtype: str, rate: int = 8000, channels: int = 1) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([PCM] * channels, axis=1), rate, subtype=subtype, format="WAV")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("subtype", "encoding"),
+    [("PCM_16", Encoding.LINEAR16), ("ULAW", Encoding.MULAW), ("ALAW", Encoding.ALAW)],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_headers_as_libsndfile_writes_them(subtype: str, encoding: Encoding, channels: int) -> None:
+    file = wav(subtype, channels=channels)
+    header = containers.wav_header(file)
+    assert header is not None
+    assert header.format == AudioFormat(encoding, 8000, channels)
+    assert len(file) - header.size == PCM.size * channels * (2 if encoding is Encoding.LINEAR16 else 1)
+
+
+def test_a_header_is_not_there_until_its_last_byte() -> None:
+    file = wav("PCM_16")
+    header = containers.wav_header(file)
+    assert header is not None
+    for end in range(header.size):
+        assert containers.may_be_wav(file[:end]) == bool(end)
+        assert containers.wav_header(file[:end]) is None
+
+
+@pytest.mark.parametrize("audio", [b"", b"\0", b"RIFX", b"RIFFabcdWAVX", b"\x01\x02" * 10])
+def test_raw_audio_is_no_wav(audio: bytes) -> None:
+    assert not containers.may_be_wav(audio)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_24", "FLOAT", "PCM_U8"])
+def test_samples_that_streams_do_not_take(subtype: str) -> None:
+    with pytest.raises(InvalidArgument, match="16-bit PCM"):
+        containers.wav_header(wav(subtype))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_after_the_magic_are_survived(rest: bytes) -> None:
+    try:
+        header = containers.wav_header(b"RIFF\0\0\0\0WAVE" + rest)
+    except InvalidArgument:
+        return
+    assert header is None or header.size <= 12 + len(rest)
+
+
+def test_endless_headers_are_refused() -> None:
+    junk = b"RIFF\0\0\0\0WAVE" + b"junk" + (100_000).to_bytes(4, "little")
+    with pytest.raises(InvalidArgument, match="longer than"):
+        containers.wav_header(junk)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_files_are_decoded_block_by_block(kind: str) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, PCM, 1000, format=kind, subtype="PCM_16")
+    assert containers.is_file(file.getvalue())
+    found, blocks = containers.decoded(file.getvalue())
+    pieces = list(blocks)
+    assert found == AudioFormat(Encoding.LINEAR16, 1000, 1)
+    assert len(pieces) == 4, "a second each"
+    assert b"".join(pieces) == PCM.tobytes()
+
+
+def test_ogg_opus_is_read() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, PCM / 32768, 48_000, format="OGG", subtype="OPUS")
+    found, blocks = containers.decoded(file.getvalue())
+    assert (found.sample_rate, found.channels) == (48_000, 1)
+    assert len(b"".join(blocks)) == PCM.nbytes
+
+
+def test_broken_files_are_told() -> None:
+    with pytest.raises(InvalidArgument, match="no file that can be read"):
+        containers.decoded(b"fLaC" + bytes(50))
+
+
+def test_python_writes_the_header_we_read() -> None:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(2)
+        out.setsampwidth(2)
+        out.setframerate(44_100)
+        out.writeframes(PCM.tobytes())
+    header = containers.wav_header(file.getvalue())
+    assert header is not None
+    assert header == containers.WavHeader(AudioFormat(Encoding.LINEAR16, 44_100, 2), 44)
