@@ -152,6 +152,17 @@ class StepResult:
     frames: int
 
 
+class OutOfMemory(Exception):
+    """The device had no memory for a step or a warm-up: smaller batches may fit.
+
+    As after any failure of a step, the state of its slots is undefined.
+    """
+
+
+class StepTooLarge(OutOfMemory):
+    """The same, found before anything was changed: the same requests may be stepped again, in smaller batches."""
+
+
 class StreamingModel(Protocol):
     """A model that steps many streams at once. One thread only may use it."""
 
@@ -166,13 +177,21 @@ class StreamingModel(Protocol):
         ...
 
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
-        """Runs every code path that live steps take, so that the first stream finds them warm."""
+        """Runs every code path that live steps take, so that the first stream finds them warm.
+
+        Raises:
+            OutOfMemory: batches of this size do not fit; it may be called again with a smaller one.
+        """
         ...
 
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
         """Steps the given slots together, each at most once.
 
         A failure may leave the state of the given slots undefined, of no others; their next step must be a first one.
+
+        Raises:
+            StepTooLarge: the batch does not fit into memory; nothing was changed.
+            OutOfMemory: the batch does not fit into memory.
         """
         ...
 

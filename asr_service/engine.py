@@ -28,7 +28,9 @@ from asr_service.core import (
     HalfClose,
     ModelInfo,
     Open,
+    OutOfMemory,
     Result,
+    StepTooLarge,
     StreamingModel,
 )
 from asr_service.errors import AsrError, AtCapacity, ClientError, InternalError, SettingsError, Unavailable
@@ -74,7 +76,8 @@ class EngineMetrics(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """A snapshot for metrics: slots, streams by what their slot holds, and streams that wait for a step."""
+    """A snapshot for metrics: slots, streams by what their slot holds, streams that wait for a
+    step, and the most streams in a step now."""
 
     slots: int
     leased: int
@@ -82,6 +85,7 @@ class Books:
     fresh: int
     running: int
     ready: int
+    max_batch: int
 
 
 class Slots:
@@ -206,7 +210,8 @@ class Engine:
         states = [stream.work for stream in list(self._streams.values())]
         fresh, running = states.count(Work.FRESH), states.count(Work.RUNNING)
         ready = len(self._scheduler) if self.info else 0
-        return Books(self._slots.count, len(self._slots.leased), len(self._slots.free), fresh, running, ready)
+        leased, free = len(self._slots.leased), len(self._slots.free)
+        return Books(self._slots.count, leased, free, fresh, running, ready, self._max_batch)
 
     # ---------------------------------------------------------------------------------------------------- its thread
 
@@ -221,7 +226,7 @@ class Engine:
             )
             self.info = model.info
             self._enter(EngineState.WARMING)
-            model.warm_up(self._max_batch, log.info)
+            self._warm_up()
             if self._probe:
                 self.measured = probe_model(model, self._max_batch)
             self._enter(EngineState.RUNNING)
@@ -236,6 +241,21 @@ class Engine:
             if not isinstance(failure, SettingsError):  # those are told to the person, without a traceback
                 log.critical("the engine has failed", exc_info=failure)
             self._enter(EngineState.FAILED)
+
+    def _warm_up(self) -> None:
+        """Warms the model up for the largest batches that fit into memory."""
+        while True:
+            try:
+                return self._model.warm_up(self._max_batch, log.info)
+            except (OutOfMemory, MemoryError):
+                if self._max_batch == 1:
+                    raise
+                self._smaller_batches(self._max_batch)
+
+    def _smaller_batches(self, rows: int) -> None:
+        """A batch of so many streams did not fit into memory: batches are half as large from now on."""
+        self._max_batch = self._scheduler.max_batch = max(1, rows // 2)
+        log.warning("a batch of %d did not fit into memory: at most %d from now on", rows, self._max_batch)
 
     def _wait(self) -> None:
         """Sleeps until a command comes, a gathered batch is due, or a heartbeat is; a moment at least."""
@@ -321,6 +341,14 @@ class Engine:
             if len(answers) != len(batch):
                 raise RuntimeError(f"the model answered {len(answers)} of {len(batch)} requests")
         except Exception as error:
+            if isinstance(error, OutOfMemory | MemoryError):
+                self._smaller_batches(len(batch))
+            if (
+                isinstance(error, StepTooLarge) and len(batch) > 1
+            ):  # nothing is lost: they wait for another step
+                for stream in batch:
+                    self._scheduler.add(stream.id, now if stream.ready_at is None else stream.ready_at)
+                return
             self._fail(batch, error)
             if self._metrics:
                 self._metrics.step_failed(len(batch))

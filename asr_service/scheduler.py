@@ -20,10 +20,13 @@ class Scheduler:
         tick_s: for how long live streams are gathered, counted from the start of the previous step with one; 0 for
             not at all.
         upload_budget_s: how long a step with uploads in it should take at most.
+
+    Attributes:
+        max_batch: as given; may be changed at any time.
     """
 
     def __init__(self, *, max_batch: int, tick_s: float, upload_budget_s: float) -> None:
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self._tick_s = tick_s
         self._upload_budget_s = upload_budget_s
         self._rows = 1  # streams with which a step is expected to stay within the budget
@@ -51,11 +54,11 @@ class Scheduler:
         if self.wait(now) != 0:
             return []
         batch: list[int] = []
-        while len(batch) < self._max_batch and self._top() <= now:
+        while len(batch) < self.max_batch and self._top() <= now:
             batch.append(self._pop())
         if batch:
             self._live_start = now
-        places = min(self._max_batch, max(len(batch) + 1, self._rows))
+        places = min(self.max_batch, max(len(batch) + 1, self._rows))
         while len(batch) < places and self._due:
             self._top()
             batch.append(self._pop())
@@ -66,7 +69,7 @@ class Scheduler:
         if not self._due:
             self._heap.clear()
             return None
-        if self._top() > now or len(self._due) >= self._max_batch:
+        if self._top() > now or len(self._due) >= self.max_batch:
             return 0.0
         return max(0.0, self._live_start + self._tick_s - now)
 

@@ -100,7 +100,7 @@ def test_a_stream_from_open_to_end() -> None:
         assert [result.text for result in results] == [result.text for result in expected]
         assert finals(results) == finals(expected)
         assert 0 <= len(data) - bench.consumed[1] < 2 * 2_560
-        assert bench.engine.books() == bench.engine.books().__class__(4, 0, 4, 0, 0, 0)
+        assert bench.engine.books() == bench.engine.books().__class__(4, 0, 4, 0, 0, 0, 4)
 
 
 def test_commands_given_while_the_model_loads_are_carried_out() -> None:

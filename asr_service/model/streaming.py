@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_service.core import ModelInfo, StepRequest, StepResult
+from asr_service.core import ModelInfo, OutOfMemory, StepRequest, StepResult
 from asr_service.model.batch import Batch, Positions
 from asr_service.model.features import FeatureExtractor
 from asr_service.model.plan import ChunkPlan
@@ -57,6 +57,9 @@ class Decoder(Protocol):
         ...
 
 
+_CPU_FULL = "DefaultCPUAllocator: can't allocate memory"  # torch has no type for it
+
+
 class StepFailed(RuntimeError):
     """The model made numbers that are not finite."""
 
@@ -96,15 +99,24 @@ class NemoStreamingModel:
         """Bytes of state a slot takes."""
         return self._features.state_bytes() + self._encoder.state_bytes() + self._decoder.state_bytes()
 
-    @torch.inference_mode()
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
         """See `StreamingModel.step`.
 
         Raises:
             StepFailed: if the encoder's output is not finite.
+            OutOfMemory: never `StepTooLarge`, since layers write their state as they go.
         """
-        if not requests:
-            return []
+        try:
+            return self._step(requests) if requests else []
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and _CPU_FULL not in str(error):
+                raise
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise OutOfMemory(f"no memory on {self._device} for a step of {len(requests)}")
+
+    @torch.inference_mode()
+    def _step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
         fresh = [r.slot for r in requests if r.is_first]
         if fresh:
             self._restart(fresh)

@@ -2,6 +2,8 @@
 
 load: the model never finishes loading. raise: the step raises. die: the engine thread ends. hang: the step never
 returns. slow: every step takes 20 ms longer. rows: every step takes 20 ms longer for each of its streams.
+memory: the device has no memory for a step of more than two, and what the step has changed is lost. large: the same,
+found before anything was changed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 from asr_service import server
 from asr_service.__main__ import main
-from asr_service.core import StepRequest, StepResult
+from asr_service.core import OutOfMemory, StepRequest, StepResult, StepTooLarge
 from asr_service.model.null import NullModel
 
 FAULT = os.environ["FAULT"]
@@ -23,6 +25,10 @@ FAULT = os.environ["FAULT"]
 
 class FaultyModel(NullModel):
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+        if len(requests) > 2 and FAULT == "memory":
+            raise OutOfMemory
+        if len(requests) > 2 and FAULT == "large":
+            raise StepTooLarge
         if FAULT == "slow":
             time.sleep(0.02)
         elif FAULT == "rows":
