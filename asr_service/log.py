@@ -72,12 +72,16 @@ def _errors_only(record: logging.LogRecord) -> bool:
 def quiet_third_party() -> None:
     """Keeps the notices of NeMo and its dependencies off the console. Cheap, and may be called again at any time.
 
-    Filters sit on the loggers themselves: NeMo sets its logger's level and handlers anew when it is imported.
+    Filters sit on the loggers themselves: NeMo sets its logger's level and handlers anew when it is imported. Called
+    after that, errors of NeMo look like all others.
     """
     for name in QUIETED:
         logger = logging.getLogger(name)
         if _errors_only not in logger.filters:
             logger.addFilter(_errors_only)
+    nemo = logging.getLogger("nemo_logger")
+    nemo.handlers.clear()
+    nemo.propagate = True
     telemetry = logging.getLogger("nv_one_logger")
     telemetry.propagate = False
     if not telemetry.handlers:
