@@ -7,7 +7,7 @@ WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench demo-model proto lock clean
+.PHONY: help setup demo serve test interop check format bench demo-model proto lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ serve: setup ## the service and the bridge from the environment; Ctrl-C stops bo
 
 test: setup ## all tests; ARGS goes to pytest
 	@$(WITH_PATH) $(BIN)/python -m pytest -q $(ARGS)
+
+interop: setup ## other people's clients (NVIDIA, LiveKit, Pipecat) in build/interop against the service
+	@$(BIN)/python tools/interop.py
+	@$(WITH_PATH) $(BIN)/python -m pytest -q tests/interop $(ARGS)
 
 check: setup ## what CI checks: lint, format, types, imports, protocol, stubs
 	@$(BIN)/python tools/check.py $(ARGS)

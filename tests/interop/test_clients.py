@@ -1,0 +1,206 @@
+"""Other people's clients, as published, against a real service: each has to hear what `Recognize` says.
+
+`make interop` builds their environments (build/interop) and runs this. Without it, only NVIDIA's own client is run,
+which is small; the frameworks are skipped. What was measured is left in build/interop/report.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+import wave
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import numpy as np
+import pytest
+from asr.v1 import asr_pb2_grpc
+
+pytest.importorskip("riva.client.proto", reason="nvidia-riva-client is not installed: make setup")
+
+from tests.support.audio import cut, silence, speechlike
+from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.rpc import Stub, audio, config, finalize, transcribe
+from tools import interop
+
+DEMO = ROOT / "asr_service" / "assets" / "demo.nemo"
+CLIPS = ROOT / "asr_service" / "assets" / "clips"
+DRIVERS = Path(__file__).parent / "drivers"
+REPORT = interop.BUILT / "report.json"
+PAUSE_S = 1.6
+"""Silence after the speech where the client waits for an endpoint: 320 or 800 ms, and what the model sees later."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one client is driven."""
+
+    environment: str
+    driver: str
+    mode: str
+    what: str
+    pause_s: float = 0.0
+
+
+CASES = [
+    Case("riva", "riva_client", "live", "ASRService streaming, live packets, words"),
+    Case(
+        "riva",
+        "riva_client",
+        "file",
+        "AudioChunkFileIterator with WAV header, stop_history 320",
+        PAUSE_S,
+    ),
+    Case("riva", "riva_client", "printed", "print_streaming", PAUSE_S),
+    Case("riva", "riva_client", "offline", "ASRService.offline_recognize, WAV file, words"),
+    Case("livekit", "livekit_plugin", "live", "STT.stream, live frames, words, end_input"),
+    Case(
+        "pipecat",
+        "pipecat_service",
+        "live",
+        "NvidiaSTTService, live frames, stop_history 320",
+        PAUSE_S,
+    ),
+    Case("pipecat", "pipecat_service", "segmented", "NvidiaSegmentedSTTService, unary calls"),
+]
+
+
+@pytest.fixture(scope="module")
+def speech() -> dict[str, bytes]:
+    """16 kHz audio by name: the demo's clips if its model is there, else noise that the null model has words for."""
+    if not DEMO.exists():
+        return {f"noise-{n}": speechlike(3.2, seed=60 + n) for n in range(4)}
+    return {path.stem: _pcm(path) for path in sorted(CLIPS.glob("*.wav"))}
+
+
+def _pcm(path: Path) -> bytes:
+    with wave.open(str(path), "rb") as file:
+        assert file.getframerate() == 16_000
+        return file.readframes(file.getnframes())
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[AsrService]:
+    """A service with the demo model if it is there, else the null model."""
+    with AsrService(ASR_MODEL="demo" if DEMO.exists() else "null", ASR_MAX_STREAMS=16) as process:
+        yield process
+
+
+@pytest.fixture
+async def stub(service: AsrService) -> AsyncIterator[Stub]:
+    """A client of `service`."""
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        yield asr_pb2_grpc.SpeechServiceStub(channel)
+
+
+def environment(name: str) -> Path:
+    """The interpreter of an environment; skips the test, with the reason, if there is none."""
+    if name != "riva" and not interop.is_built(name):
+        pytest.skip(f"build/interop/{name} is not there: make interop builds it")
+    try:
+        return interop.build(name)
+    except interop.NotBuilt as error:
+        pytest.skip(f"build/interop/{name} could not be made: {error}")
+
+
+def write(folder: Path, name: str, pcm: bytes) -> str:
+    """A WAV file's path."""
+    path = folder / f"{name}.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(pcm)
+    return str(path)
+
+
+def note(key: str, **facts: Any) -> None:
+    """Keeps what was measured."""
+    report = json.loads(REPORT.read_text()) if REPORT.exists() else {}
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps(report | {key: facts}, indent=1) + "\n")
+
+
+def spread(waits: list[float]) -> dict[str, Any]:
+    """Median and 95th percentile in ms."""
+    if not waits:
+        return {}
+    p50, p95 = np.percentile(waits, [50, 95]) * 1000
+    return {"waits": len(waits), "p50_ms": round(float(p50), 1), "p95_ms": round(float(p95), 1)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.driver}-{case.mode}")
+async def test_a_client_hears_what_recognize_says(
+    case: Case, service: AsrService, stub: Stub, speech: dict[str, bytes], tmp_path: Path
+) -> None:
+    python = environment(case.environment)
+    files = {name: pcm + silence(case.pause_s) for name, pcm in speech.items()}
+    expected = {name: await transcribe(stub, pcm) for name, pcm in files.items()}
+    assert all(expected.values())
+    order = {
+        "target": service.target,
+        "files": {name: write(tmp_path, name, pcm) for name, pcm in files.items()},
+        "expected": expected,
+        "mode": case.mode,
+    }
+    done = subprocess.run(  # noqa: ASYNC221 - nothing else runs on this loop
+        [python, DRIVERS / f"{case.driver}.py"],
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**clean_environment(), "PYTHONPATH": ""},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    answer = json.loads(done.stdout)
+    heard = {one["name"]: one for one in answer["heard"]}
+    texts = {name: " ".join(one["finals"]) for name, one in heard.items()}
+    waits = [one["waited_s"] for one in heard.values() if one["waited_s"] is not None]
+    note(
+        f"{case.driver}-{case.mode}",
+        versions=answer["versions"],
+        what=case.what,
+        equal=texts == expected,
+        files=len(files),
+        **spread(waits),
+    )
+    assert texts == expected
+    for one in heard.values():
+        assert all(one["interims"]), "no empty transcripts"
+        assert [word for word, _, _ in one["words"]] in ([], texts[one["name"]].split())
+        assert all(start <= end for _, start, end in one["words"])
+
+
+async def test_what_recognize_itself_takes(stub: Stub, speech: dict[str, bytes]) -> None:
+    """Finalize to final over asr.v1, live: what the other paths are compared with."""
+    waits = []
+    for pcm in speech.values():
+        call = stub.Recognize()
+        await call.write(config(interim_results=False))
+        began = time.monotonic()
+        for at, packet in enumerate(cut(pcm, 640), 1):
+            await _until(began + at * 0.02)
+            await call.write(audio(packet))
+        asked = time.monotonic()
+        await call.write(finalize("now"))
+        response = await call.read()
+        waits.append(time.monotonic() - asked)
+        assert response.result.finalize_tag == "now"
+        call.cancel()
+    note(
+        "asr.v1",
+        versions={},
+        what="Recognize, live packets, finalize",
+        **spread(waits),
+    )
+
+
+async def _until(when: float) -> None:
+    await asyncio.sleep(max(0.0, when - time.monotonic()))

@@ -1,0 +1,103 @@
+"""Environments of other people's clients, for tests/interop: build/interop/NAME from tests/interop/NAME.lock.
+
+    python tools/interop.py                  builds what is missing
+    python tools/interop.py riva             only this one
+    python tools/interop.py --upgrade        takes the newest releases and writes the lock files anew
+
+Each has an environment of its own, so that its pins and ours do not meet. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = ROOT / "tests" / "interop"
+BUILT = ROOT / "build" / "interop"
+ASKED = {
+    "riva": ["nvidia-riva-client>=2.28"],
+    "pipecat": ["pipecat-ai[nvidia]"],
+    "livekit": ["livekit-plugins-nvidia"],
+}
+"""What each environment is there for; the lock files have it with all it needs."""
+
+
+class NotBuilt(Exception):
+    """An environment could not be made; the message is pip's last line."""
+
+
+def python_of(name: str) -> Path:
+    """The environment's interpreter."""
+    return BUILT / name / "bin" / "python"
+
+
+def is_built(name: str) -> bool:
+    """Whether the environment is there and is what its lock file says."""
+    stamp = BUILT / name / "installed"
+    return stamp.exists() and stamp.read_text() == _digest(name)
+
+
+def build(name: str, *, upgrade: bool = False) -> Path:
+    """Makes the environment unless it is there; its interpreter.
+
+    Raises:
+        NotBuilt: pip could not fetch or install what it needs.
+    """
+    if not upgrade and is_built(name):
+        return python_of(name)
+    print(f"making {(BUILT / name).relative_to(ROOT)}", flush=True)
+    venv.create(BUILT / name, clear=True, with_pip=True)
+    lock = LOCKS / f"{name}.lock"
+    _pip(name, "install", *(ASKED[name] if upgrade else ("--no-deps", "--requirement", str(lock))))
+    if upgrade:
+        pins = _pip(name, "list", "--format=freeze", "--exclude", "pip", "--exclude", "setuptools")
+        head = f"# Made by `tools/interop.py --upgrade`; do not edit. Binds build/interop/{name} alone.\n"
+        lock.write_text(head + pins)
+    (BUILT / name / "installed").write_text(_digest(name))
+    return python_of(name)
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256((LOCKS / f"{name}.lock").read_bytes() + sys.version.encode()).hexdigest()
+
+
+def _pip(name: str, *arguments: str) -> str:
+    env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    command = [str(python_of(name)), "-m", "pip", *arguments]
+    if arguments[0] == "install":
+        command.append("--no-compile")
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    if done.returncode != 0:
+        raise NotBuilt((done.stderr.strip() or done.stdout.strip()).splitlines()[-1])
+    return done.stdout
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="some of: " + ", ".join(ASKED))
+    parser.add_argument(
+        "--upgrade", action="store_true", help="the newest releases instead of the locked ones"
+    )
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in ASKED]:
+        parser.error(f"there is no environment {unknown[0]!r}")
+    for name in options.names or ASKED:
+        try:
+            build(name, upgrade=options.upgrade)
+        except NotBuilt as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
