@@ -8,9 +8,9 @@ from asr_service.core import EndpointingConfig, FinalReason
 class Endpointer:
     """Finds the ends of one stream's utterances in the frames its tokens were emitted at.
 
-    A pause is a run of frames without a token, so what it finds does not depend on how many frames a step takes:
-    `before_token` finds a pause inside a step, `after_frames` one that is still going on. Nothing ends before the
-    first word. Frames count from the segment's start.
+    A pause is a run of frames without a token: `before_token` finds one inside a step, `after_frames` one that is still
+    going on. Nothing ends before the first word, nor inside a word: a token that goes on with a word shows that the
+    pause before it was none, as far as it comes in the step that sees the pause. Frames count from the segment's start.
 
     Args:
         config: the limits; None if only the client ends utterances.
@@ -26,11 +26,9 @@ class Endpointer:
 
     def before_token(self, frame: int, *, starts_word: bool) -> FinalReason | None:
         """Whether the utterance ends before a token at this frame; the token then belongs to the next one."""
-        if self._first < 0:
+        if self._first < 0 or not starts_word:
             return None
-        too_long = (
-            self._longest_ms and starts_word and (frame - self._first) * self._frame_ms >= self._longest_ms
-        )
+        too_long = self._longest_ms and (frame - self._first) * self._frame_ms >= self._longest_ms
         return FinalReason.ENDPOINT if too_long else self.after_frames(frame)
 
     def token(self, frame: int) -> None:

@@ -26,8 +26,14 @@ def test_a_pause_of_the_given_length_ends_the_utterance() -> None:
 def test_a_pause_inside_a_step_is_found_before_the_token_after_it() -> None:
     made = endpointer()
     made.token(4)
-    assert made.before_token(14, starts_word=False) is None
-    assert made.before_token(15, starts_word=False) is FinalReason.ENDPOINT
+    assert made.before_token(14, starts_word=True) is None
+    assert made.before_token(15, starts_word=True) is FinalReason.ENDPOINT
+
+
+def test_a_token_that_goes_on_with_a_word_shows_that_there_was_no_pause() -> None:
+    made = endpointer()
+    made.token(4)
+    assert made.before_token(40, starts_word=False) is None
 
 
 def test_each_token_starts_the_pause_anew() -> None:
