@@ -47,18 +47,18 @@ def test_stubs_that_are_what_the_protocol_says_pass(tree: Path) -> None:
 
 
 def test_stubs_of_another_protocol_are_stale(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    edit(tree, "string finalize_tag = 7;", "string finalize_tag = 7;\n  string speaker = 8;")
+    edit(tree, "string finalize_tag = 7;", "string finalize_tag = 7;\n  string speaker = 99;")
     assert not check.stubs()
     assert "proto/python/asr/v1/asr_pb2.py is not what proto/asr/v1 says" in capsys.readouterr().out
 
 
 def test_a_new_field_breaks_nobody(tree: Path) -> None:
-    edit(tree, "string finalize_tag = 7;", "string finalize_tag = 7;\n  string speaker = 8;")
+    edit(tree, "string finalize_tag = 7;", "string finalize_tag = 7;\n  string speaker = 99;")
     assert check.breaking()
 
 
 def test_a_field_that_changes_its_number_breaks_clients(tree: Path) -> None:
-    edit(tree, "string finalize_tag = 7;", "string finalize_tag = 8;")
+    edit(tree, "string finalize_tag = 7;", "string finalize_tag = 98;")
     assert not check.breaking()
 
 
