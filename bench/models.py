@@ -36,6 +36,7 @@ class Shape:
         look_aheads: att_context_size pairs.
         xscaling: whether the encoder's input is scaled by sqrt(d_model).
         activation: of the joint.
+        max_symbols: most tokens a frame may emit.
     """
 
     layers: int
@@ -51,6 +52,7 @@ class Shape:
     look_aheads: tuple[tuple[int, int], ...] = ((70, 13), (70, 6), (70, 1), (70, 0))
     xscaling: bool = True
     activation: str = "relu"
+    max_symbols: int = 10
 
 
 SHAPES: dict[str, Shape] = {
@@ -62,7 +64,8 @@ SHAPES: dict[str, Shape] = {
         layers=3, d_model=80, heads=2, channels=24, hidden=56, pieces=50, subsampling=4, mels=64, kernel=5,
         look_aheads=((28, 6), (28, 3), (28, 1), (28, 0)), activation="tanh",
     ),
-    "large": Shape(layers=17, d_model=512, heads=8, channels=256, hidden=640, pieces=1024),
+    # One token a frame at most: speech has 0.3, and random heads know only none or the limit.
+    "large": Shape(layers=17, d_model=512, heads=8, channels=256, hidden=640, pieces=1024, max_symbols=1),
 }  # fmt: skip
 
 
@@ -141,7 +144,7 @@ def model_config(shape: Shape, tokenizer_dir: str) -> dict[str, Any]:
                 "pred_hidden": shape.hidden,
             },
         },
-        "decoding": {"strategy": "greedy_batch", "greedy": {"max_symbols": 10}},
+        "decoding": {"strategy": "greedy_batch", "greedy": {"max_symbols": shape.max_symbols}},
         "aux_ctc": {
             "ctc_loss_weight": 0.3,
             "use_cer": False,
@@ -206,7 +209,6 @@ def build_model(shape: Shape, seed: int = 0) -> Any:
             layer.self_attn.pos_bias_u.normal_(0, 0.1)
             layer.self_attn.pos_bias_v.normal_(0, 0.1)
         model.joint.joint_net[-1].weight.mul_(4.0)
-        model.joint.pred.weight.mul_(10.0)
         model.ctc_decoder.decoder_layers[0].weight.mul_(4.0)
     model.eval()
     model.preprocessor.featurizer.dither = 0.0
@@ -242,6 +244,9 @@ def _discourage_repeats(model: Any, strength: float = 3.0) -> None:
         start, _ = model.decoder.predict(None, state=None, add_sos=False, batch_size=1)
         after, _ = model.decoder.predict(tokens[:, None], state=None, add_sos=False)
         change = model.joint.pred(after[:, 0]) - model.joint.pred(start[:, 0])
+        # As loud as the encoder's part will be, so that a token changes what comes next.
+        model.joint.pred.weight.mul_(4.0 / change.std())
+        change = model.joint.pred(after[:, 0]) - model.joint.pred(start[:, 0])
         push = strength * out.weight.norm(dim=1).mean() * torch.nn.functional.normalize(change, dim=1)
         out.weight[:-1] -= push
         out.weight[-1] += push.mean(dim=0)
@@ -251,10 +256,13 @@ def _set_blank_biases(model: Any, seed: int, rate: float = 0.4) -> None:
     """Bisects the blank biases of both heads for `rate` tokens a frame on babble."""
     import torch
 
-    audio = torch.from_numpy(babble(6.0, seed))[None]
+    audio = torch.from_numpy(babble(12.0, seed))[None]
     joint, ctc = model.joint.joint_net[-1].bias, model.ctc_decoder.decoder_layers[0].bias
     with torch.inference_mode():
-        encoded, length = model(input_signal=audio, input_signal_length=torch.tensor([audio.shape[1]]))
+        encoded, _ = model(input_signal=audio, input_signal_length=torch.tensor([audio.shape[1]]))
+        # The first frames, with little to attend to, differ from all others; the rest of the stream counts here.
+        encoded = encoded[:, :, encoded.shape[2] // 2 :].contiguous()
+        length = torch.tensor([encoded.shape[2]])
 
     # Random encoders answer with nearly the same vector everywhere: centred and stretched, heads see a difference.
     frames = encoded[0].t()

@@ -6,44 +6,37 @@ ring's oldest chunk lies differs between streams, so the relative-position score
 computed once for all distances and picked per key through a table (relative positions: Dai et al., Transformer-XL,
 arXiv 1901.02860, section 3.3; chunked attention: Noroozi et al., arXiv 2312.17279).
 
-What depends on weights and look-ahead alone is done at load: position projections, the scale of the scores, the half
-steps of the feed-forward layers.
+Weights come prepared from `weights.py`; `cpu_encoder.py` is the same step in compiled loops.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from asr_service.model.batch import Batch
 from asr_service.model.plan import ChunkPlan
-from asr_service.model.subsampling import Subsampling, UnsupportedLayer
+from asr_service.model.subsampling import Subsampling
+from asr_service.model.weights import Affine, EncoderWeights, LayerWeights
 
 
 class _Norm:
     """Layer normalisation over the last axis."""
 
-    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
-        if not norm.elementwise_affine:
-            raise UnsupportedLayer("layer normalisation without weights")
-        self.shape = norm.normalized_shape
-        self.weight = norm.weight.detach().to(dtype)
-        self.bias = norm.bias.detach().to(dtype)
-        self.eps = norm.eps
+    def __init__(self, weights: Affine, eps: float, dtype: torch.dtype) -> None:
+        self.weight, self.bias = weights.weight.to(dtype), weights.bias.to(dtype)
+        self.eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class _Linear:
-    """Affine map; `scale` is folded in."""
+    """Affine map."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, scale: float = 1.0) -> None:
-        self.weight = (weight.detach() * scale).to(dtype).contiguous()
-        self.bias = None if bias is None else (bias.detach() * scale).to(dtype)
+    def __init__(self, weights: Affine, dtype: torch.dtype) -> None:
+        self.weight, self.bias = weights.weight.to(dtype), weights.bias.to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight, self.bias)
@@ -93,52 +86,29 @@ class RingIndex:
 
 
 class _Layer:
-    """One Conformer layer of a loaded encoder; state lies in the encoder's pools."""
+    """One Conformer layer; its state lies in the encoder's pools."""
 
-    def __init__(self, layer: Any, pos: Tensor, dtype: torch.dtype) -> None:
-        """Takes the weights of NeMo's `ConformerLayer`; `pos` is the position table, fp32 [distances, d_model]."""
-        attention, conv = layer.self_attn, layer.conv
-        if type(attention).__name__ != "RelPositionMultiHeadAttention":
-            raise UnsupportedLayer(f"attention is {type(attention).__name__}")
-        if conv.norm_type != "layer_norm" or conv.pointwise_activation != "glu_":
-            raise UnsupportedLayer("convolution without layer normalisation or gated linear unit")
-        self.heads, self.d_head = attention.h, attention.d_k
-        scale = self.d_head**-0.5
-        self.norm_ff1 = _Norm(layer.norm_feed_forward1, dtype)
-        self.ff1 = self._feed_forward(layer.feed_forward1, layer.fc_factor, dtype)
-        self.norm_att = _Norm(layer.norm_self_att, dtype)
-        parts = (attention.linear_q, attention.linear_k, attention.linear_v)
-        scales = (scale, 1.0, 1.0)
-        weight = torch.cat([p.weight.detach() * s for p, s in zip(parts, scales, strict=True)])
-        bias = None
-        if attention.linear_q.bias is not None:
-            bias = torch.cat([p.bias.detach() * s for p, s in zip(parts, scales, strict=True)])
-        self.qkv = _Linear(weight, bias, dtype)
-        self.bias_u = (attention.pos_bias_u.detach() * scale).to(dtype)
-        self.bias_v = (attention.pos_bias_v.detach() * scale).to(dtype)
-        projected = functional.linear(pos, attention.linear_pos.weight.detach())
-        # Shape: heads, d_head, distances.
-        self.positions = projected.view(-1, self.heads, self.d_head).permute(1, 2, 0).contiguous().to(dtype)
-        self.att_out = _Linear(attention.linear_out.weight, attention.linear_out.bias, dtype)
-        self.norm_conv = _Norm(layer.norm_conv, dtype)
-        self.conv_in = _Linear(conv.pointwise_conv1.weight.squeeze(-1), conv.pointwise_conv1.bias, dtype)
-        self.kernel = conv.kernel_size
-        if conv.depthwise_conv._left_padding != self.kernel - 1:
-            raise UnsupportedLayer("convolution is not causal")
-        # Shape: kernel, d_model.
-        self.conv_weight = conv.depthwise_conv.weight.detach().squeeze(1).t().contiguous().to(dtype)
-        conv_bias = conv.depthwise_conv.bias
-        self.conv_bias = None if conv_bias is None else conv_bias.detach().to(dtype)
-        self.conv_norm = _Norm(conv.batch_norm, dtype)
-        self.conv_out = _Linear(conv.pointwise_conv2.weight.squeeze(-1), conv.pointwise_conv2.bias, dtype)
-        self.norm_ff2 = _Norm(layer.norm_feed_forward2, dtype)
-        self.ff2 = self._feed_forward(layer.feed_forward2, layer.fc_factor, dtype)
-        self.norm_out = _Norm(layer.norm_out, dtype)
+    def __init__(self, weights: LayerWeights, dtype: torch.dtype) -> None:
+        def norm(affine: Affine) -> _Norm:
+            return _Norm(affine, weights.eps, dtype)
 
-    @staticmethod
-    def _feed_forward(module: Any, factor: float, dtype: torch.dtype) -> tuple[_Linear, _Linear]:
-        up, down = module.linear1, module.linear2
-        return _Linear(up.weight, up.bias, dtype), _Linear(down.weight, down.bias, dtype, factor)
+        self.heads, self.d_head = weights.heads, weights.d_head
+        self.norm_ff1 = norm(weights.norm_ff1)
+        self.ff1 = (_Linear(weights.ff1_up, dtype), _Linear(weights.ff1_down, dtype))
+        self.norm_att = norm(weights.norm_att)
+        self.qkv = _Linear(weights.qkv, dtype)
+        self.bias_u, self.bias_v = weights.bias_u.to(dtype), weights.bias_v.to(dtype)
+        self.positions = weights.positions.to(dtype)
+        self.att_out = _Linear(weights.att_out, dtype)
+        self.norm_conv = norm(weights.norm_conv)
+        self.conv_in = _Linear(weights.conv_in, dtype)
+        self.conv_weight, self.conv_bias = weights.conv.weight.to(dtype), weights.conv.bias.to(dtype)
+        self.kernel = self.conv_weight.shape[0]
+        self.conv_norm = norm(weights.conv_norm)
+        self.conv_out = _Linear(weights.conv_out, dtype)
+        self.norm_ff2 = norm(weights.norm_ff2)
+        self.ff2 = (_Linear(weights.ff2_up, dtype), _Linear(weights.ff2_down, dtype))
+        self.norm_out = norm(weights.norm_out)
 
     def step(
         self, x: Tensor, keys: Tensor, values: Tensor, context: Tensor, batch: Batch, rows: Tensor, pick: Tensor,
@@ -206,53 +176,28 @@ class _Layer:
         padded = torch.cat([context[batch.slots], x], dim=1)
         context[batch.slots] = padded[:, -(self.kernel - 1) :]
         out: Tensor = (padded.unfold(1, self.kernel, 1) * self.conv_weight.t()).sum(-1)
-        return out if self.conv_bias is None else out + self.conv_bias
+        return out + self.conv_bias
 
 
-class FastEncoder:
-    """Encoder step of our own, from the weights of a loaded NeMo `ConformerEncoder`."""
+class TorchEncoder:
+    """Encoder step in torch operations: the one for GPUs, and for CPUs that Numba does not know."""
 
     def __init__(
-        self, encoder: Any, plan: ChunkPlan, mels: int, slots: int, device: torch.device, dtype: torch.dtype
+        self, weights: EncoderWeights, plan: ChunkPlan, slots: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Allocates the pools for `slots` rows.
-
-        Raises:
-            UnsupportedLayer: if the encoder has a part this step does not know.
-        """
-        if encoder.self_attention_model != "rel_pos" or encoder.att_context_style != "chunked_limited":
-            raise UnsupportedLayer("attention is not relative and chunked")
-        if encoder.reduction_position is not None or encoder.out_proj is not None:
-            raise UnsupportedLayer("encoder reduces or projects its output")
-        if plan.left_frames < plan.chunk_frames:
-            raise UnsupportedLayer("no left context")
+        """Allocates the pools for `slots` rows."""
         self._plan = plan
-        self._dtype = dtype
-        scale = float(encoder.xscale) if encoder.xscale else 1.0
-        self.subsampling = Subsampling(encoder.pre_encode, mels, scale, slots, device, dtype)
+        self.subsampling = Subsampling(weights, slots, device, dtype)
         self.ring = RingIndex(plan, device)
-        table = self._position_table(encoder, plan)
-        self._layers = [_Layer(layer, table, dtype) for layer in encoder.layers]
+        self._layers = [_Layer(layer, dtype) for layer in weights.layers]
         first = self._layers[0]
         ring = (len(self._layers), slots, first.heads, plan.left_frames, first.d_head)
         self._keys = torch.zeros(ring, device=device, dtype=dtype)
         self._values = torch.zeros(ring, device=device, dtype=dtype)
         self._context = torch.zeros(
-            len(self._layers), slots, first.kernel - 1, int(encoder.d_model), device=device, dtype=dtype
+            len(self._layers), slots, first.kernel - 1, weights.d_model, device=device, dtype=dtype
         )
         self._frame = torch.arange(plan.chunk_frames, device=device)
-
-    @staticmethod
-    def _position_table(encoder: Any, plan: ChunkPlan) -> Tensor:
-        """NeMo's sinusoids for the distances from -(chunk - 1) to left + chunk - 1, [distances, d_model]."""
-        length = plan.left_frames + plan.chunk_frames
-        encoder.pos_enc.extend_pe(length, encoder.pos_enc.pe.device, torch.float32)
-        table = encoder.pos_enc.pe[0]
-        # The middle row is distance 0; distances fall with the row.
-        zero = table.shape[0] // 2
-        rows = zero - torch.arange(-(plan.chunk_frames - 1), length, device=table.device)
-        rows_of_table: Tensor = table[rows]
-        return rows_of_table.float()
 
     @property
     def ring_chunks(self) -> int:

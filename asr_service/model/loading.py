@@ -17,13 +17,14 @@ quiet_third_party()
 
 import torch  # noqa: E402  NeMo and torch read the settings above while they are imported
 
+from asr_service.model.cpu_encoder import CpuEncoder  # noqa: E402
 from asr_service.model.ctc import CtcDecoder  # noqa: E402
-from asr_service.model.encoder import FastEncoder  # noqa: E402
+from asr_service.model.encoder import TorchEncoder  # noqa: E402
 from asr_service.model.features import FeatureExtractor  # noqa: E402
 from asr_service.model.nemo_encoder import NemoEncoder  # noqa: E402
 from asr_service.model.rnnt import RnntDecoder  # noqa: E402
 from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel  # noqa: E402
-from asr_service.model.subsampling import UnsupportedLayer  # noqa: E402
+from asr_service.model.weights import EncoderWeights, UnsupportedLayer, read_encoder  # noqa: E402
 
 _log = logging.getLogger(__name__)
 
@@ -201,14 +202,30 @@ def _encoder(
         raise SettingsError(f"ASR_ENCODER is {wanted!r}: fast or nemo", field="ASR_ENCODER")
     if wanted == "fast":
         try:
-            return FastEncoder(encoder, plan, mels, rows, device, dtype)
+            weights = read_encoder(encoder, plan, mels)
         except UnsupportedLayer as reason:
             _log.warning(
                 "the fast encoder step does not know this model (%s): NeMo's own step is used", reason
             )
+        else:
+            return _fast_encoder(weights, plan, rows, device, dtype)
     if dtype != torch.float32:
         raise SettingsError("ASR_PRECISION: NeMo's own encoder step runs in fp32 only", field="ASR_PRECISION")
     return NemoEncoder(encoder, plan, mels, rows, device)
+
+
+def _fast_encoder(
+    weights: EncoderWeights, plan: ChunkPlan, rows: int, device: torch.device, dtype: torch.dtype
+) -> Encoder:
+    """Compiled loops on a CPU, torch operations elsewhere or where the loops do not fit."""
+    if device.type == "cpu":
+        try:
+            return CpuEncoder(weights, plan, rows, dtype)
+        except UnsupportedLayer as reason:
+            _log.info(
+                "the compiled encoder step does not know this model (%s): torch operations are used", reason
+            )
+    return TorchEncoder(weights, plan, rows, device, dtype)
 
 
 def _pieces(tokenizer: Any) -> tuple[str, ...]:

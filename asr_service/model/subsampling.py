@@ -1,4 +1,4 @@
-"""Causal convolutional subsampling, a chunk at a time: each mel frame goes through each layer once.
+"""Causal convolutional subsampling in torch, a chunk at a time: each mel frame goes through each layer once.
 
 Every layer is a 3x3 convolution of stride 2 that pads two frames on the left and one on the right. Output j needs
 inputs 2j - 2, 2j - 1 and 2j, so one input frame per layer is all a stream has to remember. Frames before the start and
@@ -8,30 +8,26 @@ masks of the batch see to.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from asr_service.model.batch import Batch
-
-
-class UnsupportedLayer(Exception):
-    """The loaded model has a layer that the fast step does not know; NeMo's own step is used instead."""
+from asr_service.model.weights import EncoderWeights, StageWeights
 
 
 class _Stage:
-    """One stride-2 layer: convolution, maybe a pointwise convolution, ReLU."""
+    """One stride-2 layer: convolution, maybe a product over channels, ReLU."""
 
-    def __init__(self, conv: nn.Conv2d, pointwise: nn.Conv2d | None, dtype: torch.dtype) -> None:
-        self.groups = conv.groups
-        self.weight = conv.weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
-        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-        self.pointwise: tuple[Tensor, Tensor | None] | None = None
-        if pointwise is not None:
-            weight = pointwise.weight.detach().to(dtype).flatten(1).contiguous()
-            self.pointwise = (weight, None if pointwise.bias is None else pointwise.bias.detach().to(dtype))
+    def __init__(self, weights: StageWeights, dtype: torch.dtype) -> None:
+        self.groups = weights.groups
+        self.weight = weights.conv.weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        self.bias = weights.conv.bias.to(dtype)
+        self.channels = self.weight.shape[0]
+        self.pointwise: tuple[Tensor, Tensor] | None = None
+        if weights.pointwise is not None:
+            self.pointwise = (weights.pointwise.weight.to(dtype), weights.pointwise.bias.to(dtype))
+            self.channels = weights.pointwise.weight.shape[0]
 
     def __call__(self, x: Tensor) -> Tensor:
         """[B, T + 1, F, C_in] to [B, T / 2, F / 2 + 1, C_out]."""
@@ -43,64 +39,19 @@ class _Stage:
         return x.relu_()
 
 
-def _stages(modules: nn.Sequential, dtype: torch.dtype) -> list[_Stage]:
-    """Reads NeMo's `MaskedConvSequential` as stages; raises UnsupportedLayer on anything unknown."""
-    stages: list[_Stage] = []
-    conv: nn.Conv2d | None = None
-    pointwise: nn.Conv2d | None = None
-    for module in modules:
-        if isinstance(module, nn.Conv2d) and module.stride == (2, 2) and conv is None:
-            if module.kernel_size != (3, 3) or getattr(module, "_left_padding", None) != 2:
-                raise UnsupportedLayer("subsampling is not causal with a kernel of 3")
-            conv = module
-        elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and conv is not None:
-            pointwise = module
-        elif isinstance(module, nn.ReLU) and conv is not None:
-            stages.append(_Stage(conv, pointwise, dtype))
-            conv = pointwise = None
-        else:
-            raise UnsupportedLayer(f"subsampling has an unknown layer {type(module).__name__}")
-    if conv is not None:
-        raise UnsupportedLayer("subsampling does not end with an activation")
-    return stages
-
-
 class Subsampling:
     """The subsampling of a loaded encoder, with one remembered frame per layer and slot."""
 
-    def __init__(
-        self, pre_encode: Any, mels: int, scale: float, slots: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        """Takes the weights of NeMo's `ConvSubsampling`.
-
-        Args:
-            pre_encode: the loaded module.
-            mels: features per mel frame.
-            scale: factor on the output (the encoder's `xscale`), folded into the last projection.
-            slots: rows of state.
-            device: of the state.
-            dtype: of weights, state and arithmetic.
-
-        Raises:
-            UnsupportedLayer: if the module is not of the causal striding kind.
-        """
-        if not getattr(pre_encode, "is_causal", False) or not getattr(
-            pre_encode, "conv2d_subsampling", False
-        ):
-            raise UnsupportedLayer("subsampling is not a causal 2-d convolution")
+    def __init__(self, weights: EncoderWeights, slots: int, device: torch.device, dtype: torch.dtype) -> None:
+        """Allocates state for `slots` rows; `dtype` is that of weights, state and arithmetic."""
         self._dtype = dtype
-        self._stages = _stages(pre_encode.conv, dtype)
-        self._memory: list[Tensor] = []
-        width, channels = mels, 1
-        for stage in self._stages:
-            self._memory.append(torch.zeros(slots, 1, width, channels, device=device, dtype=dtype))
-            width = width // 2 + 1
-            channels = stage.pointwise[0].shape[0] if stage.pointwise else stage.weight.shape[0]
-        # NeMo flattens [channels, width]; here frames are [width, channels].
-        weight = pre_encode.out.weight.detach() * scale
-        weight = weight.view(weight.shape[0], channels, width).transpose(1, 2).flatten(1)
-        self._weight = weight.contiguous().to(dtype)
-        self._bias = (pre_encode.out.bias.detach() * scale).to(dtype)
+        self._stages = [_Stage(stage, dtype) for stage in weights.stages]
+        channels = [1, *(stage.channels for stage in self._stages)]
+        self._memory = [
+            torch.zeros(slots, 1, width, count, device=device, dtype=dtype)
+            for width, count in zip(weights.widths[:-1], channels[:-1], strict=True)
+        ]
+        self._project = (weights.project.weight.to(dtype), weights.project.bias.to(dtype))
 
     def step(self, batch: Batch, mel: Tensor) -> Tensor:
         """Encoder input of one step.
@@ -119,7 +70,7 @@ class Subsampling:
             previous = memory[batch.slots]
             memory[batch.slots] = x[:, -1:]
             x = stage(torch.cat([previous, x], dim=1))
-        return functional.linear(x.flatten(2), self._weight, self._bias)
+        return functional.linear(x.flatten(2), *self._project)
 
     def reset(self, slots: Tensor) -> None:
         """Forgets the past of the given slots, int64 [n]."""

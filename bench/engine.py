@@ -1,0 +1,224 @@
+"""The encoder step against NeMo's own, and how many real-time streams a whole step sustains.
+
+    python -m bench.engine --quick --json build/engine.json
+
+Every row is measured in one run on the same cores, on a random-weight model with NVIDIA's 114M shape:
+
+- `step_ms`: this project's encoder step, mel frames in, encoder frames out, caches in their pools.
+- `nemo_step_ms`: NeMo's `cache_aware_stream_step` on the same mel frames, its caches kept as one batch (its best case:
+  nothing is gathered or scattered), measured in turn with the other. It is the baseline, in fp32 as NeMo ships it.
+- `speedup`: the ratio of the two. `whole_ms`: features, encoder and RNN-T decoding together.
+- `realtime_streams`: batch x chunk duration / `whole_ms`: streams that a machine doing nothing else keeps up with at this
+  batch size. Meaningful where it exceeds the batch.
+
+Medians over alternating runs of both sides. Caches are full, as after the first seconds of a stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from asr_service.core import StepRequest
+from asr_service.model import loading
+from asr_service.model.batch import Batch
+from asr_service.model.streaming import NemoStreamingModel
+from bench.models import SHAPES, babble, build_model
+
+LARGE = Path("build/large.nemo")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    look_ahead: str
+    batch: int
+    precision: str
+    step_ms: float
+    nemo_step_ms: float
+    speedup: float
+    whole_ms: float
+    realtime_streams: float
+
+
+def large_model() -> Any:
+    """The 114M random-weight model, made once and kept under build/."""
+    if not LARGE.exists():
+        LARGE.parent.mkdir(exist_ok=True)
+        made = LARGE.with_suffix(f".{os.getpid()}.nemo")
+        build_model(SHAPES["large"]).save_to(str(made))
+        made.replace(LARGE)
+    return loading.restore(str(LARGE), torch.device("cpu"))
+
+
+def _nemo_step(encoder: Any, batch: int, mel: torch.Tensor) -> Callable[[], object]:
+    """NeMo's step in the steady state, as a function to be timed."""
+    channel, last_time, length = encoder.get_initial_cache_state(batch_size=batch)
+    config = encoder.streaming_cfg
+    past = config.pre_encode_cache_size
+    signal = (
+        torch.cat([mel[:, : past[1] if isinstance(past, list) else past], mel], dim=1)
+        .transpose(1, 2)
+        .contiguous()
+    )
+    caches = [channel.normal_(), last_time.normal_(), length.fill_(config.last_channel_cache_size)]
+    frames = torch.full((batch,), signal.shape[2])
+
+    def step() -> object:
+        with torch.inference_mode():
+            out = encoder.cache_aware_stream_step(
+                processed_signal=signal, processed_signal_length=frames, cache_last_channel=caches[0],
+                cache_last_time=caches[1], cache_last_channel_len=caches[2], keep_all_outputs=False,
+            )  # fmt: skip
+        caches[:] = out[2:5]
+        return out
+
+    return step
+
+
+def _own_step(model: NemoStreamingModel, batch: int, mel: torch.Tensor) -> Callable[[], object]:
+    """This project's step in the steady state, streams of mixed ages."""
+    steps = torch.arange(batch) * 7 + 2 * model._encoder.ring_chunks
+    frames = [model.info.chunk_frames] * batch
+
+    def step() -> object:
+        steps.add_(1)
+        with torch.inference_mode():
+            return model._encoder.step(Batch(torch.arange(batch), steps, None, frames, False), mel)
+
+    return step
+
+
+def _whole_step(model: NemoStreamingModel, batch: int) -> Callable[[], object]:
+    """Features, encoder and decoding of `batch` streams, each at another place of the same babble."""
+    info = model.info
+    audio = np.concatenate([babble(20.0, 1)] * 2)
+    position = [0]
+
+    def step() -> object:
+        first = position[0] == 0
+        need = info.first_chunk_samples if first else info.chunk_samples
+        begin = position[0] % (len(audio) // 2)
+        requests = [
+            StepRequest(slot, audio[place : place + need], first, False)
+            for slot, place in ((s, (begin + 1731 * s) % (len(audio) // 2)) for s in range(batch))
+        ]
+        position[0] += need
+        return model.step(requests)
+
+    for _ in range(3):
+        step()
+    return step
+
+
+def _medians(steps: Sequence[Callable[[], object]], budget_s: float) -> list[float]:
+    """Median ms of each function, run in turn for about so long (5 rounds at least), after two rounds unmeasured."""
+    times: list[list[float]] = [[] for _ in steps]
+    for step in steps:
+        step()
+        step()
+    began = time.perf_counter()
+    while len(times[0]) < 5 or time.perf_counter() - began < budget_s:
+        for step, list_ in zip(steps, times, strict=True):
+            t = time.perf_counter()
+            step()
+            list_.append(1000 * (time.perf_counter() - t))
+    return [statistics.median(t) for t in times]
+
+
+def measure(
+    look_aheads: Sequence[str], batches: Sequence[int], precisions: Sequence[str], budget_s: float,
+    show: Callable[[Row], None],
+) -> list[Row]:  # fmt: skip
+    """Measures all combinations; `show` gets each row as it is done."""
+    loaded = large_model()
+    rows = []
+    for look_ahead in look_aheads:
+        models = {
+            precision: loading.assemble(
+                loaded, name="large", att_context=look_ahead, decoder="rnnt", device=torch.device("cpu"),
+                precision=precision, encoder="fast", slots=max(batches),
+            )
+            for precision in precisions
+        }  # fmt: skip
+        for batch in batches:
+            info = models[precisions[0]].info
+            mel = torch.randn(batch, 8 * info.chunk_frames, 80)
+            nemo = _nemo_step(loaded.encoder, batch, mel)
+            for precision, model in models.items():
+                nemo_ms, own_ms, whole_ms = _medians(
+                    (nemo, _own_step(model, batch, mel), _whole_step(model, batch)), budget_s
+                )
+                row = Row(
+                    look_ahead, batch, precision, round(own_ms, 2), round(nemo_ms, 2), round(nemo_ms / own_ms, 2),
+                    round(whole_ms, 2), round(batch * info.chunk_ms / whole_ms, 1),
+                )  # fmt: skip
+                rows.append(row)
+                show(row)
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="two look-aheads, two batches, a second each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
+    parser.add_argument("--look-ahead", action="append", metavar="L,R", help="only these (may be repeated)")
+    parser.add_argument(
+        "--batch", action="append", type=int, metavar="N", help="only these (may be repeated)"
+    )
+    parser.add_argument("--precision", action="append", choices=["fp32", "bf16"], help="only these")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    look_aheads = options.look_ahead or (
+        ["70,1", "70,0"] if options.quick else ["70,13", "70,6", "70,1", "70,0"]
+    )
+    batches = options.batch or ([1, 32] if options.quick else [1, 16, 32, 64, 128])
+    console = Console()
+    columns = list(Row.__dataclass_fields__)
+    console.print(" ".join(f"{c:>16}" for c in columns))
+
+    def show(row: Row) -> None:
+        console.print(" ".join(f"{v!s:>16}" for v in asdict(row).values()))
+
+    rows = measure(
+        look_aheads, batches, options.precision or ["fp32", "bf16"], 1.0 if options.quick else 4.0, show
+    )
+    table = Table(title=f"Encoder step, 114M random-weight model, {torch.get_num_threads()} CPU threads")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*(str(v) for v in asdict(row).values()))
+    console.print(table)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        report = {
+            "baseline": "NeMo cache_aware_stream_step, fp32, same run",
+            "threads": torch.get_num_threads(),
+            "amx": "amx_bf16" in Path("/proc/cpuinfo").read_text()
+            if Path("/proc/cpuinfo").exists()
+            else None,
+            "rows": [asdict(row) for row in rows],
+        }
+        options.json.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
