@@ -8,8 +8,8 @@ Every row is measured in one run on the same cores, on a random-weight model wit
 - `nemo_step_ms`: NeMo's `cache_aware_stream_step` on the same mel frames, its caches kept as one batch (its best case:
   nothing is gathered or scattered), measured in turn with the other. It is the baseline, in fp32 as NeMo ships it.
 - `speedup`: the ratio of the two. `whole_ms`: features, encoder and RNN-T decoding together.
-- `realtime_streams`: batch x chunk duration / `whole_ms`: streams that a machine doing nothing else keeps up with at this
-  batch size. Meaningful where it exceeds the batch.
+- `realtime_streams`: batch x chunk duration / `whole_ms`: streams that a machine doing nothing else keeps up with at
+  this batch size.
 
 Medians over alternating runs of both sides. Caches are full, as after the first seconds of a stream.
 """

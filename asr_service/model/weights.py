@@ -1,4 +1,4 @@
-"""What the encoder steps take from a loaded NeMo encoder: plain fp32 tensors, constants folded in, unknown parts refused.
+"""What the encoder steps take from a loaded NeMo encoder: plain fp32 tensors, constants folded in, strangers refused.
 
 What depends on weights and look-ahead alone is done here, once: position projections, the scale of the scores, the half
 steps of the feed-forward layers, the encoder's input scale.
