@@ -99,6 +99,8 @@ class AsrService(Server):
             "ASR_DEVICE": "cpu",
             "ASR_METRICS_PORT": self._metrics_port,
             "ASR_DRAIN_S": 1,
+            "ASR_MAX_STREAMS": 128,  # no probe at the start
+            "ASR_MAX_LOAD": 0,  # what it sustains is found by overloading it
         }
         super().__init__("-m", "asr_service", **(defaults | settings))
 

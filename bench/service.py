@@ -32,6 +32,7 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
+from bench import frames
 from bench.models import babble
 from bench.processes import ROOT, AsrService, Server, environment, histogram_percentile
 from clients.load import noise
@@ -163,7 +164,7 @@ def sustained_streams(
     def holds(streams: int) -> bool:
         before = service.metrics()
         began = time.monotonic()
-        heard = load(lambda: GrpcRunner(service.target, plan), plan, streams, ramp_s=0.5)
+        heard = asyncio.run(frames.run_streams(service.target, plan, streams, ramp_s=0.5))
         report = summarize(heard, plan, time.monotonic() - began, LIMIT_S)
         ok = bool(report["sustained"] == streams)
         tries.append(
@@ -206,7 +207,7 @@ def efficiency(seconds: float, bare_seconds: float, slots: int) -> dict[str, Any
     console.print(f"  bare step: {bare['streams']} streams; ms by batch: {bare['step_ms']}")
     plan = plan_of(load_wav(wav, RATE), seconds)
     with AsrService(str(model), ASR_MAX_STREAMS=slots, ASR_MAX_BATCH=slots, ASR_LOG_LEVEL="info") as service:
-        load(lambda: GrpcRunner(service.target, plan), plan_of(load_wav(wav, RATE), 2.0), 2)
+        asyncio.run(frames.run_streams(service.target, plan_of(load_wav(wav, RATE), 2.0), 2, ramp_s=0.5))
         streams, lag, tries = sustained_streams(service, plan, bare["streams"])
     # A step of n streams that takes less than a chunk leaves room that whole streams cannot show.
     return {
@@ -236,9 +237,9 @@ def latency(seconds: float, bare_seconds: float, slots: int) -> dict[str, Any]:
         console.print(f"  bare step: {bare['streams']} streams; half of it: {streams}")
         plan = plan_of(pcm, seconds, finalize_every_s=2.5)
         with AsrService(model, ASR_MAX_STREAMS=slots, ASR_MAX_BATCH=slots) as service:
-            load(lambda: GrpcRunner(service.target, plan), plan_of(pcm, 2.0), 2)
+            asyncio.run(frames.run_streams(service.target, plan_of(pcm, 2.0), 2, ramp_s=0.5))
             before = service.metrics()
-            heard = load(lambda: GrpcRunner(service.target, plan), plan, streams, ramp_s=2.0)
+            heard = asyncio.run(frames.run_streams(service.target, plan, streams, ramp_s=2.0))
             after = service.metrics()
     report = summarize(heard, plan, seconds, LIMIT_S)
     lag = 1000 * histogram_percentile(before, after, "asr_event_loop_lag_seconds", 0.99)
