@@ -3,6 +3,7 @@
     python tools/interop.py                  builds what is missing
     python tools/interop.py riva             only this one
     python tools/interop.py --upgrade        takes the newest releases and writes the lock files anew
+    python tools/interop.py --table          writes what the last `make interop` measured into docs/interop.md
 
 Each has an environment of its own, so that its pins and ours do not meet. Standard library only.
 """
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -20,6 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "tests" / "interop"
 BUILT = ROOT / "build" / "interop"
+REPORT = BUILT / "report.json"
+DOCUMENT = ROOT / "docs" / "interop.md"
 ASKED = {
     "riva": ["nvidia-riva-client>=2.28"],
     "pipecat": ["pipecat-ai[nvidia]"],
@@ -78,6 +83,31 @@ def _pip(name: str, *arguments: str) -> str:
     return done.stdout
 
 
+def table() -> str:
+    """The report as Markdown."""
+    lines = [
+        "| client | version | exercised | files | equal to `Recognize` | wait p50 / p95, ms |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    report = json.loads(REPORT.read_text())
+    for key in sorted(report, key=lambda key: (key != "asr.v1", key)):
+        row = report[key]
+        package, _, release = next(
+            iter(f"{name} {number}" for name, number in row["versions"].items())
+        ).partition(" ")
+        equal = {True: "yes", False: "no", None: "-"}[row.get("equal")]
+        wait = f"{row['p50_ms']:g} / {row['p95_ms']:g}" if "p50_ms" in row else "-"
+        lines.append(f"| {package} | {release} | {row['what']} | {row['files']} | {equal} | {wait} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_table() -> None:
+    """Puts the report into the document."""
+    text = DOCUMENT.read_text()
+    places = r"(<!-- interop -->\n).*?(<!-- interop:end -->)"
+    DOCUMENT.write_text(re.sub(places, lambda found: found[1] + table() + found[2], text, flags=re.DOTALL))
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -87,7 +117,13 @@ def main() -> int:
     parser.add_argument(
         "--upgrade", action="store_true", help="the newest releases instead of the locked ones"
     )
+    parser.add_argument(
+        "--table", action="store_true", help="write the report into the document, and nothing else"
+    )
     options = parser.parse_args()
+    if options.table:
+        write_table()
+        return 0
     if unknown := [name for name in options.names if name not in ASKED]:
         parser.error(f"there is no environment {unknown[0]!r}")
     for name in options.names or ASKED:

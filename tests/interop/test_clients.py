@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import time
 import wave
@@ -23,6 +24,7 @@ from asr.v1 import asr_pb2_grpc
 
 pytest.importorskip("riva.client.proto", reason="nvidia-riva-client is not installed: make setup")
 
+from asr_service import __version__
 from tests.support.audio import cut, silence, speechlike
 from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, finalize, transcribe
@@ -31,7 +33,6 @@ from tools import interop
 DEMO = ROOT / "asr_service" / "assets" / "demo.nemo"
 CLIPS = ROOT / "asr_service" / "assets" / "clips"
 DRIVERS = Path(__file__).parent / "drivers"
-REPORT = interop.BUILT / "report.json"
 PAUSE_S = 1.6
 """Silence after the speech where the client waits for an endpoint: 320 or 800 ms, and what the model sees later."""
 
@@ -68,7 +69,7 @@ CASES = [
         "NvidiaSTTService, live frames, stop_history 320",
         PAUSE_S,
     ),
-    Case("pipecat", "pipecat_service", "segmented", "NvidiaSegmentedSTTService, unary calls"),
+    Case("pipecat", "pipecat_service", "segmented", "NvidiaSegmentedSTTService, unary calls", PAUSE_S),
 ]
 
 
@@ -123,9 +124,9 @@ def write(folder: Path, name: str, pcm: bytes) -> str:
 
 def note(key: str, **facts: Any) -> None:
     """Keeps what was measured."""
-    report = json.loads(REPORT.read_text()) if REPORT.exists() else {}
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(report | {key: facts}, indent=1) + "\n")
+    report = json.loads(interop.REPORT.read_text()) if interop.REPORT.exists() else {}
+    interop.REPORT.parent.mkdir(parents=True, exist_ok=True)
+    interop.REPORT.write_text(json.dumps(report | {key: facts}, indent=1) + "\n")
 
 
 def spread(waits: list[float]) -> dict[str, Any]:
@@ -196,10 +197,38 @@ async def test_what_recognize_itself_takes(stub: Stub, speech: dict[str, bytes])
         call.cancel()
     note(
         "asr.v1",
-        versions={},
+        versions={"asr.v1": __version__},
+        files=len(speech),
         what="Recognize, live packets, finalize",
         **spread(waits),
     )
+
+
+SNIPPETS = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "docs/interop.md").read_text(), re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["riva", "pipecat", "livekit"])
+def test_the_snippets_of_the_document_run(
+    snippet: str,
+    request: pytest.FixtureRequest,
+    service: AsrService,
+    speech: dict[str, bytes],
+    tmp_path: Path,
+) -> None:
+    python = environment(request.node.callspec.id)
+    write(tmp_path, "hello", next(iter(speech.values())))
+    done = subprocess.run(
+        [python, "-c", snippet.replace("localhost:50051", service.target)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**clean_environment(), "PYTHONPATH": ""},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "print" not in snippet or re.search(r"^final \w", done.stdout, re.MULTILINE)
 
 
 async def _until(when: float) -> None:

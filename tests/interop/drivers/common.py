@@ -22,7 +22,7 @@ LOUD = 1000  # of 32767: from here on a sample is speech
 
 @dataclass
 class Order:
-    """What to recognize, and where: WAV files by name, 16 kHz mono, and the text that is awaited at most 15 s."""
+    """What to recognize, and where: WAV files by name, 16 kHz mono, and the text that is awaited."""
 
     target: str
     files: dict[str, str]
