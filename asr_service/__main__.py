@@ -1,4 +1,4 @@
-"""Command line: `python -m asr_service [serve] [--option value ...]`, and `keys new NAME`.
+"""Command line: `python -m asr_service [serve|doctor] [--option value ...]`, and `keys new NAME`.
 
 Options go before the environment. Nothing heavy is imported before the settings are known to be right, so that help and
 errors are answered at once. Exit codes: 0 drained and stopped, 1 the engine failed, 2 the settings cannot be served.
@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asr_service import __version__
-from asr_service.config import describe, load_settings
+from asr_service.config import Settings, describe, load_settings
 from asr_service.errors import SettingsError
 
-_COMMANDS = {"serve": "serve until SIGTERM or SIGINT (the default)"}
+_COMMANDS = {
+    "serve": "serve until SIGTERM or SIGINT (the default)",
+    "doctor": "look at what it would start with, and say what to do",
+}
 
 _EPILOG = """\
 API keys: python -m asr_service keys new NAME [--max-streams N] [--file FILE]
@@ -29,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     """One option per setting, grouped; every value is left to the settings to judge."""
     parser = argparse.ArgumentParser(
         prog="python -m asr_service",
-        usage="python -m asr_service [serve] [--option VALUE ...]",
+        usage="python -m asr_service [serve|doctor] [--option VALUE ...]",
         description="Streaming speech recognition over gRPC. Every option is also an environment variable; the "
         "option goes before it.",
         epilog=_EPILOG,
@@ -94,19 +97,48 @@ def _keys(argv: Sequence[str]) -> int:
     return 0
 
 
+def _doctor(settings: Settings) -> int:
+    """`doctor`: 0 if nothing keeps the service from serving, 1 otherwise."""
+    from rich.console import Console
+
+    from asr_service.doctor import Verdict, examine
+
+    marks = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.WRONG: "bold red"}
+    console = Console(highlight=False, soft_wrap=True)
+    worst = Verdict.OK
+    for finding in examine(settings):
+        console.print(f"[{marks[finding.verdict]}]{finding.verdict.value:>5}[/]", end="  ")
+        console.print(f"{finding.subject}: {finding.found}", markup=False)
+        if finding.advice:
+            console.print(f"       -> {finding.advice}", markup=False)
+        if finding.verdict is Verdict.WRONG or worst is Verdict.OK:
+            worst = finding.verdict
+    console.print(
+        {
+            Verdict.OK: "Nothing to do.",
+            Verdict.NOTE: "It can serve; see the notes.",
+            Verdict.WRONG: "It cannot serve like this.",
+        }[worst]
+    )
+    return 1 if worst is Verdict.WRONG else 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the process's exit code."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["keys"]:
         return _keys(argv[1:])
     options = vars(_parser().parse_args(argv))
-    options.pop("command")
+    command = options.pop("command")
     try:
         settings = load_settings(options)
     except SettingsError as error:
         for line in error.message.splitlines():
             print(f"asr_service: {line}", file=sys.stderr)
         return 2
+
+    if command == "doctor":
+        return _doctor(settings)
 
     from asr_service import log
     from asr_service.server import serve

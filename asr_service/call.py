@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Coroutine
@@ -236,6 +237,7 @@ class Call(ABC):
                 else:
                     async with writing:
                         await self.context.write(message)
+                self.metrics.result_sent(time.time() - event.made_unix_ms / 1000)
             if event.reason in _ASKED and self.asked and not channel:
                 self.metrics.final_latency(self.loop.time() - self.asked.popleft())
 

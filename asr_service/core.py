@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -193,6 +193,30 @@ class StreamingModel(Protocol):
             StepTooLarge: the batch does not fit into memory; nothing was changed.
             OutOfMemory: the batch does not fit into memory.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What a model measures of itself.
+
+    Attributes:
+        stages: seconds spent in each stage of all steps so far, by its name.
+        memory_used: bytes of the device's memory that are taken, 0 where it has none of its own.
+        memory_total: bytes of memory the device has.
+    """
+
+    stages: tuple[tuple[str, float], ...] = ()
+    memory_used: int = 0
+    memory_total: int = 0
+
+
+@runtime_checkable
+class Instrumented(Protocol):
+    """A `StreamingModel` that also measures itself; asked by its own thread, a few times a second."""
+
+    def readings(self) -> Readings:
+        """As of now."""
         ...
 
 

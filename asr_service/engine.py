@@ -26,9 +26,11 @@ from asr_service.core import (
     Event,
     Finalize,
     HalfClose,
+    Instrumented,
     ModelInfo,
     Open,
     OutOfMemory,
+    Readings,
     Result,
     StepTooLarge,
     StreamingModel,
@@ -139,6 +141,7 @@ class Engine:
         busy_since: monotonic time at which the step now running began, None between steps.
         load: moving p95 of the time that live chunks take, over their duration; see `capacity.Load`.
         measured: what the probe found, None before or without it.
+        readings: what the model measures of itself, if it does.
     """
 
     def __init__(
@@ -169,6 +172,7 @@ class Engine:
         self.busy_since: float | None = None
         self.load = 0.0
         self.measured: Probe | None = None
+        self.readings = Readings()
         # The engine thread's own:
         self._model: StreamingModel
         self._vocabulary: Vocabulary
@@ -282,6 +286,8 @@ class Engine:
             self._step(batch, now)
         if now - self._weighed > _WEIGH_S:
             self._weighed, self.load = now, self._meter.value(now)
+            if isinstance(self._model, Instrumented):
+                self.readings = self._model.readings()
         if self._events:
             if not self._streams:
                 self._slots.check()

@@ -32,6 +32,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped b
         """One more service by full name, before the server starts."""
         self.services |= {service}
 
+    @property
+    def serving(self) -> bool:
+        """The status now; from any thread."""
+        return bool(self._status == _SERVING)
+
     def set(self, *, serving: bool) -> None:
         """Changes the status and tells all watchers. On the event loop only."""
         self._status = _SERVING if serving else _NOT_SERVING

@@ -6,7 +6,7 @@ engine thread, the others from the event loop; prometheus_client locks for itsel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from prometheus_client import (
@@ -16,15 +16,17 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     generate_latest,
-    start_http_server,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from asr_service.errors import SettingsError
+from asr_service.core import Readings
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
 """Buckets in seconds; 80 and 160 ms are what steps have to keep up with."""
-SLOT_STATES = ("leased", "free", "ready")
-"""Leased and free make up all slots; ready ones are leased by streams that wait for a step."""
+SLOT_STATES = ("leased", "free", "fresh", "running", "ready")
+"""Leased and free make up all slots. Of the leased: fresh ones hold nothing yet, running ones a segment's state; ready
+ones wait for a step."""
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -44,6 +46,15 @@ class Metrics:
             registry=r,
         )
         self._streams_active = Gauge("asr_streams_active", "Streams that hold a permit.", registry=r)
+        self._streams_limit = Gauge("asr_streams_limit", "Streams that may hold a permit.", registry=r)
+        self._load = Gauge(
+            "asr_load",
+            "Moving 95th percentile of what live chunks take, over their duration; above 1 words come late.",
+            registry=r,
+        )
+        self._batch_limit = Gauge(
+            "asr_batch_limit", "Most streams in a step; out of memory halves it.", registry=r
+        )
         self._slots = Gauge("asr_slots", "Slots of model state, by state.", ["state"], registry=r)
         self._refusals = Counter(
             "asr_refusals", "Streams refused at the door, by reason.", ["reason"], registry=r
@@ -70,6 +81,13 @@ class Metrics:
             buckets=_SHORT,
             registry=r,
         )
+        self._sent_latency = Histogram(
+            "asr_result_to_sent_seconds",
+            "From a result's being made to its being handed to its connection; with asr_chunk_to_result_seconds, all "
+            "that this process adds.",
+            buckets=_SHORT,
+            registry=r,
+        )
         self._final_latency = Histogram(
             "asr_finalize_to_final_seconds",
             "From a finalize or half-close being received to its final being sent.",
@@ -90,11 +108,33 @@ class Metrics:
         """A certificate was taken into use; from any thread."""
         self._certificate.set(unix_s)
 
-    def watch(self, *, active: Callable[[], int], slots: Callable[[], Mapping[str, int]]) -> None:
-        """What is read when it is scraped: streams that hold a permit, and slots by state."""
+    def watch(
+        self,
+        *,
+        active: Callable[[], int],
+        limit: Callable[[], int],
+        slots: Callable[[], Mapping[str, int]],
+        batch_limit: Callable[[], int],
+        load: Callable[[], float],
+        readings: Callable[[], Readings],
+    ) -> None:
+        """What is read when it is scraped.
+
+        Args:
+            active: streams that hold a permit.
+            limit: streams that may.
+            slots: slots by state, one of `SLOT_STATES`.
+            batch_limit: most streams in a step.
+            load: see `asr_service.capacity.Load`.
+            readings: what the model measures of itself.
+        """
         self._streams_active.set_function(active)
+        self._streams_limit.set_function(limit)
+        self._batch_limit.set_function(batch_limit)
+        self._load.set_function(load)
         for state in SLOT_STATES:
             self._slots.labels(state).set_function(partial(_one, slots, state))
+        self.registry.register(_FromModel(readings))
 
     def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
         """The engine made a step; see `EngineMetrics`."""
@@ -134,6 +174,10 @@ class Metrics:
         """Interims gave way to later ones."""
         self._dropped.inc(count)
 
+    def result_sent(self, seconds: float) -> None:
+        """A result was handed to its connection so long after it was made."""
+        self._sent_latency.observe(seconds)
+
     def final_latency(self, seconds: float) -> None:
         """A final that the client asked for was sent."""
         self._final_latency.observe(seconds)
@@ -146,20 +190,30 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def listen(self, host: str, port: int) -> None:
-        """Serves the metrics from a thread of their own.
 
-        Raises:
-            SettingsError: the port cannot be listened on.
-        """
-        try:
-            start_http_server(port, addr=host, registry=self.registry)
-        except OSError as error:
-            raise SettingsError(
-                f"ASR_METRICS_PORT={port}: cannot listen on {host}:{port} ({error.strerror}); choose a free port, or 0 "
-                "for no metrics",
-                field="metrics_port",
-            ) from None
+class _FromModel(Collector):
+    """What the model measures of itself, as of the last time it was asked."""
+
+    def __init__(self, readings: Callable[[], Readings]) -> None:
+        self._readings = readings
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._readings()
+        stages = CounterMetricFamily(
+            "asr_step_stage_seconds", "Seconds spent in each stage of all steps.", labels=["stage"]
+        )
+        for stage, seconds in now.stages:
+            stages.add_metric([stage], seconds)
+        yield stages
+        memory = GaugeMetricFamily(
+            "asr_device_memory_bytes",
+            "Memory of the device; none where it has none of its own.",
+            labels=["kind"],
+        )
+        if now.memory_total:
+            memory.add_metric(["used"], now.memory_used)
+            memory.add_metric(["total"], now.memory_total)
+        yield memory
 
 
 def _one(counts: Callable[[], Mapping[str, int]], state: str) -> float:

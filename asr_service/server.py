@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from asr.v1 import asr_pb2, asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from asr_service import riva, tls
+from asr_service import riva, scrape, tls
 from asr_service.auth import KeyCheck
 from asr_service.channels import sample_bytes
 from asr_service.config import Settings
@@ -103,7 +104,14 @@ class _Server:
             load=lambda: self.engine.load,
             max_load=settings.max_load,
         )
-        self.metrics.watch(active=lambda: self.sessions.active, slots=self._slots)
+        self.metrics.watch(
+            active=lambda: self.sessions.active,
+            limit=lambda: self.sessions.max_streams,
+            slots=lambda: asdict(self.engine.books()),
+            batch_limit=lambda: self.engine.books().max_batch,
+            load=lambda: self.engine.load,
+            readings=lambda: self.engine.readings,
+        )
         self.door = Door(
             self.sessions,
             self.metrics,
@@ -124,7 +132,12 @@ class _Server:
         server = self._server(keys)
         port = _listen(server, settings.host, settings.grpc_port, identity)
         if settings.metrics_port:
-            self.metrics.listen(settings.metrics_host, settings.metrics_port)
+            scrape.listen(
+                settings.metrics_host,
+                settings.metrics_port,
+                render=self.metrics.render,
+                serving=lambda: self.health.serving,
+            )
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._told_to_stop, number)
         await server.start()
@@ -184,10 +197,6 @@ class _Server:
             log.warning("no client will take the certificate: it has expired or is not valid yet")
         else:
             self.metrics.certificate_expires(identity.not_after.timestamp())
-
-    def _slots(self) -> dict[str, int]:
-        books = self.engine.books()
-        return {"leased": books.leased, "free": books.free, "ready": books.ready}
 
     def _inbox_bytes(self, config: StreamConfig) -> int:
         """Bytes of a stream's audio that may wait: two chunks at least, since fewer than one would wait for ever."""

@@ -1,6 +1,7 @@
 """Health of what runs in this container, for Docker's HEALTHCHECK: exit code 0 if it serves, 1 with a line if not.
 
-healthcheck.py service    grpc.health.v1, SERVING once the model is loaded and warm
+healthcheck.py service    SERVING once the model is loaded and warm: grpc.health.v1, or with TLS, which would ask for
+                          trust and maybe for a certificate, GET /healthz of the metrics port
 healthcheck.py bridge     GET /readyz: the bridge is up and its service serves
 """
 
@@ -15,6 +16,11 @@ TIMEOUT_S = 4.0
 
 def service() -> str:
     """Asks the service; "" if it serves, else what is wrong."""
+    if os.environ.get("ASR_TLS_CERT"):
+        port = os.environ.get("ASR_METRICS_PORT") or "0"
+        if port == "0":
+            return "with ASR_TLS_CERT set, the health check needs ASR_METRICS_PORT"
+        return _http(f"http://localhost:{port}/healthz")
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -33,7 +39,10 @@ def service() -> str:
 
 def bridge() -> str:
     """Asks the bridge; "" if it is ready, else what is wrong."""
-    url = f"http://localhost:{os.environ.get('ASR_PORT') or 8080}/readyz"
+    return _http(f"http://localhost:{os.environ.get('ASR_PORT') or 8080}/readyz")
+
+
+def _http(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S):
             return ""

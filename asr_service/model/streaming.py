@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_service.core import ModelInfo, OutOfMemory, StepRequest, StepResult
+from asr_service.core import ModelInfo, OutOfMemory, Readings, StepRequest, StepResult
 from asr_service.model.batch import Batch, Positions
 from asr_service.model.features import FeatureExtractor
 from asr_service.model.plan import ChunkPlan
@@ -57,6 +58,7 @@ class Decoder(Protocol):
         ...
 
 
+_STAGES = ("features", "encoder", "decoder")
 _CPU_FULL = "DefaultCPUAllocator: can't allocate memory"  # torch has no type for it
 
 
@@ -84,6 +86,7 @@ class NemoStreamingModel:
         self._device = device
         self._positions = Positions(plan, slots + 1)
         self._frames_before = np.zeros(slots + 1, dtype=np.int64)
+        self._spent = dict.fromkeys(_STAGES, 0.0)
 
     @property
     def info(self) -> ModelInfo:
@@ -98,6 +101,14 @@ class NemoStreamingModel:
     def state_bytes(self) -> int:
         """Bytes of state a slot takes."""
         return self._features.state_bytes() + self._encoder.state_bytes() + self._decoder.state_bytes()
+
+    def readings(self) -> Readings:
+        """See `asr_service.core.Instrumented`."""
+        used = total = 0
+        if self._device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self._device)
+            used = total - free
+        return Readings(tuple(self._spent.items()), used, total)
 
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
         """See `StreamingModel.step`.
@@ -125,20 +136,32 @@ class NemoStreamingModel:
         )
         if not any(batch.frames):
             return [StepResult((), (), (), 0) for _ in requests]
+        begun = time.perf_counter()
         mel = self._features.step(batch.slots, audio, ends)
+        featured = time.perf_counter()
         encoded = self._encoder.step(batch, mel)
-        if not torch.isfinite(encoded.sum()):
+        if not torch.isfinite(encoded.sum()):  # waits for the device, so that the times are true
             self._encoder.clear(batch.slots)
             raise StepFailed("the encoder's output is not finite")
+        coded = time.perf_counter()
         emissions = self._decoder.step(batch.slots, encoded, batch.frames)
+        for stage, seconds in zip(
+            _STAGES, (featured - begun, coded - featured, time.perf_counter() - coded), strict=True
+        ):
+            self._spent[stage] += seconds
         return [self._result(*row) for row in zip(requests, emissions, batch.frames, strict=True)]
 
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
-        """Steps every bucket through the start, the middle and the end of a stream."""
+        """Steps batches of growing sizes through the start, the middle and the end of a stream.
+
+        On a GPU these are all sizes that live steps are padded to. On a CPU another size later costs a few
+        milliseconds once, for the products to be laid out.
+        """
         chunk = np.zeros(self._plan.chunk_samples, dtype=np.float32)
         first = chunk[: self._plan.first_chunk_samples]
-        for size in sorted({self._bucket(n) for n in range(1, min(max_batch, self._slots) + 1)}):
-            rows = min(size, self._slots, max_batch)
+        most = min(max_batch, self._slots)
+        sizes = {most} | {1 << power for power in range(most.bit_length()) if 1 << power < most}
+        for rows in sorted(sizes):
             progress(f"batch of {rows}")
             for samples, is_first, is_last in (
                 (first, True, False),
@@ -156,8 +179,8 @@ class NemoStreamingModel:
         self._decoder.reset(index)
 
     def _bucket(self, size: int) -> int:
-        """Rows a batch is padded to: none on the CPU, where every row costs."""
-        return size
+        """Rows a batch is padded to: the next power of two on a GPU; none on a CPU, where every row costs."""
+        return size if self._device.type == "cpu" else 1 << (size - 1).bit_length()
 
     def _result(self, request: StepRequest, emission: Emission, frames: int) -> StepResult:
         before = int(self._frames_before[request.slot])

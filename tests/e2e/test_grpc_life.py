@@ -204,9 +204,14 @@ async def test_ready_file_log_and_metrics(tmp_path: Path) -> None:
             "asr_received_bytes_total 32000.0",
             'asr_slots{state="leased"} 0.0',
             "asr_finalize_to_final_seconds_count 1.0",
+            "asr_streams_limit ",
+            "asr_load 0.0",
+            "asr_batch_limit 128.0",
             "process_cpu_seconds_total",
         ):
             assert line in shown
+        health = await asyncio.to_thread(fetch, f"http://127.0.0.1:{metrics_port}/healthz")
+        assert health == "serving\n"
         assert service.stop() == 0
         lines = [json.loads(line) for line in service.lines]
         ended = [line for line in lines if line["message"] == "stream ended"]

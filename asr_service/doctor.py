@@ -1,0 +1,273 @@
+"""`python -m asr_service doctor`: looks at what the service would start with, and says what to do about it.
+
+Nothing is changed and no model is loaded. Each check stands alone: one that fails does not keep the next from running.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+
+from asr_service import __version__, tls
+from asr_service.config import Settings
+from asr_service.errors import SettingsError
+from asr_service.keys import KeyRing
+
+DEMO = Path(__file__).parent / "assets" / "demo.nemo"
+SOON = timedelta(days=14)
+"""A certificate that expires sooner is worth a word."""
+DEVICE_S = 120.0
+"""For torch to be imported and to look at its devices."""
+
+
+class Verdict(Enum):
+    """How a check ended."""
+
+    OK = "ok"
+    NOTE = "note"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        subject: what was looked at.
+        verdict: WRONG keeps the service from starting, or from serving as it is set to.
+        found: what there is.
+        advice: what to do, "" if nothing.
+    """
+
+    subject: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Every check in turn, the slow one last."""
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        _packages,
+        _model,
+        _ports,
+        _certificates,
+        _keys,
+        _limits,
+        _processor,
+        _device,
+    )
+    for check in checks:
+        try:
+            yield from check(settings)
+        except Exception as error:
+            yield Finding(
+                check.__name__.strip("_"), Verdict.WRONG, f"the check itself failed: {error!r}", "report it"
+            )
+
+
+def _packages(settings: Settings) -> Iterator[Finding]:
+    def version(name: str) -> str:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return "missing"
+
+    found = {name: version(name) for name in ("grpcio", "numpy", "torch", "nemo_toolkit")}
+    shown = f"asr_service {__version__}, " + ", ".join(f"{name} {number}" for name, number in found.items())
+    missing = [name for name, number in found.items() if number == "missing"]
+    if missing and settings.model != "null":
+        yield Finding("packages", Verdict.WRONG, shown, "run make setup, or pip install 'asr-service[model]'")
+    else:
+        yield Finding("packages", Verdict.OK, shown)
+
+
+def _model(settings: Settings) -> Iterator[Finding]:
+    name = settings.model
+    if name == "null":
+        yield Finding("model", Verdict.NOTE, "null: no recognition", "set ASR_MODEL for real words")
+        return
+    path = DEMO if name == "demo" else Path(name).expanduser()
+    if path.suffix == ".nemo":
+        if not path.is_file():
+            yield Finding("model", Verdict.WRONG, f"{path} does not exist", "correct ASR_MODEL")
+        elif not os.access(path, os.R_OK):
+            yield Finding(
+                "model", Verdict.WRONG, f"{path} cannot be read", "give this user the right to read it"
+            )
+        elif not _looks_like_archive(path):
+            yield Finding(
+                "model",
+                Verdict.WRONG,
+                f"{path} is no .nemo archive ({path.stat().st_size} bytes)",
+                "fetch it again; a few hundred bytes are often a Git LFS pointer",
+            )
+        else:
+            yield Finding("model", Verdict.OK, f"{path}, {path.stat().st_size / 1e6:.0f} MB")
+        return
+    cache = Path("~/.cache/huggingface/hub").expanduser() / f"models--{name.replace('/', '--')}"
+    if cache.is_dir():
+        yield Finding("model", Verdict.OK, f"{name}, fetched before ({cache})")
+    else:
+        yield Finding(
+            "model",
+            Verdict.NOTE,
+            f"{name} is not in {cache}",
+            "the first start fetches it and needs the network",
+        )
+
+
+def _looks_like_archive(path: Path) -> bool:
+    """A tar file, as it is or gzipped."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    return start[257:262] == b"ustar" or start[:2] == b"\x1f\x8b"
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    for variable, host, port in (
+        ("ASR_GRPC_PORT", settings.host, settings.grpc_port),
+        ("ASR_METRICS_PORT", settings.metrics_host, settings.metrics_port),
+    ):
+        if not port:
+            continue
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                advice = f"stop what has it (ss -ltnp), or set {variable}"
+                yield Finding("port", Verdict.WRONG, f"{host}:{port}: {error.strerror}", advice)
+            else:
+                yield Finding("port", Verdict.OK, f"{host}:{port} is free")
+
+
+def _certificates(settings: Settings) -> Iterator[Finding]:
+    try:
+        files = tls.files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        if files is None:
+            outside = settings.host not in ("127.0.0.1", "::1", "localhost")
+            advice = "set ASR_TLS_CERT and ASR_TLS_KEY unless a proxy before it speaks TLS" if outside else ""
+            yield Finding("TLS", Verdict.NOTE if outside else Verdict.OK, "none", advice)
+            return
+        identity = files.read()
+    except SettingsError as error:
+        yield Finding("TLS", Verdict.WRONG, error.message, "see docs/security.md")
+        return
+    kind = "clients need a certificate" if identity.client_ca else "clients need none"
+    until = identity.not_after
+    if until is None:
+        yield Finding("TLS", Verdict.WRONG, "the certificate has expired or is not valid yet", "renew it")
+    elif until - datetime.now(UTC) < SOON:
+        yield Finding("TLS", Verdict.NOTE, f"valid until {until:%Y-%m-%d %H:%M} UTC, {kind}", "renew it soon")
+    else:
+        yield Finding("TLS", Verdict.OK, f"valid until {until:%Y-%m-%d}, {kind}")
+    if settings.tls_key is not None and settings.tls_key.stat().st_mode & 0o077:
+        yield Finding("TLS", Verdict.NOTE, f"{settings.tls_key} can be read by others", "chmod 600 it")
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    if settings.api_keys_file is None:
+        yield Finding("API keys", Verdict.OK, "none: whoever reaches the port may call")
+        return
+    try:
+        count = len(KeyRing(settings.api_keys_file))
+    except SettingsError as error:
+        yield Finding("API keys", Verdict.WRONG, error.message, "see docs/security.md")
+        return
+    if count:
+        yield Finding("API keys", Verdict.OK, f"{count} in {settings.api_keys_file}")
+    else:
+        yield Finding(
+            "API keys", Verdict.NOTE, f"none in {settings.api_keys_file}", "nobody can call: add one"
+        )
+
+
+def _limits(settings: Settings) -> Iterator[Finding]:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < settings.max_connections + 100:
+        yield Finding(
+            "open files",
+            Verdict.NOTE,
+            f"at most {files}, and ASR_MAX_CONNECTIONS is {settings.max_connections}",
+            f"ulimit -n {settings.max_connections + 100}, or lower ASR_MAX_CONNECTIONS",
+        )
+    else:
+        yield Finding("open files", Verdict.OK, f"at most {files}")
+
+
+def _processor(settings: Settings) -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    flags = set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+    wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16") if name in flags]
+    found = f"{cores} cores, {' '.join(wide) or 'no AVX2'}"
+    if settings.precision == "bf16" and settings.device == "cpu" and not {"amx_bf16", "avx512_bf16"} & flags:
+        yield Finding(
+            "CPU", Verdict.NOTE, found, "bf16 has no hardware here and is slow: set ASR_PRECISION=fp32"
+        )
+    elif settings.threads is not None and settings.threads > cores:
+        yield Finding(
+            "CPU", Verdict.NOTE, found, f"ASR_THREADS={settings.threads} is more than there are cores"
+        )
+    else:
+        yield Finding("CPU", Verdict.OK, found)
+
+
+def _device(settings: Settings) -> Iterator[Finding]:
+    if settings.model == "null":
+        return
+    # In a process of its own: importing torch takes seconds and hundreds of megabytes, and a broken driver may hang it.
+    program = (
+        "import torch\n"
+        "print(torch.get_num_threads(), torch.version.cuda or '-', torch.cuda.device_count())\n"
+        "for n in range(torch.cuda.device_count()):\n"
+        "    free, total = torch.cuda.mem_get_info(n)\n"
+        "    print(torch.cuda.get_device_name(n), f'{free / 2**30:.1f} of {total / 2**30:.1f} GiB free', sep=', ')\n"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=DEVICE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        yield Finding(
+            "device", Verdict.WRONG, f"torch did not answer in {DEVICE_S:g} s", "check the GPU's driver"
+        )
+        return
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        yield Finding("device", Verdict.WRONG, f"torch cannot be used: {why}", "run make setup")
+        return
+    threads, cuda, count = lines[0].split()
+    yield Finding("torch", Verdict.OK, f"{settings.threads or threads} threads a step, CUDA {cuda}")
+    wanted = settings.device or ("cuda:0" if int(count) else "cpu")
+    index = int(wanted.partition(":")[2] or 0)
+    if wanted == "cpu":
+        note = Verdict.NOTE if settings.device is None else Verdict.OK
+        advice = "a GPU serves many more streams" if settings.device is None else ""
+        if int(count):
+            advice = f"there are {count} GPUs: ASR_DEVICE=cuda:0 uses one"
+        yield Finding("device", note, "the CPU", advice)
+    elif index < int(count):
+        yield Finding("device", Verdict.OK, f"{wanted}: {lines[1 + index]}")
+    else:
+        advice = "check nvidia-smi and the driver, or set ASR_DEVICE=cpu"
+        yield Finding("device", Verdict.WRONG, f"{wanted}, and there are {count} usable GPUs", advice)

@@ -1,0 +1,85 @@
+"""What the dashboard and the alerts ask for is what the service tells."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from asr_service.core import Readings
+from asr_service.metrics import SLOT_STATES, Metrics
+from tests.support.process import ROOT
+
+FOLDER = ROOT / "docker" / "monitoring"
+DASHBOARD = json.loads((FOLDER / "grafana" / "asr.json").read_text())
+RULES = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
+
+
+def expressions() -> list[str]:
+    found = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+    return found + [rule["expr"] for rule in RULES]
+
+
+def exported() -> set[str]:
+    """Names of all series of a service that has done a little of everything."""
+    metrics = Metrics()
+    metrics.watch(
+        active=lambda: 1,
+        limit=lambda: 2,
+        slots=lambda: dict.fromkeys(SLOT_STATES, 0),
+        batch_limit=lambda: 3,
+        load=lambda: 0.5,
+        readings=lambda: Readings((("encoder", 1.0),), 10, 20),
+    )
+    metrics.step(seconds=0.1, audio_s=0.1, waits_s=[0.0])
+    metrics.step_failed(1)
+    metrics.refused("AT_CAPACITY")
+    metrics.call_ended("internal", admitted=True)
+    return set(re.findall(r"^([a-z_]+)", metrics.render().decode(), re.MULTILINE))
+
+
+def test_everything_that_is_asked_for_is_exported() -> None:
+    asked = {name for text in expressions() for name in re.findall(r"\b(?:asr|process)_[a-z_]+", text)}
+    assert len(asked) > 20
+    assert asked <= exported()
+
+
+def test_everything_that_is_exported_is_shown() -> None:
+    shown = " ".join(expressions())
+    for name in exported():
+        family = re.sub(r"_(bucket|sum|count|created|total)$", "", name)
+        if name.startswith("asr_") and not name.endswith("_created"):
+            assert family in shown or family == "asr_streams_opened", name
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
+def test_an_alert_says_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["annotations"]["summary"] and rule["annotations"]["action"]
+    assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_panels_do_not_overlap_and_say_what_they_show() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+        assert panel["type"] == "row" or panel["description"]
+
+
+def test_the_composition_mounts_what_there_is() -> None:
+    services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
+    for name in ("prometheus", "grafana"):
+        assert services[name]["profiles"] == ["monitoring"]
+        for volume in services[name]["volumes"]:
+            source = volume.split(":")[0]
+            assert not source.startswith(".") or (ROOT / "docker" / source).is_file(), source
+    (target,) = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"][0][
+        "static_configs"
+    ][0]["targets"]
+    assert target == f"service:{services['service']['environment']['ASR_METRICS_PORT']}"

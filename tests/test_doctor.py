@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from asr_service.config import Settings
+from asr_service.doctor import Finding, Verdict, examine
+from tests.support.certificates import Authority
+from tests.support.process import ROOT, clean_environment
+
+
+def found(subject: str, **settings: object) -> list[Finding]:
+    """What is found about a subject, with a model that needs no torch unless told otherwise."""
+    chosen = Settings(**({"model": "null", "host": "127.0.0.1", "grpc_port": 0} | settings))  # type: ignore[arg-type]
+    return [finding for finding in examine(chosen) if finding.subject == subject]
+
+
+def verdicts(findings: list[Finding]) -> list[Verdict]:
+    assert all(finding.advice for finding in findings if finding.verdict is not Verdict.OK)
+    return [finding.verdict for finding in findings]
+
+
+def test_a_taken_port() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert verdicts(found("port", grpc_port=port)) == [Verdict.WRONG]
+    assert verdicts(found("port", grpc_port=port)) == [Verdict.OK]
+
+
+def test_models(tmp_path: Path) -> None:
+    pointer = tmp_path / "pointer.nemo"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
+    archive = tmp_path / "archive.nemo"
+    archive.write_bytes(b"\x1f\x8b" + bytes(100))
+    for model, verdict in (
+        ("null", Verdict.NOTE),
+        (str(tmp_path / "none.nemo"), Verdict.WRONG),
+        (str(pointer), Verdict.WRONG),
+        (str(archive), Verdict.OK),
+        ("nobody/nothing", Verdict.NOTE),
+    ):
+        # The device is another check, which would import torch.
+        settings = Settings(model=model, host="127.0.0.1", grpc_port=0)
+        findings = [next(one for one in examine(settings) if one.subject == "model")]
+        assert verdicts(findings) == [verdict], model
+
+
+def test_certificates(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    cert, key = ca.issue("server", days=90)
+    key.chmod(0o600)
+    assert verdicts(found("TLS", tls_cert=cert, tls_key=key, tls_client_ca=ca.cert)) == [Verdict.OK]
+    key.chmod(0o644)
+    assert verdicts(found("TLS", tls_cert=cert, tls_key=key)) == [Verdict.OK, Verdict.NOTE]
+    soon, its_key = ca.issue("soon", days=3)
+    its_key.chmod(0o600)
+    assert verdicts(found("TLS", tls_cert=soon, tls_key=its_key)) == [Verdict.NOTE]
+    expired, its_key = ca.issue("expired", days=-1)
+    its_key.chmod(0o600)
+    assert verdicts(found("TLS", tls_cert=expired, tls_key=its_key)) == [Verdict.WRONG]
+    assert verdicts(found("TLS", tls_cert=cert, tls_key=its_key)) == [Verdict.WRONG]
+    assert verdicts(found("TLS", tls_cert=cert)) == [Verdict.WRONG]
+
+
+def test_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    assert verdicts(found("API keys", api_keys_file=path)) == [Verdict.WRONG]
+    path.write_text("# nobody\n")
+    assert verdicts(found("API keys", api_keys_file=path)) == [Verdict.NOTE]
+    path.write_text("someone:" + "0" * 64)
+    assert verdicts(found("API keys", api_keys_file=path)) == [Verdict.OK]
+
+
+def run(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "asr_service", "doctor", "--host", "127.0.0.1", "--grpc-port", "0", *argv],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_command_line() -> None:
+    well = run("--model", "null")
+    assert well.returncode == 0, well.stdout + well.stderr
+    assert "CPU: " in well.stdout and "It can serve" in well.stdout
+    ill = run("--model", "null", "--api-keys-file", "/no/such [file]")
+    assert ill.returncode == 1
+    assert "/no/such [file]: No such file" in ill.stdout and "It cannot serve" in ill.stdout
