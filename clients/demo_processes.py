@@ -17,6 +17,7 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 STOP_S = 20.0
 LOOK_S = 0.05
+SAY_S = 15.0
 TAIL_LINES = 30
 
 
@@ -55,9 +56,17 @@ class Process:
 
     def wait_ready(self, console: Console, file: Path, timeout_s: float) -> dict[str, Any]:
         """Waits for its ready file and gives the content; DemoError if it ends first or takes too long."""
-        started = time.monotonic()
+        started = said = time.monotonic()
         with console.status(f"Starting the {self._name} ..."):
             while not file.exists():
+                if not console.is_terminal and time.monotonic() - said > SAY_S:
+                    said = time.monotonic()
+                    lines = self._log.read_text(errors="replace").splitlines()
+                    console.print(
+                        f"  {said - started:.0f} s: {lines[-1] if lines else ''}",
+                        markup=False,
+                        soft_wrap=True,
+                    )
                 if self._process.poll() is not None:
                     raise DemoError(f"the {self._name} ended with {self._process.returncode}", self.tail())
                 if time.monotonic() - started > timeout_s:
