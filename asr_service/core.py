@@ -41,10 +41,13 @@ class EndpointingConfig:
     Attributes:
         trailing_silence_ms: silence after the last word that ends the utterance.
         max_utterance_ms: longest utterance, ended at the next word boundary; 0 for no limit.
+        start_timeout_ms: time without a word since the last final after which an empty final is given, once until the
+            next word; 0 for never.
     """
 
     trailing_silence_ms: int = 800
     max_utterance_ms: int = 30_000
+    start_timeout_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,6 +243,7 @@ class Stream:
             finals.append(self._final(reason, mark.tag or "", unix_ms))
             self._move_work(Happening.STREAM_END if mark.tag is None else Happening.SEGMENT_END)
             self._frames = 0
+            self._endpointer.start_utterance(0)
             self._transcript.start_segment(1000 * self.audio_s)
         return finals
 
@@ -304,7 +305,7 @@ class Stream:
             tag,
             unix_ms,
         )
-        self._endpointer.reset()
+        self._endpointer.start_utterance(self._frames)
         self._utterance += 1
         return result
 

@@ -18,6 +18,7 @@ MAX_RATE_HZ = 48_000
 MAX_CHANNELS = 2
 MAX_NAME = 128
 TRAILING_SILENCE_MS = (100, 10_000)
+START_TIMEOUT_MS = 100
 ERROR_DOMAIN = "asr.v1"
 
 _ENCODINGS = {
@@ -108,7 +109,16 @@ def _endpointing(message: pb.Endpointing) -> EndpointingConfig:
             )
     if message.HasField("max_utterance_ms"):
         longest = message.max_utterance_ms
-    return EndpointingConfig(trailing_silence_ms=silence, max_utterance_ms=longest)
+    start = 0
+    if message.HasField("start_timeout_ms"):
+        start = message.start_timeout_ms
+        if start < START_TIMEOUT_MS:
+            raise InvalidArgument(
+                f"config.endpointing.start_timeout_ms is {start}; it should be {START_TIMEOUT_MS} or more, or unset "
+                "for no such final",
+                field="config.endpointing.start_timeout_ms",
+            )
+    return EndpointingConfig(trailing_silence_ms=silence, max_utterance_ms=longest, start_timeout_ms=start)
 
 
 def finalize_tag(message: pb.Finalize) -> str:

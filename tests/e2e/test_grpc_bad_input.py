@@ -47,6 +47,11 @@ REFUSED_CONFIGS = {
         "config.endpointing.trailing_silence_ms",
         "100 to 10000",
     ),
+    "wait for words too short": (
+        {"endpointing": pb.Endpointing(start_timeout_ms=0)},
+        "config.endpointing.start_timeout_ms",
+        "100 or more",
+    ),
 }
 
 

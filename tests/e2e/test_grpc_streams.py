@@ -83,6 +83,14 @@ async def test_endpointing(stub: Stub) -> None:
     assert [final.final_reason for final in found][:2] == [pb.FINAL_REASON_ENDPOINT] * 2
 
 
+async def test_nobody_speaking_is_told_once(stub: Stub) -> None:
+    pcm = silence(3.0) + speechlike(1.0, seed=7)
+    options = {"endpointing": pb.Endpointing(start_timeout_ms=1000)}
+    found = finals(await talk(stub, [config(**options), *map(audio, cut(pcm, 640))]))
+    assert [bool(final.text) for final in found] == [False, True]
+    assert found[0].final_reason == pb.FINAL_REASON_ENDPOINT
+
+
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
 async def test_other_rates(stub: Stub, rate: int) -> None:
     responses = await talk(

@@ -213,26 +213,36 @@ class Endpointing(_message.Message):
 
     TRAILING_SILENCE_MS_FIELD_NUMBER: _builtins.int
     MAX_UTTERANCE_MS_FIELD_NUMBER: _builtins.int
+    START_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     trailing_silence_ms: _builtins.int
     """Silence after the last word that ends the utterance, in ms, 100 to 10000. Default 800."""
     max_utterance_ms: _builtins.int
     """Longest utterance, in ms; it is then ended at the next word boundary. 0: no limit. Default 30000."""
+    start_timeout_ms: _builtins.int
+    """Set: when no word has come for so long since the last final, in ms, 100 or more, a final without text tells so, once
+    until the next word. Default: none does.
+    """
     def __init__(
         self,
         *,
         trailing_silence_ms: _builtins.int | None = ...,
         max_utterance_ms: _builtins.int | None = ...,
+        start_timeout_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_utterance_ms", b"_max_utterance_ms", "_trailing_silence_ms", b"_trailing_silence_ms", "max_utterance_ms", b"max_utterance_ms", "trailing_silence_ms", b"trailing_silence_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_utterance_ms", b"_max_utterance_ms", "_start_timeout_ms", b"_start_timeout_ms", "_trailing_silence_ms", b"_trailing_silence_ms", "max_utterance_ms", b"max_utterance_ms", "start_timeout_ms", b"start_timeout_ms", "trailing_silence_ms", b"trailing_silence_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_utterance_ms", b"_max_utterance_ms", "_trailing_silence_ms", b"_trailing_silence_ms", "max_utterance_ms", b"max_utterance_ms", "trailing_silence_ms", b"trailing_silence_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_utterance_ms", b"_max_utterance_ms", "_start_timeout_ms", b"_start_timeout_ms", "_trailing_silence_ms", b"_trailing_silence_ms", "max_utterance_ms", b"max_utterance_ms", "start_timeout_ms", b"start_timeout_ms", "trailing_silence_ms", b"trailing_silence_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_utterance_ms: _TypeAlias = _typing.Literal["max_utterance_ms"]  # noqa: Y015
     _WhichOneofArgType__max_utterance_ms: _TypeAlias = _typing.Literal["_max_utterance_ms", b"_max_utterance_ms"]  # noqa: Y015
+    _WhichOneofReturnType__start_timeout_ms: _TypeAlias = _typing.Literal["start_timeout_ms"]  # noqa: Y015
+    _WhichOneofArgType__start_timeout_ms: _TypeAlias = _typing.Literal["_start_timeout_ms", b"_start_timeout_ms"]  # noqa: Y015
     _WhichOneofReturnType__trailing_silence_ms: _TypeAlias = _typing.Literal["trailing_silence_ms"]  # noqa: Y015
     _WhichOneofArgType__trailing_silence_ms: _TypeAlias = _typing.Literal["_trailing_silence_ms", b"_trailing_silence_ms"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_utterance_ms) -> _WhichOneofReturnType__max_utterance_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_timeout_ms) -> _WhichOneofReturnType__start_timeout_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__trailing_silence_ms) -> _WhichOneofReturnType__trailing_silence_ms | None: ...
 
