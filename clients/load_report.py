@@ -27,10 +27,12 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def sustained(heard: Heard, plan: Plan, limit_s: float) -> bool:
-    """Whether a stream ended well and its words still kept up with its audio in the last quarter."""
-    late = [latency for at, latency in heard.interims if at >= 0.75 * plan.seconds]
-    late += heard.finals[-1:]
-    return heard.outcome == "ok" and sorted(late)[int(0.95 * (len(late) - 1))] <= limit_s
+    """Whether a stream ended well and its words still kept up with its audio in the last quarter, at the 95th percentile.
+
+    A stream without interims there is judged by its last final.
+    """
+    late = [latency for at, latency in heard.interims if at >= 0.75 * plan.seconds] or heard.finals[-1:]
+    return heard.outcome == "ok" and bool(late) and sorted(late)[int(0.95 * (len(late) - 1))] <= limit_s
 
 
 def summarize(heard: list[Heard], plan: Plan, wall_s: float, limit_s: float) -> dict[str, Any]:
