@@ -27,7 +27,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def sustained(heard: Heard, plan: Plan, limit_s: float) -> bool:
-    """Whether a stream ended well and its words still kept up with its audio in the last quarter, at the 95th percentile.
+    """Whether a stream ended well and its words still kept up in its last quarter, at the 95th percentile.
 
     A stream without interims there is judged by its last final.
     """
