@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ _STEPS = {
     "speech": "synthesise the training corpus (goes on where it stopped)",
     "tokenizer": "train the SentencePiece vocabulary",
     "train": "train and write demo.nemo (goes on from the last checkpoint)",
+    "export": "write demo.nemo from the last checkpoint, while or after training",
     "evaluate": "score a .nemo on the evaluation set: WER by group, look-ahead and decoder",
     "evalset": "write the evaluation set and its manifest anew",
     "clips": "write the demo clips anew",
@@ -50,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--minutes", type=float, default=108, help="train: compute time, the schedule's end (%(default)s)"
     )
+    top.add_argument(
+        "--within", type=float, metavar="MINUTES", help="train: end by the clock, also if it is stopped"
+    )
     top.add_argument("--frames", type=int, default=11000, help="train: frames of 10 ms a step (%(default)s)")
     top.add_argument("--lr", type=float, default=1.8e-3, help="train: peak learning rate (%(default)s)")
     top.add_argument("--max-steps", type=int, default=0, help="train: stop after so many steps (0: no limit)")
@@ -81,9 +86,18 @@ def run(args: argparse.Namespace) -> int:
 
         plan = replace(
             Plan(), minutes=args.minutes, seed=args.seed, frames=args.frames, peak_lr=args.lr, device=args.device,
-            max_steps=args.max_steps,
+            max_steps=args.max_steps, deadline=time.time() + 60 * args.within if args.within else 0.0,
         )  # fmt: skip
         print(launch(plan, args.folder, args.workers))
+    if "export" in wanted:
+        from demo_model.train import Plan, Trainer
+
+        trainer = Trainer(Plan(device=args.device), args.folder)
+        if not trainer.resume():
+            print(f"there is no checkpoint in {args.folder}", file=sys.stderr)
+            return 2
+        trainer.export(args.folder / "demo.nemo")
+        print(f"{args.folder / 'demo.nemo'}: step {trainer.step}")
     if "evalset" in wanted:
         from demo_model.evalset import make_eval_set
 

@@ -41,7 +41,8 @@ def noise(rng: np.random.Generator, samples: int, kind: str = "") -> np.ndarray:
 def add_noise(rng: np.random.Generator, audio: np.ndarray, snr_db: float, kind: str = "") -> np.ndarray:
     """Add noise `snr_db` decibels under the speech's power (over its louder parts)."""
     power = float(np.mean(np.sort(audio**2)[len(audio) // 2 :])) if len(audio) else 0.0
-    return (audio + noise(rng, len(audio), kind) * np.sqrt(power / 10 ** (snr_db / 10))).astype(np.float32)
+    mixed: np.ndarray = audio + noise(rng, len(audio), kind) * np.sqrt(power / 10 ** (snr_db / 10))
+    return mixed.astype(np.float32)
 
 
 def reverberate(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
@@ -60,9 +61,10 @@ def reverberate(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
 
 def mulaw(audio: np.ndarray) -> np.ndarray:
     """Quantise to 8 bit mu-law and back (the companding curve of G.711, mu = 255)."""
-    code = np.sign(audio) * np.log1p(255 * np.minimum(1, np.abs(audio))) / np.log(256)
+    code: np.ndarray = np.sign(audio) * np.log1p(255 * np.minimum(1, np.abs(audio))) / np.log(256)
     code = np.round(code * 127) / 127
-    return (np.sign(code) * np.expm1(np.abs(code) * np.log(256)) / 255).astype(np.float32)
+    back: np.ndarray = np.sign(code) * np.expm1(np.abs(code) * np.log(256)) / 255
+    return back.astype(np.float32)
 
 
 def telephone(audio: np.ndarray, return_narrow: bool = False) -> np.ndarray:

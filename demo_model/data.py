@@ -78,8 +78,9 @@ class Batches:
         self._corpus, self._frames = corpus, frames
         self._rng = random.Random(f"{seed}/batches")
         self._np = np.random.default_rng([seed, 77])
-        kinds = ("white", "pink", "brown", "band", "hum")
-        self._noises = [log_mel(noise(self._np, RATE * 20, kinds[i % 5])) for i in range(25)]
+        # Bands whose level wanders come nearest to speech, so there are most of them.
+        kinds = ("white", "pink", "brown", "hum", "band", "band", "band", "band")
+        self._noises = [log_mel(noise(self._np, RATE * 10, kinds[i % 8])) for i in range(48)]
 
     def stream(self, mixture: dict[str, float], pool: int = 256) -> Iterator[Batch]:
         """Yield batches; `mixture` gives the share of each kind, and of `joined` and `empty` examples."""
@@ -157,7 +158,8 @@ class Batches:
         if not empty:
             loud = float(np.percentile(features.mean(axis=1), 80))
             level = min(level, loud - float(picked.mean()) - rng.uniform(1.0, 7.0))
-        return np.logaddexp(features, picked + level).astype(np.float32)
+        mixed: np.ndarray = np.logaddexp(features, picked + level)
+        return mixed.astype(np.float32)
 
 
 def _append_silence(parts: list[np.ndarray], phones: list[np.ndarray], frames: int) -> None:

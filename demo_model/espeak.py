@@ -77,7 +77,7 @@ class Espeak:
     def _receive(
         self, wav: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]
     ) -> int:
-        if wav and count > 0:
+        if count > 0:
             self._chunks.append(np.ctypeslib.as_array(wav, (count,)).copy())
         index = 0
         while events[index].type != 0:

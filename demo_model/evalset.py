@@ -29,12 +29,12 @@ _KEPT_BITS = {"noise": 10}  # what lies below is inaudible beside the noise, and
 _DEFAULT_BITS = 11
 
 CLIPS = (
-    ("set a timer for thirty five minutes", "flite", "slt", 1.0),
-    ("i would like to book a table for four at seven thirty pm", "espeak", "en-us+Mike", 165),
-    ("my order number is four two seven nine one five", "flite", "rms", 1.0),
-    ("what is the weather in lisbon on friday", "espeak", "en-us+f3", 160),
-    ("please transfer two hundred fifty dollars to alice brown", "flite", "awb", 1.0),
-    ("good morning emma how are you today", "espeak", "en+Annie", 155),
+    ("i would like to book a table for eight at twenty past five", "flite", "slt", 1.0),
+    ("my account number is eight six seven oh seven eight", "espeak", "en-us+Mike", 160),
+    ("what is the weather in dublin in february", "flite", "rms", 1.1),
+    ("please transfer forty two pounds to peter anderson", "espeak", "en-us+f3", 155),
+    ("remind me to call martin on monday", "flite", "awb", 1.1),
+    ("i want to book a flight from venice to oslo in august", "espeak", "en+Annie", 160),
 )
 
 

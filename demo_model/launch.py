@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 
 import torch
+from torch import multiprocessing
 
 from demo_model.train import Plan, train
 
@@ -39,5 +40,5 @@ def launch(plan: Plan, folder: Path, workers: int) -> Path:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ["OMP_NUM_THREADS"] = "1"
-    torch.multiprocessing.spawn(_worker, (workers, port, plan, folder), nprocs=workers)
+    multiprocessing.spawn(_worker, (workers, port, plan, folder), nprocs=workers)
     return folder / "demo.nemo"

@@ -85,7 +85,8 @@ def transducer_nll(
     blank: [B, T, U+1] log probability of blank at every node; label: [B, T, U] of the next label;
     frames, labels: int64 [B], how many of T and U are valid (frames >= 1).
     """
-    return _Transducer.apply(blank, label, frames, labels)
+    loss: torch.Tensor = _Transducer.apply(blank, label, frames, labels)  # type: ignore[no-untyped-call]
+    return loss
 
 
 class _NodeScores(torch.autograd.Function):
@@ -132,7 +133,7 @@ def transducer_loss(
     rows, times, places = nodes
     shape = (len(frames), int(frames.max()), int(labels.max()) + 1)
     following = torch.nn.functional.pad(targets[:, : shape[2] - 1], (0, 1))[rows, places]
-    to_blank, to_label = _NodeScores.apply(logits, following, blank)
+    to_blank, to_label = _NodeScores.apply(logits, following, blank)  # type: ignore[no-untyped-call]
     grid = torch.full(shape, -1e4, dtype=to_blank.dtype, device=logits.device)
     blanks = grid.index_put((rows, times, places), to_blank)
     climbs = grid.index_put((rows, times, places), to_label)[:, :, :-1]

@@ -26,7 +26,7 @@ from demo_model.phones import COUNT, IGNORE
 from demo_model.rnnt_loss import transducer_loss, valid_nodes
 
 SHORT = {"short": 0.6, "sentence": 0.36, "empty": 0.04}
-FULL = {"sentence": 0.58, "words": 0.14, "short": 0.06, "joined": 0.19, "empty": 0.03}
+FULL = {"sentence": 0.58, "words": 0.14, "short": 0.06, "joined": 0.17, "empty": 0.05}
 _PAUSE = 5.0  # a step that takes longer was stopped from outside; the excess is no compute time
 _OFFSETS = (7, 4, 1)  # mel frames before the newest one an encoder frame sees, for its three phone labels
 
@@ -40,7 +40,7 @@ class Plan:
     frames: int = 11000
     peak_lr: float = 2e-3
     warmup: int = 200
-    hold: float = 0.4  # share of the budget before the rate falls along a cosine
+    hold: float = 0.5  # share of the budget before the rate falls along a cosine
     short_until: int = 250
     ctc_until: int = 700
     regularise_from: int = 6000  # dropout and masks help only runs that hear each sentence many times
@@ -48,6 +48,9 @@ class Plan:
     export_every: float = 20.0  # minutes of compute
     device: str = "cpu"
     max_steps: int = 0
+    deadline: float = (
+        0.0  # time.time() at which the schedule ends, whatever stood still meanwhile; 0: `minutes` counts
+    )
 
 
 class Trainer:
@@ -74,15 +77,22 @@ class Trainer:
             lr=1.0, betas=(0.9, 0.98), eps=1e-9, fused=True,
         )  # fmt: skip
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
-        self.step, self.seconds, self.audio_hours = 0, 0.0, 0.0
+        self.step, self.seconds, self.audio_hours, self.now = 0, 0.0, 0.0, 0.0
         self.workers = dist.get_world_size() if dist.is_initialized() else 1
 
     def _keep_middle(self, _module: Any, _inputs: Any, output: Any) -> None:
         self._middle = output[0] if isinstance(output, tuple) else output
 
+    def share(self) -> float:
+        """Return how much of the schedule is over, 0 to 1."""
+        total = 60 * self.plan.minutes
+        if self.plan.deadline:
+            total = min(total, self.seconds + max(0.0, self.plan.deadline - self.now))
+        return min(1.0, self.seconds / max(1.0, total))
+
     def rate(self) -> float:
         """Return the learning rate of the next step."""
-        share = min(1.0, self.seconds / (60 * self.plan.minutes))
+        share = self.share()
         warm = min(1.0, (self.step + 1) / self.plan.warmup)
         fall = max(0.0, (share - self.plan.hold) / (1 - self.plan.hold))
         return self.plan.peak_lr * warm * max(0.004, 0.5 * (1 + math.cos(math.pi * fall)))
@@ -140,7 +150,7 @@ class Trainer:
         total = weight * found["phones"]
         total = total + (0.7 * found["rnnt"] + 0.3 * found["ctc"] if "rnnt" in found else found["ctc"])
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         self._share_gradients()
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, 1.0 if self.step > 100 else 5.0))
         rate = self.rate()
@@ -148,7 +158,7 @@ class Trainer:
             group["lr"] = rate
         if math.isfinite(norm):
             self.optimizer.step()
-        keep = min(0.998, (self.step + 1) / (self.step + 10))
+        keep = min(0.995, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
             values = [value.detach() for _, value in self.model.named_parameters()]
             torch._foreach_lerp_(list(self.average.values()), values, 1 - keep)
@@ -167,15 +177,18 @@ class Trainer:
         flat = torch.cat([grad.flatten() for grad in grads])
         dist.all_reduce(flat)
         flat /= self.workers
-        torch._foreach_copy_(grads, [part.view_as(g) for part, g in zip(flat.split([g.numel() for g in grads]), grads,
-                                                                        strict=True)])  # fmt: skip
+        at = 0
+        for grad in grads:
+            grad.copy_(flat[at : at + grad.numel()].view_as(grad))
+            at += grad.numel()
 
     def count_time(self, begun: float) -> None:
         """Add the time since `begun` to the clock, the same for all workers, without time spent stopped."""
-        spent = torch.tensor([min(_PAUSE, time.monotonic() - begun)])
+        spent = torch.tensor([min(_PAUSE, time.monotonic() - begun), time.time()], dtype=torch.float64)
         if self.workers > 1:
             dist.broadcast(spent, 0)
-        self.seconds += float(spent)
+        self.seconds += float(spent[0])
+        self.now = float(spent[1])
 
     def save(self) -> None:
         """Write the checkpoint from which `resume` goes on."""
@@ -252,6 +265,7 @@ def train(plan: Plan, folder: Path, rank: int = 0) -> Path:
     batches = Batches(corpus, plan.seed + trainer.step * workers + rank, plan.frames // workers)
     full = trainer.step >= plan.short_until
     stream = batches.stream(FULL if full else SHORT)
+    trainer.count_time(time.monotonic())
     sums: dict[str, list[float]] = {}
     next_export = plan.export_every * (math.floor(trainer.seconds / 60 / plan.export_every) + 1)
     mark = time.monotonic()
@@ -261,7 +275,7 @@ def train(plan: Plan, folder: Path, rank: int = 0) -> Path:
         writer = csv.writer(curve)
         if curve.tell() == 0:
             writer.writerow(["step", "minutes", "hours_heard", "rnnt", "ctc", "phones", "lr"])
-        while trainer.seconds < 60 * plan.minutes and (not plan.max_steps or trainer.step < plan.max_steps):
+        while trainer.share() < 1.0 and (not plan.max_steps or trainer.step < plan.max_steps):
             if not full and trainer.step >= plan.short_until:
                 full, stream = True, batches.stream(FULL)
             if trainer.step == plan.regularise_from:
@@ -282,7 +296,7 @@ def train(plan: Plan, folder: Path, rank: int = 0) -> Path:
                 writer.writerow([trainer.step, f"{minutes:.2f}", f"{trainer.audio_hours:.2f}", *cells,
                                  f"{mean['lr']:.2e}"])  # fmt: skip
                 curve.flush()
-            if trainer.step % 200 == 0:
+            if trainer.step % 50 == 0:
                 corpus.scan()
                 if rank == 0:
                     trainer.save()
