@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -123,7 +124,10 @@ class CpuEncoder:
             fp32 [B, chunk_frames, d_model]; frames that are not real hold anything finite.
         """
         size, chunk = len(batch.slots), self._plan.chunk_frames
-        rows, eps, threads = size * chunk, self._eps, torch.get_num_threads()
+        rows, eps = size * chunk, self._eps
+        # Products and loops take turns on the same cores. Numba's number is the calling thread's own.
+        threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+        numba.set_num_threads(threads)
         slots, steps = array(batch.slots), array(batch.steps)
         real = np.full(size, chunk, dtype=np.int64)
         real[: batch.size] = batch.frames

@@ -17,7 +17,6 @@ quiet_third_party()
 
 import torch  # noqa: E402  NeMo and torch read the settings above while they are imported
 
-from asr_service.model.cpu_encoder import CpuEncoder  # noqa: E402
 from asr_service.model.ctc import CtcDecoder  # noqa: E402
 from asr_service.model.encoder import TorchEncoder  # noqa: E402
 from asr_service.model.features import FeatureExtractor  # noqa: E402
@@ -121,6 +120,11 @@ def assemble(
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision)
     if dtype is None:
         raise SettingsError(f"ASR_PRECISION is {precision!r}: fp32 or bf16", field="ASR_PRECISION")
+    if dtype == torch.bfloat16 and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise SettingsError(
+            "ASR_PRECISION=bf16 needs a CPU with AVX-512 or AMX (this one has neither): use fp32",
+            field="ASR_PRECISION",
+        )
     rows = slots + 1
     featurizer = loaded.preprocessor.featurizer
     features = FeatureExtractor(featurizer, plan, rows, device)
@@ -218,8 +222,11 @@ def _fast_encoder(
     weights: EncoderWeights, plan: ChunkPlan, rows: int, device: torch.device, dtype: torch.dtype
 ) -> Encoder:
     """Compiled loops on a CPU, torch operations elsewhere or where the loops do not fit."""
-    if device.type == "cpu":
+    if device.type == "cpu" and torch._C._has_mkldnn:
         try:
+            # Imported here: the loops are compiled, or read from the cache, while they are imported and first used.
+            from asr_service.model.cpu_encoder import CpuEncoder
+
             return CpuEncoder(weights, plan, rows, dtype)
         except UnsupportedLayer as reason:
             _log.info(
