@@ -7,7 +7,7 @@ WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test interop check format bench demo-model proto lock clean
+.PHONY: help setup demo serve test interop check format bench demo-model proto lock clean torture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: setup ## all tests; ARGS goes to pytest
 interop: setup ## other people's clients (NVIDIA, LiveKit, Pipecat) in build/interop against the service
 	@$(BIN)/python tools/interop.py
 	@$(WITH_PATH) $(BIN)/python -m pytest -q tests/interop $(ARGS)
+
+torture: setup ## the fault suite in full; ARGS="crowd --seconds 600 --seed 1" for a part of it
+	@$(BIN)/python -m tests.torture $(ARGS)
 
 check: setup ## what CI checks: lint, format, types, imports, protocol, stubs
 	@$(BIN)/python tools/check.py $(ARGS)

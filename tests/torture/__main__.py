@@ -1,0 +1,49 @@
+"""python -m tests.torture [case ...] [--seconds 600] [--seed N] [--json FILE]"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+from pathlib import Path
+
+from tests.torture.cases import CASES
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description="The fault suite, in full.")
+    parser.add_argument("cases", nargs="*", metavar="case", help=f"of {', '.join(CASES)} (default: all)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="for each case")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"no such case: {', '.join(unknown)}")
+    report: dict[str, object] = {"seed": options.seed, "seconds": options.seconds}
+    failed = False
+    for name in options.cases or CASES:
+        started = time.monotonic()
+        try:
+            report[name] = asyncio.run(CASES[name](options.seconds, options.seed))
+        except* AssertionError as errors:
+            failed = True
+            report[name] = {"failed": [str(error)[:2000] for error in _leaves(errors)]}
+        print(f"{name}, seed {options.seed}, {time.monotonic() - started:.0f} s:", flush=True)
+        print(json.dumps(report[name], indent=2), flush=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    return int(failed)
+
+
+def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in errors.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""Scripts of streams whose finals are known, and clients that follow them well or badly."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from asr.v1 import asr_pb2_grpc
+
+from tests.support.audio import speechlike
+from tests.support.rpc import Stub, audio, config, details, finalize
+
+BYTES_PER_S = 32_000
+HOLD_S = 120.0
+"""Nothing that a service promises takes longer: whoever waits so long was left hanging."""
+
+
+@dataclass
+class Script:
+    """Audio in segments, a finalize after each but the last, and the finals a stream gets that is alone."""
+
+    segments: list[bytes]
+    finals: list[str] = field(default_factory=list)
+
+    def pieces(self, rng: random.Random) -> Iterator[bytes | None]:
+        """Packets of random sizes; None for a finalize."""
+        for number, segment in enumerate(self.segments):
+            if number:
+                yield None
+            begin = 0
+            while begin < len(segment):
+                size = rng.choice((640, 640, 1999, 6400, 64_000))
+                yield segment[begin : begin + size]
+                begin += size
+
+
+def make_scripts(rng: random.Random, count: int) -> list[Script]:
+    return [
+        Script(
+            [
+                speechlike(rng.uniform(0.1, 2.5), seed=rng.randrange(2**30))
+                for _ in range(rng.choice((1, 1, 1, 2, 3)))
+            ]
+        )
+        for _ in range(count)
+    ]
+
+
+@dataclass
+class Behaviour:
+    """How a client behaves.
+
+    Attributes:
+        pace: seconds of audio a second; 0: as fast as it can.
+        stall_s: a pause in the middle.
+        leave: "" to stay to the end, "cancel" for a cancelled call, "vanish" for a connection that is dropped.
+        deaf_s: reads nothing for so long.
+    """
+
+    pace: float = 0.0
+    stall_s: float = 0.0
+    leave: str = ""
+    deaf_s: float = 0.0
+
+
+def any_behaviour(rng: random.Random) -> Behaviour:
+    kind = rng.choice(("fast", "live", "stall", "cancel", "vanish", "deaf"))
+    pace = rng.choice((0.0, 1.0, 3.0))
+    match kind:
+        case "fast":
+            return Behaviour()
+        case "live":
+            return Behaviour(pace=1.0)
+        case "stall":
+            return Behaviour(pace=pace, stall_s=rng.uniform(0.2, 3.0))
+        case "deaf":
+            return Behaviour(pace=pace, deaf_s=rng.uniform(0.2, 3.0))
+        case _:
+            return Behaviour(pace=pace, leave=kind)
+
+
+class Client:
+    """One stream over gRPC."""
+
+    def __init__(self, channel: grpc.aio.Channel, script: Script, rng: random.Random, how: Behaviour) -> None:
+        self.channel, self.script, self.rng, self.how = channel, script, rng, how
+
+    async def run(self) -> str:
+        """How it ended: exact, refused, cancel, vanish, or the code of an error. A wrong text raises."""
+        stub: Stub = asr_pb2_grpc.SpeechServiceStub(self.channel)
+        call = stub.Recognize()
+        try:
+            async with asyncio.timeout(HOLD_S):
+                return await self._talk(call)
+        except grpc.aio.AioRpcError as error:
+            return _code(error)
+        except TimeoutError:
+            raise AssertionError(f"a stream hung for {HOLD_S:g} s: {self.how}") from None
+        finally:
+            call.cancel()
+
+    async def _talk(self, call: Any) -> str:
+        await call.write(config())
+        if not any(key == "x-stream-id" for key, _ in await call.initial_metadata()):
+            async for _ in call:
+                pass
+            raise AssertionError("neither admitted nor refused")
+        sending = asyncio.create_task(self._send(call))
+        try:
+            await asyncio.sleep(self.how.deaf_s)
+            heard = [response.result.text async for response in call if response.result.is_final]
+        except asyncio.CancelledError:
+            if not self.how.leave:  # the call was cancelled, by us
+                raise
+            return self.how.leave
+        except grpc.aio.AioRpcError:
+            if (
+                sending.done()
+                and not sending.cancelled()
+                and sending.exception() is None
+                and sending.result()
+            ):
+                return self.how.leave
+            raise
+        finally:
+            sending.cancel()
+        assert heard == self.script.finals, f"{self.how}: heard {heard}, alone it is {self.script.finals}"
+        return "exact"
+
+    async def _send(self, call: Any) -> bool:
+        """Whether it left early."""
+        pieces = list(self.script.pieces(self.rng))
+        middle = self.rng.randrange(len(pieces))
+        try:
+            for number, piece in enumerate(pieces):
+                if number == middle:
+                    await asyncio.sleep(self.how.stall_s)
+                    if self.how.leave == "cancel":
+                        call.cancel()
+                        return True
+                    if self.how.leave == "vanish":
+                        await self.channel.close()
+                        return True
+                if piece is None:
+                    await call.write(finalize())
+                    continue
+                await call.write(audio(piece))
+                if self.how.pace:
+                    await asyncio.sleep(len(piece) / BYTES_PER_S / self.how.pace)
+            await call.done_writing()
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            pass  # the reader learns why
+        return False
+
+
+def _code(error: grpc.aio.AioRpcError) -> str:
+    """The error as it counts. Each kind has to come with what is promised for it."""
+    code = error.code()
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        assert "RetryInfo" in details(error), "refused without a time to come back"
+        return "refused"
+    return code.name.lower()
+
+
+async def learn(target: str, scripts: list[Script]) -> None:
+    """Notes what each script's finals are on a service that does nothing else."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+        for script in scripts:
+            pieces = script.pieces(random.Random(0))
+            requests = [config(), *(finalize() if piece is None else audio(piece) for piece in pieces)]
+            answers = [response async for response in stub.Recognize(requests)]
+            script.finals = [answer.result.text for answer in answers if answer.result.is_final]
+            assert len(script.finals) == len(script.segments)
+
+
+class Watch:
+    """What a service says of itself at its metrics port."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        self._url, self._pid = f"http://127.0.0.1:{port}", pid
+
+    async def metric(self, name: str) -> float:
+        text = await asyncio.to_thread(self._fetch)
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        assert found, f"no {name} in the metrics"
+        return float(found[1])
+
+    def _fetch(self) -> str:
+        with urllib.request.urlopen(f"{self._url}/metrics", timeout=20) as page:
+            return str(page.read().decode())
+
+    def resident_mb(self) -> float:
+        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
+        return pages * 4096 / 2**20
+
+    async def until_empty(self) -> None:
+        """Returns once no stream and no slot is taken; they come back without being asked for."""
+        async with asyncio.timeout(60):
+            while await self.metric('asr_slots{state="leased"}') or await self.metric("asr_streams_active"):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.1)
+
+
+def shown(outcomes: Counter[str]) -> dict[str, int]:
+    return dict(sorted(outcomes.items()))

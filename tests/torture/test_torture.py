@@ -1,0 +1,28 @@
+"""The fault suite in its short form; `make torture` is the full one."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.torture.cases import crowd, faults, killing
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc"),
+]
+
+
+async def test_a_crowd_that_comes_and_goes() -> None:
+    """In half a minute memory is still warming up: its flatness is for the full form to show."""
+    await crowd(30, seed=1, streams=200, memory_share=0.10)
+
+
+async def test_killed_processes() -> None:
+    await killing(1, seed=2)
+
+
+async def test_injected_faults() -> None:
+    await faults(5, seed=3)
