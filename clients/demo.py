@@ -96,7 +96,11 @@ async def speak_all(console: Console, title: str, clips: Sequence[Clip], speak: 
             rows.final(index, heard.text)
             return heard
 
-        return list(await asyncio.gather(*(one(index, clip) for index, clip in enumerate(clips))))
+        done = await asyncio.gather(*(one(i, clip) for i, clip in enumerate(clips)), return_exceptions=True)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in done if isinstance(result, Heard)]
 
 
 def report(console: Console, clips: Sequence[Clip], heard: dict[str, list[Heard]]) -> None:
@@ -170,6 +174,8 @@ def run(console: Console, model: str | None) -> None:
             "ASR_HOST": "127.0.0.1",
             "ASR_MODEL": model,
             "ASR_MAX_STREAMS": "16",
+            # A busy machine makes the words of a demo late; a refusal would leave none.
+            "ASR_MAX_LOAD": "0",
             # One core stays for the network, the bridge and this program: threads of a step wait for the slowest.
             "ASR_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
             "ASR_READY_FILE": str(ready),
