@@ -126,7 +126,7 @@ class CpuEncoder:
         size, chunk = len(batch.slots), self._plan.chunk_frames
         rows, eps = size * chunk, self._eps
         # Products and loops take turns on the same cores. Numba's number is the calling thread's own.
-        threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+        threads = min(torch.get_num_threads(), int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         numba.set_num_threads(threads)
         slots, steps = array(batch.slots), array(batch.steps)
         real = np.full(size, chunk, dtype=np.int64)
