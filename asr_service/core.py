@@ -147,12 +147,15 @@ class StepResult:
         token_frames: encoder frame each token was emitted at, counted from the segment's first frame.
         token_probs: probability of each token in [0, 1], under the decoder that emitted it.
         frames: encoder frames decoded in this step.
+        broken: the row's numbers were not finite: nothing came of it, and the slot's next step must be a first one.
+            The other rows are as they would be without it.
     """
 
     tokens: tuple[int, ...]
     token_frames: tuple[int, ...]
     token_probs: tuple[float, ...]
     frames: int
+    broken: bool = False
 
 
 class OutOfMemory(Exception):

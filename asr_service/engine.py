@@ -368,7 +368,12 @@ class Engine:
             self._meter.add(ended, 1000 * (max(live) + seconds) / self._model.info.chunk_ms)
         self._scheduler.stepped(len(batch), seconds)
         unix_ms = _unix_ms()
+        broken = [stream for stream, answer in zip(batch, answers, strict=True) if answer.broken]
+        if broken:
+            self._fail(broken, FloatingPointError("the model's output is not finite"))
         for stream, answer in zip(batch, answers, strict=True):
+            if answer.broken:
+                continue
             try:
                 self._follow(stream, stream.answer(answer, ended, unix_ms), was_waiting=True)
             except Exception as error:

@@ -301,3 +301,27 @@ def test_the_books_of_slots_add_up() -> None:
     slots.free.append(2)
     with pytest.raises(RuntimeError, match="3 leased and 1 free are not 3"):
         slots.check()
+
+
+def test_a_broken_row_ends_its_own_stream_only() -> None:
+    """The model says which rows are not finite; the others of the same step go on, exactly."""
+
+    class Broken(NullModel):
+        def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+            return [
+                StepResult((), (), (), 0, broken=True) if any(request.samples[:1] == -1.0) else result
+                for request, result in zip(requests, super().step(requests), strict=True)
+            ]
+
+    with running(lambda: Broken(slots=4), max_batch=4, tick_s=0.05) as bench:
+        bench.submit(*(Open(stream, CONFIG) for stream in (1, 2, 3)))
+        bench.submit(Audio(1, speech(1.0)), Audio(2, PoisonedModel.POISON * 8), Audio(3, speech(1.0, seed=3)))
+        bench.submit(*(HalfClose(stream) for stream in (1, 2, 3)))
+        bench.wait_ended(1, 2, 3)
+        assert isinstance(bench.ended[2].error, InternalError)
+        for stream, seed in ((1, 0), (3, 3)):
+            assert bench.ended[stream].error is None
+            alone = recognize(NullModel(slots=1), speech(1.0, seed=seed))
+            assert finals(bench.results[stream]) == finals(alone)
+        books = bench.engine.books()
+        assert (books.leased, books.free) == (0, 4)

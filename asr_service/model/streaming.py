@@ -62,8 +62,7 @@ _STAGES = ("features", "encoder", "decoder")
 _CPU_FULL = "DefaultCPUAllocator: can't allocate memory"  # torch has no type for it
 
 
-class StepFailed(RuntimeError):
-    """The model made numbers that are not finite."""
+_BROKEN = StepResult((), (), (), 0, broken=True)
 
 
 class NemoStreamingModel:
@@ -114,7 +113,6 @@ class NemoStreamingModel:
         """See `StreamingModel.step`.
 
         Raises:
-            StepFailed: if the encoder's output is not finite.
             OutOfMemory: never `StepTooLarge`, since layers write their state as they go.
         """
         try:
@@ -140,16 +138,19 @@ class NemoStreamingModel:
         mel = self._features.step(batch.slots, audio, ends)
         featured = time.perf_counter()
         encoded = self._encoder.step(batch, mel)
-        if not torch.isfinite(encoded.sum()):  # waits for the device, so that the times are true
-            self._encoder.clear(batch.slots)
-            raise StepFailed("the encoder's output is not finite")
+        finite = torch.isfinite(encoded).flatten(1).all(1)
+        whole = finite.tolist()  # waits for the device, so that the times are true
+        if not all(whole):
+            self._encoder.clear(batch.slots[~finite])
+            encoded = encoded.masked_fill(~finite[:, None, None], 0.0)  # the decoder's state stays finite
         coded = time.perf_counter()
         emissions = self._decoder.step(batch.slots, encoded, batch.frames)
         for stage, seconds in zip(
             _STAGES, (featured - begun, coded - featured, time.perf_counter() - coded), strict=True
         ):
             self._spent[stage] += seconds
-        return [self._result(*row) for row in zip(requests, emissions, batch.frames, strict=True)]
+        results = [self._result(*row) for row in zip(requests, emissions, batch.frames, strict=True)]
+        return [result if fine else _BROKEN for result, fine in zip(results, whole, strict=False)]
 
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
         """Steps batches of growing sizes through the start, the middle and the end of a stream.
