@@ -79,9 +79,8 @@ def restore(model: str, device: torch.device) -> Any:
         ModelError: if there is no such model.
     """
     from nemo.collections.asr.models import ASRModel
-    from nemo.utils import logging as nemo_logging
 
-    nemo_logging.setLevel(nemo_logging.ERROR)
+    quiet_third_party()  # once more: NeMo sets up its own logging while it is imported
     path = DEMO_MODEL if model == "demo" else Path(model).expanduser()
     try:
         if path.suffix == ".nemo":
