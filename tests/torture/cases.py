@@ -7,7 +7,6 @@ import contextlib
 import json
 import random
 import signal
-import socket
 import time
 from collections import Counter
 from statistics import median
@@ -20,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.audio import cut
 from tests.support.bridge import Bridge
 from tests.support.process import AsrService, ServerProcess
+from tests.torture.neighbours import manners, network, overload
 from tests.torture.streams import (
     HOLD_S,
     Behaviour,
@@ -27,6 +27,7 @@ from tests.torture.streams import (
     Script,
     Watch,
     any_behaviour,
+    free_port,
     learn,
     make_scripts,
     shown,
@@ -35,12 +36,6 @@ from tests.torture.streams import (
 FULL_SCALE = b"\xff\x7f" * 16_000
 """What `faulty_service` fails at."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def serving(target: str) -> bool:
@@ -318,4 +313,11 @@ async def faults(seconds: float, seed: int, *, streams: int = 24) -> dict[str, A
     return figures
 
 
-CASES = {"crowd": crowd, "killing": killing, "faults": faults}
+CASES = {
+    "crowd": crowd,
+    "killing": killing,
+    "manners": manners,
+    "faults": faults,
+    "network": network,
+    "overload": overload,
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ from tests.support.rpc import Stub, audio, config, details, finalize
 BYTES_PER_S = 32_000
 HOLD_S = 120.0
 """Nothing that a service promises takes longer: whoever waits so long was left hanging."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -101,7 +108,7 @@ class Client:
             async with asyncio.timeout(HOLD_S):
                 return await self._talk(call)
         except grpc.aio.AioRpcError as error:
-            return _code(error)
+            return code_of(error)
         except TimeoutError:
             raise AssertionError(f"a stream hung for {HOLD_S:g} s: {self.how}") from None
         finally:
@@ -161,7 +168,7 @@ class Client:
         return False
 
 
-def _code(error: grpc.aio.AioRpcError) -> str:
+def code_of(error: grpc.aio.AioRpcError) -> str:
     """The error as it counts. Each kind has to come with what is promised for it."""
     code = error.code()
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.torture.cases import crowd, faults, killing
+from tests.torture.cases import crowd, faults, killing, network
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,6 +22,11 @@ async def test_a_crowd_that_comes_and_goes() -> None:
 
 async def test_killed_processes() -> None:
     await killing(1, seed=2)
+
+
+async def test_a_slow_connection_and_one_that_goes_silent() -> None:
+    """Takes the 40 s in which the service promises to find a dead peer."""
+    await network(1, seed=4)
 
 
 async def test_injected_faults() -> None:

@@ -1,0 +1,255 @@
+"""What clients, networks and crowds do to the streams beside them: cases 3, 6 and 7 of the fault suite."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from statistics import quantiles
+from typing import Any
+
+import grpc.aio
+from asr.v1 import asr_pb2 as pb
+from asr.v1 import asr_pb2_grpc
+
+from tests.support.audio import speechlike
+from tests.support.process import AsrService
+from tests.support.rpc import Stub, audio, config, finalize, retry_after_s, until_active
+from tests.torture.streams import (
+    BYTES_PER_S,
+    Behaviour,
+    Client,
+    Watch,
+    code_of,
+    free_port,
+    learn,
+    make_scripts,
+    shown,
+)
+
+PACKET_S = 0.02
+PACKET = int(BYTES_PER_S * PACKET_S)
+DEAD_S = 40.0
+"""In which a peer that has vanished is found, as the service documents: 30 s of silence and 10 s for an answer."""
+
+
+def p99_ms(seconds: list[float]) -> float:
+    return round(1000 * quantiles(seconds, n=100)[98], 1)
+
+
+async def turns(stub: Stub, ends: float, seed: int, waits: list[float]) -> None:
+    """A live speaker who asks for a final every second; notes how long each took."""
+    pcm = speechlike(1.0, seed=seed)
+    loop = asyncio.get_running_loop()
+    call = stub.Recognize()
+    await call.write(config(interim_results=False))
+    answers = aiter(call)
+    if not any(key == "x-stream-id" for key, _ in await call.initial_metadata()):
+        async for _ in answers:
+            pass
+        raise AssertionError("neither admitted nor refused")
+    due = loop.time()
+    while loop.time() < ends:
+        for begin in range(0, len(pcm), PACKET):
+            await call.write(audio(pcm[begin : begin + PACKET]))
+            due += PACKET_S
+            await asyncio.sleep(due - loop.time())
+        asked = loop.time()
+        await call.write(finalize())
+        await anext(answers)
+        waits.append(loop.time() - asked)
+        due = max(due, loop.time())
+    await call.done_writing()
+    async for _ in answers:
+        pass
+
+
+async def mean_ones(target: str) -> list[asyncio.Task[None]]:
+    """A client that reads nothing, one that sends a byte a second, one that sends as fast as it can."""
+    pcm = speechlike(5.0, seed=1)
+
+    async def talk(pieces: AsyncIterator[bytes], *, reads: bool) -> None:
+        small = (("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0))
+        async with grpc.aio.insecure_channel(target, options=() if reads else small) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            call = stub.Recognize()
+            await call.write(config(endpointing=pb.Endpointing(trailing_silence_ms=100)))
+
+            async def hear() -> None:
+                async for _ in call:
+                    pass
+
+            hearing = asyncio.create_task(hear()) if reads else None
+            try:
+                async for piece in pieces:
+                    await call.write(audio(piece))
+            finally:
+                call.cancel()
+                if hearing is not None:
+                    hearing.cancel()
+
+    async def slow() -> AsyncIterator[bytes]:
+        while True:
+            yield b"\x01"
+            await asyncio.sleep(1.0)
+
+    async def fast() -> AsyncIterator[bytes]:
+        """A hundred seconds of audio a second."""
+        while True:
+            yield pcm
+            await asyncio.sleep(len(pcm) / BYTES_PER_S / 100)
+
+    async def quietly(pieces: AsyncIterator[bytes], *, reads: bool) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await talk(pieces, reads=reads)
+
+    return [
+        asyncio.create_task(quietly(fast(), reads=False)),
+        asyncio.create_task(quietly(slow(), reads=True)),
+        asyncio.create_task(quietly(fast(), reads=True)),
+    ]
+
+
+async def manners(seconds: float, seed: int, *, streams: int = 10, worse: float = 1.2) -> dict[str, Any]:
+    """Case 3: clients without manners change the others' p99 by less than a fifth; in turns, with and without them."""
+    alone: list[float] = []
+    beside: list[float] = []
+    with AsrService(ASR_MAX_STREAMS=32, ASR_MAX_LOAD=0) as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            loop = asyncio.get_running_loop()
+            for part in range(6):
+                waits = beside if part % 2 else alone
+                rude = await mean_ones(service.target) if part % 2 else []
+                ends = loop.time() + seconds / 6
+                async with asyncio.TaskGroup() as group:
+                    for number in range(streams):
+                        group.create_task(turns(stub, ends, seed + number, waits))
+                for task in rude:
+                    task.cancel()
+                await asyncio.gather(*rude, return_exceptions=True)
+                await until_active(stub, 0)
+        assert service.stop() == 0
+    figures = {
+        "finals": len(alone) + len(beside),
+        "p99 ms alone": p99_ms(alone),
+        "p99 ms beside": p99_ms(beside),
+    }
+    assert figures["p99 ms beside"] <= worse * figures["p99 ms alone"], figures
+    return figures
+
+
+async def overload(seconds: float, seed: int) -> dict[str, Any]:
+    """Case 7: twice as many clients as are sustained. Who is admitted keeps real time, who is refused is told when to
+    come back.
+    """
+    rng = random.Random(seed)
+    waits: list[float] = []
+    outcomes: Counter[str] = Counter()
+    with AsrService(FAULT="rows") as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            loop = asyncio.get_running_loop()
+            sustained = (await stub.GetServiceInfo(pb.GetServiceInfoRequest())).max_streams
+            ends = loop.time() + seconds
+
+            async def client(number: int) -> None:
+                while loop.time() < ends:
+                    try:
+                        await turns(stub, min(ends, loop.time() + rng.uniform(2, 10)), seed + number, waits)
+                        outcomes["served"] += 1
+                    except grpc.aio.AioRpcError as error:
+                        outcomes[code_of(error)] += 1
+                        await asyncio.sleep(retry_after_s(error))
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(2 * sustained):
+                    group.create_task(client(number))
+        assert service.stop() == 0
+    assert set(outcomes) == {"served", "refused"}, shown(outcomes)
+    figures = {
+        "sustained": sustained,
+        "clients": 2 * sustained,
+        "outcomes": shown(outcomes),
+        "p99 ms": p99_ms(waits),
+    }
+    assert figures["p99 ms"] < 1000, figures
+    return figures
+
+
+class Wire:
+    """A connection between client and service that can be slow, and that can go silent without a word."""
+
+    def __init__(self, target: str, delay_s: float) -> None:
+        self._host, _, self._port = target.rpartition(":")
+        self._delay_s = delay_s
+        self._open = asyncio.Event()
+        self._open.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def listen(self) -> str:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def cut(self) -> None:
+        """From now on nothing passes, and nobody is told."""
+        self._open.clear()
+
+    async def close(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(self._host, int(self._port))
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._pump(source, sink))
+            self._tasks.add(task)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65_536):
+                await asyncio.sleep(self._delay_s)
+                await self._open.wait()
+                sink.write(data)
+                await sink.drain()
+        if self._open.is_set():
+            sink.close()
+
+
+async def network(seconds: float, seed: int, *, streams: int = 8) -> dict[str, Any]:
+    """Case 6: a slow connection changes no text; one that is cut in silence is found in the documented time."""
+    rng = random.Random(seed)
+    port = free_port()
+    with AsrService(ASR_MAX_STREAMS=32, ASR_METRICS_PORT=port) as service:
+        scripts = make_scripts(rng, 4)
+        await learn(service.target, scripts)
+        wire = Wire(service.target, delay_s=0.15)
+        slow = await wire.listen()
+        outcomes: Counter[str] = Counter()
+        async with grpc.aio.insecure_channel(slow) as channel:
+            for _ in range(max(1, round(seconds / 60))):
+                talks = [Client(channel, rng.choice(scripts), rng, Behaviour()).run() for _ in range(streams)]
+                outcomes += Counter(await asyncio.gather(*talks))
+            assert set(outcomes) == {"exact"}, shown(outcomes)
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            calls = [stub.Recognize() for _ in range(streams)]
+            for call in calls:
+                await call.write(config())
+                await call.initial_metadata()
+            watch = Watch(port, service.pid)
+            assert await watch.metric("asr_streams_active") == streams
+            wire.cut()
+            cut_at = time.monotonic()
+            await watch.until_empty()
+            found = time.monotonic() - cut_at
+            for call in calls:
+                call.cancel()
+        await wire.close()
+        assert service.stop() == 0
+    assert found < DEAD_S + 5, f"dead peers were found after {found:.0f} s"
+    return {"over 300 ms round trip": shown(outcomes), "cut streams given back after s": round(found, 1)}
