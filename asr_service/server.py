@@ -177,7 +177,10 @@ class _Server:
                 ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),
                 ("grpc.keepalive_time_ms", KEEPALIVE_MS),
                 ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-                ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),  # or else a minute, whatever the line above says
+                (
+                    "grpc.http2.ping_timeout_ms",
+                    KEEPALIVE_TIMEOUT_MS,
+                ),  # a minute unless set, which would go first
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.max_pings_without_data", 0),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", CLIENT_PING_MS),

@@ -17,7 +17,7 @@ _OPTIONS = (
     # A service that stopped without a word is found within half a minute. Pings are sent only while streams are open.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),  # or else a minute, whatever the line above says
+    ("grpc.http2.ping_timeout_ms", 10_000),  # a minute unless set, which would go first
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC adds a jitter of 20 %, so that many bridges do not come back at the same moment.
     ("grpc.initial_reconnect_backoff_ms", 200),

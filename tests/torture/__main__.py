@@ -28,9 +28,11 @@ def main() -> int:
         started = time.monotonic()
         try:
             report[name] = asyncio.run(CASES[name](options.seconds, options.seed))
-        except* AssertionError as errors:
+        except* Exception as errors:
             failed = True
-            report[name] = {"failed": [str(error)[:2000] for error in _leaves(errors)]}
+            report[name] = {
+                "failed": [f"{type(error).__name__}: {error}"[:2000] for error in _leaves(errors)]
+            }
         print(f"{name}, seed {options.seed}, {time.monotonic() - started:.0f} s:", flush=True)
         print(json.dumps(report[name], indent=2), flush=True)
     if options.json is not None:

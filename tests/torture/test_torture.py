@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.torture.cases import crowd, faults, killing, network
+from tests.torture.cases import crowd, faults, killing
+from tests.torture.neighbours import network
 
 pytestmark = [
     pytest.mark.slow,
