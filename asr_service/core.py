@@ -88,6 +88,8 @@ class ModelInfo:
         first_chunk_samples: samples the first step of a stream needs.
         chunk_samples: samples each later step needs (chunk_frames * frame_samples).
         languages: BCP-47 codes.
+        word_lag_ms: by how much a word's first token comes after the word's start, and the end of its last token's
+            frame after the word's end; typical of the model, taken off the words' times.
     """
 
     name: str
@@ -102,6 +104,7 @@ class ModelInfo:
     first_chunk_samples: int
     chunk_samples: int
     languages: tuple[str, ...] = ("en-US",)
+    word_lag_ms: tuple[float, float] = (0.0, 0.0)
 
     @property
     def frame_ms(self) -> float:

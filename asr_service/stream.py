@@ -137,7 +137,9 @@ class Stream:
         self._info = info
         self._interims = config.interim_results
         self._vocabulary = vocabulary
-        self._transcript = Transcript(vocabulary, info.frame_ms, keep_words=config.word_times)
+        self._transcript = Transcript(
+            vocabulary, info.frame_ms, keep_words=config.word_times, lag_ms=info.word_lag_ms
+        )
         self._endpointer = Endpointer(config.endpointing, info.frame_ms)
         self._utterance = 0
         # Undecoded bytes, and where they and the marks lie in the stream's bytes.

@@ -56,7 +56,8 @@ class _OpenWord:
 class Transcript:
     """Text and words of a stream's current utterance.
 
-    A word lasts from the frame of its first token to the end of the frame of its last. Its confidence is the lowest
+    A word lasts from the frame of its first token to the end of the frame of its last, each less the model's lag; where
+    that makes two words overlap, they meet in the middle. Its confidence is the lowest
     probability among its tokens (the default `aggregation` of NeMo's confidence scores: one doubtful piece makes a
     doubtful word, and long words are not punished for their length). The utterance's confidence is the mean over words.
 
@@ -64,12 +65,21 @@ class Transcript:
         vocabulary: of the model.
         frame_ms: duration of an encoder frame.
         keep_words: whether `finish` lists the words.
+        lag_ms: see `ModelInfo.word_lag_ms`.
     """
 
-    def __init__(self, vocabulary: Vocabulary, frame_ms: float, *, keep_words: bool) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        frame_ms: float,
+        *,
+        keep_words: bool,
+        lag_ms: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         self._vocabulary = vocabulary
         self._frame_ms = frame_ms
         self._keep_words = keep_words
+        self._start_lag_ms, self._end_lag_ms = lag_ms
         self._offset_ms = 0.0
         self._floor_ms = 0  # end of the last word told: words never overlap, not even across utterances
         self._clear()
@@ -129,7 +139,7 @@ class Transcript:
         """
         self._close_bytes()
         self._close_word()
-        words = tuple(self._told(word, limit_ms) for word in self._words)
+        words = self._told(limit_ms)
         utterance = Utterance(self._text, words, self.confidence)
         self._clear()
         return utterance
@@ -161,13 +171,23 @@ class Transcript:
                 self._words.append(self._word)
             self._word = None
 
-    def _told(self, word: _OpenWord, limit_ms: int) -> Word:
-        start = min(max(self._floor_ms, self._ms(word.start)), limit_ms)
-        self._floor_ms = end = min(max(start, self._ms(word.end)), limit_ms)
-        return Word(word.text, start, end, word.prob)
+    def _told(self, limit_ms: int) -> tuple[Word, ...]:
+        """The closed words with their times: none before the segment or the last word told, none after the limit."""
+        self._floor_ms = max(self._floor_ms, min(round(self._offset_ms), limit_ms))
+        starts = [self._ms(word.start) - self._start_lag_ms for word in self._words]
+        ends = [self._ms(word.end) - self._end_lag_ms for word in self._words]
+        for at in range(1, len(starts)):
+            if starts[at] < ends[at - 1]:
+                starts[at] = ends[at - 1] = (starts[at] + ends[at - 1]) / 2
+        words = []
+        for word, start, end in zip(self._words, starts, ends, strict=True):
+            start_ms = min(max(self._floor_ms, round(start)), limit_ms)
+            self._floor_ms = end_ms = min(max(start_ms, round(end)), limit_ms)
+            words.append(Word(word.text, start_ms, end_ms, word.prob))
+        return tuple(words)
 
-    def _ms(self, frame: int) -> int:
-        return round(self._offset_ms + frame * self._frame_ms)
+    def _ms(self, frame: int) -> float:
+        return self._offset_ms + frame * self._frame_ms
 
 
 def _surface(piece: str) -> str:

@@ -89,8 +89,8 @@ def test_words_last_from_their_first_to_their_last_token() -> None:
     assert words(made) == [
         ("world", 0, 160, 0.5),
         ("is", 240, 320, 0.8),
-        ("a", 320, 400, 0.9),
-        ("b", 400, 400, 0.9),
+        ("a", 320, 360, 0.9),  # one token, two words: they share its frame
+        ("b", 360, 400, 0.9),
     ]
 
 
@@ -109,9 +109,19 @@ def test_words_never_overlap_nor_pass_the_end_of_the_audio() -> None:
     made = Transcript(Vocabulary(("▁a",)), FRAME_MS, keep_words=True)
     for frame in (0, 0, 1, 3):
         made.add(0, frame, 1.0)
-    assert [(word[1], word[2]) for word in words(made, 250)] == [(0, 80), (80, 80), (80, 160), (240, 250)]
+    assert [(word[1], word[2]) for word in words(made, 250)] == [(0, 40), (40, 80), (80, 160), (240, 250)]
     made.add(0, 3, 1.0)
     assert [(word[1], word[2]) for word in words(made, 280)] == [(250, 280)]
+
+
+def test_the_lag_is_taken_off_and_words_still_follow_each_other() -> None:
+    made = Transcript(Vocabulary(("▁a", "b")), FRAME_MS, keep_words=True, lag_ms=(180.0, 90.0))
+    for token, frame in ((0, 1), (0, 4), (1, 6), (0, 7)):
+        made.add(token, frame, 1.0)
+    assert [word[1:3] for word in words(made)] == [(0, 70), (140, 425), (425, 550)]  # the first starts with the audio
+    made.start_segment(1000.0)
+    made.add(0, 1, 1.0)
+    assert [word[1:3] for word in words(made)] == [(1000, 1070)], "no word starts before its segment"
 
 
 def test_the_next_utterance_starts_empty_and_the_next_segment_later() -> None:

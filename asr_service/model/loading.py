@@ -28,6 +28,8 @@ from asr_service.model.weights import EncoderWeights, UnsupportedLayer, read_enc
 _log = logging.getLogger(__name__)
 
 DEMO_MODEL = Path(__file__).parents[1] / "assets" / "demo.nemo"
+WORD_LAG_MS = {"rnnt": (184.0, 91.0), "ctc": (187.0, 99.0)}
+"""Lag of words' starts and ends by decoder: medians on the demo model, of `bench.word_times`; docs/words.md."""
 
 
 def load_nemo(
@@ -146,6 +148,7 @@ def assemble(
         first_chunk_samples=plan.first_chunk_samples,
         chunk_samples=plan.chunk_samples,
         languages=tuple(loaded.cfg.get("languages", ("en-US",))),
+        word_lag_ms=WORD_LAG_MS[decoder],
     )
     return NemoStreamingModel(info, plan, features, step, decode, slots, device)
 
