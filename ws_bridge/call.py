@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,11 @@ class Call:
     every status is noted as it is set, and `outcome` gives the service's.
     """
 
-    def __init__(self, stub: asr_pb2_grpc.SpeechServiceAsyncStub) -> None:
-        """Starts the call; must be made on the event loop."""
-        self._call = stub.Recognize()
+    def __init__(
+        self, stub: asr_pb2_grpc.SpeechServiceAsyncStub, metadata: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """Starts the call with the given metadata; must be made on the event loop."""
+        self._call = stub.Recognize(metadata=tuple(metadata))
         self._status: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._call.add_done_callback(self._note)
 

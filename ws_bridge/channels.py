@@ -33,9 +33,14 @@ _OPTIONS = (
 class Channels:
     """The pool. A stream stays on its channel; a new one takes the least used that is not known to be down."""
 
-    def __init__(self, target: str, count: int) -> None:
-        """`target` need not be up; connecting begins with `keep_warm`."""
-        self._channels = [aio.insecure_channel(target, options=_OPTIONS) for _ in range(count)]
+    def __init__(self, target: str, count: int, credentials: grpc.ChannelCredentials | None = None) -> None:
+        """`target` need not be up; connecting begins with `keep_warm`. No credentials: no TLS."""
+        self._channels = [
+            aio.insecure_channel(target, options=_OPTIONS)
+            if credentials is None
+            else aio.secure_channel(target, credentials, options=_OPTIONS)
+            for _ in range(count)
+        ]
         self._stubs = [asr_pb2_grpc.SpeechServiceStub(channel) for channel in self._channels]
         self._in_use = [0] * count
         self._next = 0

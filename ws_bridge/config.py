@@ -36,6 +36,23 @@ class Settings(BaseSettings):
         min_length=1,
         description="The speech service, host:port or any gRPC target. It need not be up when the bridge starts.",
     )
+    grpc_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities that vouch for the service's certificate. Set, the bridge speaks TLS "
+        "with the service.",
+    )
+    grpc_cert: Path | None = Field(
+        None, description="PEM file of the certificate that a service with mutual TLS is shown."
+    )
+    grpc_key: Path | None = Field(None, description="PEM file of that certificate's private key.")
+    bridge_tls_cert: Path | None = Field(
+        None,
+        description="PEM file of the WebSocket port's certificate, with its chain. Set with ASR_BRIDGE_TLS_KEY, the "
+        "port speaks TLS only (wss and https). Read again when it changes.",
+    )
+    bridge_tls_key: Path | None = Field(
+        None, description="PEM file of that certificate's private key, without a password."
+    )
     bridge_channels: int = Field(
         4,
         ge=1,

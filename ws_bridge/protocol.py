@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -38,6 +38,7 @@ MAX_SAMPLE_RATE = 48_000
 MIN_ENDPOINT_MS = 100
 MAX_ENDPOINT_MS = 10_000
 MAX_LABEL = 128
+MAX_KEY = 512
 MAX_CONTROL_CHARS = 4_096
 """Longest text message. Parsing happens on the event loop, and control messages are short; audio is binary."""
 
@@ -57,6 +58,7 @@ class Init:
         words: whether finals carry `words` with times and confidence.
         details: whether results carry `utterance`, `audio_ms`, and finals `reason` and `confidence`.
         endpoint_ms: silence that ends an utterance with a final, 100 to 10000; None: only the client ends one.
+        key: API key for a service that asks for one, where the client can set no header, as in a browser.
     """
 
     sid: str
@@ -66,6 +68,7 @@ class Init:
     words: bool = False
     details: bool = False
     endpoint_ms: int | None = None
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,7 @@ def _init(fields: dict[str, Any]) -> Init:
         endpoint_ms=_whole(fields, "endpoint_ms", 0, MIN_ENDPOINT_MS, MAX_ENDPOINT_MS, "ms of silence")
         if fields.get("endpoint_ms") is not None
         else None,
+        key=_key(fields),
     )
 
 
@@ -204,6 +208,13 @@ def _sid(fields: dict[str, Any]) -> str:
     raise _invalid(
         "sid", f"sid {found}: it should be a string of 1 to {MAX_LABEL} printable ASCII characters"
     )
+
+
+def _key(fields: dict[str, Any]) -> str:
+    key = fields.get("key", "")
+    if isinstance(key, str) and len(key) <= MAX_KEY and key.isascii() and (key.isprintable() or not key):
+        return key
+    raise _invalid("key", f"key should be a string of at most {MAX_KEY} printable ASCII characters")
 
 
 def _whole(fields: dict[str, Any], name: str, default: int, low: int, high: int, what: str) -> int:

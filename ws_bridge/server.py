@@ -20,6 +20,7 @@ from ws_bridge.config import BadSettings, Settings, variable
 from ws_bridge.connection import Connection
 from ws_bridge.session import Session
 from ws_bridge.status import Failure
+from ws_bridge.tls import Shown, shown, trust
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,9 @@ _DRAINING = Failure("unavailable", "the bridge is shutting down; open a new conn
 class Bridge:
     """Everything one process serves."""
 
-    def __init__(self, settings: Settings, channels: Channels) -> None:
+    def __init__(self, settings: Settings, channels: Channels, certificate: Shown | None = None) -> None:
         self._settings = settings
+        self._certificate = certificate
         self._channels = channels
         self._sessions: dict[asyncio.Task[None], Session] = {}
         self._draining = False
@@ -54,6 +56,7 @@ class Bridge:
             settings.port,
             create_connection=Connection,
             process_request=self._answer_http,
+            ssl=self._certificate.context if self._certificate else None,
             origins=[*origins, None] if origins else None,
             compression="deflate" if settings.bridge_compression else None,
             max_size=settings.bridge_max_message_bytes,
@@ -100,8 +103,10 @@ class Bridge:
         return None
 
     async def look_after(self) -> None:
-        """Reconnects to the service and finds dead clients, until cancelled."""
+        """Reconnects to the service, finds dead clients, follows the certificate; until cancelled."""
         while True:
+            if self._certificate is not None:
+                self._certificate.look()
             self._channels.keep_warm()
             for session in list(self._sessions.values()):
                 session.check_alive()
@@ -141,8 +146,10 @@ def serve(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    channels = Channels(settings.grpc_target, settings.bridge_channels)
-    bridge = Bridge(settings, channels)
+    certificate = shown(settings.bridge_tls_cert, settings.bridge_tls_key)
+    credentials = trust(settings.grpc_ca, settings.grpc_cert, settings.grpc_key)
+    channels = Channels(settings.grpc_target, settings.bridge_channels, credentials)
+    bridge = Bridge(settings, channels, certificate)
     try:
         server = await bridge.listen()
     except OSError as error:

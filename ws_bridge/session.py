@@ -109,7 +109,7 @@ class Session:
         assert isinstance(init, Init)  # nothing else is let through in state NEW
         self._init = init
         with self._channels.lease() as stub:
-            call = Call(stub)
+            call = Call(stub, self._credentials(init))
             downlink = asyncio.create_task(self._guard(lambda: self._downlink(call)))
             try:
                 message: Message | None = init
@@ -122,6 +122,14 @@ class Session:
             finally:
                 call.cancel()
                 await _stop(downlink)
+
+    def _credentials(self, init: Init) -> list[tuple[str, str]]:
+        """What the client has shown, as the service asks for it; the service judges."""
+        request = self._socket.request
+        assert request is not None  # the handshake is over
+        values = [f"Bearer {init.key}"] if init.key else []
+        values += request.headers.get_all("Authorization")
+        return [("authorization", value) for value in values if value.isascii() and value.isprintable()]
 
     async def _downlink(self, call: Call) -> None:
         """Service to outbox, until the service ends the stream."""

@@ -1,0 +1,105 @@
+"""Certificates: what the bridge shows to its clients, and how it trusts the service."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+
+import grpc
+
+from ws_bridge.config import BadSettings, variable
+
+log = logging.getLogger(__name__)
+
+
+class Shown:
+    """The certificate of the WebSocket port, which follows its files. On the event loop only.
+
+    Args:
+        certificate: PEM file, with the chain.
+        key: PEM file of its private key, without a password.
+
+    Attributes:
+        context: for the server; a newer certificate goes into the same one.
+
+    Raises:
+        BadSettings: they cannot be read or do not belong together.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._files = certificate, key
+        self._seen = self._signature()
+        try:
+            self.context = _context(certificate, key)
+        except (OSError, ValueError) as error:
+            names = f"{variable('bridge_tls_cert')}={certificate}, {variable('bridge_tls_key')}={key}"
+            raise BadSettings(f"{names}: not a PEM certificate with its key ({_reason(error)})") from None
+
+    def look(self) -> None:
+        """Takes what the files hold now, if they have changed; files that do not fit together change nothing."""
+        now = self._signature()
+        if now == self._seen:
+            return
+        self._seen = now
+        try:
+            _context(*self._files)  # a context that half takes them would be of no use any more
+            self.context.load_cert_chain(*self._files, password=_no_password)
+        except (OSError, ValueError) as error:
+            log.error("%s: %s; the certificate in use stays", self._files[0], _reason(error))
+        else:
+            log.info("certificate read again", extra={"fields": {"file": str(self._files[0])}})
+
+    def _signature(self) -> list[tuple[int, int, int]] | None:
+        """What changes with the files; None while one is not there."""
+        try:
+            stats = [path.stat() for path in self._files]
+        except OSError:
+            return None
+        return [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats]
+
+
+def shown(certificate: Path | None, key: Path | None) -> Shown | None:
+    """The certificate that the settings name; None for no TLS. Raises BadSettings."""
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise BadSettings(
+            f"{variable('bridge_tls_cert')} and {variable('bridge_tls_key')} go together: set both"
+        )
+    return Shown(certificate, key)
+
+
+def trust(
+    authority: Path | None, certificate: Path | None, key: Path | None
+) -> grpc.ChannelCredentials | None:
+    """How the service is known, and what it is shown where it asks; None for no TLS. Raises BadSettings."""
+    given = {"grpc_ca": authority, "grpc_cert": certificate, "grpc_key": key}
+    if authority is None and (certificate or key):
+        raise BadSettings(f"{variable('grpc_cert')} and {variable('grpc_key')} need {variable('grpc_ca')}")
+    if (certificate is None) != (key is None):
+        raise BadSettings(f"{variable('grpc_cert')} and {variable('grpc_key')} go together: set both")
+    if authority is None:
+        return None
+    pems: dict[str, bytes | None] = {}
+    for name, path in given.items():
+        try:
+            pems[name] = path.read_bytes() if path else None
+        except OSError as error:
+            raise BadSettings(f"{variable(name)}={path}: {error.strerror}") from None
+    return grpc.ssl_channel_credentials(pems["grpc_ca"], pems["grpc_key"], pems["grpc_cert"])
+
+
+def _context(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key, password=_no_password)
+    return context
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+
+
+def _no_password() -> str:
+    """Instead of OpenSSL's question at the terminal."""
+    raise ValueError("the key is encrypted")
