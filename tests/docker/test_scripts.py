@@ -7,11 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.bridge import Bridge
+from tests.support.certificates import Authority
 from tests.support.process import ROOT, AsrService, ServerProcess, clean_environment
+from tests.torture.streams import free_port
 
 ENTRYPOINT = ROOT / "docker" / "entrypoint.sh"
 HEALTHCHECK = ROOT / "docker" / "healthcheck.py"
@@ -91,6 +95,24 @@ def test_health_of_a_bridge_is_that_of_its_service(environment: dict[str, str]) 
         bridge.signal(signal.SIGTERM)
     assert done.returncode == 1
     assert "503" in done.stdout
+
+
+def test_health_with_tls(environment: dict[str, str], tmp_path: Path) -> None:
+    """The service tells it at its metrics port, the bridge over https; who they are is not asked."""
+    cert, key = (str(path) for path in Authority(tmp_path).issue("server", host="asr.example.com"))
+    ask = partial(run, environment, "python3", HEALTHCHECK)
+    port = str(free_port())
+    with AsrService(ASR_TLS_CERT=cert, ASR_TLS_KEY=key, ASR_METRICS_PORT=port) as service:
+        assert ask("service", ASR_TLS_CERT=cert, ASR_METRICS_PORT=port).returncode == 0
+        done = ask("service", ASR_TLS_CERT=cert)
+        assert done.returncode == 1 and "ASR_METRICS_PORT" in done.stdout
+        with Bridge(
+            service.target, ASR_GRPC_CA=tmp_path / "ca.pem", ASR_BRIDGE_TLS_CERT=cert, ASR_BRIDGE_TLS_KEY=key
+        ) as bridge:
+            done = ask("bridge", ASR_BRIDGE_TLS_CERT=cert, ASR_PORT=str(bridge.port))
+        assert done.stdout == "" or "503" in done.stdout, "as far as it has come"
+            "as far as it has come"
+        )
 
 
 def test_health_of_nothing_is_a_usage_error(environment: dict[str, str]) -> None:
