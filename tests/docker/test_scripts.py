@@ -111,8 +111,6 @@ def test_health_with_tls(environment: dict[str, str], tmp_path: Path) -> None:
         ) as bridge:
             done = ask("bridge", ASR_BRIDGE_TLS_CERT=cert, ASR_PORT=str(bridge.port))
         assert done.stdout == "" or "503" in done.stdout, "as far as it has come"
-            "as far as it has come"
-        )
 
 
 def test_health_of_nothing_is_a_usage_error(environment: dict[str, str]) -> None:
