@@ -40,10 +40,17 @@ def load_nemo(
     target = choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    return assemble(
-        restore(model, target), name=model, att_context=att_context, decoder=decoder, device=target,
-        precision=precision, encoder=encoder, slots=slots,
-    )  # fmt: skip
+    try:
+        return assemble(
+            restore(model, target), name=model, att_context=att_context, decoder=decoder, device=target,
+            precision=precision, encoder=encoder, slots=slots,
+        )  # fmt: skip
+    except torch.OutOfMemoryError as error:
+        raise SettingsError(
+            f"ASR_MAX_STREAMS: {target} has no memory for the model and {slots} streams ({_first_line(error)}); set a "
+            "smaller number, or free memory on the device",
+            field="ASR_MAX_STREAMS",
+        ) from error
 
 
 def choose_device(device: str | None) -> torch.device:
