@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asr_service import __version__
-from asr_service.config import Settings, describe, load_settings
+from asr_service.config import Settings, describe, lighten_grpc, load_settings
 from asr_service.errors import SettingsError
 
 _COMMANDS = {
@@ -140,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command == "doctor":
         return _doctor(settings)
 
+    lighten_grpc()
     from asr_service import log
     from asr_service.server import serve
 
