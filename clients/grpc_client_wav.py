@@ -12,12 +12,14 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import grpc.aio
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
+from clients import access
 from clients.display import LiveText
 from clients.wav import Pacer, WavError, duration_s, load_wav, packets
 
@@ -72,6 +74,7 @@ async def recognize(
     stub: asr_pb2_grpc.SpeechServiceAsyncStub,
     stream: WavStream,
     on_response: Callable[[pb.RecognizeResponse, float], None],
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Runs a stream to its end; each response goes to `on_response` with its latency in ms. Returns the finals' text.
 
@@ -79,7 +82,7 @@ async def recognize(
         grpc.aio.AioRpcError: the service refused or failed the stream.
     """
     finals: list[str] = []
-    call = stub.Recognize(stream.requests())
+    call = stub.Recognize(stream.requests(), metadata=tuple(metadata.items()))
     await call.initial_metadata()
     stream.admitted.set()
     async for response in call:
@@ -125,7 +128,7 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
             )
 
     stream = WavStream(pcm, build_config(args), chunk_ms=args.chunk_ms, realtime=args.realtime)
-    async with grpc.aio.insecure_channel(args.target) as channel:
+    async with access.channel(args.target, args) as channel:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await channel.channel_ready()
@@ -133,7 +136,8 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
             print(f"{args.target}: no gRPC server answers there", file=sys.stderr)
             return 1
         try:
-            await recognize(asr_pb2_grpc.SpeechServiceStub(channel), stream, show)
+            stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            await recognize(stub, stream, show, access.headers(args))
         except grpc.aio.AioRpcError as error:
             screen.close()
             print(f"{args.target}: {error.code().name}: {error.details()}", file=sys.stderr)
@@ -171,7 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--words", action="store_true", help="show words with times and confidence")
     parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
     parser.add_argument("--sid", default="", help="name of the stream (made by the server)")
+    access.add_options(parser)
     args = parser.parse_args(argv)
+    access.check(args, parser)
     if args.chunk_ms <= 0:
         parser.error("--chunk-ms should be more than 0")
     try:

@@ -20,6 +20,7 @@ import websockets
 if not __package__:  # run as a script: the project is where its packages are
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from clients import access
 from clients.display import LiveText
 from clients.wav import Pacer, WavError, duration_s, load_wav, packets
 
@@ -87,7 +88,13 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
     """Streams the audio and shows what comes back; the exit code."""
     screen = LiveText()
     try:
-        async with websockets.connect(args.url, compression=None, open_timeout=CONNECT_S) as socket:
+        async with websockets.connect(
+            args.url,
+            compression=None,
+            open_timeout=CONNECT_S,
+            ssl=access.websocket_tls(args.url, args),
+            additional_headers=access.headers(args),
+        ) as socket:
             sending = asyncio.create_task(send(socket, pcm, args))
             try:
                 final_at = await receive(socket, screen)
@@ -130,7 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
     parser.add_argument("--words", action="store_true", help="show words with times and confidence")
     parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
+    access.add_options(parser)
     args = parser.parse_args(argv)
+    access.check(args, parser)
     if not args.packet_ms > 0:
         parser.error("--packet-ms should be more than 0")
     if not args.url.startswith(("ws://", "wss://")):

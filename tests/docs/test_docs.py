@@ -27,8 +27,8 @@ DOCUMENTS = [
     ROOT / "proto/python/README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-OTHER_VARIABLES = {"ASR_IMAGE"}
-"""Of docker/*.sh, not of the programs."""
+OTHER_VARIABLES = {"ASR_IMAGE", "ASR_API_KEY"}
+"""Of docker/*.sh and of the clients, not of the servers."""
 
 
 def blocks(document: Path, language: str) -> list[str]:
