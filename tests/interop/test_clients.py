@@ -90,7 +90,12 @@ def _pcm(path: Path) -> bytes:
 @pytest.fixture(scope="module")
 def service() -> Iterator[AsrService]:
     """A service with the demo model if it is there, else the null model."""
-    with AsrService(ASR_MODEL="demo" if DEMO.exists() else "null", ASR_MAX_STREAMS=16) as process:
+    model = "demo" if DEMO.exists() else "null"
+    # Few and small batches, no refusals: what is tested is what the clients hear, on however busy a machine.
+    with AsrService(
+        ASR_MODEL=model, ASR_MAX_STREAMS=12, ASR_MAX_BATCH=6, ASR_MAX_LOAD=0, wait=False
+    ) as process:
+        process.wait_ready(timeout=300)
         yield process
 
 
