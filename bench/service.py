@@ -302,12 +302,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="shorter runs: about two minutes")
+    parser.add_argument("--quick", action="store_true", help="shorter runs: about four minutes")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument(
         "--only", choices=("transport", "path", "live"), action="append", help="some parts (all of them)"
     )
-    parser.add_argument("--slots", type=int, default=64, help="most streams with a model (%(default)s)")
+    parser.add_argument(
+        "--slots",
+        type=int,
+        default=80,
+        help="most streams with the 114M model; four times as many with the demo model (%(default)s)",
+    )
     args = parser.parse_args(argv)
     parts = args.only or ["transport", "path", "live"]
     quick = args.quick
@@ -323,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result["loop_lag_p99_ms"] = result["path"]["loop_lag_ms"].get("p99")
     if "live" in parts:
         console.print("latency: demo model at half load")
-        result["live"] = latency(8.0 if quick else 20.0, 1.0 if quick else 3.0, args.slots)
+        result["live"] = latency(8.0 if quick else 20.0, 1.0 if quick else 3.0, 4 * args.slots)
         result["latency_ms"] = result["live"]["latency_ms"]
     show(result)
     if args.json:
