@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.support.audio import speechlike
+from bench import frames
+from clients.load_streams import Plan
+from clients.wav import packets
+from tests.support.audio import cut, speechlike
 from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.rpc import Stub, audio, config, finalize, talk, text
 
 UNREACHABLE = "127.0.0.1:9"  # discard: nobody listens there
 
@@ -149,3 +153,23 @@ def test_load_generator_complains_in_one_line(tmp_path: Path) -> None:
         assert "nobody answers there" in done.stderr
     done = client("load", "--wav", tmp_path / "missing.wav")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+async def test_frames_of_the_benchmark_are_grpc(service: AsrService, stub: Stub) -> None:
+    """Streams from HTTP/2 frames made in advance hear what a gRPC client hears, and are refused as it is."""
+    pcm = speechlike(1.0, seed=9)
+    plan = Plan(tuple(packets(pcm, 16_000, 20)), 20, 1.0, finalize_every_s=0.5)
+    heard = await frames.run_streams(service.target, plan, 20, ramp_s=0.1)
+    requests = [
+        config(),
+        *map(audio, cut(pcm[:16_000], 640)),
+        finalize(),
+        *map(audio, cut(pcm[16_000:], 640)),
+        finalize(),
+    ]
+    expected = text(await talk(stub, requests)).split()
+    ok = [one for one in heard if one.outcome == "ok"]
+    assert len(ok) == 16
+    assert all(one.text.split() == expected for one in ok)
+    assert all(len(one.finals) == 3 for one in ok)
+    assert {one.outcome for one in heard} == {"ok", "status 8"}
