@@ -32,7 +32,7 @@ CLIPS = (
     ("i would like to book a table for eight at twenty past five", "flite", "slt", 1.0),
     ("my account number is eight six seven oh seven eight", "espeak", "en-us+Mike", 160),
     ("what is the weather in dublin in february", "flite", "rms", 1.1),
-    ("please transfer forty two pounds to peter anderson", "espeak", "en-us+f3", 155),
+    ("please transfer sixty two pounds to patricia watson", "espeak", "en-us+f3", 155),
     ("remind me to call martin on monday", "flite", "awb", 1.1),
     ("i want to book a flight from venice to oslo in august", "espeak", "en+Annie", 160),
 )

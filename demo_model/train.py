@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import random
 import time
 from dataclasses import asdict, dataclass
@@ -269,11 +270,11 @@ def train(plan: Plan, folder: Path, rank: int = 0) -> Path:
     sums: dict[str, list[float]] = {}
     next_export = plan.export_every * (math.floor(trainer.seconds / 60 / plan.export_every) + 1)
     mark = time.monotonic()
-    with (folder / ("curve.csv" if rank == 0 else f"curve{rank}.csv")).open(
+    with Path(folder / "curve.csv" if rank == 0 else os.devnull).open(
         "a", newline="", encoding="utf-8"
     ) as curve:
         writer = csv.writer(curve)
-        if curve.tell() == 0:
+        if rank == 0 and curve.tell() == 0:
             writer.writerow(["step", "minutes", "hours_heard", "rnnt", "ctc", "phones", "lr"])
         while trainer.share() < 1.0 and (not plan.max_steps or trainer.step < plan.max_steps):
             if not full and trainer.step >= plan.short_until:
@@ -290,7 +291,7 @@ def train(plan: Plan, folder: Path, rank: int = 0) -> Path:
                 mark, sums = time.monotonic(), {}
                 shown = ", ".join(f"{name} {value:.3g}" for name, value in mean.items())
                 minutes = trainer.seconds / 60
-                print(f"step {trainer.step}, {minutes:.1f} of {plan.minutes:.0f} min, {speed:.2f} s: {shown}",
+                print(f"step {trainer.step}, {minutes:.1f} min ({100 * trainer.share():.0f} %), {speed:.2f} s: {shown}",
                       flush=True)  # fmt: skip
                 cells = [f"{mean[name]:.4f}" if name in mean else "" for name in ("rnnt", "ctc", "phones")]
                 writer.writerow([trainer.step, f"{minutes:.2f}", f"{trainer.audio_hours:.2f}", *cells,
