@@ -27,6 +27,7 @@ from demo_model.wer import Errors, align, compare, total
 
 EVAL = Path(__file__).resolve().parent.parent / "demo_model" / "eval"
 PACKET_MS = 100
+SHOWN = 5  # failures printed; the JSON has all
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def read_set(folder: Path, limit: int = 0) -> list[Utterance]:
 
 def grpc_recognizer(target: str) -> tuple[Recognize, Callable[[], Awaitable[None]]]:
     """Speaks to the service itself; returns the recognizer and what closes it."""
+    import grpc
     import grpc.aio
     from asr.v1 import asr_pb2 as pb
     from asr.v1 import asr_pb2_grpc
@@ -81,7 +83,7 @@ def grpc_recognizer(target: str) -> tuple[Recognize, Callable[[], Awaitable[None
     channel = grpc.aio.insecure_channel(target)
     stub = asr_pb2_grpc.SpeechServiceStub(channel)
 
-    async def requests(utterance: Utterance) -> AsyncIterator[pb.RecognizeRequest]:
+    async def requests(utterance: Utterance, answered: asyncio.Event) -> AsyncIterator[pb.RecognizeRequest]:
         config = pb.RecognitionConfig(
             encoding=pb.AUDIO_ENCODING_LINEAR16,
             sample_rate_hertz=utterance.rate,
@@ -90,16 +92,29 @@ def grpc_recognizer(target: str) -> tuple[Recognize, Callable[[], Awaitable[None
             stream_id=utterance.id,
         )
         yield pb.RecognizeRequest(config=config)
+        await answered.wait()  # writing into a refused call would hide the reason of the refusal
         for packet in utterance.packets():
             yield pb.RecognizeRequest(audio=packet)
 
     async def recognize(utterance: Utterance) -> Heard:
         texts: list[str] = []
         words: list[tuple[str, int]] = []
-        async for response in stub.Recognize(requests(utterance)):
-            if response.result.is_final:
-                texts.append(response.result.text)
-                words += [(word.word, word.start_ms) for word in response.result.words]
+        answered = asyncio.Event()
+        call = stub.Recognize(requests(utterance, answered))
+        try:
+            await call.initial_metadata()
+            answered.set()
+            async for response in call:
+                if response.result.is_final:
+                    texts.append(response.result.text)
+                    words += [(word.word, word.start_ms) for word in response.result.words]
+        except grpc.aio.AioRpcError as error:
+            later = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+            raise (ConnectionError if later else RuntimeError)(
+                f"{error.code().name}: {error.details()}"
+            ) from None
+        finally:
+            answered.set()
         return Heard(" ".join(text for text in texts if text), tuple(words))
 
     return recognize, channel.close
@@ -119,7 +134,9 @@ def ws_recognizer(url: str) -> tuple[Recognize, Callable[[], Awaitable[None]]]:
             async for message in socket:
                 event = json.loads(message)
                 if event["op"] == "error":
-                    raise ConnectionError(f"{event.get('code')}: {event.get('message')}")
+                    later = event.get("code") in ("unavailable", "resource_exhausted")
+                    kind = ConnectionError if later else RuntimeError
+                    raise kind(f"{event.get('code')}: {event.get('message')}")
                 if event["op"] == "final":
                     finals.append(event["text"])
         return Heard(" ".join(text for text in finals if text))
@@ -130,8 +147,20 @@ def ws_recognizer(url: str) -> tuple[Recognize, Callable[[], Awaitable[None]]]:
     return recognize, close
 
 
+async def persist(recognize: Recognize, utterance: Utterance, seconds: float) -> Heard:
+    """Tries until the service takes the stream: it may be loading, or busy, as files come faster than live audio."""
+    end = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            return await recognize(utterance)
+        except OSError:
+            if asyncio.get_running_loop().time() > end:
+                raise
+            await asyncio.sleep(1.0)
+
+
 async def recognize_all(
-    utterances: Sequence[Utterance], recognize: Recognize, concurrency: int
+    utterances: Sequence[Utterance], recognize: Recognize, concurrency: int, wait: float
 ) -> tuple[dict[str, Heard], dict[str, str]]:
     """Streams every utterance, `concurrency` at a time; returns what was heard and what failed, by id."""
     gate = asyncio.Semaphore(concurrency)
@@ -141,7 +170,7 @@ async def recognize_all(
     async def one(utterance: Utterance) -> None:
         async with gate:
             try:
-                heard[utterance.id] = await recognize(utterance)
+                heard[utterance.id] = await persist(recognize, utterance, wait)
             except Exception as error:  # every kind of failure belongs in the report
                 failed[utterance.id] = f"{type(error).__name__}: {error}"
 
@@ -201,7 +230,10 @@ def table(summary: dict[str, Any]) -> str:
         rows.append(
             f"\nWords start {late['median']:.0f} ms after the synthesiser's time (median of {late['words']})."
         )
-    rows += [f"failed: {name}: {why}" for name, why in summary["failed"].items()]
+    failed = list(summary["failed"].items())
+    rows += [f"failed: {name}: {why}" for name, why in failed[:SHOWN]]
+    if len(failed) > SHOWN:
+        rows.append(f"and {len(failed) - SHOWN} more failed")
     return "\n".join(rows)
 
 
@@ -213,7 +245,15 @@ async def run(args: argparse.Namespace) -> int:
         print(f"the evaluation set cannot be read: {error}", file=sys.stderr)
         return 2
     recognize, close = ws_recognizer(args.ws) if args.ws else grpc_recognizer(args.grpc)
-    heard, failed = await recognize_all(utterances, recognize, args.concurrency)
+    try:
+        await persist(recognize, utterances[0], args.wait)
+    except OSError as error:
+        print(f"the service cannot be reached: {error}", file=sys.stderr)
+        await close()
+        return 1
+    except RuntimeError:
+        pass  # the report will say it of every utterance
+    heard, failed = await recognize_all(utterances, recognize, args.concurrency, args.wait)
     await close()
     summary = report(utterances, heard, failed)
     print(table(summary))
@@ -235,7 +275,8 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--ws", metavar="URL", help="the WebSocket bridge instead, such as ws://localhost:8080"
     )
-    top.add_argument("--concurrency", type=int, default=8, help="streams at the same time (%(default)s)")
+    top.add_argument("--concurrency", type=int, default=4, help="streams at the same time (%(default)s)")
+    top.add_argument("--wait", type=float, default=60, help="seconds to wait for a stream (%(default)s)")
     top.add_argument("--limit", type=int, default=0, help="only so many utterances, evenly spread (0: all)")
     top.add_argument("--max-wer", type=float, help="exit with 1 when the WER over all is higher (percent)")
     top.add_argument("--eval-set", type=Path, default=EVAL, help="folder with manifest.jsonl")

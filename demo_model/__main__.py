@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--seed", type=int, default=7, help="seed of text, voices, weights and batches (%(default)s)"
     )
-    top.add_argument("--shards", type=int, default=61, help="speech: shards of 500 utterances (%(default)s)")
+    top.add_argument("--shards", type=int, default=63, help="speech: shards of 500 utterances (%(default)s)")
     top.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )

@@ -34,6 +34,8 @@ def _worker(rank: int, workers: int, port: int, plan: Plan, folder: Path) -> Non
 
 def launch(plan: Plan, folder: Path, workers: int) -> Path:
     """Train `plan` with `workers` processes (a GPU takes one); return the `.nemo` file."""
+    # Five shards in a row hold every kind of utterance, and each worker needs every kind.
+    workers = max(1, min(workers, len(list((folder / "corpus").glob("shard_????.npz"))) // 5))
     if workers == 1 or torch.device(plan.device).type != "cpu":
         return train(plan, folder)
     with socket.socket() as probe:
