@@ -192,7 +192,8 @@ def install() -> None:
     say(6, "byte code")
     command = [str(PYTHON), "-m", "compileall", "-q", "-q", "-j", "0", str(VENV / "lib")]
     began = time.monotonic()
-    subprocess.run(command, check=False)  # some packages ship templates that are no Python; they stay as they are
+    # Some packages ship templates that are no Python; they stay as they are.
+    subprocess.run(command, check=False)
     say(6, f"  done in {time.monotonic() - began:.0f} s")
     print(f"{VENV.name} is ready after {time.monotonic() - started:.0f} s", flush=True)
 
