@@ -16,9 +16,10 @@ from asr_service.core import (
     StepResult,
     StreamConfig,
 )
-from asr_service.engine import Engine, EngineState, Slots
+from asr_service.engine import Engine, EngineState
 from asr_service.errors import AtCapacity, InternalError, ModelError, OutOfOrder, Unavailable
 from asr_service.model.null import NullModel
+from asr_service.slots import Slots
 from tests.support.engines import PATIENCE_S, GatedModel, PoisonedModel, running
 from tests.support.streams import finals, recognize, silence, speech
 
