@@ -54,13 +54,11 @@ class Door:
         """
         if self.refusal is not None:
             self._refuse(self.refusal)
-        opened: list[Session] = []
         try:
-            for _ in range(channels):
-                opened.append(self.sessions.open(config))  # noqa: PERF401 - those opened before one is refused are needed
+            # All or none, before the first takes its permit: a permit once taken is back only when the engine says so.
+            self.sessions.check(channels)
+            opened = [self.sessions.open(config) for _ in range(channels)]
         except AsrError as refused:
-            for session in opened:
-                session.cancel()
             self._refuse(refused)
         self.metrics.stream_opened()
         self.inside += 1

@@ -89,19 +89,33 @@ class Sessions:
         """Takes a permit for the task's caller and starts a stream; the permit comes back when the engine has ended it.
 
         Raises:
-            QuotaReached: this client has all the streams that its key allows.
-            AtCapacity: all permits are taken.
+            AsrError: as `check` does.
+        """
+        self.check(1)
+        client = caller.get()
+        name = client.name if client else ""
+        session = Session(next(self._ids), self._submit, self._inbox_bytes(config), self._max_unread, name)
+        self._sessions[session.id] = session
+        self._by_client[name] += 1
+        self._submit(Open(session.id, config))
+        return session
+
+    def check(self, count: int) -> None:
+        """Whether so many streams could be opened now by the task's caller.
+
+        Raises:
+            QuotaReached: this client would have more streams than its key allows.
+            AtCapacity: there are not so many permits left.
             Overloaded: the streams that are open take all the time there is.
             AsrError: what `close_admission` was given.
         """
         if self._closed is not None:
             raise self._closed
         client = caller.get()
-        name = client.name if client else ""
-        if client and client.max_streams and self._by_client[name] >= client.max_streams:
-            message = f"all {client.max_streams} streams of key {name!r} are open"
+        if client and client.max_streams and self._by_client[client.name] + count > client.max_streams:
+            message = f"all {client.max_streams} streams of key {client.name!r} are open"
             raise QuotaReached(message, retry_after_s=_RETRY_AFTER_S)
-        if len(self._sessions) >= self.max_streams:
+        if len(self._sessions) + count > self.max_streams:
             message = f"all {self.max_streams} streams are taken"
             raise AtCapacity(message, retry_after_s=_RETRY_AFTER_S)
         if 0 < self._max_load < self._load():
@@ -109,11 +123,6 @@ class Sessions:
                 "the machine is too busy for one more stream: steps take longer than the audio they cover"
             )
             raise Overloaded(message, retry_after_s=_RETRY_BUSY_S)
-        session = Session(next(self._ids), self._submit, self._inbox_bytes(config), self._max_unread, name)
-        self._sessions[session.id] = session
-        self._by_client[name] += 1
-        self._submit(Open(session.id, config))
-        return session
 
     def open_admission(self) -> None:
         """Accepts new streams, as it is from the beginning."""
