@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from asr_service.core import StreamingModel
+from asr_service.errors import ModelError
+from asr_service.model.context import choose_context
+
+DEMO_MODEL = Path(__file__).parents[1] / "assets" / "demo.nemo"
+
+
+def model_file(model: str) -> Path | None:
+    """The `.nemo` file a model setting names, None if it names a model of a hub.
+
+    Raises:
+        ModelError: if it names a file that does not exist.
+    """
+    path = DEMO_MODEL if model == "demo" else Path(model).expanduser()
+    if path.suffix != ".nemo":
+        return None
+    if not path.is_file():
+        raise ModelError(f"ASR_MODEL names a file that does not exist: {path}", field="ASR_MODEL")
+    return path
 
 
 def load_model(
@@ -26,9 +46,10 @@ def load_model(
         ModelError: if the model cannot be loaded or cannot stream.
     """
     if model == "null":
-        from asr_service.model.null import NullModel
+        from asr_service.model.null import CONTEXTS, FRAME_MS, NullModel
 
-        return NullModel(slots=slots)
+        return NullModel(slots=slots, att_context=choose_context(att_context, CONTEXTS, FRAME_MS))
+    model_file(model)  # a name that is mistyped is told before NeMo's import, which takes seconds
     from asr_service.model.loading import load_nemo
 
     return load_nemo(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from asr_service.core import ModelInfo
 from asr_service.errors import ModelError, SettingsError
 from asr_service.log import quiet_third_party
+from asr_service.model import model_file
 from asr_service.model.context import choose_context
 from asr_service.model.plan import ChunkPlan
 
@@ -27,7 +27,6 @@ from asr_service.model.weights import EncoderWeights, UnsupportedLayer, read_enc
 
 _log = logging.getLogger(__name__)
 
-DEMO_MODEL = Path(__file__).parents[1] / "assets" / "demo.nemo"
 WORD_LAG_MS = {"rnnt": (184.0, 91.0), "ctc": (187.0, 99.0)}
 """Lag of words' starts and ends by decoder: medians on the demo model, of `bench.word_times`; docs/words.md."""
 
@@ -87,21 +86,17 @@ def restore(model: str, device: torch.device) -> Any:
     Raises:
         ModelError: if there is no such model.
     """
+    path = model_file(model)
     from nemo.collections.asr.models import ASRModel
 
     quiet_third_party()  # once more: NeMo sets up its own logging while it is imported
-    path = DEMO_MODEL if model == "demo" else Path(model).expanduser()
     try:
-        if path.suffix == ".nemo":
-            if not path.is_file():
-                raise ModelError(f"ASR_MODEL names a file that does not exist: {path}", field="ASR_MODEL")
+        if path is not None:
             _log.info("loading %s", path)
             loaded = ASRModel.restore_from(str(path), map_location=device)
         else:
             _log.info("loading %s from the hub (fetched once, then cached)", model)
             loaded = ASRModel.from_pretrained(model, map_location=device)
-    except ModelError:
-        raise
     except Exception as error:
         raise ModelError(
             f"ASR_MODEL {model!r} could not be loaded: {_first_line(error)}. Give a hub name that this machine can "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,27 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     broken.write_bytes(b"not an archive")
     with pytest.raises(ModelError, match="could not be loaded"):
         _load(str(broken))
+
+
+def test_a_mistyped_path_is_told_before_anything_heavy_is_imported() -> None:
+    program = (
+        "import sys\n"
+        "from asr_service.errors import ModelError\n"
+        "from asr_service.model import load_model\n"
+        "try:\n"
+        "    load_model(model='no/such.nemo', att_context='70,1', decoder='rnnt', device='cpu', precision='fp32',\n"
+        "               encoder='fast', slots=1, threads=1)\n"
+        "except ModelError as error:\n"
+        "    print(error.field, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["ASR_MODEL", "False"]
+
+
+def test_the_null_model_takes_the_look_ahead_too() -> None:
+    assert _load("null", att_context="70,33").info.att_context == (70, 13)
+    with pytest.raises(SettingsError, match="70,13"):
+        _load("null", att_context="70,5")
 
 
 @pytest.mark.parametrize(
