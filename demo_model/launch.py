@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 import torch
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from demo_model.train import Plan, train
 
@@ -42,5 +42,5 @@ def launch(plan: Plan, folder: Path, workers: int) -> Path:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ["OMP_NUM_THREADS"] = "1"
-    multiprocessing.spawn(_worker, (workers, port, plan, folder), nprocs=workers)
+    spawn(_worker, (workers, port, plan, folder), nprocs=workers)  # type: ignore[no-untyped-call]
     return folder / "demo.nemo"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 _LEFT = 2  # causal padding of NeMo's CausalConv2D at kernel 3, stride 2; one row follows on the right
-_JIT = {"fastmath": True, "cache": True, "boundscheck": False}
+_JIT: dict[str, Any] = {"fastmath": True, "cache": True, "boundscheck": False}
 
 
 @numba.njit(**_JIT)
