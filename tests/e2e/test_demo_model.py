@@ -32,8 +32,9 @@ async def test_an_hour_of_silence_has_no_words_and_leaves_nothing_behind() -> No
     with wave.open(str(CLIPS / clip["file"])) as wav:
         rate, pcm = wav.getframerate(), wav.readframes(wav.getnframes())
     minute = [audio(silence(1.0))] * 60
-    service = AsrService(ASR_MODEL="demo", ASR_ATT_CTX="70,13", ASR_MAX_STREAMS=2, ASR_THREADS=1)
+    service = AsrService(ASR_MODEL="demo", ASR_ATT_CTX="70,13", ASR_MAX_STREAMS=2, ASR_THREADS=1, wait=False)
     with service:
+        service.wait_ready(300)
         async with grpc.aio.insecure_channel(service.target) as channel:
             stub = asr_pb2_grpc.SpeechServiceStub(channel)
             before = await transcribe(stub, pcm, sample_rate_hertz=rate)
