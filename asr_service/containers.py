@@ -11,6 +11,10 @@ from asr_service.core import Encoding
 from asr_service.errors import InvalidArgument
 
 _LONGEST_HEADER = 65_536
+_MOST_CHUNKS = (
+    64  # before the audio; it is looked at anew with each packet, so that thousands would take long
+)
+_FORMAT_BYTES = (16, 40)  # of a format: the least, and the most that is looked at
 _EXTENSIBLE = 0xFFFE
 _WAV_KINDS = {(1, 16): Encoding.LINEAR16, (6, 8): Encoding.ALAW, (7, 8): Encoding.MULAW}
 _BLOCK_S = 1.0
@@ -52,19 +56,27 @@ def wav_header(start: bytes) -> WavHeader | None:
         InvalidArgument: it cannot be read, or its samples are neither 16-bit PCM nor G.711.
     """
     place, found = 12, None
-    while place + 8 <= len(start):
+    for _ in range(_MOST_CHUNKS):
+        if place + 8 > len(start):
+            return None
         name, size = struct.unpack_from("<4sI", start, place)
         place += 8
         if name == b"data":
             if found is None:
                 raise _bad("has no format before its data")
             return WavHeader(found, place)
-        if name == b"fmt " and len(start) >= place + 16:
-            found = _format(start[place : place + min(size, 40)])
+        if name == b"fmt ":
+            least, most = _FORMAT_BYTES
+            if size < least:
+                raise _bad(f"has a format of {size} bytes; {least} are the least")
+            chunk = start[place : place + min(size, most)]
+            if len(chunk) < min(size, most):
+                return None
+            found = _format(chunk)
         place += size + size % 2
-    if place > _LONGEST_HEADER:
-        raise _bad(f"is longer than {_LONGEST_HEADER} bytes")
-    return None
+        if place > _LONGEST_HEADER:
+            raise _bad(f"is longer than {_LONGEST_HEADER} bytes")
+    raise _bad(f"has more than {_MOST_CHUNKS} chunks before its data")
 
 
 def _format(chunk: bytes) -> AudioFormat:

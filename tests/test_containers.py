@@ -71,6 +71,32 @@ def test_endless_headers_are_refused() -> None:
         containers.wav_header(junk)
 
 
+def chunk(name: bytes, content: bytes = b"", size: int | None = None) -> bytes:
+    return name + (len(content) if size is None else size).to_bytes(4, "little") + content
+
+
+def test_a_format_that_is_too_short_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="format of 0 bytes"):
+        containers.wav_header(b"RIFF\0\0\0\0WAVE" + chunk(b"fmt ") + bytes(40))
+
+
+def test_thousands_of_chunks_are_refused_before_they_are_looked_at() -> None:
+    with pytest.raises(InvalidArgument, match="more than 64 chunks"):
+        containers.wav_header(b"RIFF\0\0\0\0WAVE" + chunk(b"junk") * 100_000)
+
+
+def test_a_format_is_not_judged_by_its_first_half() -> None:
+    """An extensible format tells its kind in the second half, which may be in the next packet."""
+    kind = (0xFFFE).to_bytes(2, "little") + (1).to_bytes(2, "little") + (8000).to_bytes(4, "little")
+    rest = bytes(6) + (16).to_bytes(2, "little") + bytes(8) + (1).to_bytes(2, "little") + bytes(14)
+    file = b"RIFF\0\0\0\0WAVE" + chunk(b"fmt ", kind + rest) + chunk(b"data")
+    for end in range(12, len(file)):
+        assert containers.wav_header(file[:end]) is None
+    header = containers.wav_header(file)
+    assert header is not None
+    assert header.format == AudioFormat(Encoding.LINEAR16, 8000, 1)
+
+
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
 def test_files_are_decoded_block_by_block(kind: str) -> None:
     file = io.BytesIO()

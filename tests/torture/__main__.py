@@ -1,4 +1,4 @@
-"""python -m tests.torture [case ...] [--seconds 600] [--seed N] [--json FILE]"""
+"""python -m tests.torture [case ...] [--seconds 600] [--inputs 1000000] [--seed N] [--json FILE]"""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", metavar="case", help=f"of {', '.join(CASES)} (default: all)")
     parser.add_argument("--seconds", type=float, default=600.0, help="for each case")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument(
+        "--inputs", type=int, default=1_000_000, help="of the case fuzz, which takes what it takes"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(CASES):
@@ -27,7 +30,8 @@ def main() -> int:
     for name in options.cases or CASES:
         started = time.monotonic()
         try:
-            report[name] = asyncio.run(CASES[name](options.seconds, options.seed))
+            more = {"inputs": options.inputs} if name == "fuzz" else {}
+            report[name] = asyncio.run(CASES[name](options.seconds, options.seed, **more))
         except* Exception as errors:
             failed = True
             report[name] = {

@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from statistics import median
 from typing import Any
 
@@ -19,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.audio import cut
 from tests.support.bridge import Bridge
 from tests.support.process import AsrService, ServerProcess
+from tests.torture.fuzzing import fuzz
 from tests.torture.neighbours import manners, network, overload
 from tests.torture.streams import (
     HOLD_S,
@@ -313,11 +315,12 @@ async def faults(seconds: float, seed: int, *, streams: int = 24) -> dict[str, A
     return figures
 
 
-CASES = {
+CASES: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
     "crowd": crowd,
     "killing": killing,
     "manners": manners,
     "faults": faults,
     "network": network,
     "overload": overload,
+    "fuzz": fuzz,
 }

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.torture.cases import crowd, faults, killing
+from tests.torture.fuzzing import fuzz
 from tests.torture.neighbours import network
 
 pytestmark = [
@@ -32,3 +33,8 @@ async def test_a_slow_connection_and_one_that_goes_silent() -> None:
 
 async def test_injected_faults() -> None:
     await faults(5, seed=3)
+
+
+async def test_strangers_who_say_anything() -> None:
+    """The parsers with structured input, and some conversations over sockets; the full form adds coverage."""
+    await fuzz(0, seed=6, inputs=3_000, guided=False)

@@ -1,0 +1,256 @@
+"""Everything that reads what strangers send, each as a function of some bytes, with what has to hold for any bytes.
+
+A target returns for input that is served and for input that is refused as documented; whatever else it raises is a
+finding. `strategies` makes structured input for hypothesis, `seeds` gives the coverage-guided fuzzer a start.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import riva.client.proto.riva_asr_pb2 as riva_pb
+import soundfile
+from asr.v1 import asr_pb2 as pb
+from google.protobuf.message import DecodeError
+
+from asr_service import containers, wire
+from asr_service.audio import AudioReader
+from asr_service.core import Encoding, StreamConfig
+from asr_service.errors import AsrError, ClientError, InvalidArgument, wire_status
+from asr_service.riva import mapping
+from ws_bridge import status
+from ws_bridge.protocol import Audio, Conversation, Finalize, Init
+from ws_bridge.status import Refused, from_grpc
+from ws_bridge.wire import MAX_AUDIO_BYTES, error_json, result_json, to_requests
+
+LONGEST_MESSAGE = 2000
+"""Characters of an error message: what it quotes of the input has to be cut."""
+CLOSE_CODES = {status.POLICY_VIOLATION, status.INTERNAL_ERROR, status.TRY_AGAIN_LATER}
+
+
+def websocket(data: bytes) -> None:
+    """Messages of a connection, a line each; those that begin with a zero are binary."""
+    talk = Conversation()
+    for line in data.split(b"\n"):
+        said: str | bytes = line[1:] if line[:1] == b"\0" else line.decode(errors="replace")
+        try:
+            message = talk.receive(said)
+        except Refused as refused:
+            failure = refused.failure
+            told = json.loads(error_json(failure, talk.sid))
+            assert told["op"] == "error" and told["code"] == failure.code and failure.field
+            assert failure.close_code == status.POLICY_VIOLATION
+            assert failure.message.isascii() and 0 < len(failure.message) < LONGEST_MESSAGE
+            return
+        if message is None:
+            continue
+        requests = [pb.RecognizeRequest.FromString(one.SerializeToString()) for one in to_requests(message)]
+        match message:
+            case Init():
+                # What the bridge lets through, the service takes.
+                (request,) = requests
+                config = wire.stream_config(request.config)
+                assert (config.name, config.sample_rate) == (message.sid, message.sr)
+                answer = pb.RecognizeResponse(result=pb.RecognitionResult(text="\u2581word", is_final=True))
+                assert json.loads(result_json(answer, message))["sid"] == message.sid
+            case Finalize(tag):
+                (request,) = requests
+                assert wire.finalize_tag(request.finalize) == tag
+            case Audio(audio):
+                assert b"".join(one.audio for one in requests) == audio
+                assert all(len(one.audio) <= MAX_AUDIO_BYTES for one in requests)
+
+
+def config_message(data: bytes) -> None:
+    """A request of `Recognize`."""
+    try:
+        request = pb.RecognizeRequest.FromString(data)
+    except DecodeError:
+        return  # answered INVALID_ARGUMENT
+    try:
+        match request.WhichOneof("request"):
+            case "config":
+                check_config(wire.stream_config(request.config))
+                assert 1 <= wire.channels(request.config) <= wire.MAX_CHANNELS
+            case "finalize":
+                assert len(wire.finalize_tag(request.finalize)) <= wire.MAX_NAME
+    except ClientError as error:
+        check_refusal(error)
+
+
+def riva_message(data: bytes) -> None:
+    """A request of Riva's `StreamingRecognize`."""
+    try:
+        request = riva_pb.StreamingRecognizeRequest.FromString(data)
+    except DecodeError:
+        return
+    name = mapping.stream_name(request.id.value)
+    assert 0 < len(name) <= wire.MAX_NAME
+    mapping.forces_final(request)
+    try:
+        asked = mapping.asked(request.streaming_config, endpoints=True)
+        check_config(asked.stream_config(name, asked.format))
+    except ClientError as error:
+        check_refusal(error)
+
+
+def wav_header(data: bytes) -> None:
+    """The start of a stream, as it comes in pieces: the header is the same however they are cut."""
+    cut, start = (data[0] * 256 + data[1], data[2:]) if len(data) > 1 else (0, data)
+    if not containers.may_be_wav(start):
+        return
+    assert containers.may_be_wav(start[:cut]) or not start[:cut]
+    early, header = _told(start[:cut]), _told(start)
+    assert early is None or header == early
+    assert not isinstance(header, containers.WavHeader) or 0 < header.size <= len(start)
+
+
+def _told(start: bytes) -> containers.WavHeader | str | None:
+    """The header, why it is refused, or None if there is more to come."""
+    try:
+        return containers.wav_header(start)
+    except InvalidArgument as error:
+        check_refusal(error)
+        return error.message
+
+
+def audio_file(data: bytes) -> None:
+    """An uploaded file, taken as the unary call takes it."""
+    if not containers.is_file(data):
+        return
+    try:
+        audio_format, blocks = containers.decoded(data)
+        config = mapping.with_format(riva_pb.RecognitionConfig(), audio_format)
+        asked = mapping.asked(riva_pb.StreamingRecognitionConfig(config=config), endpoints=False)
+        check_config(asked.stream_config("upload", asked.format))
+        for _, block in zip(range(20), blocks, strict=False):
+            assert len(block) <= 2 * audio_format.sample_rate * audio_format.channels
+    except ClientError as error:
+        check_refusal(error)
+
+
+RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000)
+
+
+def raw_audio(data: bytes) -> None:
+    """Bytes of a stream in any encoding: finite samples in [-1, 1], the same however the bytes are cut."""
+    if len(data) < 3:
+        return
+    encoding = list(Encoding)[data[0] % len(Encoding)]
+    rate = RATES[data[1] % len(RATES)]
+    step, audio = 1 + data[2] % 97, data[3:]
+    whole = AudioReader(encoding, rate, 16_000)
+    expected = np.concatenate((whole.read(audio), whole.flush()))
+    reader = AudioReader(encoding, rate, 16_000)
+    pieces = [reader.read(audio[at : at + step]) for at in range(0, len(audio), step)]
+    heard = np.concatenate((*pieces, reader.flush()))
+    assert heard.dtype == np.float32 and np.array_equal(heard, expected)
+    assert np.isfinite(heard).all()
+    count = len(audio) // (2 if encoding is Encoding.LINEAR16 else 1)
+    assert abs(heard.size - count * 16_000 / rate) < 2 + count / 1000
+    if rate == 16_000:
+        assert np.abs(heard).max(initial=0) <= 1
+
+
+def call_status(data: bytes) -> None:
+    """Details of a call's status as the bridge reads them."""
+    number, details = (data[0] % 20, data[1:]) if data else (0, data)
+    failure = from_grpc(number, "", details, admitted=bool(number % 2))
+    assert failure.close_code in CLOSE_CODES and failure.message
+    told = json.loads(error_json(failure, "s"))
+    assert told["code"] == failure.code
+
+
+def check_config(config: StreamConfig) -> None:
+    """A stream may be opened with this."""
+    assert config.name and config.name.isascii() and config.name.isprintable()
+    assert wire.MIN_RATE_HZ <= config.sample_rate <= wire.MAX_RATE_HZ
+    assert isinstance(config.encoding, Encoding)
+    if config.endpointing is not None:
+        low, high = wire.TRAILING_SILENCE_MS
+        assert low <= config.endpointing.trailing_silence_ms <= high
+
+
+def check_refusal(error: AsrError) -> None:
+    """An error that may be told to a client: the caller's fault, with the field, in a status that can be sent."""
+    assert wire_status(error).name in ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED")
+    assert error.field or not isinstance(error, InvalidArgument)
+    assert 0 < len(error.message) < LONGEST_MESSAGE
+    assert wire.status(error).SerializeToString()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "websocket": websocket,
+    "config": config_message,
+    "riva": riva_message,
+    "wav": wav_header,
+    "file": audio_file,
+    "audio": raw_audio,
+    "status": call_status,
+}
+
+
+def wav_file(samples: int = 400, form: str = "WAV", subtype: str = "PCM_16", rate: int = 8000) -> bytes:
+    """A small file of a kind that libsndfile writes."""
+    file = io.BytesIO()
+    tone = np.sin(np.arange(samples) / 5).astype(np.float32)
+    soundfile.write(file, tone, rate, format=form, subtype=subtype)
+    return file.getvalue()
+
+
+def seeds(target: str) -> list[bytes]:
+    """Good input of each kind, for a fuzzer to spoil."""
+    match target:
+        case "websocket":
+            init = b'{"op":"init","sid":"call-17","sr":16000,"enc":"mulaw","interim":false,"words":true,'
+            init += b'"details":true,"endpoint_ms":300,"key":"k"}'
+            rest = b'\n\0\x01\x02\n{"op":"finalize","sid":"call-17","tag":"t"}\n{"op":"keepalive"}\n{"op":"close"}'
+            return [init + rest, b'{"op":"init","sid":"a"}\n\0' + bytes(64), b'{"op":"close"}', b"[]"]
+        case "config":
+            full = pb.RecognitionConfig(
+                encoding=pb.AUDIO_ENCODING_MULAW, sample_rate_hertz=8000, stream_id="call", word_times=True
+            )
+            full.endpointing.trailing_silence_ms = 300
+            full.audio_channel_count = 2
+            requests = [
+                pb.RecognizeRequest(config=full),
+                pb.RecognizeRequest(finalize=pb.Finalize(tag="t")),
+                pb.RecognizeRequest(audio=b"\x01\x02"),
+                pb.RecognizeRequest(keep_alive=pb.KeepAlive()),
+            ]
+            return [request.SerializeToString() for request in requests]
+        case "riva":
+            request = riva_pb.StreamingRecognizeRequest()
+            config = request.streaming_config.config
+            config.encoding, config.sample_rate_hertz, config.audio_channel_count = 20, 8000, 1
+            config.endpointing_config.stop_history = 320
+            request.id.value = "id"
+            request.runtime_config["force_eou"] = "true"
+            return [request.SerializeToString()]
+        case "wav":
+            files = [wav_file(subtype=kind) for kind in ("PCM_16", "ULAW", "ALAW", "PCM_24")]
+            return [struct.pack(">H", at) + file for file in files for at in (20, 44, 60)]
+        case "file":
+            flac, ogg = wav_file(form="FLAC"), wav_file(form="OGG", subtype="VORBIS")
+            return [*(wav_file(subtype=kind) for kind in ("PCM_16", "ULAW", "IMA_ADPCM", "FLOAT")), flac, ogg]
+        case "audio":
+            return [bytes((kind, rate, 7)) + bytes(range(256)) for kind in range(3) for rate in range(3)]
+    error = InvalidArgument("m", field="config.sample_rate_hertz", retry_after_s=1.5)
+    return [bytes((3,)) + wire.status(error).SerializeToString(), bytes((14,))]
+
+
+WORDS = {
+    "websocket": [
+        *('"op"', '"init"', '"sid"', '"sr"', '"enc"', '"interim"', '"words"', '"details"', '"endpoint_ms"'),
+        *('"key"', '"finalize"', '"tag"', '"keepalive"', '"close"', '"linear16"', '"mulaw"', '"alaw"'),
+        *("true", "false", "null", "NaN", "1e999", "16000", "48001", "\\ud800", "[[[["),
+    ],
+    "wav": ["RIFF", "WAVE", "fmt ", "data", "LIST", "fact"],
+    "file": ["RIFF", "WAVE", "fmt ", "data", "fLaC", "OggS", "fact", "PEAK"],
+    "riva": ["force_eou", "true"],
+}
+"""What a fuzzer should know of the language."""

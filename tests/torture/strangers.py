@@ -1,0 +1,166 @@
+"""Strangers who say anything to a real service and a real bridge, over sockets, beside streams that stay exact."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.support.bridge import Bridge, Heard, listen
+from tests.support.process import AsrService
+from tests.torture.parsers import seeds
+from tests.torture.streams import Behaviour, Client, Watch, free_port, learn, make_scripts
+
+AT_ONCE = 8
+HANG_S = 60.0
+"""Longest time for one conversation, on however busy a machine."""
+CLOSES = {1000, 1002, 1007, 1008, 1009}
+"""Done, not WebSocket, not UTF-8, not this protocol, too large: what a client may be told that sends anything."""
+CODES = {"OK", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+
+
+def spoiled(rng: random.Random, data: bytes) -> bytes:
+    """Some bytes changed, left out, put in or said twice; now and then none."""
+    whole = bytearray(data)
+    for _ in range(rng.choice((0, 1, 1, 2, 4, 8))):
+        at = rng.randrange(len(whole) + 1)
+        end = at + rng.choice((0, 1, 1, 2, 16))
+        whole[at:end] = rng.choice((b"", rng.randbytes(1), rng.randbytes(4), bytes(whole[at:end]) * 2))
+    return bytes(whole)
+
+
+async def visit(count: int, seed: int, *, show: bool) -> Counter[str]:
+    """Holds `count` conversations; what they ended with."""
+    rng = random.Random(seed)
+    port = free_port()
+    outcomes: Counter[str] = Counter()
+    with (
+        AsrService(ASR_MAX_STREAMS=64, ASR_MAX_LOAD=0, ASR_METRICS_PORT=port) as service,
+        Bridge(service.target, ASR_BRIDGE_OPEN_S=30) as bridge,
+    ):
+        await bridge.ready()
+        scripts = make_scripts(rng, 4)
+        await learn(service.target, scripts)
+        begun = 0
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            kinds: list[Callable[[random.Random], Awaitable[str]]] = [
+                lambda own: over_websocket(bridge.url, own),
+                lambda own: over_grpc(channel, own),
+                lambda own: over_riva(channel, own),
+                lambda own: upload(channel, own),
+                lambda own: nonsense(bridge.port, HANDSHAKE, own),
+                lambda own: nonsense(int(service.target.rpartition(":")[2]), HTTP2, own),
+            ]
+
+            async def stranger() -> None:
+                nonlocal begun
+                while begun < count:
+                    begun += 1
+                    number, own = begun, random.Random(rng.randrange(2**30))
+                    try:
+                        async with asyncio.timeout(HANG_S):
+                            outcomes[await own.choice(kinds)(own)] += 1
+                    except TimeoutError:
+                        raise AssertionError(
+                            f"conversation {number} of seed {seed} hung for {HANG_S:g} s"
+                        ) from None
+                    if show and number % 1000 == 0:
+                        print(f"  over sockets: {number} of {count}", flush=True)
+
+            async def neighbour() -> None:
+                while begun < count:
+                    how = await Client(channel, rng.choice(scripts), rng, Behaviour(pace=1.0)).run()
+                    assert how == "exact", how
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(stranger())
+                group.create_task(neighbour())
+            await Watch(port, service.pid).until_empty()
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        for process in (bridge, service):
+            assert process.stop() == 0
+            assert "Traceback" not in process.output, process.output[-4000:]
+    return outcomes
+
+
+async def over_websocket(url: str, rng: random.Random) -> str:
+    """Messages in any order, some of them no UTF-8; ends by itself, or with `close` after init."""
+    lines = spoiled(rng, rng.choice(seeds("websocket"))).split(b"\n")
+    socket = await connect(url, compression=None)
+    heard = Heard()
+    hearing = asyncio.create_task(listen(socket, heard))
+    with contextlib.suppress(ConnectionClosed):
+        for line in lines:
+            await (socket.send(line[1:]) if line[:1] == b"\0" else socket.send(line, text=True))
+        await socket.send('{"op":"close"}')
+    await hearing
+    assert heard.code in CLOSES, f"closed with {heard.code} after {lines}: {heard.raw[-1:]}"
+    if heard.code == 1008:
+        assert heard.error["code"] in ("invalid_argument", "failed_precondition"), heard.raw
+    return f"WebSocket {heard.code}"
+
+
+async def over_grpc(channel: grpc.aio.Channel, rng: random.Random) -> str:
+    """Bytes as messages of `Recognize`."""
+    return await _call(channel, rng, "/asr.v1.SpeechService/Recognize", "config")
+
+
+async def over_riva(channel: grpc.aio.Channel, rng: random.Random) -> str:
+    """Bytes as messages of Riva's `StreamingRecognize`."""
+    return await _call(channel, rng, "/nvidia.riva.asr.RivaSpeechRecognition/StreamingRecognize", "riva")
+
+
+async def _call(channel: grpc.aio.Channel, rng: random.Random, method: str, target: str) -> str:
+    good = seeds(target)
+    requests = [spoiled(rng, rng.choice((good[0], rng.choice(good)))) for _ in range(rng.randint(1, 4))]
+    call = channel.stream_stream(method)(requests)
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        async for _ in call:
+            pass
+    return await _code(call, requests)
+
+
+async def upload(channel: grpc.aio.Channel, rng: random.Random) -> str:
+    """A spoiled file as the audio of Riva's unary `Recognize`."""
+    file = spoiled(rng, rng.choice(seeds("file")))
+    size = len(file)
+    request = b"\x12" + bytes((size & 127 | 128, size >> 7 & 127 | 128, size >> 14)) + file  # field 2, audio
+    call = channel.unary_unary("/nvidia.riva.asr.RivaSpeechRecognition/Recognize")(request)
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await call
+    return await _code(call, [request])
+
+
+async def _code(call: grpc.aio.Call, requests: list[bytes]) -> str:
+    code = (await call.code()).name
+    assert code in CODES, f"{code} ({await call.details()}) after {requests}"
+    return f"gRPC {code}"
+
+
+async def nonsense(port: int, start: bytes, rng: random.Random) -> str:
+    """Bytes at a port, after a right start or none; whatever is answered, the connection ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.suppress(OSError):
+        writer.write(rng.choice((b"", start, spoiled(rng, start))) + rng.randbytes(rng.randrange(300)))
+        await writer.drain()
+        writer.write_eof()
+        while await reader.read(65_536):
+            pass
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return "nonsense"
