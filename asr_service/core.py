@@ -61,6 +61,7 @@ class StreamConfig:
         interim_results: whether interims are sent.
         word_times: whether finals carry words.
         endpointing: None if only the client ends utterances.
+        punctuation: whether punctuation and capitals that the model writes stay in the text.
     """
 
     name: str
@@ -69,6 +70,7 @@ class StreamConfig:
     interim_results: bool = True
     word_times: bool = False
     endpointing: EndpointingConfig | None = None
+    punctuation: bool = True
 
 
 @dataclass(frozen=True, slots=True)

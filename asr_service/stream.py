@@ -138,7 +138,11 @@ class Stream:
         self._interims = config.interim_results
         self._vocabulary = vocabulary
         self._transcript = Transcript(
-            vocabulary, info.frame_ms, keep_words=config.word_times, lag_ms=info.word_lag_ms
+            vocabulary,
+            info.frame_ms,
+            keep_words=config.word_times,
+            lag_ms=info.word_lag_ms,
+            punctuation=config.punctuation,
         )
         self._endpointer = Endpointer(config.endpointing, info.frame_ms)
         self._utterance = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asr_service.core import Word
 
@@ -11,6 +11,7 @@ _SPACE = "\u2581"  # SentencePiece writes a space, and thus a word's start, as t
 _UNKNOWN = " \u2047 "  # SentencePiece's surface for an unknown piece
 _CONTROL = frozenset({"<s>", "</s>", "<pad>"})  # decoded to nothing
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_MARKS = ".,?!;:\"\u2026\u00bf\u00a1\u201c\u201d\u201e\u00ab\u00bb\u3002\u3001\uff0c\uff1f\uff01\u061f\u060c"  # of sentences
 
 
 class Vocabulary:
@@ -24,6 +25,7 @@ class Vocabulary:
         surface: text of each token; "" for control and byte pieces.
         byte: value of each byte piece, -1 for other pieces.
         starts_word: whether a word begins with the token.
+        punctuates: whether a token holds a punctuation mark or a capital.
     """
 
     def __init__(self, pieces: tuple[str, ...]) -> None:
@@ -32,6 +34,12 @@ class Vocabulary:
         self.surface = tuple(_surface(piece) for piece in pieces)
         self.starts_word = tuple(piece.startswith(_SPACE) or piece == "<unk>" for piece in pieces)
         self.strippable = tuple(piece.startswith(_SPACE) for piece in pieces)
+        self.punctuates = any(text != text.lower() or set(text) & set(_MARKS) for text in self.surface)
+
+
+def unpunctuated(text: str) -> str:
+    """Text in lower case, without the punctuation marks around words; those inside one stay (3.5, 10:30, o'clock)."""
+    return " ".join(filter(None, (word.strip(_MARKS).lower() for word in text.split(" "))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,7 @@ class Transcript:
         frame_ms: duration of an encoder frame.
         keep_words: whether `finish` lists the words.
         lag_ms: see `ModelInfo.word_lag_ms`.
+        punctuation: whether punctuation and capitals stay, if the model writes any.
     """
 
     def __init__(
@@ -75,7 +84,9 @@ class Transcript:
         *,
         keep_words: bool,
         lag_ms: tuple[float, float] = (0.0, 0.0),
+        punctuation: bool = True,
     ) -> None:
+        self._bare = vocabulary.punctuates and not punctuation
         self._vocabulary = vocabulary
         self._frame_ms = frame_ms
         self._keep_words = keep_words
@@ -99,8 +110,9 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """The utterance so far, as SentencePiece decodes its tokens."""
-        return self._text + _utf8(self._bytes) if self._bytes else self._text
+        """The utterance so far, as SentencePiece decodes its tokens; `unpunctuated` if that was asked for."""
+        text = self._text + _utf8(self._bytes) if self._bytes else self._text
+        return unpunctuated(text) if self._bare else text
 
     @property
     def confidence(self) -> float:
@@ -140,7 +152,10 @@ class Transcript:
         self._close_bytes()
         self._close_word()
         words = self._told(limit_ms)
-        utterance = Utterance(self._text, words, self.confidence)
+        if self._bare:
+            bare = (replace(word, text=unpunctuated(word.text)) for word in words)
+            words = tuple(word for word in bare if word.text)
+        utterance = Utterance(self.text, words, self.confidence)
         self._clear()
         return utterance
 
