@@ -11,7 +11,8 @@ _SPACE = "\u2581"  # SentencePiece writes a space, and thus a word's start, as t
 _UNKNOWN = " \u2047 "  # SentencePiece's surface for an unknown piece
 _CONTROL = frozenset({"<s>", "</s>", "<pad>"})  # decoded to nothing
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-_MARKS = ".,?!;:\"\u2026\u00bf\u00a1\u201c\u201d\u201e\u00ab\u00bb\u3002\u3001\uff0c\uff1f\uff01\u061f\u060c"  # of sentences
+# Marks of sentences; an apostrophe is part of its word.
+_MARKS = '.,?!;:"\u2026\u00bf\u00a1\u201c\u201d\u201e\u00ab\u00bb\u3002\u3001\uff0c\uff1f\uff01\u061f\u060c'
 
 
 class Vocabulary:

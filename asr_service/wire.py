@@ -64,6 +64,7 @@ def stream_config(config: pb.RecognitionConfig) -> StreamConfig:
         interim_results=config.interim_results if config.HasField("interim_results") else True,
         word_times=config.word_times,
         endpointing=_endpointing(config.endpointing) if config.HasField("endpointing") else None,
+        punctuation=config.automatic_punctuation if config.HasField("automatic_punctuation") else True,
     )
 
 

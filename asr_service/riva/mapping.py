@@ -1,7 +1,7 @@
 """Riva's messages to core values and back. Pure; no grpc here.
 
-What Riva's clients set and this service does not have (models by name, punctuation, inverse normalisation, profanity
-filters, diarization, custom configuration) is accepted and changes nothing.
+What Riva's clients set and this service does not have (models by name, inverse normalisation, profanity filters,
+diarization, custom configuration) is accepted and changes nothing.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Asked:
     interim_results: bool
     word_times: bool
     endpointing: EndpointingConfig | None
+    punctuation: bool
 
     def stream_config(self, name: str, format: AudioFormat) -> StreamConfig:  # noqa: A002 - as RIFF calls it
         """The config of the stream.
@@ -59,6 +60,7 @@ class Asked:
             interim_results=self.interim_results,
             word_times=self.word_times,
             endpointing=self.endpointing,
+            punctuation=self.punctuation,
         )
 
 
@@ -84,6 +86,7 @@ def asked(message: pb.StreamingRecognitionConfig, *, endpoints: bool) -> Asked:
         interim_results=message.interim_results,
         word_times=config.enable_word_time_offsets,
         endpointing=_endpointing(config, endpoints=endpoints),
+        punctuation=config.enable_automatic_punctuation,
     )
 
 

@@ -155,6 +155,7 @@ class RecognitionConfig(_message.Message):
     ENDPOINTING_FIELD_NUMBER: _builtins.int
     STREAM_ID_FIELD_NUMBER: _builtins.int
     AUDIO_CHANNEL_COUNT_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_PUNCTUATION_FIELD_NUMBER: _builtins.int
     encoding: Global___AudioEncoding.ValueType
     """Default LINEAR16."""
     sample_rate_hertz: _builtins.int
@@ -171,6 +172,10 @@ class RecognitionConfig(_message.Message):
     """Channels of the audio, 1 or 2. Default 1. Samples of the channels alternate; each channel is recognized by itself,
     takes one of the server's streams, and has results of its own: a finalize is answered once by each.
     """
+    automatic_punctuation: _builtins.bool
+    """Whether punctuation and capitals that the model writes stay in texts and words. Default true. A model that writes
+    neither is not changed by it.
+    """
     @_builtins.property
     def endpointing(self) -> Global___Endpointing:
         """Set: utterances end at pauses in the speech. Unset: only `finalize` and half-close make finals."""
@@ -185,19 +190,24 @@ class RecognitionConfig(_message.Message):
         endpointing: Global___Endpointing | None = ...,
         stream_id: _builtins.str = ...,
         audio_channel_count: _builtins.int | None = ...,
+        automatic_punctuation: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "encoding", b"encoding", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "encoding", b"encoding", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_channel_count: _TypeAlias = _typing.Literal["audio_channel_count"]  # noqa: Y015
     _WhichOneofArgType__audio_channel_count: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count"]  # noqa: Y015
+    _WhichOneofReturnType__automatic_punctuation: _TypeAlias = _typing.Literal["automatic_punctuation"]  # noqa: Y015
+    _WhichOneofArgType__automatic_punctuation: _TypeAlias = _typing.Literal["_automatic_punctuation", b"_automatic_punctuation"]  # noqa: Y015
     _WhichOneofReturnType__interim_results: _TypeAlias = _typing.Literal["interim_results"]  # noqa: Y015
     _WhichOneofArgType__interim_results: _TypeAlias = _typing.Literal["_interim_results", b"_interim_results"]  # noqa: Y015
     _WhichOneofReturnType__sample_rate_hertz: _TypeAlias = _typing.Literal["sample_rate_hertz"]  # noqa: Y015
     _WhichOneofArgType__sample_rate_hertz: _TypeAlias = _typing.Literal["_sample_rate_hertz", b"_sample_rate_hertz"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_channel_count) -> _WhichOneofReturnType__audio_channel_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__automatic_punctuation) -> _WhichOneofReturnType__automatic_punctuation | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interim_results) -> _WhichOneofReturnType__interim_results | None: ...
     @_typing.overload
