@@ -5,9 +5,11 @@ import random
 
 import pytest
 import sentencepiece as spm
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asr_service.core import Word
-from asr_service.transcript import Transcript, Vocabulary
+from asr_service.transcript import Transcript, Vocabulary, unpunctuated
 
 LINES = [
     "book a table for two at eight",
@@ -135,3 +137,60 @@ def test_the_next_utterance_starts_empty_and_the_next_segment_later() -> None:
 
 def test_an_utterance_that_starts_inside_a_word_is_text_too() -> None:
     assert words(transcript("stream", "▁of")) == [("stream", 0, 80, 0.5), ("of", 80, 160, 0.6)]
+
+
+PUNCTUATING = (
+    "▁Hello",
+    ",",
+    "▁3",
+    ".",
+    "5",
+    "▁it",
+    "'",
+    "s",
+    "▁U",
+    ".S.",
+    "?",
+    "▁-",
+    "▁.",
+    "lo",
+    "▁x",
+    "▁\u00bfqu\u00e9?",
+    "A",
+)
+
+
+@given(st.lists(st.integers(0, len(PUNCTUATING) - 1), max_size=30))
+def test_without_punctuation_nothing_else_is_lost(tokens: list[int]) -> None:
+    """Also while the utterance grows: only its last word changes, as with punctuation."""
+    vocabulary = Vocabulary(PUNCTUATING)
+    full = Transcript(vocabulary, FRAME_MS, keep_words=True)
+    bare = Transcript(vocabulary, FRAME_MS, keep_words=True, punctuation=False)
+    before: list[str] = []
+    for frame, token in enumerate(tokens):
+        for made in (full, bare):
+            made.add(token, frame, 0.5)
+        assert bare.text == unpunctuated(full.text)
+        now = bare.text.split()
+        assert now[: len(before) - 1] == before[:-1]
+        before = now
+    kept, dropped = full.finish(10**9), bare.finish(10**9)
+    assert dropped.text == unpunctuated(kept.text) == unpunctuated(dropped.text)
+    assert dropped.text == dropped.text.lower()
+    assert [word.text for word in dropped.words] == dropped.text.split()
+    letters = [char for char in kept.text.lower() if char.isalnum()]
+    assert [char for char in dropped.text if char.isalnum()] == letters
+    times = {(word.start_ms, word.end_ms) for word in kept.words}
+    assert {(word.start_ms, word.end_ms) for word in dropped.words} <= times
+
+
+def test_marks_inside_a_word_stay() -> None:
+    said = "Hello, it's 3.5 at 10:30... \u00bfQu\u00e9? (Really!) \u2013 \u201cYes.\u201d"
+    assert unpunctuated(said) == "hello it's 3.5 at 10:30 qu\u00e9 (really!) \u2013 yes"
+
+
+def test_a_model_without_punctuation_is_left_as_it_is() -> None:
+    made = Transcript(Vocabulary(("▁a", "<unk>", "▁b")), FRAME_MS, keep_words=True, punctuation=False)
+    for token in range(3):
+        made.add(token, token, 0.5)
+    assert made.text == "a \u2047  b"

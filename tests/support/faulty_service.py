@@ -3,11 +3,12 @@
 load: the model never finishes loading. raise: the step raises. die: the engine thread ends. hang: the step never
 returns. slow: every step takes 20 ms longer. rows: every step takes 20 ms longer for each of its streams.
 memory: the device has no memory for a step of more than two, and what the step has changed is lost. large: the same,
-found before anything was changed.
+found before anything was changed. punctuation: no fault; it writes each word with a capital and a full stop.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import threading
@@ -15,15 +16,24 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+sys.path.pop(0)  # this folder, whose riva.py would stand in for NVIDIA's package
+
 from asr_service import server
 from asr_service.__main__ import main
-from asr_service.core import OutOfMemory, StepRequest, StepResult, StepTooLarge
+from asr_service.core import ModelInfo, OutOfMemory, StepRequest, StepResult, StepTooLarge
 from asr_service.model.null import NullModel
 
 FAULT = os.environ["FAULT"]
 
 
 class FaultyModel(NullModel):
+    @property
+    def info(self) -> ModelInfo:
+        if FAULT != "punctuation":
+            return super().info
+        words = tuple(f"\u2581{piece[1:].capitalize()}." for piece in super().info.pieces[1:])
+        return dataclasses.replace(super().info, pieces=("<unk>", *words))
+
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
         if len(requests) > 2 and FAULT == "memory":
             raise OutOfMemory
