@@ -24,7 +24,7 @@ PROBE_S = 4.0
 WINDOW_S = 10.0
 """How far back the load looks."""
 LEAST_STEPS = 20
-"""Fewer steps in the window say nothing about the load."""
+"""Fewer steps say nothing about the load, unless they are so slow that no more fit into half the window."""
 _REPEATS = 3
 
 
@@ -127,13 +127,17 @@ class Load:
         self._steps.append((now, share))
 
     def value(self, now: float) -> float:
-        """The p95 over the window; 0 while too few steps are in it."""
+        """The p95 over the window; 0 while too few steps are in it.
+
+        Of fewer than twenty steps, which are enough if they span half the window, it is the second largest share: one
+        hiccup is no overload, and steps of a second each must not look like idleness.
+        """
         while self._steps and self._steps[0][0] < now - self._window_s:
             self._steps.popleft()
         count = len(self._steps)
-        if count < self._least:
+        if count < self._least and (count < 3 or self._steps[-1][0] - self._steps[0][0] < self._window_s / 2):
             return 0.0
-        return sorted(share for _, share in self._steps)[-(count // 20) - 1]
+        return sorted(share for _, share in self._steps)[-max(1, count // 20) - 1]
 
 
 def _noise(count: int, seed: int) -> Samples:

@@ -90,6 +90,23 @@ def test_the_load_is_the_95th_percentile(shares: list[float]) -> None:
     assert above + shares.count(value) > len(shares) // 20
 
 
+@given(st.floats(1.1, 10), st.floats(0.02, 2.4))
+def test_slow_steps_are_load_too(share: float, step_s: float) -> None:
+    """However long the steps are: an overload is told before it has lasted for a window."""
+    load, now = Load(), 0.0
+    while now < WINDOW_S:
+        now += step_s
+        load.add(now, share)
+    assert load.value(now) == share
+
+
+def test_one_hiccup_is_no_load() -> None:
+    load = Load()
+    for second in range(9):
+        load.add(float(second), 3.0 if second == 4 else 0.2)
+    assert load.value(9.0) == 0.2
+
+
 def test_the_load_forgets() -> None:
     load = Load()
     for step in range(LEAST_STEPS):
