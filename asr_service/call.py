@@ -34,6 +34,7 @@ from asr_service.errors import (
 )
 from asr_service.keys import caller
 from asr_service.sessions import Session
+from asr_service.traces import Trace
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +66,15 @@ class Call(ABC):
         closing: the client has half-closed; it is not idle while its tail is being recognized.
         asked: when the finalize requests (and the half-close) that are not answered yet came in.
         bytes: audio received; of these, `counted` are in the metrics already.
+        trace: of the stream; None without tracing.
     """
 
     request_name: str
     """What the client should send, for the message to one that sends something else."""
     silence_hint: str
     """What the client may send while it has no audio."""
+    method: str
+    """Full name of the call, for its trace."""
 
     def __init__(self, door: Door, context: Context) -> None:
         self.door = door
@@ -90,6 +94,9 @@ class Call(ABC):
         self.asked: deque[float] = deque()
         self.bytes = self.counted = 0
         self.audio_ms = 0
+        self.trace: Trace | None = None
+        if door.tracing is not None:
+            self.trace = door.tracing.begin(self.method, context.invocation_metadata() or ())
 
     # ---------------------------------------------------------------------------------------- what the protocol says
 
@@ -166,6 +173,8 @@ class Call(ABC):
         self.name = config.name
         self.sessions = sessions = self.door.admit(config, opening.channels)
         self.feed = sessions[0] if len(sessions) == 1 else Interleaved(sessions, config.encoding)
+        if self.trace is not None:
+            self.trace.admitted(config, opening.channels, sessions[0].client)
         await self.context.send_initial_metadata(((STREAM_ID_KEY, config.name),))
         self.timers["idle"] = self.loop.call_later(self.door.idle_timeout_s, self._check_idle)
         if limit := self.door.max_stream_s:
@@ -238,8 +247,12 @@ class Call(ABC):
                     async with writing:
                         await self.context.write(message)
                 self.metrics.result_sent(time.time() - event.made_unix_ms / 1000)
+            latency_s = None
             if event.reason in _ASKED and self.asked and not channel:
-                self.metrics.final_latency(self.loop.time() - self.asked.popleft())
+                latency_s = self.loop.time() - self.asked.popleft()
+                self.metrics.final_latency(latency_s)
+            if self.trace is not None and message is not None:
+                self.trace.result(event, channel, latency_s)
 
     def _check_idle(self) -> None:
         """Ends the call if nothing was heard for too long; otherwise looks again when that could be."""
@@ -280,6 +293,10 @@ class Call(ABC):
             fields["key"] = key.name
         if error is not None:
             fields["why"] = error.message
+        if self.trace is not None:
+            self.trace.end(outcome, error, audio_ms=self.audio_ms, received=self.bytes)
+            if self.trace.id:
+                fields["trace"] = self.trace.id
         level = logging.INFO if admitted else logging.DEBUG
         if isinstance(error, InternalError):
             level = logging.ERROR

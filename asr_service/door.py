@@ -13,6 +13,7 @@ from asr_service.core import ModelInfo, StreamConfig
 from asr_service.errors import AsrError, Unavailable
 from asr_service.metrics import Metrics
 from asr_service.sessions import Session, Sessions
+from asr_service.traces import Tracing
 
 STARTING_RETRY_S = 5.0
 
@@ -25,6 +26,7 @@ class Door:
         metrics: told about who comes, is refused and leaves.
         idle_timeout_s: a stream that sends nothing for longer is ended.
         max_stream_s: longest stream, 0 for no limit.
+        tracing: makes traces of streams; None for none.
 
     Attributes:
         info: what is loaded; None until the engine runs.
@@ -34,7 +36,13 @@ class Door:
     """
 
     def __init__(
-        self, sessions: Sessions, metrics: Metrics, *, idle_timeout_s: float, max_stream_s: float
+        self,
+        sessions: Sessions,
+        metrics: Metrics,
+        *,
+        idle_timeout_s: float,
+        max_stream_s: float,
+        tracing: Tracing | None = None,
     ) -> None:
         self.info: ModelInfo | None = None
         self.refusal: AsrError | None = starting()
@@ -42,6 +50,7 @@ class Door:
         self.metrics = metrics
         self.idle_timeout_s = idle_timeout_s
         self.max_stream_s = max_stream_s
+        self.tracing = tracing
         self.measured_streams = 0
         self.inside = 0
         self._changed = asyncio.Event()

@@ -48,6 +48,7 @@ class _SpeechCall(Call):
 
     request_name = "asr.v1.RecognizeRequest"
     silence_hint = "keep_alive"
+    method = "asr.v1.SpeechService/Recognize"
 
     async def opening(self) -> Opening:
         """The first message, which has to be a config that can be served."""

@@ -22,7 +22,7 @@ from asr.v1 import asr_pb2, asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from asr_service import riva, scrape, tls
+from asr_service import __version__, riva, scrape, tls
 from asr_service.auth import KeyCheck
 from asr_service.channels import sample_bytes
 from asr_service.config import Settings
@@ -36,6 +36,7 @@ from asr_service.metrics import Metrics
 from asr_service.model import load_model
 from asr_service.rpc import SpeechServicer
 from asr_service.sessions import Sessions
+from asr_service.traces import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +70,19 @@ def serve(settings: Settings) -> int:
 
     The process ends here and now if an engine thread that hangs or still loads would keep it from ending.
     """
-    server = _Server(settings)
+    try:
+        server = _Server(settings)
+    except SettingsError as error:
+        log.error("%s", error.message)
+        return REFUSED
     try:
         code = asyncio.run(server.run())
     except SettingsError as error:
         for line in error.message.splitlines():
             log.error("%s", line)
         code = REFUSED
+    if server.tracing is not None:
+        server.tracing.close()
     if server.engine.state not in (EngineState.FAILED, EngineState.STOPPED):
         logging.shutdown()
         os._exit(code)
@@ -112,11 +119,17 @@ class _Server:
             load=lambda: self.engine.load,
             readings=lambda: self.engine.readings,
         )
+        self.tracing = (
+            Tracing(settings.otlp_endpoint, version=__version__, model=settings.model)
+            if settings.otlp_endpoint
+            else None
+        )
         self.door = Door(
             self.sessions,
             self.metrics,
             idle_timeout_s=settings.idle_timeout_s,
             max_stream_s=settings.max_stream_s,
+            tracing=self.tracing,
         )
         self.health = Health([SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name])
         self.failure: BaseException | None = None

@@ -142,9 +142,10 @@ def main() -> int:
     options = parser.parse_args()
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    runtime = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["model"]]
+    extras = project["project"]["optional-dependencies"]
+    runtime = [*project["project"]["dependencies"], *extras["model"], *extras["otel"]]
     dev = project["dependency-groups"]["dev"]
-    apart = project["project"]["optional-dependencies"]["riva"]
+    apart = extras["riva"]
     if options.check:
         return max(
             check(runtime, constraints_of(RUNTIME)),

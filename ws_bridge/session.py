@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _PINGS_UNANSWERED = 3
 _MAX_CLOSE_REASON = 123
+_TRACE_HEADERS = ("traceparent", "tracestate")
 
 
 class End(Enum):
@@ -109,7 +110,7 @@ class Session:
         assert isinstance(init, Init)  # nothing else is let through in state NEW
         self._init = init
         with self._channels.lease() as stub:
-            call = Call(stub, self._credentials(init))
+            call = Call(stub, [*self._credentials(init), *self._trace_context()])
             downlink = asyncio.create_task(self._guard(lambda: self._downlink(call)))
             try:
                 message: Message | None = init
@@ -130,6 +131,17 @@ class Session:
         values = [f"Bearer {init.key}"] if init.key else []
         values += request.headers.get_all("Authorization")
         return [("authorization", value) for value in values if value.isascii() and value.isprintable()]
+
+    def _trace_context(self) -> list[tuple[str, str]]:
+        """The trace that the client says its stream belongs to (W3C Trace Context); the service makes the span."""
+        request = self._socket.request
+        assert request is not None
+        found = [(name, request.headers.get_all(name)) for name in _TRACE_HEADERS]
+        return [
+            (name, values[0])
+            for name, values in found
+            if len(values) == 1 and values[0].isascii() and values[0].isprintable()
+        ]
 
     async def _downlink(self, call: Call) -> None:
         """Service to outbox, until the service ends the stream."""

@@ -60,6 +60,7 @@ class _RivaCall(Call):
 
     request_name = "nvidia.riva.asr.StreamingRecognizeRequest"
     silence_hint = "silence"
+    method = "nvidia.riva.asr.RivaSpeechRecognition/StreamingRecognize"
 
     def __init__(self, door: Door, context: Any, *, endpoints: bool) -> None:
         super().__init__(door, context)
@@ -159,6 +160,10 @@ class _Upload:
     def peer(self) -> str:
         """Who calls."""
         return str(self._context.peer())
+
+    def invocation_metadata(self) -> Any:
+        """What came with the call."""
+        return self._context.invocation_metadata()
 
     async def abort_with_status(self, status: Any) -> NoReturn:
         """Ends the unary call."""

@@ -1,0 +1,247 @@
+"""Traces: what a real collector is sent by a real service, and what it must never be sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc.aio
+import pytest
+from asr.v1 import asr_pb2_grpc
+
+pytest.importorskip("opentelemetry.sdk.trace", reason="the extra otel is not installed: make setup")
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from tests.support.audio import cut, speechlike
+from tests.support.bridge import CLOSE, Bridge, talk
+from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.rpc import Stub, audio, config, finalize, finals
+from tests.torture.streams import free_port
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SAMPLED = f"00-{TRACE}-{PARENT}-01"
+PATIENCE_S = 30.0
+
+
+class Collector:
+    """A collector of OTLP over HTTP, on a free port."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.spans: list[Span] = []
+        self.resources: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                known = self.path == "/v1/traces" and self.headers["Content-Type"] == "application/x-protobuf"
+                self.send_response(200 if known else 404)
+                self.end_headers()
+                self.wfile.write(ExportTraceServiceResponse().SerializeToString())
+                if known:
+                    collector._take(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def _take(self, body: bytes) -> None:
+        request = ExportTraceServiceRequest.FromString(body)
+        with self._news:
+            self.bodies.append(body)
+            for one in request.resource_spans:
+                self.resources.append(facts(one.resource.attributes))
+                self.spans += [span for scope in one.scope_spans for span in scope.spans]
+            self._news.notify_all()
+
+    async def span(self, stream: str) -> Span:
+        """The span of a stream, once it has come."""
+        return await asyncio.to_thread(
+            self._wait, lambda span: facts(span.attributes).get("asr.stream_id") == stream
+        )
+
+    async def refused(self) -> Span:
+        """A span of a stream that was not admitted."""
+        return await asyncio.to_thread(
+            self._wait,
+            lambda span: (
+                "error.type" in facts(span.attributes) and "asr.stream_id" not in facts(span.attributes)
+            ),
+        )
+
+    def _wait(self, wanted: Any) -> Span:
+        with self._news:
+            found: list[Span] = []
+            assert self._news.wait_for(
+                lambda: bool(found.extend(span for span in self.spans if wanted(span)) or found), PATIENCE_S
+            ), f"no such span among {[facts(span.attributes) for span in self.spans]}"
+            return found[0]
+
+    def children(self, span: Span) -> list[Span]:
+        return [one for one in self.spans if one.parent_span_id == span.span_id]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def facts(attributes: Any) -> dict[str, Any]:
+    """Attributes as Python has them."""
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.close()
+
+
+@pytest.fixture(scope="module")
+def service(collector: Collector) -> Iterator[AsrService]:
+    with AsrService(
+        FAULT="raise", ASR_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY=50, ASR_MAX_STREAMS=1
+    ) as process:
+        yield process
+
+
+@pytest.fixture
+async def stub(service: AsrService) -> Any:
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        yield asr_pb2_grpc.SpeechServiceStub(channel)
+
+
+async def test_a_stream_is_a_span_of_its_client_s_trace(stub: Stub, collector: Collector) -> None:
+    pcm = speechlike(2.0, seed=3)
+    requests = [config(stream_id="traced", encoding=1), *map(audio, cut(pcm, 640)), finalize()]
+    requests += map(audio, cut(pcm, 640))
+    call = stub.Recognize(requests, metadata=(("traceparent", SAMPLED), ("tracestate", "vendor=1")))
+    responses = [response async for response in call]
+    span = await collector.span("traced")
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    assert (span.name, span.kind) == ("asr.v1.SpeechService/Recognize", Span.SPAN_KIND_SERVER)
+    said = facts(span.attributes)
+    assert said["asr.encoding"] == "linear16"
+    assert said["asr.sample_rate_hertz"] == 16_000
+    assert said["asr.finals"] == len(finals(responses)) == 2
+    assert said["asr.interims"] == len(responses) - 2
+    assert said["asr.audio_seconds"] == responses[-1].audio_processed_ms / 1000 == 4.0
+    assert said["asr.received_bytes"] == 2 * len(pcm)
+    assert (said["asr.outcome"], said["rpc.grpc.status_code"]) == ("ok", 0)
+    names = [event.name for event in span.events]
+    assert names[0] == "first interim" and names.count("final") == 2
+    reasons = [facts(event.attributes).get("asr.reason") for event in span.events if event.name == "final"]
+    assert reasons == ["finalize", "end_of_stream"]
+    (admission,) = collector.children(span)
+    assert (admission.name, facts(admission.attributes)) == ("admission", {"asr.admission": "admitted"})
+    assert span.start_time_unix_nano <= admission.start_time_unix_nano
+    assert admission.end_time_unix_nano <= span.end_time_unix_nano
+    assert collector.resources[0]["service.name"] == "asr_service"
+    for final in finals(responses):
+        words = [word.encode() for word in {final.text, *final.text.split()} if len(word) > 2]
+        assert words and not any(word in body for word in words for body in collector.bodies)
+
+
+async def test_the_bridge_passes_the_trace_on(service: AsrService, collector: Collector) -> None:
+    with Bridge(service.target) as bridge:
+        init = json.dumps({"op": "init", "sid": "bridged", "sr": 16_000})
+        headers = {"traceparent": SAMPLED, "tracestate": "vendor=1"}
+        heard = await talk(
+            bridge, [init, speechlike(0.5), CLOSE.replace("call-17", "bridged")], additional_headers=headers
+        )
+    assert heard.code == 1000
+    span = await collector.span("bridged")
+    assert (span.trace_id.hex(), span.parent_span_id.hex(), span.trace_state) == (TRACE, PARENT, "vendor=1")
+
+
+async def test_what_is_refused_and_what_fails(stub: Stub, collector: Collector, service: AsrService) -> None:
+    holder = stub.Recognize()
+    await holder.write(config(stream_id="holder"))
+    await holder.initial_metadata()
+    with pytest.raises(grpc.aio.AioRpcError):
+        async for _ in stub.Recognize([config(stream_id="unlucky")]):
+            pass
+    refused = await collector.refused()
+    assert facts(refused.attributes)["error.type"] == "RESOURCE_EXHAUSTED"
+    assert refused.status.code == Status.STATUS_CODE_UNSET, "a full service is no error of a span"
+    assert [facts(child.attributes) for child in collector.children(refused)] == [
+        {"asr.admission": "refused"}
+    ]
+
+    await holder.write(audio(b"\xff\x7f" * 16_000))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in holder:
+            pass
+    failed = await collector.span("holder")
+    said = facts(failed.attributes)
+    assert failed.status.code == Status.STATUS_CODE_ERROR
+    assert said["error.type"] == "INTERNAL"
+    assert said["asr.request_id"] in (caught.value.details() or "")
+    trace = await asyncio.to_thread(service.wait_line, r"stream=holder .*trace=(\w+)")
+    assert trace[1] == failed.trace_id.hex(), "the log leads to the trace"
+
+
+async def test_a_trace_that_is_not_sampled_is_not_sent(stub: Stub, collector: Collector) -> None:
+    unsampled = SAMPLED.removesuffix("01") + "00"
+    async for _ in stub.Recognize([config(stream_id="unseen")], metadata=(("traceparent", unsampled),)):
+        pass
+    nonsense = (("traceparent", "00-nonsense"), ("traceparent", "\x7f" * 2000))
+    async for _ in stub.Recognize([config(stream_id="seen")], metadata=nonsense[:1]):
+        pass
+    span = await collector.span("seen")
+    assert not span.parent_span_id
+    assert not [one for one in collector.spans if facts(one.attributes).get("asr.stream_id") == "unseen"]
+
+
+async def test_a_collector_that_is_gone_is_felt_by_nobody() -> None:
+    with AsrService(
+        ASR_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}", OTEL_BSP_SCHEDULE_DELAY=50
+    ) as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            responses = [response async for response in stub.Recognize([config(), audio(speechlike(1.0))])]
+        assert finals(responses)
+        assert service.stop() == 0
+
+
+def test_nothing_of_it_is_imported_unless_asked_for() -> None:
+    program = "import sys, asr_service.server; print([name for name in sys.modules if 'telemetry' in name])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_an_endpoint_that_is_no_url() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "asr_service", "--otlp-endpoint", "localhost:4318"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "--otlp-endpoint=localhost:4318: should be a URL such as http://localhost:4318" in done.stderr
