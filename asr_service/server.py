@@ -47,8 +47,9 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 """... and taken for dead when the answer does not come in this time: a vanished peer is found within 40 s."""
 STREAM_WINDOW_BYTES = 65_536
 """What a client may send ahead of our reading; two seconds of audio, 20 times real time at 100 ms round trip."""
-CLIENT_PING_MS = 10_000
-"""Clients may ping this often, with or without open streams."""
+CLIENT_PING_MS = 1_000
+"""Pings of a client, with or without open streams, may come this close; gRPC closes the connection at the third that
+comes sooner. Well below the 10 s that clients take as their interval, since those come some ms early or late."""
 RETRY_S = 5.0
 """After which a client refused by a draining or failed process should find another."""
 LAST_WORDS_S = 1.0
