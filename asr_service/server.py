@@ -197,7 +197,7 @@ class _Server:
                 ),  # a minute unless set, which would go first
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.max_pings_without_data", 0),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", CLIENT_PING_MS),
+                ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_MS),
             ],
         )
         speech = SpeechServicer(self.door, max_message_bytes=limit)
