@@ -128,7 +128,7 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
             )
 
     stream = WavStream(pcm, build_config(args), chunk_ms=args.chunk_ms, realtime=args.realtime)
-    async with access.channel(args.target, args) as channel:
+    async with args.access.channel(args.target) as channel:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await channel.channel_ready()
@@ -137,7 +137,7 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
             return 1
         try:
             stub = asr_pb2_grpc.SpeechServiceStub(channel)
-            await recognize(stub, stream, show, access.headers(args))
+            await recognize(stub, stream, show, args.access.headers())
         except grpc.aio.AioRpcError as error:
             screen.close()
             print(f"{args.target}: {error.code().name}: {error.details()}", file=sys.stderr)
@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sid", default="", help="name of the stream (made by the server)")
     access.add_options(parser)
     args = parser.parse_args(argv)
-    access.check(args, parser)
+    args.access = access.chosen(args, parser)
     if args.chunk_ms <= 0:
         parser.error("--chunk-ms should be more than 0")
     try:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from clients import access
 from clients.load_report import show, summarize
 from clients.load_streams import RATE, GrpcRunner, Heard, Plan, WebSocketRunner, run_streams
 from clients.wav import WavError, load_wav, packets
@@ -90,7 +91,11 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
         realtime=not args.fast,
     )
     where = args.ws or args.grpc
-    runner = WebSocketRunner(args.ws) if args.ws else GrpcRunner(args.grpc, plan)
+    runner = (
+        WebSocketRunner(args.ws, access=args.access)
+        if args.ws
+        else GrpcRunner(args.grpc, plan, access=args.access)
+    )
     try:
         await runner.connect(CONNECT_S)
     except (TimeoutError, OSError):
@@ -148,7 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="latency up to which a stream counts as sustained (%(default)g)",
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    access.add_options(parser)
     args = parser.parse_args(argv)
+    args.access = access.chosen(args, parser)
     for name in ("streams", "duration", "packet_ms"):
         if getattr(args, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} should be more than 0")

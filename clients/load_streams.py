@@ -18,8 +18,12 @@ import grpc.aio
 import websockets
 from asr.v1 import asr_pb2 as pb
 
+from clients.access import Access
+
 METHOD = "/asr.v1.SpeechService/Recognize"
 RATE = 16_000
+DIRECT = Access()
+"""No TLS and no key."""
 FINAL_S = 60.0
 """Longest wait for the last final after the end of the audio."""
 
@@ -104,10 +108,11 @@ async def _pace(heard: Heard, due: float, *, realtime: bool) -> None:
 class GrpcRunner:
     """Streams over a few shared HTTP/2 channels."""
 
-    def __init__(self, target: str, plan: Plan, *, channels: int = 4) -> None:
+    def __init__(self, target: str, plan: Plan, *, channels: int = 4, access: Access = DIRECT) -> None:
         """`target` is HOST:PORT."""
+        self._metadata = access.metadata()
         options = [("grpc.use_local_subchannel_pool", 1)]  # channels that are connections of their own
-        self._channels = [grpc.aio.insecure_channel(target, options=options) for _ in range(channels)]
+        self._channels = [access.channel(target, options) for _ in range(channels)]
         self._calls: list[grpc.aio.StreamStreamMultiCallable[bytes, pb.RecognizeResponse]] = [
             channel.stream_stream(METHOD, response_deserializer=pb.RecognizeResponse.FromString)
             for channel in self._channels
@@ -131,7 +136,7 @@ class GrpcRunner:
         heard = Heard()
         await asyncio.sleep(max(0.0, start - time.monotonic()))
         config = pb.RecognitionConfig(sample_rate_hertz=RATE, stream_id=f"load-{index}")
-        call = self._calls[index % len(self._calls)]()
+        call = self._calls[index % len(self._calls)](metadata=self._metadata)
         asked: list[float] = []
         reader = asyncio.create_task(self._read(call, heard, asked, plan))
         try:
@@ -187,14 +192,18 @@ class GrpcRunner:
 class WebSocketRunner:
     """Streams over connections of their own, in the bridge's protocol."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, access: Access = DIRECT) -> None:
         """`url` such as ws://localhost:8080."""
         self._url = url
+        self._options: dict[str, Any] = {
+            "ssl": access.websocket_tls(url),
+            "additional_headers": access.headers(),
+        }
 
     async def connect(self, timeout_s: float) -> None:
         """Opens a connection for a moment; OSError or TimeoutError if nobody answers."""
         async with asyncio.timeout(timeout_s):
-            async with websockets.connect(self._url):
+            async with websockets.connect(self._url, **self._options):
                 pass
 
     async def close(self) -> None:
@@ -207,7 +216,9 @@ class WebSocketRunner:
         sid = f"load-{index}"
         asked: list[float] = []
         try:
-            async with websockets.connect(self._url, compression=None, max_queue=None) as socket:
+            async with websockets.connect(
+                self._url, compression=None, max_queue=None, **self._options
+            ) as socket:
                 reader = asyncio.create_task(self._read(socket, heard, asked, plan))
                 try:
                     await socket.send(json.dumps({"op": "init", "sid": sid, "sr": RATE, "details": True}))

@@ -30,6 +30,7 @@ from asr.v1 import asr_pb2_grpc
 if not __package__:  # run as a script: the project is where its packages are
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from clients import access
 from clients.display import LiveText
 from clients.wav import packet_bytes
 
@@ -127,13 +128,13 @@ async def over_grpc(target: str, source: Source, args: argparse.Namespace, scree
     config = pb.RecognitionConfig(sample_rate_hertz=args.rate, stream_id=args.sid)
     if args.endpoint_ms:
         config.endpointing.trailing_silence_ms = args.endpoint_ms
-    async with grpc.aio.insecure_channel(target) as channel:
+    async with args.access.channel(target) as channel:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await channel.channel_ready()
         except TimeoutError:
             raise Refused("no gRPC server answers there") from None
-        call = asr_pb2_grpc.SpeechServiceStub(channel).Recognize()
+        call = asr_pb2_grpc.SpeechServiceStub(channel).Recognize(metadata=args.access.metadata())
 
         async def show() -> None:
             async for response in call:
@@ -172,7 +173,13 @@ async def over_websocket(url: str, source: Source, args: argparse.Namespace, scr
                 (screen.final if message["final"] else screen.interim)(message["text"])
 
     try:
-        async with websockets.connect(url, compression=None, open_timeout=CONNECT_S) as socket:
+        async with websockets.connect(
+            url,
+            compression=None,
+            open_timeout=CONNECT_S,
+            ssl=args.access.websocket_tls(url),
+            additional_headers=args.access.headers(),
+        ) as socket:
             showing = asyncio.create_task(show())
             showing.add_done_callback(lambda _: source.end())
             try:
@@ -235,7 +242,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--endpoint-ms", type=int, default=800, help="silence that ends an utterance (%(default)d; 0: off)"
     )
     parser.add_argument("--sid", default="", help="name of the stream")
+    access.add_options(parser)
     args = parser.parse_args(argv)
+    args.access = access.chosen(args, parser)
     if args.rate <= 0:
         parser.error("--rate should be more than 0, such as 16000")
     return asyncio.run(run(args))

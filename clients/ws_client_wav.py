@@ -92,8 +92,8 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
             args.url,
             compression=None,
             open_timeout=CONNECT_S,
-            ssl=access.websocket_tls(args.url, args),
-            additional_headers=access.headers(args),
+            ssl=args.access.websocket_tls(args.url),
+            additional_headers=args.access.headers(),
         ) as socket:
             sending = asyncio.create_task(send(socket, pcm, args))
             try:
@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
     access.add_options(parser)
     args = parser.parse_args(argv)
-    access.check(args, parser)
+    args.access = access.chosen(args, parser)
     if not args.packet_ms > 0:
         parser.error("--packet-ms should be more than 0")
     if not args.url.startswith(("ws://", "wss://")):
