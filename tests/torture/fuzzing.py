@@ -75,7 +75,6 @@ async def fuzz(
 def structured(target: str, count: int, number: int) -> int:
     """Input from hypothesis; how many there were."""
     tried = 0
-    armed = 0.0
 
     @seed(number)
     @settings(
@@ -87,21 +86,18 @@ def structured(target: str, count: int, number: int) -> int:
     )
     @given(strategy(target))
     def attempt(data: bytes) -> None:
-        nonlocal tried, armed
+        nonlocal tried
         tried += 1
-        now = time.monotonic()
-        if now - armed > 1:  # from a thread of C, so that it sees a hang that no signal would interrupt
-            faulthandler.dump_traceback_later(INPUT_S + 1, exit=True)
-            armed = now
+        # From a thread of C, so that it sees a hang that no signal would interrupt.
+        faulthandler.dump_traceback_later(INPUT_S, exit=True)
         try:
             TARGETS[target](data)
         except Exception as error:
             raise Finding(f"{target}, seed {number}: {data!r} came to {error!r}") from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
-    try:
-        attempt()
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+    attempt()
     return tried
 
 
