@@ -50,6 +50,22 @@ class EndpointingConfig:
     start_timeout_ms: int = 0
 
 
+DEFAULT_BOOST = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseBoost:
+    """Phrases to listen for.
+
+    Attributes:
+        phrases: as the client wrote them.
+        boost: by how much the logarithm of a token's probability is raised where it goes on with one of them.
+    """
+
+    phrases: tuple[str, ...]
+    boost: float = DEFAULT_BOOST
+
+
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
     """What one stream asked for, validated.
@@ -62,6 +78,7 @@ class StreamConfig:
         word_times: whether finals carry words.
         endpointing: None if only the client ends utterances.
         punctuation: whether punctuation and capitals that the model writes stay in the text.
+        boosts: phrases to listen for.
     """
 
     name: str
@@ -71,6 +88,7 @@ class StreamConfig:
     word_times: bool = False
     endpointing: EndpointingConfig | None = None
     punctuation: bool = True
+    boosts: tuple[PhraseBoost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +153,14 @@ class StepRequest:
         is_first: the slot's state starts anew with this step, whatever was in it.
         is_last: no audio follows in this segment; what is left is flushed with its true length. The slot's next
             step must be a first one.
+        boosts: with a first step, the phrases that this segment listens for; their place in the audio starts anew.
     """
 
     slot: int
     samples: Samples
     is_first: bool
     is_last: bool
+    boosts: tuple[PhraseBoost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

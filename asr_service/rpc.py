@@ -60,7 +60,7 @@ class _SpeechCall(Call):
             raise _nothing_set()
         if kind != "config":
             raise OutOfOrder(f"{kind} came before config; the first message has to be config", field=kind)
-        return Opening(wire.stream_config(request.config), wire.channels(request.config))
+        return Opening(wire.stream_config(request.config, self.door.info), wire.channels(request.config))
 
     def audio(self, request: pb.RecognizeRequest) -> bytes:
         """Audio in a request."""

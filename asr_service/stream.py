@@ -136,6 +136,7 @@ class Stream:
         self.ready_at: float | None = None
         self._info = info
         self._interims = config.interim_results
+        self._boosts = config.boosts
         self._vocabulary = vocabulary
         self._transcript = Transcript(
             vocabulary,
@@ -280,7 +281,8 @@ class Stream:
         joined = self._samples[0] if len(self._samples) == 1 else np.concatenate(self._samples)
         samples, rest = joined[:full], joined[full:]
         self._samples, self._have = ([rest] if rest.size else []), rest.size
-        self._chunk = StepRequest(self.slot, samples, is_first=first, is_last=last)
+        boosts = self._boosts if first else ()
+        self._chunk = StepRequest(self.slot, samples, is_first=first, is_last=last, boosts=boosts)
         self.ready_at = max(due, self._answered)  # whoever has more than one chunk queues again
         return True
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Sequence
 
 from asr.v1 import asr_pb2 as pb
 from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from asr_service.core import Encoding, EndpointingConfig, FinalReason, ModelInfo, Result, StreamConfig
+from asr_service.core import (
+    DEFAULT_BOOST,
+    Encoding,
+    EndpointingConfig,
+    FinalReason,
+    ModelInfo,
+    PhraseBoost,
+    Result,
+    StreamConfig,
+)
 from asr_service.errors import AsrError, InternalError, InvalidArgument, wire_status
+from asr_service.phrases import BOOST_RANGE, MAX_CHARS, MAX_PHRASE_CHARS, MAX_PHRASES, alphabet
 
 MIN_RATE_HZ = 8_000
 MAX_RATE_HZ = 48_000
@@ -35,8 +46,12 @@ _REASONS = {
 _DEFAULTS = EndpointingConfig()
 
 
-def stream_config(config: pb.RecognitionConfig) -> StreamConfig:
+def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -> StreamConfig:
     """What a stream asked for, with defaults filled in.
+
+    Args:
+        config: as it came.
+        info: of the model that phrases are to be written by, None before it is loaded.
 
     Raises:
         InvalidArgument: the first field that cannot be served, by its path in the request.
@@ -65,6 +80,7 @@ def stream_config(config: pb.RecognitionConfig) -> StreamConfig:
         word_times=config.word_times,
         endpointing=_endpointing(config.endpointing) if config.HasField("endpointing") else None,
         punctuation=config.automatic_punctuation if config.HasField("automatic_punctuation") else True,
+        boosts=_boosts(config.phrase_boosts, info),
     )
 
 
@@ -120,6 +136,48 @@ def _endpointing(message: pb.Endpointing) -> EndpointingConfig:
                 field="config.endpointing.start_timeout_ms",
             )
     return EndpointingConfig(trailing_silence_ms=silence, max_utterance_ms=longest, start_timeout_ms=start)
+
+
+def _boosts(messages: Sequence[pb.PhraseBoost], info: ModelInfo | None) -> tuple[PhraseBoost, ...]:
+    """Phrases to listen for, each of which the model can write."""
+    count = sum(len(message.phrases) for message in messages)
+    chars = sum(len(phrase) for message in messages for phrase in message.phrases)
+    if count > MAX_PHRASES or chars > MAX_CHARS:
+        raise InvalidArgument(
+            f"config.phrase_boosts has {count} phrases with {chars} characters; there should be at most {MAX_PHRASES} "
+            f"phrases with {MAX_CHARS} characters in all",
+            field="config.phrase_boosts",
+        )
+    groups = []
+    for at, message in enumerate(messages):
+        path = f"config.phrase_boosts[{at}]"
+        low, high = BOOST_RANGE
+        boost = message.boost if message.HasField("boost") else DEFAULT_BOOST
+        if not low <= boost <= high:  # nor is a NaN
+            raise InvalidArgument(
+                f"{path}.boost is {boost:g}; it should be {low:g} to {high:g}, or unset for {DEFAULT_BOOST:g}",
+                field=f"{path}.boost",
+            )
+        for number, phrase in enumerate(message.phrases):
+            if problem := _problem(phrase, info):
+                field = f"{path}.phrases[{number}]"
+                raise InvalidArgument(f"{field} {problem}", field=field)
+        if message.phrases:
+            groups.append(PhraseBoost(tuple(message.phrases), boost))
+    return tuple(groups)
+
+
+def _problem(phrase: str, info: ModelInfo | None) -> str:
+    """What is wrong with a phrase, without repeating it (messages are logged); "" if nothing is."""
+    if not phrase.strip() or len(phrase) > MAX_PHRASE_CHARS:
+        return f"has {len(phrase.strip())} characters; it should have 1 to {MAX_PHRASE_CHARS}"
+    if info is None:
+        return ""
+    written = alphabet(info.pieces).write(phrase)
+    if written.unwritable:
+        shown = ", ".join(repr(char) for char in written.unwritable[:5])
+        return f"has {shown}, which the model cannot write; spell the phrase as the model writes it, in words"
+    return "" if written.text else "has nothing that the model can write; it should hold words"
 
 
 def finalize_tag(message: pb.Finalize) -> str:

@@ -9,8 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service import wire
-from asr_service.core import Encoding, EndpointingConfig, FinalReason, Result, StreamConfig, Word
+from asr_service.core import (
+    DEFAULT_BOOST,
+    Encoding,
+    EndpointingConfig,
+    FinalReason,
+    PhraseBoost,
+    Result,
+    StreamConfig,
+    Word,
+)
 from asr_service.errors import WIRE_STATUS, AsrError, AtCapacity, InternalError, InvalidArgument
+from asr_service.model.null import NullModel
 
 UINT32 = st.integers(0, 2**32 - 1)
 
@@ -66,6 +76,46 @@ def test_defaults_are_those_the_contract_states() -> None:
     config = wire.stream_config(pb.RecognitionConfig(stream_id="x", endpointing=pb.Endpointing()))
     assert config == StreamConfig("x", Encoding.LINEAR16, 16_000, True, False, EndpointingConfig(800, 30_000))
     assert wire.stream_config(pb.RecognitionConfig()).endpointing is None
+
+
+INFO = NullModel(slots=1).info  # it writes lower-case letters
+
+
+def test_phrases_with_the_boosts_of_their_groups() -> None:
+    message = pb.RecognitionConfig(
+        phrase_boosts=[
+            pb.PhraseBoost(phrases=["Alpha", "x-ray"], boost=10),
+            pb.PhraseBoost(phrases=["zulu"]),
+            pb.PhraseBoost(boost=0),
+        ]
+    )
+    expected = (PhraseBoost(("Alpha", "x-ray"), 10.0), PhraseBoost(("zulu",), DEFAULT_BOOST))
+    assert wire.stream_config(message, INFO).boosts == expected
+    assert wire.stream_config(message).boosts == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "field", "says"),
+    [
+        ([pb.PhraseBoost(phrases=["a"]), pb.PhraseBoost(phrases=["a", "b 7"])], "[1].phrases[1]", "'7'"),
+        ([pb.PhraseBoost(phrases=["\u65e5\u672c"])], "[0].phrases[0]", "cannot write"),
+        ([pb.PhraseBoost(phrases=[""])], "[0].phrases[0]", "1 to 100"),
+        ([pb.PhraseBoost(phrases=["a", " \n"])], "[0].phrases[1]", "1 to 100"),
+        ([pb.PhraseBoost(phrases=["-"])], "[0].phrases[0]", "should hold words"),
+        ([pb.PhraseBoost(phrases=["a" * 101])], "[0].phrases[0]", "1 to 100"),
+        ([pb.PhraseBoost(phrases=["a"], boost=10.5)], "[0].boost", "0 to 10"),
+        ([pb.PhraseBoost(phrases=["a"], boost=-1)], "[0].boost", "0 to 10"),
+        ([pb.PhraseBoost(boost=float("nan"))], "[0].boost", "0 to 10"),
+        ([pb.PhraseBoost(phrases=["a"] * 501), pb.PhraseBoost(phrases=["a"] * 500)], "", "1000 phrases"),
+        ([pb.PhraseBoost(phrases=["a" * 100] * 201)], "", "20000 characters"),
+    ],
+)
+def test_phrases_that_cannot_be_served(groups: list[pb.PhraseBoost], field: str, says: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        wire.stream_config(pb.RecognitionConfig(phrase_boosts=groups), INFO)
+    assert caught.value.field == f"config.phrase_boosts{field}"
+    assert caught.value.field in caught.value.message
+    assert says in caught.value.message
 
 
 def test_response() -> None:

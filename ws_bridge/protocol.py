@@ -39,8 +39,12 @@ MIN_ENDPOINT_MS = 100
 MAX_ENDPOINT_MS = 10_000
 MAX_LABEL = 128
 MAX_KEY = 512
+MAX_NUMBER = 1e9
 MAX_CONTROL_CHARS = 4_096
 """Longest text message. Parsing happens on the event loop, and control messages are short; audio is binary."""
+
+MAX_INIT_CHARS = 65_536
+"""Longest text message before `init`, which may list phrases."""
 
 ENCODINGS = ("linear16", "mulaw", "alaw")
 
@@ -58,6 +62,8 @@ class Init:
         words: whether finals carry `words` with times and confidence.
         details: whether results carry `utterance`, `audio_ms`, and finals `reason` and `confidence`.
         endpoint_ms: silence that ends an utterance with a final, 100 to 10000; None: only the client ends one.
+        phrases: words and phrases to listen for, such as names.
+        boost: how much more likely these are than the model thinks; None: the service's default.
         key: API key for a service that asks for one, where the client can set no header, as in a browser.
     """
 
@@ -68,6 +74,8 @@ class Init:
     words: bool = False
     details: bool = False
     endpoint_ms: int | None = None
+    phrases: tuple[str, ...] = ()
+    boost: float | None = None
     key: str = field(default="", repr=False)
 
 
@@ -128,7 +136,7 @@ class Conversation:
                     "binary message before init", 'send {"op":"init","sid":"<id>","sr":16000} first, as text'
                 )
             return Audio(data)
-        fields = _parse(data)
+        fields = _parse(data, MAX_INIT_CHARS if self.state is State.NEW else MAX_CONTROL_CHARS)
         op = fields["op"]
         if op == "init":
             if self.state is not State.NEW:
@@ -157,12 +165,12 @@ class Conversation:
 _OPS = ("init", "finalize", "keepalive", "close")
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(text: str, limit: int) -> dict[str, Any]:
     """A text message as an object with a known `op`."""
-    if len(text) > MAX_CONTROL_CHARS:
+    if len(text) > limit:
         raise _invalid(
             "message",
-            f"text message of {len(text)} characters: control messages have at most {MAX_CONTROL_CHARS}, and audio "
+            f"text message of {len(text)} characters: control messages have at most {limit} here, and audio "
             "goes in binary messages",
         )
     try:
@@ -196,6 +204,8 @@ def _init(fields: dict[str, Any]) -> Init:
         endpoint_ms=_whole(fields, "endpoint_ms", 0, MIN_ENDPOINT_MS, MAX_ENDPOINT_MS, "ms of silence")
         if fields.get("endpoint_ms") is not None
         else None,
+        phrases=_phrases(fields),
+        boost=_number(fields, "boost"),
         key=_key(fields),
     )
 
@@ -227,6 +237,30 @@ def _whole(fields: dict[str, Any], name: str, default: int, low: int, high: int,
     )
 
 
+def _phrases(fields: dict[str, Any]) -> tuple[str, ...]:
+    """A list of strings; the service, which knows its model, says what is wrong with one."""
+    value = fields.get("phrases")
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise _invalid("phrases", f"phrases is {_show(value)}: it should be a list of strings")
+    for at, phrase in enumerate(value):
+        if not isinstance(phrase, str) or not _sendable(phrase):
+            raise _invalid(
+                f"phrases[{at}]", f"phrases[{at}] is {_show(phrase)}: it should be a string of words"
+            )
+    return tuple(value)
+
+
+def _number(fields: dict[str, Any], name: str) -> float | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER:
+        return float(value)
+    raise _invalid(name, f"{name} is {_show(value)}: it should be a number")
+
+
 def _flag(fields: dict[str, Any], name: str, default: bool) -> bool:
     value = fields.get(name, default)
     if isinstance(value, bool):
@@ -243,14 +277,14 @@ def _encoding(fields: dict[str, Any]) -> str:
 
 def _tag(fields: dict[str, Any]) -> str:
     tag = fields.get("tag", "")
-    # A lone surrogate is valid in JSON's escapes and cannot be sent on as UTF-8.
-    if (
-        isinstance(tag, str)
-        and len(tag) <= MAX_LABEL
-        and not any("\ud800" <= char <= "\udfff" for char in tag)
-    ):
+    if isinstance(tag, str) and len(tag) <= MAX_LABEL and _sendable(tag):
         return tag
     raise _invalid("tag", f"tag is {_show(tag)}: it should be a string of at most {MAX_LABEL} characters")
+
+
+def _sendable(text: str) -> bool:
+    """Whether it can go on as UTF-8: a lone surrogate, which JSON's escapes can write, cannot."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 _repr = reprlib.Repr()

@@ -49,6 +49,7 @@ _FIELDS = {
     "interim_results": "interim",
     "word_times": "words",
     "trailing_silence_ms": "endpoint_ms",
+    "phrase_boosts": "phrases",
 }
 """Names in the gRPC contract to names in the WebSocket protocol; others are the same in both."""
 

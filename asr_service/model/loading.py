@@ -10,8 +10,10 @@ from asr_service.core import ModelInfo
 from asr_service.errors import ModelError, SettingsError
 from asr_service.log import quiet_third_party
 from asr_service.model import model_file
+from asr_service.model.boosting import TreeMaker
 from asr_service.model.context import choose_context
 from asr_service.model.plan import ChunkPlan
+from asr_service.phrases import alphabet
 
 quiet_third_party()
 
@@ -152,7 +154,9 @@ def assemble(
         languages=tuple(loaded.cfg.get("languages", ("en-US",))),
         word_lag_ms=WORD_LAG_MS[decoder],
     )
-    return NemoStreamingModel(info, plan, features, step, decode, slots, device)
+    return NemoStreamingModel(
+        info, plan, features, step, decode, slots, device, _tree_maker(loaded.tokenizer, info)
+    )
 
 
 def _refuse_unstreamable(loaded: Any, name: str, decoder: str) -> None:
@@ -242,6 +246,11 @@ def _fast_encoder(
 def _pieces(tokenizer: Any) -> tuple[str, ...]:
     """The vocabulary as SentencePiece writes it, by token id."""
     return tuple(str(piece) for piece in tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size))))
+
+
+def _tree_maker(tokenizer: Any, info: ModelInfo) -> TreeMaker:
+    unknown = info.pieces.index("<unk>") if "<unk>" in info.pieces else None
+    return TreeMaker(tokenizer.text_to_ids, alphabet(info.pieces), len(info.pieces), unknown)
 
 
 def _first_line(error: BaseException) -> str:

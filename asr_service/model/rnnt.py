@@ -17,6 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asr_service.errors import ModelError
+from asr_service.model.boosting import BoostingTree
+from asr_service.model.boosts import Boosts
+
+
+def probability(scores: Tensor, chosen: Tensor) -> Tensor:
+    """Confidence of tokens: their softmax probability [...], from all scores [..., vocabulary + 1] and
+    their own [...]. `bench.confidence` compares it with entropies.
+    """
+    return (chosen - scores.logsumexp(dim=-1)).exp()
 
 
 @dataclass(slots=True)
@@ -86,6 +95,7 @@ class RnntDecoder:
         rnn = getattr(model.decoder.prediction["dec_rnn"], "lstm", None)
         if not isinstance(rnn, nn.LSTM) or rnn.proj_size or not rnn.bias:
             raise ModelError("the model's prediction network is not a plain LSTM", field="ASR_MODEL")
+        self.confidence = probability  # benchmarks put another measure here
         self._blank = int(model.decoder.blank_idx)
         embed = model.decoder.prediction["embed"]
         self._lstm = _Lstm(embed, rnn)
@@ -98,6 +108,7 @@ class RnntDecoder:
         self._h = h[:, None].repeat(1, slots, 1)
         self._c = c[:, None].repeat(1, slots, 1)
         self._g = self._start[2].repeat(slots, 1)
+        self._boosts = Boosts(slots, self._blank, device)
 
     def step(self, slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> list[Emission]:
         """Decodes one chunk of each row.
@@ -122,9 +133,13 @@ class RnntDecoder:
         frame = torch.arange(projected.shape[1], device=device)
         g = self._g[slots]
         h, c = self._h[:, slots], self._c[:, slots]
+        boosted = self._boosts.rows(slots)
+        going = range(rows)  # `active` on the host
         while True:
             logits = self._out(self._activation(projected[active] + g[active].unsqueeze(1)))
-            best, label = logits.max(dim=-1)
+            label = logits.argmax(dim=-1)
+            if boosted and (places := [place for place, row in enumerate(going) if row in boosted]):
+                self._boosts.relabel(logits, label, places, [boosted[going[place]] for place in places])
             found = (label != self._blank) & (frame >= at[active, None]) & (frame < length[active, None])
             index = torch.nonzero(found.any(dim=1)).squeeze(1)
             if not index.numel():
@@ -133,7 +148,7 @@ class RnntDecoder:
             active = active[index]
             token = label[index, where]
             scores = logits[index, where]
-            prob = (best[index, where] - scores.logsumexp(dim=-1)).exp()
+            prob = self.confidence(scores, scores.gather(1, token[:, None]).squeeze(1))
             repeated = torch.where(where == at[active], count[active] + 1, 1)
             full = repeated >= self._max_symbols
             at[active] = torch.where(full, where + 1, where)
@@ -141,14 +156,20 @@ class RnntDecoder:
             new_h, new_c, out = self._lstm.step(token, h[:, active], c[:, active])
             h[:, active], c[:, active] = new_h, new_c
             g[active] = self._pred(out)
-            for row, t, k, p in zip(
-                active.tolist(), where.tolist(), token.tolist(), prob.tolist(), strict=True
-            ):
+            going, tokens = active.tolist(), token.tolist()
+            for row, t, k, p in zip(going, where.tolist(), tokens, prob.tolist(), strict=True):
                 emissions[row].tokens.append(k)
                 emissions[row].frames.append(t)
                 emissions[row].probs.append(min(p, 1.0))
+            if boosted:
+                said = [(boosted[row], k) for row, k in zip(going, tokens, strict=True) if row in boosted]
+                self._boosts.advance(said)
         self._h[:, slots], self._c[:, slots], self._g[slots] = h, c, g
         return emissions
+
+    def boost(self, slot: int, tree: BoostingTree | None) -> None:
+        """What the slot listens for from its next step on, None for nothing; at the tree's root."""
+        self._boosts.set(slot, tree)
 
     def reset(self, slots: Tensor) -> None:
         """Puts the given slots, int64 [n], before their first token."""
@@ -159,7 +180,8 @@ class RnntDecoder:
 
     def state_bytes(self) -> int:
         """Bytes of state per slot."""
-        return int(4 * (self._h[:, 0].numel() + self._c[:, 0].numel() + self._g[0].numel()))
+        own = 4 * (self._h[:, 0].numel() + self._c[:, 0].numel() + self._g[0].numel())
+        return int(own) + self._boosts.state_bytes()
 
 
 def _max_symbols(config: Any) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asr_service.core import ModelInfo, OutOfMemory, Readings, StepRequest, StepResult
 from asr_service.model.batch import Batch, Positions
+from asr_service.model.boosting import BoostingTree, TreeMaker
 from asr_service.model.features import FeatureExtractor
 from asr_service.model.plan import ChunkPlan
 from asr_service.model.rnnt import Emission
@@ -49,6 +50,10 @@ class Decoder(Protocol):
         """Decodes one chunk of each row."""
         ...
 
+    def boost(self, slot: int, tree: BoostingTree | None) -> None:
+        """What a slot listens for from its next step on, None for nothing."""
+        ...
+
     def reset(self, slots: Tensor) -> None:
         """Forgets the past of slots."""
         ...
@@ -73,9 +78,9 @@ class NemoStreamingModel:
 
     def __init__(
         self, info: ModelInfo, plan: ChunkPlan, features: FeatureExtractor, encoder: Encoder, decoder: Decoder,
-        slots: int, device: torch.device,
+        slots: int, device: torch.device, trees: TreeMaker,
     ) -> None:  # fmt: skip
-        """Parts must have pools of slots + 1 rows."""
+        """Parts must have pools of slots + 1 rows; `trees` makes boosted phrases into what the decoder looks up."""
         self._info = info
         self._plan = plan
         self._features = features
@@ -83,6 +88,7 @@ class NemoStreamingModel:
         self._decoder = decoder
         self._slots = slots
         self._device = device
+        self._trees = trees
         self._positions = Positions(plan, slots + 1)
         self._frames_before = np.zeros(slots + 1, dtype=np.int64)
         self._spent = dict.fromkeys(_STAGES, 0.0)
@@ -126,9 +132,11 @@ class NemoStreamingModel:
 
     @torch.inference_mode()
     def _step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
-        fresh = [r.slot for r in requests if r.is_first]
+        fresh = [request for request in requests if request.is_first]
         if fresh:
-            self._restart(fresh)
+            self._restart([request.slot for request in fresh])
+            for request in fresh:
+                self._decoder.boost(request.slot, self._trees.tree(request.boosts))
         batch, audio, ends = self._positions.gather(
             requests, self._bucket(len(requests)), self._device, self._encoder.ring_chunks
         )

@@ -16,11 +16,23 @@ import riva.client.proto.riva_common_pb2 as common_pb
 
 from asr_service import wire
 from asr_service.containers import AudioFormat
-from asr_service.core import Encoding, EndpointingConfig, ModelInfo, Result, StreamConfig
+from asr_service.core import (
+    DEFAULT_BOOST,
+    Encoding,
+    EndpointingConfig,
+    ModelInfo,
+    PhraseBoost,
+    Result,
+    StreamConfig,
+)
 from asr_service.errors import InvalidArgument
+from asr_service.phrases import fitting
 
 FORCE_FINAL = "force_eou"
 """Key of `runtime_config` that asks for a final."""
+
+MOST_BOOST = 3.0
+"""Largest boost of a phrase that a Riva client gets: what it sends is of another scale."""
 
 _ENCODINGS = {
     audio_pb.ENCODING_UNSPECIFIED: Encoding.LINEAR16,
@@ -45,6 +57,7 @@ class Asked:
     word_times: bool
     endpointing: EndpointingConfig | None
     punctuation: bool
+    boosts: tuple[PhraseBoost, ...]
 
     def stream_config(self, name: str, format: AudioFormat) -> StreamConfig:  # noqa: A002 - as RIFF calls it
         """The config of the stream.
@@ -61,11 +74,14 @@ class Asked:
             word_times=self.word_times,
             endpointing=self.endpointing,
             punctuation=self.punctuation,
+            boosts=self.boosts,
         )
 
 
-def asked(message: pb.StreamingRecognitionConfig, *, endpoints: bool) -> Asked:
+def asked(message: pb.StreamingRecognitionConfig, *, endpoints: bool, info: ModelInfo | None = None) -> Asked:
     """What a stream's config asks for; `endpoints` if utterances end by themselves without its saying so.
+
+    `info` is of the model that phrases are to be written by, None before it is loaded.
 
     Raises:
         InvalidArgument: naming the field that cannot be served.
@@ -87,6 +103,7 @@ def asked(message: pb.StreamingRecognitionConfig, *, endpoints: bool) -> Asked:
         word_times=config.enable_word_time_offsets,
         endpointing=_endpointing(config, endpoints=endpoints),
         punctuation=config.enable_automatic_punctuation,
+        boosts=_boosts(config, info),
     )
 
 
@@ -97,6 +114,21 @@ def _endpointing(config: pb.RecognitionConfig, *, endpoints: bool) -> Endpointin
         low, high = wire.TRAILING_SILENCE_MS
         return EndpointingConfig(trailing_silence_ms=min(max(given.stop_history, low), high))
     return EndpointingConfig() if endpoints or config.HasField("endpointing_config") else None
+
+
+def _boosts(config: pb.RecognitionConfig, info: ModelInfo | None) -> tuple[PhraseBoost, ...]:
+    """The phrases of `speech_contexts`; none is a reason to refuse a stream.
+
+    Riva's scale is of another decoder (NVIDIA recommends 20 to 100, its scripts send 4): what is above `MOST_BOOST`
+    counts as that. 0 is protobuf's "unset", and what is below asks for words to be avoided, which greedy decoding has
+    no use for. Of too many phrases the first are taken.
+    """
+    groups = [
+        PhraseBoost(tuple(context.phrases), min(context.boost, MOST_BOOST) or DEFAULT_BOOST)
+        for context in config.speech_contexts
+        if context.boost >= 0  # nor is a NaN
+    ]
+    return fitting(groups, info.pieces if info else None)
 
 
 def with_format(config: pb.RecognitionConfig, format: AudioFormat) -> pb.RecognitionConfig:  # noqa: A002

@@ -78,7 +78,7 @@ class _RivaCall(Call):
                 f"{kind or 'an empty request'} came before streaming_config, which has to come first",
                 field="streaming_config",
             )
-        asked = mapping.asked(request.streaming_config, endpoints=self._endpoints)
+        asked = mapping.asked(request.streaming_config, endpoints=self._endpoints, info=self.door.info)
         self._id = request.id.value
         name = mapping.stream_name(self._id)
         asked.stream_config(name, asked.format)  # what is wrong already is told before any audio comes

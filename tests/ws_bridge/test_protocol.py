@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ws_bridge.protocol import (
     MAX_CONTROL_CHARS,
+    MAX_INIT_CHARS,
     Audio,
     Close,
     Conversation,
@@ -107,7 +108,7 @@ def test_second_init() -> None:
         ("", "message", "not JSON"),
         ("{", "message", "not JSON"),
         ("[" * 4000, "message", "not JSON"),
-        ("A" * (MAX_CONTROL_CHARS + 1), "message", f"{MAX_CONTROL_CHARS + 1} characters"),
+        ("A" * (MAX_INIT_CHARS + 1), "message", f"{MAX_INIT_CHARS + 1} characters"),
         ("[1,2]", "message", "not an object"),
         ("null", "message", "not an object"),
         ('"init"', "message", "not an object"),
@@ -123,6 +124,13 @@ def test_bad_text(state: str, text: str, field: str, says: str) -> None:
     failure = refusal(Conversation() if state == "new" else opened(), text)
     assert (failure.code, failure.close_code, failure.field) == ("invalid_argument", 1008, field)
     assert says in failure.message
+
+
+def test_only_init_may_be_long() -> None:
+    init = json.dumps({"op": "init", "sid": "a", "phrases": ["a"] * 1000})
+    assert len(init) > MAX_CONTROL_CHARS
+    assert Conversation().receive(init)
+    assert "4097 characters" in refusal(opened(), "A" * (MAX_CONTROL_CHARS + 1)).message
 
 
 @pytest.mark.parametrize("op", ["close", "finalize", "keepalive"])
@@ -161,6 +169,10 @@ BAD_INIT += [(flag, "1", "true or false") for flag in ("interim", "words", "deta
 BAD_INIT += [
     ("endpoint_ms", value, "from 100 to 10000") for value in ("0", "99", "10001", "true", '"500"', "500.5")
 ]
+BAD_INIT += [
+    ("boost", value, "should be a number") for value in ('"2"', "true", "NaN", "1e999", "[2]", "-1e10")
+]
+BAD_INIT += [("phrases", value, "a list of strings") for value in ('"acme"', "7", "true", '{"a":1}')]
 
 
 @pytest.mark.parametrize(("field", "value", "says"), BAD_INIT)
@@ -169,6 +181,27 @@ def test_bad_init_value(field: str, value: str, says: str) -> None:
     failure = refusal(Conversation(), f'{{"op":"init",{sid}"{field}":{value}}}')
     assert (failure.code, failure.close_code, failure.field) == ("invalid_argument", 1008, field)
     assert says in failure.message
+
+
+@pytest.mark.parametrize("bad", ["7", "null", '["b"]', '"\\ud800"'])
+def test_a_phrase_that_is_no_text_is_named(bad: str) -> None:
+    failure = refusal(Conversation(), f'{{"op":"init","sid":"a","phrases":["acme",{bad}]}}')
+    assert (failure.code, failure.field) == ("invalid_argument", "phrases[1]")
+
+
+def test_phrases_go_to_the_service_as_they_are() -> None:
+    init = Conversation().receive(
+        json.dumps({"op": "init", "sid": "a", "phrases": ["Acme", "caf\u00e9"] * 400, "boost": 3})
+    )
+    assert isinstance(init, Init)
+    (request,) = to_requests(init)
+    (group,) = request.config.phrase_boosts
+    assert list(group.phrases) == ["Acme", "caf\u00e9"] * 400
+    assert group.boost == 3.0
+    (request,) = to_requests(Init("a", phrases=("x",)))
+    assert not request.config.phrase_boosts[0].HasField("boost")
+    (request,) = to_requests(Init("a"))
+    assert not request.config.phrase_boosts
 
 
 def test_missing_sid() -> None:

@@ -156,6 +156,7 @@ class RecognitionConfig(_message.Message):
     STREAM_ID_FIELD_NUMBER: _builtins.int
     AUDIO_CHANNEL_COUNT_FIELD_NUMBER: _builtins.int
     AUTOMATIC_PUNCTUATION_FIELD_NUMBER: _builtins.int
+    PHRASE_BOOSTS_FIELD_NUMBER: _builtins.int
     encoding: Global___AudioEncoding.ValueType
     """Default LINEAR16."""
     sample_rate_hertz: _builtins.int
@@ -180,6 +181,12 @@ class RecognitionConfig(_message.Message):
     def endpointing(self) -> Global___Endpointing:
         """Set: utterances end at pauses in the speech. Unset: only `finalize` and half-close make finals."""
 
+    @_builtins.property
+    def phrase_boosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhraseBoost]:
+        """Words and phrases to listen for, such as names; several groups may have different boosts. At most 1000 phrases and
+        20000 characters in all.
+        """
+
     def __init__(
         self,
         *,
@@ -191,10 +198,11 @@ class RecognitionConfig(_message.Message):
         stream_id: _builtins.str = ...,
         audio_channel_count: _builtins.int | None = ...,
         automatic_punctuation: _builtins.bool | None = ...,
+        phrase_boosts: _abc.Iterable[Global___PhraseBoost] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "encoding", b"encoding", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "encoding", b"encoding", "endpointing", b"endpointing", "interim_results", b"interim_results", "phrase_boosts", b"phrase_boosts", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_channel_count: _TypeAlias = _typing.Literal["audio_channel_count"]  # noqa: Y015
     _WhichOneofArgType__audio_channel_count: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count"]  # noqa: Y015
@@ -214,6 +222,40 @@ class RecognitionConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sample_rate_hertz) -> _WhichOneofReturnType__sample_rate_hertz | None: ...
 
 Global___RecognitionConfig: _TypeAlias = RecognitionConfig  # noqa: Y015
+
+@_typing.final
+class PhraseBoost(_message.Message):
+    """Phrases that are more likely in this stream than the model thinks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHRASES_FIELD_NUMBER: _builtins.int
+    BOOST_FIELD_NUMBER: _builtins.int
+    boost: _builtins.float
+    """How much more likely, 0 to 10: added to the logarithm of the probability of a phrase's first token, and twice to
+    that of each further one. Default 2. High values put the phrases where others were spoken.
+    """
+    @_builtins.property
+    def phrases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words as they are spoken, 1 to 100 characters each, in any case. They hold only what the model can write: digits, for
+        example, have to be spelt out if its text has none.
+        """
+
+    def __init__(
+        self,
+        *,
+        phrases: _abc.Iterable[_builtins.str] | None = ...,
+        boost: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_boost", b"_boost", "boost", b"boost"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_boost", b"_boost", "boost", b"boost", "phrases", b"phrases"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__boost: _TypeAlias = _typing.Literal["boost"]  # noqa: Y015
+    _WhichOneofArgType__boost: _TypeAlias = _typing.Literal["_boost", b"_boost"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__boost) -> _WhichOneofReturnType__boost | None: ...
+
+Global___PhraseBoost: _TypeAlias = PhraseBoost  # noqa: Y015
 
 @_typing.final
 class Endpointing(_message.Message):

@@ -1,0 +1,210 @@
+"""Both decoders with boosted phrases: what they say equals the rules, frame by frame, whatever shares the batch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asr_service.model.boosting import BoostingTree
+from asr_service.model.ctc import CtcDecoder
+from asr_service.model.rnnt import Emission, RnntDecoder
+from tests.model.test_boosting_tree import bonus
+
+VOCABULARY = 12
+WIDTH = 16
+CHUNK = 3
+SLOTS = 6
+Phrases = list[tuple[list[int], float]]
+
+
+def weights(seed: int) -> Any:
+    """The parts of a hybrid model that decoders take, small and random."""
+    torch.manual_seed(seed)
+    return SimpleNamespace(
+        decoder=SimpleNamespace(
+            blank_idx=VOCABULARY,
+            prediction={
+                "embed": nn.Embedding(VOCABULARY + 1, WIDTH, padding_idx=VOCABULARY),
+                "dec_rnn": SimpleNamespace(lstm=nn.LSTM(WIDTH, WIDTH)),
+            },
+        ),
+        joint=SimpleNamespace(
+            enc=nn.Linear(WIDTH, WIDTH),
+            pred=nn.Linear(WIDTH, WIDTH),
+            joint_net=nn.Sequential(nn.Tanh(), nn.Linear(WIDTH, VOCABULARY + 1)),
+        ),
+        ctc_decoder=SimpleNamespace(decoder_layers=[nn.Conv1d(WIDTH, VOCABULARY + 1, 1)]),
+        cfg={},
+    )
+
+
+@dataclass(eq=False)
+class Row:
+    """A stream: its frames, its phrases, and what became of it."""
+
+    frames: Tensor
+    phrases: Phrases
+    tokens: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    probs: list[float] = field(default_factory=list)
+
+    def take(self, emission: Emission, offset: int) -> None:
+        self.tokens += emission.tokens
+        self.times += [offset + frame for frame in emission.frames]
+        self.probs += emission.probs
+
+
+def rows(seed: int, count: int) -> list[Row]:
+    """Streams of all lengths; every other one is boosted with phrases that share beginnings."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    found = []
+    for number in range(count):
+        phrases: Phrases = []
+        if number % 2:
+            start = [rng.randrange(VOCABULARY) for _ in range(2)]
+            for _ in range(rng.randint(1, 8)):
+                tail = [rng.randrange(VOCABULARY) for _ in range(rng.randint(0, 4))]
+                phrases.append((rng.choice([start, start[:1], []]) + tail, rng.choice([0.1, 0.4, 1.0])))
+        frames = torch.randn(rng.randint(0, 20), WIDTH) * 3
+        found.append(Row(frames, phrases))
+    return found
+
+
+def decode(decoder: Any, streams: Sequence[Row], seed: int, *, together: int) -> None:
+    """All streams, in random batches and in slots that are used again, chunk by chunk."""
+    rng = random.Random(seed)
+    waiting, live, free = list(streams), {}, list(range(SLOTS))
+    with torch.inference_mode():
+        while waiting or live:
+            while waiting and len(live) < together and free:
+                slot, stream = free.pop(rng.randrange(len(free))), waiting.pop(0)
+                live[slot] = (stream, 0)
+                decoder.reset(torch.tensor([slot]))
+                tree = BoostingTree(stream.phrases, VOCABULARY) if stream.phrases else None
+                decoder.boost(slot, tree)
+            batch = rng.sample(sorted(live), rng.randint(1, len(live)))
+            encoded = torch.zeros(len(batch), CHUNK, WIDTH)
+            real = []
+            for place, slot in enumerate(batch):
+                stream, at = live[slot]
+                part = stream.frames[at : at + CHUNK]
+                encoded[place, : len(part)] = part
+                real.append(len(part))
+            for slot, size, emission in zip(
+                batch, real, decoder.step(torch.tensor(batch), encoded, real), strict=True
+            ):
+                stream, at = live.pop(slot)
+                stream.take(emission, at)
+                if size == CHUNK:
+                    live[slot] = (stream, at + CHUNK)
+                else:
+                    free.append(slot)
+
+
+def with_bonus(scores: Tensor, phrases: Phrases, history: list[int]) -> int:
+    """The best token of one frame's scores [vocabulary + 1] if any but the blank may be meant."""
+    worth = torch.tensor([bonus(phrases, history, token) for token in range(VOCABULARY)])
+    return int((scores[:VOCABULARY] + worth).argmax())
+
+
+@torch.inference_mode()
+def rnnt_rule(model: Any, frames: Tensor, phrases: Phrases) -> Row:
+    """Greedy RNN-T, one frame after the other, with the model's own modules."""
+    said = Row(frames, phrases)
+    lstm, joint = model.decoder.prediction["dec_rnn"].lstm, model.joint
+    out, state = lstm(torch.zeros(1, 1, WIDTH))
+    for time, frame in enumerate(frames):
+        for _ in range(10):
+            scores = joint.joint_net(joint.enc(frame) + joint.pred(out[0, 0]))
+            token = int(scores.argmax())
+            if token == VOCABULARY:
+                break
+            token = with_bonus(scores, phrases, said.tokens)
+            said.take(Emission([token], [time], [float(scores.softmax(0)[token])]), 0)
+            out, state = lstm(model.decoder.prediction["embed"](torch.tensor([[token]])), state)
+    return said
+
+
+@torch.inference_mode()
+def ctc_rule(model: Any, frames: Tensor, phrases: Phrases) -> Row:
+    """Greedy CTC: a run of one best label is one token, chosen in its first frame."""
+    said = Row(frames, phrases)
+    head = model.ctc_decoder.decoder_layers[0]
+    before = chosen = VOCABULARY
+    for time, frame in enumerate(frames):
+        scores = head(frame[None, :, None])[0, :, 0]
+        label = int(scores.argmax())
+        if label == VOCABULARY:
+            chosen = label
+        elif label not in (before, chosen):
+            last, chosen = chosen, with_bonus(scores, phrases, said.tokens)
+            if chosen != last:
+                said.take(Emission([chosen], [time], [float(scores.softmax(0)[chosen])]), 0)
+        before = label
+    return said
+
+
+DECODERS = {"rnnt": (RnntDecoder, rnnt_rule), "ctc": (CtcDecoder, ctc_rule)}
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("seed", range(6))
+def test_streams_say_what_the_rule_says_in_any_batch_and_slot(kind: str, seed: int) -> None:
+    model = weights(seed)
+    make, rule = DECODERS[kind]
+    streams = rows(seed, 24)
+    with torch.inference_mode():
+        decoder = make(model, SLOTS, torch.device("cpu"))
+    decode(decoder, streams, seed, together=SLOTS)
+    changed = 0
+    for stream in streams:
+        expected = rule(model, stream.frames, stream.phrases)
+        assert (stream.tokens, stream.times) == (expected.tokens, expected.times)
+        assert stream.probs == pytest.approx(expected.probs, abs=1e-5)
+        changed += expected.tokens != rule(model, stream.frames, []).tokens
+    assert changed > 3
+    assert sum(len(stream.tokens) for stream in streams) > 30
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_streams_without_phrases_are_the_same_beside_boosted_ones_and_after_them(kind: str) -> None:
+    """To the bit: tokens, frames and probabilities, in slots that were boosted before."""
+    model = weights(3)
+    make, _ = DECODERS[kind]
+    mixed, alone = rows(5, 24), rows(5, 24)
+    with torch.inference_mode():
+        decoder, fresh = (make(model, SLOTS, torch.device("cpu")) for _ in range(2))
+    for stream in alone:
+        stream.phrases = []
+    decode(decoder, mixed, 8, together=SLOTS)
+    decode(fresh, alone, 8, together=SLOTS)
+    for one, other in zip(mixed, alone, strict=True):
+        if not one.phrases:
+            assert (one.tokens, one.times) == (other.tokens, other.times)
+    again = rows(5, 24)
+    for stream in again:
+        stream.phrases = []
+    decode(decoder, again, 8, together=SLOTS)
+    assert [(s.tokens, s.times, s.probs) for s in again] == [(s.tokens, s.times, s.probs) for s in alone]
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_no_boost_makes_a_token_of_silence(kind: str) -> None:
+    """However large it is: where the model hears nothing, nothing is said."""
+    model = weights(1)
+    for head in (model.joint.joint_net[1], model.ctc_decoder.decoder_layers[0]):
+        head.bias.data[VOCABULARY] = 100.0
+    make, _ = DECODERS[kind]
+    stream = Row(torch.randn(20, WIDTH), [([token], 10.0) for token in range(VOCABULARY)])
+    with torch.inference_mode():
+        decoder = make(model, SLOTS, torch.device("cpu"))
+    decode(decoder, [stream], 0, together=1)
+    assert stream.tokens == []

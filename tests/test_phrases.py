@@ -1,0 +1,73 @@
+"""How phrases are written by a model, and what protocols that reject nothing make of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_service.core import PhraseBoost
+from asr_service.phrases import MAX_CHARS, MAX_PHRASE_CHARS, MAX_PHRASES, Alphabet, Written, fitting
+
+LOWER = ("<unk>", "\u2581", "\u2581th", *"abcdefghijklmnopqrstuvwxyz'")
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text", "unwritable"),
+    [
+        ("acme", "acme", ""),
+        ("  Patricia   WATSON\n", "patricia watson", ""),
+        ("New-York \u2013 Oslo", "new york oslo", ""),
+        ("o\u2019neill", "o'neill", ""),
+        ("zu\u0308rich 7, 7", "zrich", "\u00fc7,"),
+        ("\u2581the<unk>", "theunk", "\u2581<>"),
+        ("-", "", ""),
+    ],
+)
+def test_lower_case_vocabulary(phrase: str, text: str, unwritable: str) -> None:
+    assert Alphabet(LOWER).write(phrase) == Written(text, unwritable)
+
+
+def test_what_the_model_writes_stays() -> None:
+    both = Alphabet((*"abcABC-", "\u00fc"))
+    assert both.write("Ab-C u\u0308") == Written("Ab-C \u00fc", "")
+    assert Alphabet(tuple("ABC")).write("abc") == Written("ABC", "")
+    assert Alphabet(("<0x41>", "a")).write("\u65e5 A7") == Written("\u65e5 A7", "")
+
+
+@given(st.text(max_size=30))
+def test_what_is_written_can_be_written_again(phrase: str) -> None:
+    alphabet = Alphabet(LOWER)
+    written = alphabet.write(phrase)
+    assert set(written.text) <= {*"abcdefghijklmnopqrstuvwxyz' "}
+    assert alphabet.write(written.text) == Written(written.text, "")
+
+
+groups = st.lists(
+    st.builds(
+        PhraseBoost,
+        st.lists(st.sampled_from(["a", "", " ", "b7", "c" * 100, "d" * 101, "Nine Lives"]), max_size=300).map(
+            tuple
+        ),
+        st.sampled_from([-5.0, 0.0, 2.0, 10.0, 1e30]),
+    ),
+    max_size=8,
+)
+
+
+@given(groups)
+def test_whatever_is_asked_for_fits(asked: list[PhraseBoost]) -> None:
+    kept = fitting(asked, LOWER)
+    phrases = [phrase for group in kept for phrase in group.phrases]
+    assert len(phrases) <= MAX_PHRASES
+    assert sum(map(len, phrases)) <= MAX_CHARS
+    assert all(0 < len(phrase) <= MAX_PHRASE_CHARS for phrase in phrases)
+    assert not {"b7", "", " ", "d" * 101} & set(phrases)
+    assert all(0 <= group.boost <= 10 for group in kept)
+    assert fitting(list(kept), LOWER) == kept
+
+
+def test_the_first_of_too_many_are_kept() -> None:
+    names = tuple("a" * (1 + number % 9) for number in range(MAX_PHRASES + 5))
+    (group,) = fitting([PhraseBoost(names, 2.0)], LOWER)
+    assert group.phrases == names[:MAX_PHRASES]
