@@ -1,10 +1,13 @@
-"""The encoder step on a CPU: oneDNN's packed products, and compiled loops (`cpu_kernels.py`) between them.
+"""The encoder step on a CPU: one compiled function for all layers where that pays (`cpu_layers.py`: bfloat16 tiles, and
+float32 with few rows), else oneDNN's packed products with compiled loops (`cpu_kernels.py`) between them.
 
 A layer is eight products and six loops. Keys, values and contexts are read and written in their pools, so a step's
 memory traffic is the weights once, each stream's cache once, and activations that stay in the processor's caches.
 """
 
 from __future__ import annotations
+
+import sys
 
 import numba
 import numpy as np
@@ -14,9 +17,11 @@ from torch.nn import functional
 
 from asr_service.model import cpu_kernels as kernels
 from asr_service.model.batch import Batch
+from asr_service.model.cpu_layers import DOT_ROWS, LayerStack, fits
 from asr_service.model.cpu_product import Product, array
 from asr_service.model.cpu_rows import Array
 from asr_service.model.cpu_subsampling import CpuSubsampling
+from asr_service.model.cpu_tiles import has_tiles
 from asr_service.model.plan import ChunkPlan
 from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, UnsupportedLayer
 
@@ -65,13 +70,20 @@ class CpuEncoder:
         self._plan = plan
         self._dtype = dtype
         self.subsampling = CpuSubsampling(weights, plan, slots, dtype)
-        self._layers = [_Layer(layer, dtype) for layer in weights.layers]
+        self._stack: LayerStack | None = None
+        self._stack_rows = 0
+        if fits(weights.layers[0]) and (dtype == torch.float32 or has_tiles()):
+            self._stack = LayerStack(weights.layers, dtype)
+            self._stack_rows = DOT_ROWS if dtype == torch.float32 else sys.maxsize
+        # Library calls are for the rows that the stack is not for.
+        whole = self._stack_rows == sys.maxsize
+        self._layers = [] if whole else [_Layer(layer, dtype) for layer in weights.layers]
         first = weights.layers[0]
         self._heads, self._d_head, self._d_model = first.heads, first.d_head, weights.d_model
         if first.d_head % 4:
             raise UnsupportedLayer("attention heads are not a multiple of 4 wide")
         self._eps = np.float32(first.eps)
-        count = len(self._layers)
+        count = len(weights.layers)
         # One chunk more than attention looks back, so that the new chunk has a place of its own.
         self._ring = self.ring_chunks + 1
         places = self._ring * plan.chunk_frames
@@ -79,6 +91,9 @@ class CpuEncoder:
         self._values = torch.zeros(count, slots, first.heads, _up(places, 4), first.d_head, dtype=dtype)
         kernel = first.conv.weight.shape[0]
         self._context = torch.zeros(count, slots, kernel - 1, weights.d_model, dtype=dtype)
+        self._key_pool, self._value_pool, self._context_pool = map(
+            array, (self._keys, self._values, self._context)
+        )
         self._pools = [
             (array(k), array(v), array(c))
             for k, v, c in zip(self._keys, self._values, self._context, strict=True)
@@ -109,9 +124,12 @@ class CpuEncoder:
         real[: batch.size] = batch.frames
         residual = self.subsampling.step(batch, mel).view(rows, self._d_model)
         x = array(residual)
+        if self._stack is not None and rows <= self._stack_rows:
+            pools = (self._key_pool, self._value_pool, self._context_pool)
+            self._stack.run(x, pools, slots, steps, real, self._ring)
+            return residual.view(size, chunk, self._d_model)
         hidden = torch.empty(rows, self._d_model, dtype=self._dtype)
         h = array(hidden)
-        mixed, mixed_shape = h.reshape(size, chunk, self._heads, self._d_head), (size, chunk, self._d_model)
         kernels.norm(x, *self._layers[0].norm_ff1, eps, h)
         for index, (layer, (keys, values, context)) in enumerate(zip(self._layers, self._pools, strict=True)):
             kernels.add_norm(x, array(layer.ff1_down(layer.ff1_up(hidden))), *layer.norm_att, eps, h)
@@ -128,11 +146,11 @@ class CpuEncoder:
                 real,
                 self._ring,
                 threads,
-                mixed,
+                h,
             )
             kernels.add_norm(x, array(layer.att_out(hidden)), *layer.norm_conv, eps, h)
             gates = array(layer.conv_in(hidden)).reshape(size, chunk, -1)
-            kernels.convolve(gates, context, slots, *layer.conv, eps, h.reshape(mixed_shape))
+            kernels.convolve(gates, context, slots, *layer.conv, eps, h)
             kernels.add_norm(x, array(layer.conv_out(hidden)), *layer.norm_ff2, eps, h)
             after = self._layers[(index + 1) % len(self._layers)].norm_ff1
             kernels.add_norm_norm(
