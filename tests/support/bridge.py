@@ -48,25 +48,32 @@ class Bridge(ServerProcess):
 
     async def get(self, path: str) -> tuple[int, dict[str, Any]]:
         """Status and JSON of an HTTP page."""
-        return await asyncio.to_thread(self._get, path)
-
-    def _get(self, path: str) -> tuple[int, dict[str, Any]]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as page:
-                return page.status, json.load(page)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
+        return await asyncio.to_thread(page, self.port, path)
 
     async def ready(self) -> None:
         """Returns once the bridge says that it can reach a serving service."""
-        async with asyncio.timeout(30):
-            while (await self.get("/readyz"))[0] != 200:  # noqa: ASYNC110 - another process's state can only be asked
-                await asyncio.sleep(0.05)
+        await until_ready(self.port)
 
     async def said(self, pattern: str) -> re.Match[str]:
         """A line of its log, past or to come, without holding up the event loop."""
         return await asyncio.to_thread(self.wait_line, pattern)
+
+
+def page(port: int, path: str) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of an HTTP page of the bridge on this port."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+async def until_ready(port: int) -> None:
+    """Returns once the bridge on this port says that it can reach a serving service."""
+    async with asyncio.timeout(30):
+        while (await asyncio.to_thread(page, port, "/readyz"))[0] != 200:  # noqa: ASYNC110 - another process's state can only be asked
+            await asyncio.sleep(0.05)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -10,9 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc.aio
 import pytest
+from asr.v1 import asr_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from websockets.asyncio.client import connect
 
+from tests.support.audio import cut, speechlike
+from tests.support.bridge import CLOSE, INIT, listen, until_ready
 from tests.support.process import ServerProcess
+from tests.support.rpc import failure, retry_after_s, transcribe
+from tests.support.rpc import config as grpc_config
 
 
 def free_ports(count: int) -> list[int]:
@@ -27,13 +36,19 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def serving() -> Iterator[tuple[ServerProcess, list[int]]]:
     """Both programs up; their process ids, of the service first."""
-    grpc_port, port = free_ports(2)
+    with serving_at(*free_ports(2)) as process:
+        yield process, children(process.pid)
+
+
+@contextmanager
+def serving_at(grpc_port: int, port: int) -> Iterator[ServerProcess]:
+    """Both programs up on these ports."""
     settings = {"ASR_HOST": "127.0.0.1", "ASR_GRPC_PORT": grpc_port, "ASR_PORT": port, "ASR_MODEL": "null"}
     with ServerProcess(["tools/serve.py"], **settings) as process:
         try:
             process.wait_line(r"serving grpc")
             process.wait_line(r"listening .*port=")
-            yield process, children(process.pid)
+            yield process
         finally:
             for pid in children(process.pid):
                 os.kill(pid, signal.SIGKILL)
@@ -62,6 +77,35 @@ def test_a_signal_stops_both(signum: int) -> None:
         assert process.wait() == 0, process.output
         assert len(pids) == 2
         assert all(gone(pid) for pid in pids)
+
+
+async def test_a_signal_lets_a_stream_over_the_bridge_finish_while_both_take_no_more() -> None:
+    pcm = speechlike(2.0, seed=8)
+    first, *rest = cut(pcm, 16_000)
+    grpc_port, port = free_ports(2)
+    with serving_at(grpc_port, port) as process:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+            stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            expected = await transcribe(stub, pcm)
+            await until_ready(port)
+            socket = await connect(f"ws://127.0.0.1:{port}", compression=None)
+            await socket.send(INIT)
+            await socket.send(first)
+            assert '"interim"' in str(await socket.recv()), "the stream is under way"
+            process.signal(signal.SIGTERM)
+            # Both drain now, with the stream open: neither waits for the other to end.
+            await asyncio.to_thread(process.wait_line, r"SIGTERM: draining 1 streams")
+            await asyncio.to_thread(process.wait_line, r"\bdraining\b.*streams=1")
+            health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+            refused = await failure(stub, [grpc_config()])
+            assert refused.code() is grpc.StatusCode.UNAVAILABLE and retry_after_s(refused) > 0
+            for packet in rest:
+                await socket.send(packet)
+            await socket.send(CLOSE)
+            heard = await listen(socket)
+        assert (heard.final["text"], heard.code) == (expected, 1000)
+        assert await asyncio.to_thread(process.wait) == 0, process.output
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["service", "bridge"])
