@@ -67,15 +67,17 @@ class ServerProcess:
     def pid(self) -> int:
         return self.popen.pid
 
-    def wait_line(self, pattern: str, timeout: float = START_S) -> re.Match[str]:
-        """The first line, past or to come, that holds the pattern."""
+    def wait_line(self, pattern: str, timeout: float = START_S, *, count: int = 1) -> re.Match[str]:
+        """The first line, past or to come, that holds the pattern; or the second, third, ... by `count`."""
         seen = 0
         deadline = time.monotonic() + timeout
         with self._news:
             while True:
                 for line in self.lines[seen:]:
                     if match := re.search(pattern, line):
-                        return match
+                        count -= 1
+                        if not count:
+                            return match
                 seen = len(self.lines)
                 left = deadline - time.monotonic()
                 if self._ended or left <= 0:
@@ -128,7 +130,8 @@ class AsrService(ServerProcess):
     """`python -m asr_service` on a free port of 127.0.0.1, with the null model unless told otherwise."""
 
     def __init__(self, *options: str, wait: bool = True, **settings: object) -> None:
-        """`settings` by full name (ASR_MAX_STREAMS=2), FAULT for one of `faulty_service`; waits until it serves."""
+        """`settings` by full name (ASR_MAX_STREAMS=2), FAULT or IDLE_TIMEOUT_S for `faulty_service`; waits until
+        it serves."""
         defaults: dict[str, object] = {
             "ASR_HOST": "127.0.0.1",
             "ASR_GRPC_PORT": 0,
@@ -136,7 +139,8 @@ class AsrService(ServerProcess):
             "ASR_DEVICE": "cpu",
             "ASR_DRAIN_S": 5,
         }
-        program = ["tests/support/faulty_service.py"] if "FAULT" in settings else ["-m", "asr_service"]
+        faulty = {"FAULT", "IDLE_TIMEOUT_S"} & settings.keys()
+        program = ["tests/support/faulty_service.py"] if faulty else ["-m", "asr_service"]
         super().__init__([*program, "serve", *options], **(defaults | settings))
         if wait:
             try:
