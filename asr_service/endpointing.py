@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
+
 from asr_service.core import EndpointingConfig, FinalReason
+
+HOLD_MS = 800
+"""How much longer than the silence asked for an utterance without tokens may last while its sound goes on."""
+WINDOW_MS = 10_000
+"""What counts as loud and as quiet is learnt from so much of the past."""
+_RANGE_DB = 50.0  # below the loudest frame everything is equally quiet, digital silence too
+_LEAST_RANGE_DB = 10.0  # where the levels differ less, they do not tell speech from background
 
 
 class Endpointer:
-    """Finds the ends of one stream's utterances in the frames its tokens were emitted at.
+    """Finds the ends of one stream's utterances in the frames its tokens were emitted at, and in their loudness.
 
     A pause is a run of frames without a token: `before_token` finds one inside a step, `after_frames` one that is still
     going on. Nothing ends inside a word: a token that goes on with a word shows that the pause before it was none, as
-    far as it comes in the step that sees the pause. Before the first word, only the start timeout ends an utterance,
+    far as it comes in the step that sees the pause; and frames without a token are no pause while they are as loud as
+    speech, since the pieces of a long word come far apart. Loud is what lies above the middle, in dB, between the
+    quietest and the loudest frame of the last ten seconds. Background that is as loud, or speech that the model has no
+    words for, holds an end back for `HOLD_MS` at most. Before the first word, only the start timeout ends an utterance,
     once until a word comes. Frames count from the segment's start.
 
     Args:
@@ -27,6 +40,18 @@ class Endpointer:
         self._last = -1  # frame of its last token
         self._from = 0  # frame that the utterance starts at
         self._told = False  # that no word has come
+        self._levels: deque[float] = deque(maxlen=round(WINDOW_MS / frame_ms))  # of the frames before `_heard`
+        self._heard = 0
+
+    @property
+    def listens(self) -> bool:
+        """Whether the levels of frames matter."""
+        return self._silence_ms > 0
+
+    def audio(self, levels_db: Sequence[float]) -> None:
+        """Takes the levels of a step's frames, before the step's tokens; the full scale does not matter."""
+        self._levels.extend(levels_db)
+        self._heard += len(levels_db)
 
     def before_token(self, frame: int, *, starts_word: bool) -> FinalReason | None:
         """Whether the utterance ends before a token at this frame; the token then belongs to the next one."""
@@ -52,11 +77,32 @@ class Endpointer:
                 return None
             self._told = True
             return FinalReason.ENDPOINT
-        if not self._silence_ms or (frames - self._last - 1) * self._frame_ms < self._silence_ms:
+        if not self._silence_ms:
             return None
-        return FinalReason.ENDPOINT
+        silent_ms = (frames - self._last - 1) * self._frame_ms
+        if silent_ms < self._silence_ms:
+            return None
+        if silent_ms < self._silence_ms + HOLD_MS:
+            silent_ms = (frames - self._last_loud(frames) - 1) * self._frame_ms
+        return FinalReason.ENDPOINT if silent_ms >= self._silence_ms else None
+
+    def _last_loud(self, frames: int) -> int:
+        """The last frame before `frames` that holds a token or is loud."""
+        if not self._levels:
+            return self._last
+        most = max(self._levels)
+        least = max(min(self._levels), most - _RANGE_DB)
+        if most - least < _LEAST_RANGE_DB:
+            return self._last
+        oldest = self._heard - len(self._levels)
+        for frame in range(min(frames, self._heard) - 1, max(self._last, oldest - 1), -1):
+            if self._levels[frame - oldest] > (least + most) / 2:
+                return frame
+        return self._last
 
     def start_utterance(self, frames: int) -> None:
-        """Starts the next utterance at this frame."""
+        """Starts the next utterance at this frame; at 0, a segment."""
         self._first = self._last = -1
         self._from = frames
+        if not frames:
+            self._heard = 0
