@@ -59,10 +59,11 @@ class Settings(BaseSettings):
         "Where the model runs: cuda:N or cpu. A device that is set and absent is an error.",
         shown="cuda:0 if there is one, else cpu",
     )
-    precision: Literal["fp32", "bf16"] = _setting(
+    precision: Literal["fp32", "tf32", "bf16"] = _setting(
         "Model",
         "fp32",
-        "bf16 is faster where the hardware has it; texts may then differ from fp32 in rare words.",
+        "bf16 is faster where the hardware has it; texts may then differ from fp32 in rare words. tf32, for NVIDIA "
+        "GPUs, is between the two.",
     )
     encoder: Literal["fast", "nemo"] = _setting(
         "Model",

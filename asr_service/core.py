@@ -98,7 +98,7 @@ class ModelInfo:
     Attributes:
         name: hub name or file name.
         device: "cpu" or "cuda:N".
-        precision: "fp32" or "bf16".
+        precision: "fp32", "tf32" or "bf16".
         decoder: "rnnt" or "ctc".
         sample_rate: Hz.
         att_context: (left, right) in encoder frames.

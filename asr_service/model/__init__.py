@@ -36,7 +36,7 @@ def load_model(
         att_context: look-ahead as "left,right" in encoder frames; see `asr_service.model.context`.
         decoder: "rnnt" or "ctc".
         device: "cpu", "cuda:N", or None for the first GPU if there is one and the CPU otherwise.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "tf32" (GPUs) or "bf16".
         encoder: "fast", or "nemo" for NeMo's own step.
         slots: streams that can be open at the same time.
         threads: CPU threads of a step, None for torch's choice.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -36,6 +38,15 @@ class Batch:
     def size(self) -> int:
         """Rows."""
         return len(self.frames)
+
+
+def _send(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Values on the device; to a GPU through pinned memory, so that the host need not wait for the copy.
+
+    torch's allocator of pinned memory gives a piece out again only after the copy from it is done.
+    """
+    here = torch.from_numpy(values)
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
 
 
 class Positions:
@@ -105,12 +116,12 @@ class Positions:
             for layer in range(layers):
                 index = np.arange(plan.chunk_mels >> layer)
                 real = (index >= low[layer][:, None]) & (index < high[layer][:, None])
-                masks.append(torch.from_numpy(real).to(device))
+                masks.append(_send(real, device))
         batch = Batch(
-            slots=torch.from_numpy(slots).to(device),
-            steps=torch.from_numpy(steps_before).to(device),
+            slots=_send(slots, device),
+            steps=_send(steps_before, device),
             masks=masks,
             frames=frames,
             any_young=bool((steps_before < ring_chunks).any()),
         )
-        return batch, torch.from_numpy(audio).to(device), ends if ragged else None
+        return batch, _send(audio, device), ends if ragged else None

@@ -22,6 +22,7 @@ import torch  # noqa: E402  NeMo and torch read the settings above while they ar
 from asr_service.model.ctc import CtcDecoder  # noqa: E402
 from asr_service.model.encoder import TorchEncoder  # noqa: E402
 from asr_service.model.features import FeatureExtractor  # noqa: E402
+from asr_service.model.graphs import CudaRecorder, RecordedEncoder  # noqa: E402
 from asr_service.model.nemo_encoder import NemoEncoder  # noqa: E402
 from asr_service.model.rnnt import RnntDecoder  # noqa: E402
 from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel  # noqa: E402
@@ -122,14 +123,19 @@ def assemble(
     """
     _refuse_unstreamable(loaded, name, decoder)
     plan, context = _plan(loaded, att_context)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision)
+    dtype = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}.get(precision)
     if dtype is None:
-        raise SettingsError(f"ASR_PRECISION is {precision!r}: fp32 or bf16", field="ASR_PRECISION")
+        raise SettingsError(f"ASR_PRECISION is {precision!r}: fp32, tf32 or bf16", field="ASR_PRECISION")
+    if precision == "tf32" and device.type != "cuda":
+        raise SettingsError(f"ASR_PRECISION=tf32 is for NVIDIA GPUs, not for {device}", field="ASR_PRECISION")
     if dtype == torch.bfloat16 and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise SettingsError(
             "ASR_PRECISION=bf16 needs a CPU with AVX-512 or AMX (this one has neither): use fp32",
             field="ASR_PRECISION",
         )
+    if device.type == "cuda":
+        # Both, since torch lets convolutions use TF32 unless told otherwise: fp32 is to mean fp32.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     rows = slots + 1
     featurizer = loaded.preprocessor.featurizer
     features = FeatureExtractor(featurizer, plan, rows, device)
@@ -220,16 +226,16 @@ def _encoder(
                 "the fast encoder step does not know this model (%s): NeMo's own step is used", reason
             )
         else:
-            return _fast_encoder(weights, plan, rows, device, dtype)
+            return _fast_encoder(weights, plan, mels, rows, device, dtype)
     if dtype != torch.float32:
         raise SettingsError("ASR_PRECISION: NeMo's own encoder step runs in fp32 only", field="ASR_PRECISION")
     return NemoEncoder(encoder, plan, mels, rows, device)
 
 
 def _fast_encoder(
-    weights: EncoderWeights, plan: ChunkPlan, rows: int, device: torch.device, dtype: torch.dtype
+    weights: EncoderWeights, plan: ChunkPlan, mels: int, rows: int, device: torch.device, dtype: torch.dtype
 ) -> Encoder:
-    """Compiled loops on a CPU, torch operations elsewhere or where the loops do not fit."""
+    """Compiled loops on a CPU, recorded torch operations on a GPU, plain ones where the loops do not fit."""
     if device.type == "cpu" and torch._C._has_mkldnn:
         try:
             # Imported here: the loops are compiled, or read from the cache, while they are imported and first used.
@@ -240,7 +246,10 @@ def _fast_encoder(
             _log.info(
                 "the compiled encoder step does not know this model (%s): torch operations are used", reason
             )
-    return TorchEncoder(weights, plan, rows, device, dtype)
+    plain = TorchEncoder(weights, plan, rows, device, dtype)
+    if device.type == "cuda":
+        return RecordedEncoder(plain, plan, mels, rows, device, CudaRecorder(device))
+    return plain
 
 
 def _pieces(tokenizer: Any) -> tuple[str, ...]:

@@ -1,0 +1,65 @@
+"""On an NVIDIA GPU: the reference's tokens in fp32, and recorded steps equal to launched ones. Skipped without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from asr_service.model.encoder import TorchEncoder
+from asr_service.model.graphs import RecordedEncoder
+from asr_service.model.loading import assemble
+from asr_service.model.streaming import NemoStreamingModel
+from bench.models import SHAPES, babble, build_model
+from tests.model import reference
+from tests.model.driver import run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+]
+AUDIOS = [babble(4.0, seed)[: int(16_000 * s)] for seed, s in enumerate((4.0, 0.5, 2.2, 0.1, 3.3, 0.0, 1.7))]
+
+
+@pytest.fixture(scope="module")
+def make() -> Callable[..., NemoStreamingModel]:
+    """Builds the streaming model on the GPU around the tiny shape."""
+    loaded: Any = build_model(SHAPES["tiny"]).cuda()
+
+    def assembled(
+        context: tuple[int, int], precision: str = "fp32", decoder: str = "rnnt"
+    ) -> NemoStreamingModel:
+        return assemble(
+            loaded, name="tiny", att_context=f"{context[0]},{context[1]}", decoder=decoder,
+            device=torch.device("cuda:0"), precision=precision, encoder="fast", slots=16,
+        )  # fmt: skip
+
+    assembled.loaded = loaded  # type: ignore[attr-defined]
+    return assembled
+
+
+@pytest.mark.parametrize("decoder", ["rnnt", "ctc"])
+@pytest.mark.parametrize("context", SHAPES["tiny"].look_aheads)
+def test_tokens_equal_the_reference_on_the_cpu(
+    make: Callable[..., NemoStreamingModel], context: tuple[int, int], decoder: str
+) -> None:
+    """fp32 without TF32, through recorded steps."""
+    on_cpu = build_model(SHAPES["tiny"])
+    model = make(context, decoder=decoder)
+    streams = run(model, AUDIOS, seed=3, together=6)
+    assert [s.tokens for s in streams] == [reference.tokens(on_cpu, a, context, decoder) for a in AUDIOS]
+    assert isinstance(model._encoder, RecordedEncoder) and model._encoder.recorded == (1, 2, 4, 8)
+
+
+def test_recorded_steps_equal_launched_ones(make: Callable[..., NemoStreamingModel]) -> None:
+    """In bf16 too: the same kernels on the same numbers."""
+    for precision in ("fp32", "tf32", "bf16"):
+        recorded = make((70, 1), precision)
+        launched = make((70, 1), precision)
+        assert isinstance(launched._encoder, RecordedEncoder)
+        launched._encoder = launched._encoder._inner
+        assert isinstance(launched._encoder, TorchEncoder)
+        tokens = [[s.tokens for s in run(m, AUDIOS, seed=4, together=6)] for m in (recorded, launched)]
+        assert tokens[0] == tokens[1]
