@@ -39,6 +39,10 @@ from asr_service.traces import Trace
 log = logging.getLogger(__name__)
 
 STREAM_ID_KEY = "x-stream-id"
+OPEN_S = 60.0
+"""How long a client may take to say what it wants."""
+LAST_READ_S = 5.0
+"""How long a client that does not read may take to fetch what is left of a stream that has ended with an error."""
 _ASKED = (FinalReason.FINALIZE, FinalReason.END_OF_STREAM)
 
 Context = grpc.aio.ServicerContext[Any, Any]  # its types do not know that `read` may return EOF
@@ -62,7 +66,10 @@ class Call(ABC):
         feed: where the input goes.
         ahead: requests that were read and are yet to be looked at.
         writers: channels that still have results to send.
+        silent: nothing has come from the client yet.
         heard: when the client was last heard, on the loop's clock.
+        taking: the reader waits for room in the inbox; if the client is quiet, it is our doing.
+        stuck: since when a write waits for the client to read, on the loop's clock; None while none does.
         closing: the client has half-closed; it is not idle while its tail is being recognized.
         asked: when the finalize requests (and the half-close) that are not answered yet came in.
         bytes: audio received; of these, `counted` are in the metrics already.
@@ -89,7 +96,9 @@ class Call(ABC):
         self.tasks: list[asyncio.Task[None]] = []
         self.timers: dict[str, asyncio.TimerHandle] = {}
         self.began = self.heard = self.loop.time()
-        self.closing = self.gone = False
+        self.silent = True
+        self.closing = self.gone = self.taking = False
+        self.stuck: float | None = None
         self.writers = 0
         self.asked: deque[float] = deque()
         self.bytes = self.counted = 0
@@ -129,7 +138,7 @@ class Call(ABC):
     # -------------------------------------------------------------------------------------------------- its life
 
     async def run(self) -> None:
-        """Serves the call. The slot is given back whatever happens, before the client is told the status."""
+        """Serves the call. The slot is asked back whatever happens, before the client is told the status."""
         error: AsrError | None = None
         outcome = "cancelled"  # unless we come to know better
         try:
@@ -151,20 +160,26 @@ class Call(ABC):
             await abort(self.context, error)
 
     async def next_request(self) -> Any | None:
-        """The next request while the stream is being opened, None after the last one."""
+        """The next request while the stream is being opened, None after the last one.
+
+        The first has to come within `OPEN_S`, since a call without one holds no permit that would bound their number.
+        """
+        limit = min(OPEN_S, self.door.idle_timeout_s) if self.silent else self.door.idle_timeout_s
         try:
-            async with asyncio.timeout(self.door.idle_timeout_s):
+            async with asyncio.timeout(limit):
                 request = await self.context.read()
         except TimeoutError:
-            raise self._too_quiet() from None
+            raise self._too_quiet(limit) from None
         except DecodeError:
             raise self._undecodable() from None
+        self.silent = False
         return None if request is grpc.aio.EOF else request
 
     def finalize(self, tag: str) -> None:
         """Asks for the final of what has come so far."""
-        self.asked.append(self.heard)
         self.feed.finalize(tag)
+        if self.sessions[0].ended is None:
+            self.asked.append(self.heard)
 
     async def _start(self) -> None:
         """Admits the stream and sets both directions going."""
@@ -181,6 +196,8 @@ class Call(ABC):
             reached = LimitReached(f"the stream reached its limit of {limit:g} s; open another to go on")
             self.timers["limit"] = self.loop.call_later(limit, self._end, reached)
         self.writers = len(sessions)
+        for session in sessions:
+            session.on_end = self._session_ended
         writing = asyncio.Lock() if len(sessions) > 1 else None
         work = [self._read(), *(self._write(at, session, writing) for at, session in enumerate(sessions))]
         self.tasks = [self.loop.create_task(self._guard(part)) for part in work]
@@ -221,7 +238,10 @@ class Call(ABC):
             audio = audio_of(request)
             if audio:
                 self.bytes += len(audio)
+                self.taking = True
                 await send(audio)
+                self.taking = False
+                self.heard = clock()
             control(request)
 
     async def _write(self, channel: int, session: Session, writing: asyncio.Lock | None) -> None:
@@ -242,10 +262,13 @@ class Call(ABC):
             message = self.response(event, channel)
             if message is not None:
                 if writing is None:
+                    self.stuck = self.loop.time()
                     await self.context.write(message)
                 else:
                     async with writing:
+                        self.stuck = self.loop.time()
                         await self.context.write(message)
+                self.stuck = None
                 self.metrics.result_sent(time.time() - event.made_unix_ms / 1000)
             latency_s = None
             if event.reason in _ASKED and self.asked and not channel:
@@ -254,20 +277,34 @@ class Call(ABC):
             if self.trace is not None and message is not None:
                 self.trace.result(event, channel, latency_s)
 
-    def _check_idle(self) -> None:
-        """Ends the call if nothing was heard for too long; otherwise looks again when that could be."""
-        if self.closing:
+    def _session_ended(self, ended: Ended) -> None:
+        """A channel's stream is over; the writer tells so, unless its client does not read."""
+        if ended.error is None:
             return
-        left = self.heard + self.door.idle_timeout_s - self.loop.time()
+        error = ended.error if isinstance(ended.error, AsrError) else InternalError()
+        if "unread" not in self.timers:
+            self.timers["unread"] = self.loop.call_later(LAST_READ_S, self._end, error)
+
+    def _check_idle(self) -> None:
+        """Ends the call if nothing was heard for too long; otherwise looks again when that could be.
+
+        After half-close it is the client's reading that is watched: how long the tail takes is our own business.
+        """
+        limit, now = self.door.idle_timeout_s, self.loop.time()
+        if self.closing:
+            since = now if self.stuck is None else self.stuck
+            error = StreamTimeout(f"results were not read for {limit:g} s after the end of the audio")
+        else:
+            since, error = now if self.taking else self.heard, self._too_quiet(limit)
+        left = since + limit - now
         if left <= 0:
-            self._end(self._too_quiet())
+            self._end(error)
         else:
             self.timers["idle"] = self.loop.call_later(left, self._check_idle)
 
-    def _too_quiet(self) -> StreamTimeout:
+    def _too_quiet(self, limit: float) -> StreamTimeout:
         return StreamTimeout(
-            f"nothing was received for {self.door.idle_timeout_s:g} s; send audio, or {self.silence_hint} while there "
-            "is none"
+            f"nothing was received for {limit:g} s; send audio, or {self.silence_hint} while there is none"
         )
 
     def _undecodable(self) -> InvalidArgument:

@@ -202,8 +202,8 @@ class Settings(BaseSettings):
     max_stream_s: float = _setting(
         "Limits",
         0.0,
-        "Longest stream in seconds of wall-clock time. Streams take no more memory with time, so that none is needed "
-        "for that; it frees slots that a client forgot.",
+        "Longest stream in seconds of wall-clock time. A stream that is given finals now and then takes no more memory "
+        "with time, so that none is needed for that; it frees slots that a client forgot.",
         shown="0 (no limit)",
         ge=0,
     )

@@ -45,6 +45,7 @@ KEEPALIVE_MS = 30_000
 """A connection that is silent for so long is pinged ..."""
 KEEPALIVE_TIMEOUT_MS = 10_000
 """... and taken for dead when the answer does not come in this time: a vanished peer is found within 40 s."""
+MAX_CALLS = 1000  # of one connection; more wait on the client's side
 STREAM_WINDOW_BYTES = 65_536
 """What a client may send ahead of our reading; two seconds of audio, 20 times real time at 100 ms round trip."""
 CLIENT_PING_MS = 1_000
@@ -185,7 +186,9 @@ class _Server:
                 ("grpc.max_allowed_incoming_connections", self.settings.max_connections),
                 ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
                 ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
+                ("grpc.max_send_message_length", -1),  # no final is lost, and one of hours of speech is long
+                # Calls hold no permit before their config; this bounds them where one client opens too many.
+                ("grpc.max_concurrent_streams", max(MAX_CALLS, 2 * (self.settings.max_streams or 0))),
                 # Back-pressure that is felt: else HTTP/2's window grows to megabytes, minutes of audio in our memory.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),

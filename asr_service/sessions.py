@@ -172,6 +172,7 @@ class Session:
         client: as given.
         ended: the end, once it has come.
         coalesced: interims that a later one replaced before they were fetched.
+        on_end: called once, when the end has come, whether or not anybody fetches it.
     """
 
     def __init__(
@@ -186,6 +187,7 @@ class Session:
         self.client = client
         self.ended: Ended | None = None
         self.coalesced = 0
+        self.on_end: Callable[[Ended], None] = _nobody
         self._submit = submit
         self._inbox_bytes = inbox_bytes
         self._max_unread = max_unread
@@ -230,7 +232,7 @@ class Session:
             raise OutOfOrder("finalize after the end of the stream's input")
         if self._open_finalizes >= MAX_OPEN_FINALIZES:
             message = (
-                f"{MAX_OPEN_FINALIZES} finalize requests are open: read their finals before sending more"
+                f"{MAX_OPEN_FINALIZES} finalize requests are open: wait for their finals before sending more"
             )
             raise LimitReached(message, field="finalize")
         self._open_finalizes += 1
@@ -274,8 +276,7 @@ class Session:
                 _wake(self._room)
             return
         if isinstance(event, Ended):
-            self.ended = self.ended or event
-            _wake(self._room)
+            self._end(event)
         elif event.reason is None:
             self.coalesced += self._interim is not None
             self._interim = event
@@ -283,14 +284,21 @@ class Session:
             self._interim = None  # of this utterance or an earlier one
             if len(self._finals) >= self._max_unread and self.ended is None:
                 self.cancel()
-                self.ended = Ended(
-                    self.id,
-                    LimitReached(f"{self._max_unread} results were not read; read them while sending audio"),
-                )
-                _wake(self._room)
+                message = f"{self._max_unread} results were not read; read them while sending audio"
+                self._end(Ended(self.id, LimitReached(message)))
             elif self.ended is None:
                 self._finals.append(event)
         _wake(self._news)
+
+    def _end(self, ended: Ended) -> None:
+        if self.ended is None:
+            self.ended = ended
+            _wake(self._room)
+            self.on_end(ended)
+
+
+def _nobody(_ended: Ended) -> None:
+    """Nobody asked to be told of the end."""
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:

@@ -164,7 +164,7 @@ async def test_finalizes_whose_finals_nobody_reads_are_limited(desk: Desk) -> No
     session = desk.sessions.open(CONFIG)
     for _ in range(MAX_OPEN_FINALIZES):
         session.finalize("")
-    with pytest.raises(LimitReached, match="read their finals"):
+    with pytest.raises(LimitReached, match="wait for their finals"):
         session.finalize("")
     desk.sessions.deliver(
         [result(session.id, "", FinalReason.FINALIZE), result(session.id, "", FinalReason.ENDPOINT)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
@@ -14,6 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 _OPTIONS = (
     # Channels with equal options would otherwise share one connection, and its limit of concurrent streams.
     ("grpc.use_local_subchannel_pool", 1),
+    (
+        "grpc.max_receive_message_length",
+        -1,
+    ),  # the text of an utterance of hours, from a service that is trusted
     # A service that stopped without a word is found within half a minute. Pings are sent only while streams are open.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -44,6 +48,7 @@ class Channels:
         self._stubs = [asr_pb2_grpc.SpeechServiceStub(channel) for channel in self._channels]
         self._in_use = [0] * count
         self._next = 0
+        self._connected = [False] * count
 
     @contextmanager
     def lease(self) -> Iterator[asr_pb2_grpc.SpeechServiceAsyncStub]:
@@ -69,6 +74,30 @@ class Channels:
         """Lets channels without a connection make one; each waits for its own backoff."""
         for channel in self._channels:
             channel.get_state(try_to_connect=True)
+
+    @property
+    def ready(self) -> int:
+        """Channels that have a connection; from any thread."""
+        return sum(self._connected)
+
+    async def watch(self, reconnected: Callable[[], None]) -> None:
+        """Follows the connections until cancelled; tells of each that is made again after a loss."""
+        async with asyncio.TaskGroup() as group:
+            for index in range(len(self._channels)):
+                group.create_task(self._follow(index, reconnected))
+
+    async def _follow(self, index: int, reconnected: Callable[[], None]) -> None:
+        channel, lost = self._channels[index], False
+        while True:
+            state = channel.get_state()
+            now = state is grpc.ChannelConnectivity.READY
+            if now and lost:
+                reconnected()
+                lost = False
+            # An idle channel has let go of its connection by itself; it was not lost.
+            lost |= state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+            self._connected[index] = now
+            await channel.wait_for_state_change(state)
 
     async def serving(self, timeout_s: float) -> bool:
         """Whether the service can be reached and says that it is SERVING."""

@@ -33,3 +33,10 @@ async def bystander(stub: Stub) -> AsyncIterator[Bystander]:
     assert expected
     async with Bystander(stub, expected, Bystander.pcm()) as live:
         yield live
+
+
+@pytest.fixture
+def impatient() -> Iterator[AsrService]:
+    """A service that waits for half a second where the settings allow no less than a minute."""
+    with AsrService(IDLE_TIMEOUT_S=0.5) as process:
+        yield process

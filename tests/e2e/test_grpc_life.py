@@ -10,7 +10,6 @@ import subprocess
 import sys
 import urllib.request
 from base64 import b64decode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.audio import cut, speechlike
-from tests.support.process import ROOT, AsrService, ServerProcess, clean_environment
+from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.rpc import (
     Stub,
     audio,
@@ -434,24 +433,9 @@ async def test_longest_stream() -> None:
             assert details(error)["ErrorInfo"].reason == "LIMIT_REACHED"  # type: ignore[attr-defined]
 
 
-@pytest.fixture
-def impatient() -> Iterator[ServerProcess]:
-    """A service that waits for half a second where the settings allow no less than a minute."""
-    program = (
-        "import sys\n"
-        "from asr_service import log, server\n"
-        "from asr_service.config import load_settings\n"
-        "log.set_up('info', 'text')\n"
-        "sys.exit(server.serve(load_settings().model_copy(update={'idle_timeout_s': 0.5})))\n"
-    )
-    settings = {"ASR_MODEL": "null", "ASR_HOST": "127.0.0.1", "ASR_GRPC_PORT": 0}
-    with ServerProcess(["-c", program], **settings) as process:
-        yield process
-
-
-async def test_idle_stream(impatient: ServerProcess) -> None:
+async def test_idle_stream(impatient: AsrService) -> None:
     """Silence on the wire ends a stream, also before its config; keep_alive and the wait for the last final do not."""
-    target = impatient.wait_line(r"serving grpc on (\S+)").group(1)
+    target = impatient.target
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
         alive = await open_stream(stub)

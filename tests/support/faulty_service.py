@@ -4,6 +4,8 @@ load: the model never finishes loading. raise: the step raises. die: the engine 
 returns. slow: every step takes 20 ms longer. rows: every step takes 20 ms longer for each of its streams.
 memory: the device has no memory for a step of more than two, and what the step has changed is lost. large: the same,
 found before anything was changed. punctuation: no fault; it writes each word with a capital and a full stop.
+
+IDLE_TIMEOUT_S, where given, is taken although it is less than the settings allow.
 """
 
 from __future__ import annotations
@@ -20,10 +22,13 @@ sys.path.pop(0)  # this folder, whose riva.py would stand in for NVIDIA's packag
 
 from asr_service import server
 from asr_service.__main__ import main
+from asr_service.config import Settings
 from asr_service.core import ModelInfo, OutOfMemory, StepRequest, StepResult, StepTooLarge
 from asr_service.model.null import NullModel
+from asr_service.server import serve
 
-FAULT = os.environ["FAULT"]
+FAULT = os.environ.get("FAULT", "")
+IDLE_TIMEOUT_S = float(os.environ.get("IDLE_TIMEOUT_S", "0"))
 
 
 class FaultyModel(NullModel):
@@ -52,6 +57,10 @@ class FaultyModel(NullModel):
         return super().step(requests)
 
 
+def serve_impatiently(settings: Settings) -> int:
+    return serve(settings.model_copy(update={"idle_timeout_s": IDLE_TIMEOUT_S}))
+
+
 def load_faulty(*, slots: int, **_: Any) -> FaultyModel:
     if FAULT == "load":
         threading.Event().wait()
@@ -60,4 +69,6 @@ def load_faulty(*, slots: int, **_: Any) -> FaultyModel:
 
 if __name__ == "__main__":
     server.load_model = load_faulty
+    if IDLE_TIMEOUT_S:
+        server.serve = serve_impatiently
     sys.exit(main(sys.argv[1:]))
