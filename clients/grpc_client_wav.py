@@ -103,6 +103,8 @@ def build_config(args: argparse.Namespace) -> pb.RecognitionConfig:
     )
     if args.endpoint_ms is not None:
         config.endpointing.trailing_silence_ms = args.endpoint_ms
+    if args.phrase or args.boost is not None:
+        config.phrase_boosts.add(phrases=args.phrase, boost=args.boost)
     return config
 
 
@@ -174,6 +176,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--words", action="store_true", help="show words with times and confidence")
     parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
+    parser.add_argument(
+        "--phrase", action="append", default=[], help="word or phrase to listen for; may be given again"
+    )
+    parser.add_argument("--boost", type=float, help="how strongly, 0 to 10 (the service's default)")
     parser.add_argument("--sid", default="", help="name of the stream (made by the server)")
     access.add_options(parser)
     args = parser.parse_args(argv)

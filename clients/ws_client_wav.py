@@ -39,6 +39,10 @@ async def send(socket: websockets.ClientConnection, pcm: bytes, args: argparse.N
         init["endpoint_ms"] = args.endpoint_ms
     if args.words:
         init["words"] = True
+    if args.phrase:
+        init["phrases"] = args.phrase
+    if args.boost is not None:
+        init["boost"] = args.boost
     await socket.send(json.dumps(init))
     pacer = Pacer()
     for packet in packets(pcm, RATE, args.packet_ms):
@@ -137,6 +141,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
     parser.add_argument("--words", action="store_true", help="show words with times and confidence")
     parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
+    parser.add_argument(
+        "--phrase", action="append", default=[], help="word or phrase to listen for; may be given again"
+    )
+    parser.add_argument("--boost", type=float, help="how strongly, 0 to 10 (the service's default)")
     access.add_options(parser)
     args = parser.parse_args(argv)
     args.access = access.chosen(args, parser)

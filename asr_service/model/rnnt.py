@@ -134,7 +134,7 @@ class RnntDecoder:
         g = self._g[slots]
         h, c = self._h[:, slots], self._c[:, slots]
         boosted = self._boosts.rows(slots)
-        going = range(rows)  # `active` on the host
+        going: Sequence[int] = range(rows)  # `active` on the host
         while True:
             logits = self._out(self._activation(projected[active] + g[active].unsqueeze(1)))
             label = logits.argmax(dim=-1)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_service.core import ModelInfo, OutOfMemory, Readings, StepRequest, StepResult
+from asr_service.core import ModelInfo, OutOfMemory, PhraseBoost, Readings, StepRequest, StepResult
 from asr_service.model.batch import Batch, Positions
 from asr_service.model.boosting import BoostingTree, TreeMaker
 from asr_service.model.features import FeatureExtractor
@@ -161,7 +161,7 @@ class NemoStreamingModel:
         return [result if fine else _BROKEN for result, fine in zip(results, whole, strict=False)]
 
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
-        """Steps batches of growing sizes through the start, the middle and the end of a stream.
+        """Steps batches of growing sizes, every other row boosted, through the start, middle and end of a stream.
 
         On a GPU these are all sizes that live steps are padded to. On a CPU another size later costs a few
         milliseconds once, for the products to be laid out.
@@ -169,6 +169,7 @@ class NemoStreamingModel:
         chunk = np.zeros(self._plan.chunk_samples, dtype=np.float32)
         first = chunk[: self._plan.first_chunk_samples]
         most = min(max_batch, self._slots)
+        phrase = (PhraseBoost((self._info.pieces[-1].replace("\u2581", " "),)),)
         sizes = {most} | {1 << power for power in range(most.bit_length()) if 1 << power < most}
         for rows in sorted(sizes):
             progress(f"batch of {rows}")
@@ -177,7 +178,12 @@ class NemoStreamingModel:
                 (chunk, False, False),
                 (chunk[:1], False, True),
             ):
-                self.step([StepRequest(slot, samples, is_first, is_last) for slot in range(rows)])
+                self.step(
+                    [
+                        StepRequest(slot, samples, is_first, is_last, phrase * (slot % 2))
+                        for slot in range(rows)
+                    ]
+                )
 
     def _restart(self, slots: list[int]) -> None:
         self._positions.restart(slots)

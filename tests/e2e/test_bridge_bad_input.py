@@ -74,6 +74,7 @@ CASES: dict[str, tuple[list[str | bytes], str, str, str]] = {
         "endpoint_ms",
         "100 to 10000",
     ),
+    "phrases no list": (['{"op":"init","sid":"a","phrases":"zulu"}'], INVALID, "phrases", "list of strings"),
     "tag too long": ([INIT, json.dumps({"op": "finalize", "tag": "x" * 129})], INVALID, "tag", "128"),
 }
 
@@ -89,6 +90,22 @@ async def test_bad_message(bridge: Bridge, name: str) -> None:
     assert error["sid"] == ("call-17" if said[0] == INIT else "")
     assert heard.reason
     assert error["message"].startswith(heard.reason)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "right"),
+    [
+        ('"phrases":["zulu","route 66"]', "phrases[1]", "'6', which the model cannot write"),
+        ('"phrases":["zulu",""]', "phrases[1]", "1 to 100"),
+        ('"phrases":["zulu"],"boost":11', "boost", "0 to 10"),
+        ('"phrases":[' + ",".join(['"zulu"'] * 1001) + "]", "phrases", "1000 phrases"),
+    ],
+)
+async def test_phrases_that_the_service_refuses(bridge: Bridge, fields: str, field: str, right: str) -> None:
+    heard = await talk(bridge, [f'{{"op":"init","sid":"call-17",{fields}}}'])
+    assert (heard.code, heard.error["code"], heard.error["field"]) == (1008, INVALID, field)
+    assert heard.error["sid"] == "call-17"
+    assert right in heard.error["message"]
 
 
 async def test_the_results_so_far_come_before_the_error(bridge: Bridge) -> None:

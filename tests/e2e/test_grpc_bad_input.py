@@ -52,6 +52,26 @@ REFUSED_CONFIGS = {
         "config.endpointing.start_timeout_ms",
         "100 or more",
     ),
+    "boost too large": (
+        {"phrase_boosts": [pb.PhraseBoost(phrases=["a"]), pb.PhraseBoost(phrases=["a"], boost=11)]},
+        "config.phrase_boosts[1].boost",
+        "0 to 10",
+    ),
+    "phrase too long": (
+        {"phrase_boosts": [pb.PhraseBoost(phrases=["a" * 101])]},
+        "config.phrase_boosts[0].phrases[0]",
+        "1 to 100",
+    ),
+    "phrase with digits": (
+        {"phrase_boosts": [pb.PhraseBoost(phrases=["zulu", "route 66"])]},
+        "config.phrase_boosts[0].phrases[1]",
+        "'6', which the model cannot write",
+    ),
+    "too many phrases": (
+        {"phrase_boosts": [pb.PhraseBoost(phrases=["a"] * 1001)]},
+        "config.phrase_boosts",
+        "1000 phrases",
+    ),
 }
 
 
