@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
+from math import log10
 
-from asr_service.core import EndpointingConfig, FinalReason
+from asr_service.core import EndpointingConfig, FinalReason, Samples
 
 HOLD_MS = 800
 """How much longer than the silence asked for an utterance without tokens may last while its sound goes on."""
@@ -13,6 +15,13 @@ WINDOW_MS = 10_000
 """What counts as loud and as quiet is learnt from so much of the past."""
 _RANGE_DB = 50.0  # below the loudest frame everything is equally quiet, digital silence too
 _LEAST_RANGE_DB = 10.0  # where the levels differ less, they do not tell speech from background
+
+
+def frame_levels(samples: Samples, frames: int, frame_samples: int) -> list[float]:
+    """Level in dB of each of a chunk's frames, whose last one ends with it; the first may be shorter or longer."""
+    ends = [max(0, len(samples) - later * frame_samples) for later in range(frames - 1, -1, -1)]
+    parts = [samples[start:end] for start, end in pairwise([0, *ends])]
+    return [10 * log10(float(part @ part) / len(part) + 1e-10) if len(part) else -100.0 for part in parts]
 
 
 class Endpointer:
@@ -40,7 +49,7 @@ class Endpointer:
         self._last = -1  # frame of its last token
         self._from = 0  # frame that the utterance starts at
         self._told = False  # that no word has come
-        self._levels: deque[float] = deque(maxlen=round(WINDOW_MS / frame_ms))  # of the frames before `_heard`
+        self._levels: deque[float] = deque(maxlen=round(WINDOW_MS / frame_ms))  # of frames before `_heard`
         self._heard = 0
 
     @property

@@ -13,8 +13,6 @@ import sys
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
-from math import log10
 
 import numpy as np
 
@@ -28,7 +26,7 @@ from asr_service.core import (
     StepResult,
     StreamConfig,
 )
-from asr_service.endpointing import Endpointer
+from asr_service.endpointing import Endpointer, frame_levels
 from asr_service.errors import OutOfOrder
 from asr_service.transcript import Transcript, Vocabulary
 
@@ -217,7 +215,7 @@ class Stream:
         self._move_work(Happening.STEP)
         results: list[Result] = []
         if self._endpointer.listens:
-            self._endpointer.audio(_levels(chunk.samples, step.frames, self._info.frame_samples))
+            self._endpointer.audio(frame_levels(chunk.samples, step.frames, self._info.frame_samples))
         for token, frame, prob in zip(step.tokens, step.token_frames, step.token_probs, strict=True):
             starts_word = self._vocabulary.starts_word[token]
             if reason := self._endpointer.before_token(frame, starts_word=starts_word):
@@ -348,13 +346,6 @@ class Stream:
 
     def _move_work(self, happening: Happening) -> None:
         self.work = WORK[self.work][happening]
-
-
-def _levels(samples: Samples, frames: int, frame_samples: int) -> list[float]:
-    """Level in dB of each of a chunk's frames, whose last one ends with it; the first may be shorter or longer."""
-    ends = [max(0, len(samples) - later * frame_samples) for later in range(frames - 1, -1, -1)]
-    parts = [samples[start:end] for start, end in pairwise([0, *ends])]
-    return [10 * log10(float(part @ part) / len(part) + 1e-10) if len(part) else -100.0 for part in parts]
 
 
 def tables() -> str:

@@ -1,7 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from asr_service.core import EndpointingConfig, FinalReason
-from asr_service.endpointing import Endpointer
+from asr_service.endpointing import HOLD_MS, Endpointer, frame_levels
 
 FRAME_MS = 80.0
 
@@ -100,3 +108,120 @@ def test_the_wait_for_a_first_word_starts_anew_with_a_segment() -> None:
     made.start_utterance(0)
     assert made.after_frames(9) is None
     assert made.after_frames(10) is FinalReason.ENDPOINT
+
+
+def heard(silence_ms: int, *levels: float) -> Endpointer:
+    """After a token at frame 1 and these frames."""
+    made = endpointer(silence_ms)
+    made.audio(levels)
+    made.token(1)
+    return made
+
+
+def test_frames_as_loud_as_speech_are_no_pause() -> None:
+    made = heard(320, -80, -20, -25, -22, -30, -25)
+    assert made.after_frames(6) is None  # four frames without a token, all loud
+    made.audio([-70, -75, -60])
+    assert made.after_frames(9) is None
+    made.audio([-90])
+    assert made.after_frames(10) is FinalReason.ENDPOINT
+
+
+def test_sound_that_goes_on_holds_an_end_back_for_so_long_only() -> None:
+    made = heard(320, -80, -20)
+    for frame in range(2, 15):
+        made.audio([-20])
+        assert made.after_frames(frame + 1) is None
+    made.audio([-20])
+    assert made.after_frames(16) is FinalReason.ENDPOINT  # 14 frames: 320 + 800 ms
+
+
+def test_levels_that_tell_nothing_hold_nothing_back() -> None:
+    assert heard(320, *[-20] * 6).after_frames(6) is FinalReason.ENDPOINT
+    assert heard(320, *[-100] * 6).after_frames(6) is FinalReason.ENDPOINT
+    assert heard(320, -20, -22, -25, -29, -20, -20).after_frames(6) is FinalReason.ENDPOINT
+
+
+def test_background_noise_is_a_pause() -> None:
+    assert heard(320, -32, -12, -30, -31, -29, -33).after_frames(6) is FinalReason.ENDPOINT
+
+
+def test_what_is_loud_is_learnt_across_segments_and_forgotten_after_ten_seconds() -> None:
+    made = heard(320, -80, -20)
+    made.start_utterance(0)
+    made.audio([-22] * 6)
+    made.token(1)
+    assert made.after_frames(6) is None
+    made.start_utterance(6)
+    made.audio([-22] * 125)
+    made.token(126)
+    assert made.after_frames(131) is FinalReason.ENDPOINT
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A word: frames between its pieces, all of them loud, and silent frames after it."""
+
+    gaps: tuple[int, ...]
+    pause: int
+
+
+MOST = HOLD_MS // 80  # frames
+
+
+@given(
+    st.lists(
+        st.builds(Spoken, st.lists(st.integers(1, MOST), max_size=4).map(tuple), st.integers(0, 30)),
+        min_size=1,
+    ),
+    st.integers(1, 14),
+    st.sampled_from([100, 320, 500, 800]),
+    st.randoms(use_true_random=False),
+)
+def test_nothing_ends_inside_a_spoken_word(
+    words: list[Spoken], step: int, silence_ms: int, rng: Random
+) -> None:
+    """For any steps; and every pause of the length ends one utterance, in it or before the word after it."""
+    tokens: list[tuple[int, bool]] = []
+    loud: list[bool] = [False]
+    pauses = []  # (first silent frame, frame of the next word)
+    for word in words:
+        tokens.append((len(loud), True))
+        loud.append(True)
+        for gap in word.gaps:
+            loud += [True] * gap
+            tokens.append((len(loud) - 1, False))
+        pauses.append((len(loud), len(loud) + word.pause))
+        loud += [False] * word.pause
+    levels = [rng.uniform(-30, -15) if one else rng.uniform(-90, -60) for one in loud]
+    made = endpointer(silence_ms)
+    open_since, ends = -1, []
+    for start in range(0, len(levels), step):
+        end = min(start + step, len(levels))
+        made.audio(levels[start:end])
+        for frame, starts_word in tokens:
+            if start <= frame < end:
+                if made.before_token(frame, starts_word=starts_word):
+                    assert starts_word
+                    ends.append(frame)
+                    made.start_utterance(frame)
+                    open_since = -1
+                assert starts_word or open_since >= 0, "the word's start is in an utterance that is over"
+                made.token(frame)
+                open_since = frame
+        if made.after_frames(end):
+            ends.append(end)
+            made.start_utterance(end)
+            open_since = -1
+    needed = -(-silence_ms // 80)
+    for silent_from, next_word in pauses:
+        found = [frame for frame in ends if silent_from < frame <= next_word]
+        assert len(found) == (next_word - silent_from >= needed)
+    assert len(ends) == sum(later - first >= needed for first, later in pauses)
+
+
+def test_levels_of_frames() -> None:
+    samples = np.concatenate([np.full(200, 0.1), np.full(1280, 1.0), np.zeros(1280)]).astype(np.float32)
+    assert frame_levels(samples, 3, 1280) == pytest.approx([-20, 0, -100], abs=0.01)
+    assert frame_levels(samples[:0], 1, 1280) == [-100]
+    assert frame_levels(samples, 0, 1280) == []

@@ -1,0 +1,67 @@
+"""The evaluation set through a model's streaming step, in this process: what benchmarks of words have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import soxr
+
+from asr_service.core import Samples, StepRequest, StreamingModel
+from bench.score import EVAL, Utterance, read_set
+
+TOGETHER = 128
+RATE = 16_000
+
+
+@dataclass
+class Emitted:
+    """A recording's tokens, the frames that they came at, and their confidence."""
+
+    tokens: list[int] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    probs: list[float] = field(default_factory=list)
+
+
+def evaluation_set(limit: int = 0) -> list[tuple[Utterance, Samples]]:
+    """Utterances with their audio at 16 kHz; `limit` as in `bench.score.read_set`."""
+    found = []
+    for utterance in read_set(EVAL, limit):
+        samples = np.frombuffer(utterance.pcm, dtype="<i2").astype(np.float32) / 32768
+        found.append((utterance, np.asarray(soxr.resample(samples, utterance.rate, RATE), dtype=np.float32)))
+    return found
+
+
+def step_all(model: StreamingModel, audios: Sequence[Samples]) -> list[Emitted]:
+    """What each recording says, flushed with its true length; the longest come first, one a slot."""
+    info = model.info
+    found = [Emitted() for _ in audios]
+    waiting = sorted(range(len(audios)), key=lambda number: len(audios[number]))
+    live: dict[int, int] = {}
+    places: dict[int, int] = {}
+    while waiting or live:
+        for slot in range(model.slots):
+            if waiting and slot not in live:
+                live[slot] = waiting.pop()
+        requests = []
+        for slot, number in live.items():
+            first = number not in places
+            place = places.get(number, 0)
+            need = info.first_chunk_samples if first else info.chunk_samples
+            samples = audios[number][place : place + need]
+            places[number] = place + len(samples)
+            requests.append(StepRequest(slot, samples, first, len(samples) < need))
+        for request, result in zip(requests, model.step(requests), strict=True):
+            emitted = found[live[request.slot]]
+            emitted.tokens += result.tokens
+            emitted.frames += result.token_frames
+            emitted.probs += result.token_probs
+            if request.is_last:
+                del live[request.slot]
+    return found
+
+
+def text_of(pieces: Sequence[str], tokens: Sequence[int]) -> str:
+    """Tokens as text, its words between single spaces."""
+    return " ".join("".join(pieces[token] for token in tokens).replace("\u2581", " ").split())

@@ -1,0 +1,168 @@
+"""How much silence to add when the client asks for a final: are last words lost without it, or invented with it?
+
+    python -m bench.trailing --table --json build/trailing.json
+
+Steps the model in this process over the sentences whose word times are known, cut in three places: where the last word
+ends, in the middle of the last word, and where the file ends (0.2 to 0.5 s after the last word). After the cut come so
+many ms of digital silence, then the flush. Nothing added is the baseline of each look-ahead, in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asr_service.core import Samples, StreamingModel
+from asr_service.model import load_model
+from bench.score import Utterance
+from bench.stepping import RATE, TOGETHER, evaluation_set, step_all, text_of
+from demo_model.wer import align, compare, total
+
+LOOK_AHEADS = ("70,0", "70,1", "70,13")
+SILENCES_MS = (0, 80, 160, 240, 320, 480, 1000)
+AT_WORD_END, IN_WORD, AT_FILE_END = "word's end", "middle of the word", "file's end"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one look-ahead makes of one cut and one amount of silence.
+
+    Attributes:
+        lost: utterances whose last whole word is missing.
+        wrong: utterances whose last whole word is another.
+        invented: utterances with words after the last whole one. In the middle of a word one such is what was heard of
+            it; `completed` of them are the word as it would have been.
+        wer: percent, over the words that are whole.
+    """
+
+    look_ahead: str
+    cut: str
+    silence_ms: int
+    utterances: int
+    lost: int
+    wrong: int
+    invented: int
+    completed: int
+    wer: float
+
+
+def cuts(utterance: Utterance, audio: Samples) -> Iterator[tuple[str, str, str, Samples]]:
+    """Each cut: its name, the words before it, the word it falls into, the audio before it."""
+    words = [word["text"] for word in utterance.words]
+    last = utterance.words[-1]
+    start, end = (round(last[name] * RATE / 1000) for name in ("start_ms", "end_ms"))
+    yield AT_WORD_END, " ".join(words), "", audio[:end]
+    yield IN_WORD, " ".join(words[:-1]), words[-1], audio[: (start + end) // 2]
+    yield AT_FILE_END, " ".join(words), "", audio
+
+
+def measure(
+    model: StreamingModel, look_ahead: str, chosen: Sequence[tuple[Utterance, Samples]]
+) -> Iterator[Row]:
+    """The rows of one look-ahead, all of them in the same batches."""
+    cases = [cut for utterance, audio in chosen for cut in cuts(utterance, audio)]
+    added = [np.zeros(silence * RATE // 1000, np.float32) for silence in SILENCES_MS]
+    emitted = iter(step_all(model, [np.concatenate((audio, more)) for *_, audio in cases for more in added]))
+    texts = [[text_of(model.info.pieces, next(emitted).tokens) for _ in added] for _ in cases]
+    for name in (AT_WORD_END, IN_WORD, AT_FILE_END):
+        of_cut = [
+            (whole, broken, said)
+            for (cut, whole, broken, _), said in zip(cases, texts, strict=True)
+            if cut == name
+        ]
+        for place, silence in enumerate(SILENCES_MS):
+            yield row_of(look_ahead, name, silence, [(w, b, said[place]) for w, b, said in of_cut])
+
+
+def row_of(look_ahead: str, cut: str, silence_ms: int, cases: Sequence[tuple[str, str, str]]) -> Row:
+    """Counts over the utterances: the whole words of each, the one that was cut, and what was heard."""
+    lost = wrong = invented = completed = 0
+    for whole, broken, text in cases:
+        heard = text.split()
+        operations = align(whole.split(), heard)
+        stem = operations.rstrip("i")
+        after = heard[len(heard) - (len(operations) - len(stem)) :]
+        lost += stem.endswith("d")
+        wrong += stem.endswith("s")
+        invented += bool(after)
+        completed += bool(broken) and broken in after
+    rate = total(compare(whole, text) for whole, _, text in cases).wer
+    return Row(look_ahead, cut, silence_ms, len(cases), lost, wrong, invented, completed, round(rate, 2))
+
+
+def _is_timed(utterance: Utterance) -> bool:
+    """Whether it is one sentence whose last word's time is known."""
+    return utterance.words[-1]["end_ms"] is not None and not utterance.id.startswith("long")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: a line for each look-ahead and amount, the cuts side by side."""
+    lines = [
+        "| look-ahead | silence, ms | cut where the last word ends: lost / wrong / followed by an invented one, WER "
+        "| cut in the middle of it: the word before it lost / wrong, something / the whole word made of it "
+        "| file as it is: lost / wrong / followed by an invented one, WER |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    found = {(row.look_ahead, row.silence_ms, row.cut): row for row in rows}
+    for look_ahead, silence in dict.fromkeys((row.look_ahead, row.silence_ms) for row in rows):
+        ended, inside, file = (found[look_ahead, silence, cut] for cut in (AT_WORD_END, IN_WORD, AT_FILE_END))
+        lines.append(
+            f"| {look_ahead} | {silence} | {_counts(ended)} | {inside.lost} / {inside.wrong}, "
+            f"{inside.invented} / {inside.completed} | {_counts(file)} |"
+        )
+    return "\n".join(lines)
+
+
+def _counts(row: Row) -> str:
+    return f"{row.lost} / {row.wrong} / {row.invented}, {row.wer:.2f} %"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="demo", help="model to measure (default: demo)")
+    parser.add_argument("--decoder", default="rnnt", help="rnnt or ctc (default: rnnt)")
+    parser.add_argument(
+        "--att-ctx",
+        action="append",
+        metavar="PAIR",
+        help=f"look-ahead; again for more (default: {LOOK_AHEADS})",
+    )
+    parser.add_argument("--limit", type=int, default=0, help="only so many utterances of the set")
+    parser.add_argument("--threads", type=int, default=None, help="of a step (default: torch's choice)")
+    parser.add_argument("--table", action="store_true", help="print a Markdown table at the end")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
+    options = parser.parse_args(arguments)
+    chosen = [pair for pair in evaluation_set(options.limit) if _is_timed(pair[0])]
+    rows: list[Row] = []
+    for look_ahead in options.att_ctx or LOOK_AHEADS:
+        model = load_model(
+            model=options.model, att_context=look_ahead, decoder=options.decoder, device="cpu", precision="fp32",
+            encoder="fast", slots=TOGETHER, threads=options.threads,
+        )  # fmt: skip
+        for row in measure(model, look_ahead, chosen):
+            rows.append(row)
+            if not options.table:
+                print(row, flush=True)
+    if options.table:
+        print(f"{len(chosen)} utterances, {options.model}, {options.decoder}\n\n{table(rows)}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        report = {
+            "model": options.model,
+            "decoder": options.decoder,
+            "baseline": "0 ms, same run",
+            "rows": [asdict(row) for row in rows],
+        }
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
