@@ -12,6 +12,11 @@ serve=$here/serve.py
 
 role=${1:-all}
 [ $# -eq 0 ] || shift
+# For healthcheck.py, which Docker starts beside the program. Where nothing can be written, it needs to be told.
+noted=${TMPDIR:-/tmp}/asr-role
+case $role in
+  all | service | bridge) echo "$role" 2> /dev/null > "$noted" || : ;;
+esac
 case $role in
   all)
     if [ $# -ne 0 ]; then

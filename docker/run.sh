@@ -1,8 +1,19 @@
 #!/usr/bin/env bash
-# Runs service and bridge in one container: docker/run.sh [cuda|cpu] [all|service|bridge [option ...]]
+# Runs the image: docker/run.sh [cuda|cpu] [all|service|bridge [option ...]]
 #
-# Every ASR_* variable of this shell is handed on; ASR_PORT (8080) and ASR_GRPC_PORT (50051) are published. Models are
-# kept in the volume asr-models. ASR_MODEL=/path/to/model.nemo is mounted read-only. ASR_IMAGE names another image.
+#   docker/run.sh cpu                service and bridge in one container
+#   docker/run.sh cuda service       each in a container of its own, side by side; unless ASR_GRPC_TARGET says
+#   docker/run.sh cpu bridge         otherwise, the bridge looks for the service at ASR_GRPC_PORT of this machine
+#
+# Every ASR_* variable of this shell is handed on. Some mean this machine, and become what is right in the container:
+#   ASR_PORT (8080), ASR_GRPC_PORT (50051), ASR_METRICS_PORT (none)   published, each by the role that has it, at
+#   ASR_HOST (all addresses), ASR_METRICS_HOST (127.0.0.1)            these addresses
+#   ASR_MODEL=/path/to/model.nemo                                     mounted read-only
+#   certificates, keys, ASR_API_KEYS_FILE                             mounted read-only; user 10001 has to be able to
+#                     read them. A file that is replaced, not written to, is seen when the container starts anew.
+# Options after the role are the program's: ports, files and times given there are not known here.
+# Stopping takes ASR_DRAIN_S (30) and ASR_BRIDGE_CLOSE_S (10) at most; so long the container is given, and 5 s more.
+# Models are kept in the volume asr-models. ASR_IMAGE names another image.
 set -euo pipefail
 
 flavour=cuda
@@ -16,23 +27,70 @@ case ${1:-} in
     exit 0
     ;;
 esac
+role=${1:-all}
+
+refuse() {
+  echo "run.sh: $1" >&2
+  exit 2
+}
+
+# Whole seconds of a setting: VALUE NAME
+seconds() {
+  local whole
+  whole=$(LC_ALL=C printf '%.0f' "$1" 2> /dev/null) || refuse "$2=$1 should be a number of seconds"
+  echo "$whole"
+}
+
+# Publishes a port under the same number: PORT [ADDRESS]
+publish() {
+  local address=${2:-}
+  [[ $address == *:* ]] && address="[$address]"
+  options+=(--publish "${address:+$address:}$1:$1")
+}
+
+# Mounts the file that a setting names, and tells the program where: NAME TARGET
+mount_file() {
+  [ -f "${!1}" ] || refuse "$1=${!1}: no such file"
+  options+=(--volume "$(realpath "${!1}"):$2:ro" --env "$1=$2")
+}
 
 options=(--rm --init --volume asr-models:/var/lib/asr/models)
-# Longer than ASR_DRAIN_S, so that streams can finish before the container is killed.
-options+=(--stop-timeout 40)
-options+=(--publish "${ASR_PORT:-8080}:${ASR_PORT:-8080}" --publish "${ASR_GRPC_PORT:-50051}:${ASR_GRPC_PORT:-50051}")
+drain=$(seconds "${ASR_DRAIN_S:-30}" ASR_DRAIN_S)
+close=$(seconds "${ASR_BRIDGE_CLOSE_S:-10}" ASR_BRIDGE_CLOSE_S)
+options+=(--stop-timeout $((drain + close + 5)))
 [ -t 0 ] && [ -t 1 ] && options+=(--interactive --tty)
-[ "$flavour" = cuda ] && options+=(--gpus all)
+[ "$flavour" = cuda ] && [ "$role" != bridge ] && options+=(--gpus all)
+case $role in
+  all | service)
+    publish "${ASR_GRPC_PORT:-50051}" "${ASR_HOST:-}"
+    if [ "${ASR_METRICS_PORT:-0}" != 0 ]; then
+      publish "$ASR_METRICS_PORT" "${ASR_METRICS_HOST:-127.0.0.1}"
+      options+=(--env ASR_METRICS_HOST=0.0.0.0)
+    fi
+    ;;
+esac
+case $role in
+  all | bridge) publish "${ASR_PORT:-8080}" "${ASR_HOST:-}" ;;
+esac
+if [ "$role" = bridge ] && [ -z "${ASR_GRPC_TARGET:-}" ]; then
+  options+=(--add-host host.docker.internal:host-gateway)
+  options+=(--env "ASR_GRPC_TARGET=host.docker.internal:${ASR_GRPC_PORT:-50051}")
+fi
 while IFS= read -r name; do
+  [ -n "${!name}" ] || continue # as not set
   case $name in
-    ASR_IMAGE) ;;
+    # Not the programs': this script's, a client's. And what was seen to above.
+    ASR_IMAGE | ASR_API_KEY | ASR_HOST | ASR_METRICS_HOST) ;;
     ASR_MODEL)
       if [ -f "$ASR_MODEL" ]; then
-        file=$(realpath "$ASR_MODEL")
-        options+=(--volume "$file:/model/$(basename "$file"):ro" --env "ASR_MODEL=/model/$(basename "$file")")
+        mount_file ASR_MODEL "/model/$(basename "$ASR_MODEL")"
       else
         options+=(--env ASR_MODEL)
       fi
+      ;;
+    ASR_TLS_CERT | ASR_TLS_KEY | ASR_TLS_CLIENT_CA | ASR_API_KEYS_FILE | ASR_GRPC_CA | ASR_GRPC_CERT | ASR_GRPC_KEY | \
+      ASR_BRIDGE_TLS_CERT | ASR_BRIDGE_TLS_KEY)
+      mount_file "$name" "/etc/asr/$name"
       ;;
     *) options+=(--env "$name") ;;
   esac

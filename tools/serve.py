@@ -2,6 +2,7 @@
 
 Ctrl-C or SIGTERM lets both drain, and the exit code is 0 when they have; a second one ends them at once. If one of them
 ends by itself the other is stopped too and the exit code is not 0: whatever restarts this program then restarts both.
+Signals are for this program alone: systemd, which would send them to the two as well, needs KillMode=mixed.
 """
 
 from __future__ import annotations

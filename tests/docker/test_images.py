@@ -92,19 +92,31 @@ def test_compose_sets_only_what_the_programs_read() -> None:
     for name, service in ours.items():
         assert set(service["environment"]) <= known[name]
         assert service["command"] == [name], "a role of docker/entrypoint.sh"
-        assert int(service["stop_grace_period"].removesuffix("s")) > Settings.model_fields["drain_s"].default
+        # A dependant is stopped before what it depends on: they would drain one after the other.
+        assert "depends_on" not in service
+        grace = re.fullmatch(r"\$\{STOP_GRACE:-(\d+)s\}", service["stop_grace_period"])
+        assert grace is not None
+        drain, close = (
+            Settings.model_fields["drain_s"].default,
+            BridgeSettings.model_fields["bridge_close_s"].default,
+        )
+        assert int(grace.group(1)) == drain + close + 5
 
 
-def test_the_defaults_of_compose_are_those_of_the_service() -> None:
+def test_the_defaults_of_compose_are_those_of_the_programs() -> None:
     (base,) = compose("compose.yaml")
-    for variable, value in base["services"]["service"]["environment"].items():
-        if variable.startswith("ASR_METRICS_"):
-            continue  # containers show them to their own network
+    ours = [
+        (Settings, base["services"]["service"]["environment"]),
+        (BridgeSettings, base["services"]["bridge"]["environment"]),
+    ]
+    for settings, variable, value in [(kind, *item) for kind, given in ours for item in given.items()]:
+        if variable.startswith("ASR_METRICS_") or variable == "ASR_GRPC_TARGET":
+            continue  # containers meet in a network of their own
         match = re.fullmatch(r"\$\{(\w+):-(.*)\}", value)
         assert match is not None and match.group(1) == variable
         if variable == "ASR_LOG_FORMAT":
             continue  # containers log for collectors
-        default = Settings.model_fields[variable.removeprefix("ASR_").lower()].default
+        default = settings.model_fields[variable.removeprefix("ASR_").lower()].default
         shown = f"{default:g}" if isinstance(default, float) else str(default)
         assert match.group(2) == ("" if default is None else shown)
 

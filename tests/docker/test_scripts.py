@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from asr_service.config import Settings
+from asr_service.server import ENGINE_STOP_S, LAST_WORDS_S
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority
-from tests.support.process import ROOT, AsrService, ServerProcess, clean_environment
+from tests.support.process import ROOT, START_S, AsrService, ServerProcess, clean_environment
 from tests.torture.streams import free_port
+from ws_bridge.config import Settings as BridgeSettings
 
 ENTRYPOINT = ROOT / "docker" / "entrypoint.sh"
 HEALTHCHECK = ROOT / "docker" / "healthcheck.py"
@@ -31,7 +38,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (bin_folder / "docker").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     for program in bin_folder.iterdir():
         program.chmod(0o755)
-    return clean_environment(PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}")
+    # TMPDIR: where entrypoint.sh notes its role.
+    return clean_environment(PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}", TMPDIR=tmp_path)
 
 
 def run(environment: dict[str, str], *command: object, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -109,12 +117,92 @@ def test_health_with_tls(environment: dict[str, str], tmp_path: Path) -> None:
         with Bridge(
             service.target, ASR_GRPC_CA=tmp_path / "ca.pem", ASR_BRIDGE_TLS_CERT=cert, ASR_BRIDGE_TLS_KEY=key
         ) as bridge:
-            done = ask("bridge", ASR_BRIDGE_TLS_CERT=cert, ASR_PORT=str(bridge.port))
-        assert done.stdout == "" or "503" in done.stdout, "as far as it has come"
+            asking = partial(ask, "bridge", ASR_BRIDGE_TLS_CERT=cert, ASR_PORT=str(bridge.port))
+            until_healthy(asking)
+            service.stop()
+            done = asking()
+    assert done.returncode == 1
+    assert "503" in done.stdout
 
 
-def test_health_of_nothing_is_a_usage_error(environment: dict[str, str]) -> None:
-    assert run(environment, "python3", HEALTHCHECK).returncode == 2
+def until_healthy(ask: Callable[[], subprocess.CompletedProcess[str]]) -> None:
+    """Returns once the answer is that it serves; each question is a process and waits for its answer."""
+    deadline = time.monotonic() + START_S
+    while (done := ask()).returncode != 0:
+        assert time.monotonic() < deadline, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("role", [(), ("nothing",), ("service", "bridge")])
+def test_health_of_nothing_is_a_usage_error(environment: dict[str, str], role: tuple[str, ...]) -> None:
+    done = run(environment, "python3", HEALTHCHECK, *role)
+    assert done.returncode == 2
+    assert "service|bridge|all" in done.stderr
+
+
+@contextmanager
+def container(
+    environment: dict[str, str], *arguments: str, **settings: str
+) -> Iterator[tuple[Callable[[str], None], subprocess.Popen[str]]]:
+    """entrypoint.sh as process 1 of a container would be; what waits for a line of its output, and the process."""
+    with subprocess.Popen(
+        [ENTRYPOINT, *arguments],
+        env=environment | settings,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said: list[str] = []
+
+        def wait_line(pattern: str) -> None:
+            assert process.stdout is not None
+            while not any(re.search(pattern, line) for line in said):
+                line = process.stdout.readline()
+                assert line, f"it ended; it said:\n{''.join(said)}"
+                said.append(line)
+
+        try:
+            yield wait_line, process
+        finally:
+            if process.poll() is None:
+                process.terminate()  # a supervisor takes its programs along
+            process.communicate(timeout=60)
+
+
+def test_a_container_without_arguments_serves_both_and_stops_both(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """From entrypoint to exit code; the health check, started beside it, is of both."""
+    settings = {
+        "ASR_MODEL": "null",
+        "ASR_HOST": "127.0.0.1",
+        "ASR_GRPC_PORT": str(free_port()),
+        "ASR_PORT": str(free_port()),
+    }
+    ask = partial(run, environment, "python3", HEALTHCHECK, **settings)
+    with container(environment, **settings) as (wait_line, process):
+        wait_line("serving grpc")
+        until_healthy(ask)
+        assert (tmp_path / "asr-role").read_text() == "all\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert ask().returncode == 1
+
+
+def test_the_health_of_a_container_is_that_of_its_role(environment: dict[str, str]) -> None:
+    """A bridge asks for its service, which is not there; it does not ask for one in its own container."""
+    settings = {
+        "ASR_HOST": "127.0.0.1",
+        "ASR_PORT": str(free_port()),
+        "ASR_GRPC_TARGET": "127.0.0.1:1",
+    }
+    with container(environment, "bridge", **settings) as (wait_line, _):
+        wait_line("listening")
+        done = run(environment, "python3", HEALTHCHECK, **settings)
+    assert done.returncode == 1
+    assert "/readyz" in done.stdout and "503" in done.stdout
 
 
 @pytest.mark.parametrize("model", ["", "demo", "null", "/models/mine.nemo"])
@@ -148,25 +236,121 @@ def test_build_refuses_another_flavour(environment: dict[str, str]) -> None:
     assert "neither cuda nor cpu" in done.stderr
 
 
-def test_run_hands_on_the_settings_and_publishes_the_ports(environment: dict[str, str]) -> None:
-    settings = {"ASR_PORT": "9090", "ASR_ATT_CTX": "70,6", "ASR_IMAGE": "mine:1"}
-    asked = run(environment, ROOT / "docker" / "run.sh", **settings).stdout.splitlines()
-    pairs = list(itertools.pairwise(asked))
-    assert ("--publish", "9090:9090") in pairs
-    assert ("--publish", "50051:50051") in pairs
-    assert ("--env", "ASR_ATT_CTX") in pairs
-    assert ("--gpus", "all") in pairs
-    assert ("--env", "ASR_IMAGE") not in pairs
+def asked_of_docker(environment: dict[str, str], *arguments: str, **settings: str) -> list[str]:
+    """What run.sh asks docker for."""
+    done = run(environment, ROOT / "docker" / "run.sh", *arguments, **settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def values(asked: list[str], option: str) -> list[str]:
+    """What an option was given, each time."""
+    return [value for name, value in itertools.pairwise(asked) if name == option]
+
+
+def test_run_hands_on_the_settings(environment: dict[str, str]) -> None:
+    settings = {"ASR_ATT_CTX": "70,6", "ASR_MAX_STREAMS": "", "ASR_IMAGE": "mine:1", "ASR_API_KEY": "secret"}
+    asked = asked_of_docker(environment, **settings)
+    assert asked[:2] == ["run", "--rm"]
+    assert values(asked, "--env") == ["ASR_ATT_CTX"], "not what is empty, this script's or a client's"
     assert asked[-1] == "mine:1"
 
 
-def test_run_mounts_a_model_file(environment: dict[str, str], tmp_path: Path) -> None:
-    model = tmp_path / "my model.nemo"
-    model.touch()
-    asked = run(
-        environment, ROOT / "docker" / "run.sh", "cpu", "service", ASR_MODEL=str(model)
-    ).stdout.splitlines()
-    assert f"{model}:/model/my model.nemo:ro" in asked
-    assert "ASR_MODEL=/model/my model.nemo" in asked
-    assert "--gpus" not in asked
-    assert asked[-2:] == ["asr-service:cpu", "service"]
+@pytest.mark.parametrize(
+    ("role", "ports", "gpus"),
+    [
+        ((), ["6000:6000", "9090:9090"], ["all"]),
+        (("all",), ["6000:6000", "9090:9090"], ["all"]),
+        (("service", "--att-ctx", "70,6"), ["6000:6000"], ["all"]),
+        (("bridge",), ["9090:9090"], []),
+        (("python3", "-V"), [], ["all"]),
+    ],
+)
+def test_run_publishes_and_asks_for_what_the_role_needs(
+    environment: dict[str, str], role: tuple[str, ...], ports: list[str], gpus: list[str]
+) -> None:
+    """Service and bridge run side by side: neither takes the other's port."""
+    settings = {"ASR_GRPC_PORT": "6000", "ASR_PORT": "9090"}
+    asked = asked_of_docker(environment, "cuda", *role, **settings)
+    assert values(asked, "--publish") == ports
+    assert values(asked, "--gpus") == gpus
+    assert asked[len(asked) - len(role) - 1 :] == ["asr-service:cuda", *role]
+    assert "--gpus" not in asked_of_docker(environment, "cpu", *role, **settings)
+
+
+def test_run_publishes_where_the_hosts_of_this_machine_say(environment: dict[str, str]) -> None:
+    """In the container the ports have to be open to docker; on the machine, to whom the settings say."""
+    asked = asked_of_docker(environment, "cpu", "service", ASR_METRICS_PORT="9464", ASR_HOST="::1")
+    assert values(asked, "--publish") == ["[::1]:50051:50051", "127.0.0.1:9464:9464"]
+    assert sorted(values(asked, "--env")) == ["ASR_METRICS_HOST=0.0.0.0", "ASR_METRICS_PORT"]
+    settings = {"ASR_METRICS_PORT": "9464", "ASR_METRICS_HOST": "10.0.0.5"}
+    assert "10.0.0.5:9464:9464" in asked_of_docker(environment, "cpu", **settings)
+    assert values(asked_of_docker(environment, "cpu", "bridge", **settings), "--publish") == ["8080:8080"]
+    assert "--publish" not in asked_of_docker(environment, "cpu", "sh", ASR_METRICS_PORT="0")
+
+
+def test_run_tells_a_bridge_of_its_own_where_the_service_is(environment: dict[str, str]) -> None:
+    asked = asked_of_docker(environment, "cpu", "bridge", ASR_GRPC_PORT="6000")
+    assert "ASR_GRPC_TARGET=host.docker.internal:6000" in values(asked, "--env")
+    assert values(asked, "--add-host") == ["host.docker.internal:host-gateway"]
+    asked = asked_of_docker(environment, "cpu", "bridge", ASR_GRPC_TARGET="asr.example.com:50051")
+    assert (values(asked, "--env"), values(asked, "--add-host")) == (["ASR_GRPC_TARGET"], [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "timeout"),
+    [({}, 45), ({"ASR_DRAIN_S": "120.5", "ASR_BRIDGE_CLOSE_S": "20"}, 145), ({"ASR_DRAIN_S": "0"}, 15)],
+)
+def test_run_gives_streams_the_time_that_the_settings_give_them(
+    environment: dict[str, str], settings: dict[str, str], timeout: int
+) -> None:
+    assert values(asked_of_docker(environment, **settings), "--stop-timeout") == [str(timeout)]
+
+
+def test_the_time_to_stop_is_that_of_the_programs() -> None:
+    drain, close = Settings.model_fields["drain_s"], BridgeSettings.model_fields["bridge_close_s"]
+    assert drain.default == BridgeSettings.model_fields["drain_s"].default
+    assert drain.default + close.default + LAST_WORDS_S + ENGINE_STOP_S <= 45
+
+
+FILES = [
+    f"ASR_{name.upper()}"
+    for fields in (Settings.model_fields, BridgeSettings.model_fields)
+    for name, field in fields.items()
+    if "Path" in str(field.annotation) and "ready_file" not in name
+]
+
+
+@pytest.mark.parametrize("variable", ["ASR_MODEL", *FILES])
+def test_run_mounts_every_file_that_a_setting_names(
+    environment: dict[str, str], tmp_path: Path, variable: str
+) -> None:
+    """Read-only, and by a path of its own, so that a link's target is what is seen."""
+    file, link = tmp_path / "the file.1", tmp_path / "my model.nemo"
+    file.touch()
+    link.symlink_to(file)
+    asked = asked_of_docker(environment, "cpu", **{variable: str(link)})
+    target = "/model/my model.nemo" if variable == "ASR_MODEL" else f"/etc/asr/{variable}"
+    assert f"{file}:{target}:ro" in values(asked, "--volume")
+    assert values(asked, "--env") == [f"{variable}={target}"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"ASR_TLS_KEY": "/no/such/key.pem"}, "ASR_TLS_KEY=/no/such/key.pem: no such file"),
+        ({"ASR_DRAIN_S": "soon"}, "ASR_DRAIN_S=soon should be a number of seconds"),
+    ],
+)
+def test_run_refuses_what_the_container_would_not_tell(
+    environment: dict[str, str], settings: dict[str, str], says: str
+) -> None:
+    """Docker makes a folder of a path that does not exist."""
+    done = run(environment, ROOT / "docker" / "run.sh", **settings)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+
+
+def test_run_leaves_the_name_of_a_model_alone(environment: dict[str, str]) -> None:
+    asked = asked_of_docker(environment, "cpu", "service", ASR_MODEL="nvidia/some-model")
+    assert values(asked, "--env") == ["ASR_MODEL"]
