@@ -20,8 +20,8 @@ from websockets.asyncio.client import connect
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, listen, until_ready
 from tests.support.process import ServerProcess
-from tests.support.rpc import failure, retry_after_s, transcribe
 from tests.support.rpc import config as grpc_config
+from tests.support.rpc import failure, retry_after_s, transcribe
 
 
 def free_ports(count: int) -> list[int]:
