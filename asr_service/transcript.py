@@ -59,16 +59,21 @@ class _OpenWord:
     text: str
     start: int
     end: int
-    prob: float
+    prob: float  # sum over `tokens`
+    tokens: int
+
+    @property
+    def confidence(self) -> float:
+        """Mean probability of its tokens."""
+        return self.prob / self.tokens
 
 
 class Transcript:
     """Text and words of a stream's current utterance.
 
     A word lasts from the frame of its first token to the end of the frame of its last, each less the model's lag; where
-    that makes two words overlap, they meet in the middle. Its confidence is the lowest
-    probability among its tokens (the default `aggregation` of NeMo's confidence scores: one doubtful piece makes a
-    doubtful word, and long words are not punished for their length). The utterance's confidence is the mean over words.
+    that makes two words overlap, they meet in the middle. Its confidence is the mean probability of its tokens, the
+    utterance's the mean over its words: of the measures that `bench.confidence` compares, the best calibrated.
 
     Args:
         vocabulary: of the model.
@@ -99,7 +104,7 @@ class Transcript:
     def _clear(self) -> None:
         self._text = ""
         self._bytes = bytearray()  # a run of byte pieces that may go on
-        self._run = _OpenWord("", 0, 0, 1.0)  # frames and probability of that run
+        self._run = _OpenWord("", 0, 0, 0.0, 0)  # frames and probabilities of that run
         self._word: _OpenWord | None = None
         self._words: list[_OpenWord] = []
         self._count = 0  # closed words
@@ -120,7 +125,7 @@ class Transcript:
         """Mean confidence of the words so far, 0 without words."""
         count, total = self._count, self._sum
         if self._word is not None:
-            count, total = count + 1, total + self._word.prob
+            count, total = count + 1, total + self._word.confidence
         return total / count if count else 0.0
 
     @property
@@ -134,15 +139,15 @@ class Transcript:
         if byte >= 0:
             run = self._run
             if not self._bytes:
-                run.start, run.prob = frame, prob
-            run.end, run.prob = frame + 1, min(run.prob, prob)
+                run.start, run.prob, run.tokens = frame, 0.0, 0
+            run.end, run.prob, run.tokens = frame + 1, run.prob + prob, run.tokens + 1
             self._bytes.append(byte)
             return
         self._close_bytes()
         surface = self._vocabulary.surface[token]
         if not self._text and self._vocabulary.strippable[token]:
             surface = surface[1:]
-        self._append(surface, frame, frame + 1, prob)
+        self._append(surface, frame, frame + 1, prob, 1)
 
     def finish(self, limit_ms: int) -> Utterance:
         """Ends the utterance and starts the next.
@@ -164,9 +169,9 @@ class Transcript:
         if self._bytes:
             surface = _utf8(self._bytes)
             self._bytes.clear()
-            self._append(surface, self._run.start, self._run.end, self._run.prob)
+            self._append(surface, self._run.start, self._run.end, self._run.prob, self._run.tokens)
 
-    def _append(self, surface: str, start: int, end: int, prob: float) -> None:
+    def _append(self, surface: str, start: int, end: int, prob: float, tokens: int) -> None:
         self._text += surface
         for number, part in enumerate(surface.split(" ")):
             if number:
@@ -175,14 +180,15 @@ class Transcript:
                 continue
             word = self._word
             if word is None:
-                self._word = _OpenWord(part, start, end, prob)
+                self._word = _OpenWord(part, start, end, prob, tokens)
             else:
-                word.text, word.end, word.prob = word.text + part, end, min(word.prob, prob)
+                word.text, word.end = word.text + part, end
+                word.prob, word.tokens = word.prob + prob, word.tokens + tokens
 
     def _close_word(self) -> None:
         if self._word is not None:
             self._count += 1
-            self._sum += self._word.prob
+            self._sum += self._word.confidence
             if self._keep_words:
                 self._words.append(self._word)
             self._word = None
@@ -199,7 +205,7 @@ class Transcript:
         for word, start, end in zip(self._words, starts, ends, strict=True):
             start_ms = min(max(self._floor_ms, round(start)), limit_ms)
             self._floor_ms = end_ms = min(max(start_ms, round(end)), limit_ms)
-            words.append(Word(word.text, start_ms, end_ms, word.prob))
+            words.append(Word(word.text, start_ms, end_ms, word.confidence))
         return tuple(words)
 
     def _ms(self, frame: int) -> float:

@@ -89,21 +89,21 @@ def test_unknown_and_control_pieces() -> None:
 def test_words_last_from_their_first_to_their_last_token() -> None:
     made = transcript("▁wor", "ld", "▁", "is", "▁a▁b")
     assert words(made) == [
-        ("world", 0, 160, 0.5),
+        ("world", 0, 160, 0.55),
         ("is", 240, 320, 0.8),
         ("a", 320, 360, 0.9),  # one token, two words: they share its frame
         ("b", 360, 400, 0.9),
     ]
 
 
-def test_confidence_of_a_word_is_its_weakest_token_and_of_an_utterance_the_mean() -> None:
+def test_confidence_of_a_word_is_the_mean_of_its_tokens_and_of_an_utterance_that_of_its_words() -> None:
     made = Transcript(Vocabulary(("▁a", "b", "▁c")), FRAME_MS, keep_words=False)
     assert made.confidence == 0
     for token, prob in ((0, 0.9), (1, 0.5), (2, 0.7)):
         made.add(token, token, prob)
-    assert made.confidence == pytest.approx(0.6)  # an interim's
+    assert made.confidence == pytest.approx(0.7)  # an interim's
     utterance = made.finish(1000)
-    assert utterance.confidence == pytest.approx(0.6)
+    assert utterance.confidence == pytest.approx(0.7)
     assert utterance.words == ()
 
 
