@@ -114,6 +114,13 @@ class Settings(BaseSettings):
         description="Whether permessage-deflate is offered. Audio hardly shrinks; it costs CPU time for each message "
         "and about 64 KB of memory a client.",
     )
+    bridge_metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of the bridge's own Prometheus metrics; 0 turns them off."
+    )
+    bridge_metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address the metrics listen on. They tell how busy the bridge is: keep them inside.",
+    )
     drain_s: float = Field(
         30.0,
         ge=0,

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from websockets.typing import Origin
 from ws_bridge.channels import Channels
 from ws_bridge.config import BadSettings, Settings, variable
 from ws_bridge.connection import Connection
+from ws_bridge.metrics import Metrics
 from ws_bridge.session import Session
 from ws_bridge.status import Failure
 from ws_bridge.tls import Shown, shown, trust
@@ -35,12 +37,19 @@ _DRAINING = Failure("unavailable", "the bridge is shutting down; open a new conn
 class Bridge:
     """Everything one process serves."""
 
-    def __init__(self, settings: Settings, channels: Channels, certificate: Shown | None = None) -> None:
+    def __init__(
+        self, settings: Settings, channels: Channels, metrics: Metrics, certificate: Shown | None = None
+    ) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._certificate = certificate
         self._channels = channels
         self._sessions: dict[asyncio.Task[None], Session] = {}
         self._draining = False
+        metrics.watch(
+            states=lambda: Counter(session.state for session in list(self._sessions.values())),
+            ready=lambda: channels.ready,
+        )
 
     async def listen(self) -> Server:
         """Opens the port.
@@ -72,7 +81,8 @@ class Bridge:
     async def _serve(self, socket: ServerConnection) -> None:
         """One client, as a task of the library's."""
         assert isinstance(socket, Connection)
-        session = Session(socket, self._channels, self._settings)
+        session = Session(socket, self._channels, self._settings, self._metrics)
+        self._metrics.opened()
         task = asyncio.current_task()
         assert task is not None
         self._sessions[task] = session
@@ -97,8 +107,10 @@ class Bridge:
                 return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "the speech service is not serving")
             return _page(connection, HTTPStatus.OK, "ok")
         if self._draining:
+            self._metrics.refused("draining")
             return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "draining")
         if len(self._sessions) >= self._settings.bridge_max_connections:
+            self._metrics.refused("too_many")
             return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         return None
 
@@ -149,7 +161,8 @@ async def _run(settings: Settings) -> int:
     certificate = shown(settings.bridge_tls_cert, settings.bridge_tls_key)
     credentials = trust(settings.grpc_ca, settings.grpc_cert, settings.grpc_key)
     channels = Channels(settings.grpc_target, settings.bridge_channels, credentials)
-    bridge = Bridge(settings, channels, certificate)
+    metrics = Metrics()
+    bridge = Bridge(settings, channels, metrics, certificate)
     try:
         server = await bridge.listen()
     except OSError as error:
@@ -157,8 +170,13 @@ async def _run(settings: Settings) -> int:
         raise BadSettings(
             f"cannot listen on {where} ({variable('host')}, {variable('port')}): {error}"
         ) from None
+    if settings.bridge_metrics_port:
+        metrics.listen(settings.bridge_metrics_host, settings.bridge_metrics_port)
     told_to_stop = _on_signals()
-    keeper = asyncio.create_task(bridge.look_after())
+    keepers = [
+        asyncio.create_task(bridge.look_after()),
+        asyncio.create_task(channels.watch(metrics.reconnected)),
+    ]
     port: int = next(iter(server.sockets)).getsockname()[1]
     if settings.bridge_ready_file is not None:
         _write_ready_file(settings.bridge_ready_file, settings.host, port)
@@ -168,7 +186,8 @@ async def _run(settings: Settings) -> int:
 
     await told_to_stop.wait()
     await bridge.drain()
-    keeper.cancel()
+    for keeper in keepers:
+        keeper.cancel()
     server.close()
     await server.wait_closed()
     await channels.close()

@@ -20,6 +20,7 @@ from ws_bridge.call import Call
 from ws_bridge.channels import Channels
 from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
+from ws_bridge.metrics import Metrics
 from ws_bridge.outbox import Outbox
 from ws_bridge.protocol import Audio, Close, Conversation, Init, Message, State
 from ws_bridge.status import INTERNAL_ERROR, NORMAL, RETRY_AFTER_MS, Failure, Refused, from_grpc
@@ -42,10 +43,11 @@ class End(Enum):
 class Session:
     """One client. `run` returns when the connection is closed and the call over."""
 
-    def __init__(self, socket: Connection, channels: Channels, settings: Settings) -> None:
+    def __init__(self, socket: Connection, channels: Channels, settings: Settings, metrics: Metrics) -> None:
         self._socket = socket
         self._channels = channels
         self._settings = settings
+        self._metrics = metrics
         self._talk = Conversation()
         self._outbox = Outbox(settings.bridge_max_unread)
         self._ending: asyncio.Future[End | Failure] = socket.loop.create_future()
@@ -53,6 +55,11 @@ class Session:
         self._opened_at = socket.loop.time()
         self._audio_bytes = 0
         socket.on_gone = lambda: self.end(End.GONE)
+
+    @property
+    def state(self) -> State:
+        """What the client has said so far."""
+        return self._talk.state
 
     @property
     def has_stream(self) -> bool:
@@ -86,6 +93,7 @@ class Session:
             self._log(how)
         if how is not End.GONE:
             await self._say_goodbye(None if how is End.DONE else how, deliver)
+        self._metrics.closed(self._socket.close_code, self._outbox.skipped)
 
     async def _guard(self, pump: Callable[[], Awaitable[None]]) -> None:
         """Runs a pump; whatever it raises ends the session."""
@@ -103,7 +111,7 @@ class Session:
         """Client to service, from init to the end of the session; cancelled by it. Owns the call and the downlink."""
         try:
             async with asyncio.timeout(self._settings.bridge_open_s):
-                init = self._talk.receive(await self._socket.recv())
+                init = await self._receive()
         except TimeoutError:
             late = f"no init within {self._settings.bridge_open_s:g} s of connecting"
             raise Refused(Failure("deadline_exceeded", late, field="op")) from None
@@ -115,7 +123,7 @@ class Session:
             try:
                 message: Message | None = init
                 while await _forward(call, message):
-                    message = self._talk.receive(await self._socket.recv())
+                    message = await self._receive()
                     if isinstance(message, Audio):
                         self._audio_bytes += len(message.data)
                 # The service has ended the stream; the downlink tells why.
@@ -123,6 +131,12 @@ class Session:
             finally:
                 call.cancel()
                 await _stop(downlink)
+
+    async def _receive(self) -> Message | None:
+        """The client's next message."""
+        data = await self._socket.recv()
+        self._metrics.received(data)
+        return self._talk.receive(data)
 
     def _credentials(self, init: Init) -> list[tuple[str, str]]:
         """What the client has shown, as the service asks for it; the service judges."""
@@ -164,7 +178,9 @@ class Session:
         """Outbox to client, until the outbox is closed and empty."""
         while (response := await self._outbox.next()) is not None:
             assert self._init is not None
-            await self._socket.send(result_json(response, self._init))
+            text = result_json(response, self._init)
+            await self._socket.send(text)
+            self._metrics.sent("final" if response.result.is_final else "interim", len(text))
 
     async def _say_goodbye(self, failure: Failure | None, deliver: asyncio.Task[None]) -> None:
         """Sends what is owed and closes; a client that does not take it in time is dropped."""
@@ -176,7 +192,9 @@ class Session:
                 if failure is None:
                     await self._socket.close(NORMAL)
                 else:
-                    await self._socket.send(error_json(failure, self._talk.sid))
+                    text = error_json(failure, self._talk.sid)
+                    await self._socket.send(text)
+                    self._metrics.sent("error", len(text))
                     await self._socket.close(failure.close_code, _reason(failure))
         except TimeoutError:
             self._socket.abort()

@@ -1,17 +1,20 @@
-"""What the dashboard and the alerts ask for is what the service tells."""
+"""What the dashboard and the alerts ask for is what the service and the bridge tell."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
 
 from asr_service.core import Readings
 from asr_service.metrics import SLOT_STATES, Metrics
 from tests.support.process import ROOT
+from ws_bridge.metrics import Metrics as BridgeMetrics
 
 FOLDER = ROOT / "docker" / "monitoring"
 DASHBOARD = json.loads((FOLDER / "grafana" / "asr.json").read_text())
@@ -38,7 +41,12 @@ def exported() -> set[str]:
     metrics.step_failed(1)
     metrics.refused("AT_CAPACITY")
     metrics.call_ended("internal", admitted=True)
-    return set(re.findall(r"^([a-z_]+)", metrics.render().decode(), re.MULTILINE))
+    bridge = BridgeMetrics()
+    bridge.watch(states=Counter, ready=lambda: 1)
+    bridge.refused("too_many")
+    bridge.closed(1000, 0)
+    pages = metrics.render() + generate_latest(bridge.registry)
+    return set(re.findall(r"^([a-z_]+)", pages.decode(), re.MULTILINE))
 
 
 def test_everything_that_is_asked_for_is_exported() -> None:
@@ -79,7 +87,9 @@ def test_the_composition_mounts_what_there_is() -> None:
         for volume in services[name]["volumes"]:
             source = volume.split(":")[0]
             assert not source.startswith(".") or (ROOT / "docker" / source).is_file(), source
-    (target,) = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"][0][
-        "static_configs"
-    ][0]["targets"]
-    assert target == f"service:{services['service']['environment']['ASR_METRICS_PORT']}"
+    jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
+    assert targets == {
+        "asr": [f"service:{services['service']['environment']['ASR_METRICS_PORT']}"],
+        "asr-bridge": [f"bridge:{services['bridge']['environment']['ASR_BRIDGE_METRICS_PORT']}"],
+    }

@@ -1,0 +1,120 @@
+"""What the bridge counts, for Prometheus on a port of its own.
+
+Counters are added to on the event loop; the connections by state and the channels are read when they are scraped, from
+the thread that answers. Nothing here says what was said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Callable
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
+
+from ws_bridge.config import BadSettings, variable
+from ws_bridge.protocol import State
+
+_CODES = {1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1011, 1013}
+"""Close codes with a series of their own; clients may send thousands of others."""
+
+
+class Metrics:
+    """Every metric of the bridge, in a registry of its own."""
+
+    def __init__(self) -> None:
+        """Everything at zero."""
+        self.registry = r = CollectorRegistry()
+        ProcessCollector(registry=r)
+        self._connections = Gauge(
+            "asr_bridge_connections",
+            "WebSocket connections by state: new before init, open, closing after close.",
+            ["state"],
+            registry=r,
+        )
+        self._opened = Counter("asr_bridge_connections_opened", "WebSocket connections accepted.", registry=r)
+        self._refused = Counter(
+            "asr_bridge_refused", "Handshakes answered with HTTP 503, by reason.", ["reason"], registry=r
+        )
+        self._closed = Counter(
+            "asr_bridge_closed",
+            "Connections ended, by close code; 1006 for those that broke off.",
+            ["code"],
+            registry=r,
+        )
+        messages = Counter(
+            "asr_bridge_messages",
+            "Messages by direction, in from clients and out to them, and kind.",
+            ["direction", "kind"],
+            registry=r,
+        )
+        self._audio_in, self._control_in = (messages.labels("in", kind) for kind in ("audio", "control"))
+        self._out = {kind: messages.labels("out", kind) for kind in ("interim", "final", "error")}
+        volume = Counter("asr_bridge_bytes", "Bytes of messages, by direction.", ["direction"], registry=r)
+        self._bytes_in, self._bytes_out = volume.labels("in"), volume.labels("out")
+        self._skipped = Counter(
+            "asr_bridge_interims_skipped",
+            "Interims that a later one replaced, since the client did not read.",
+            registry=r,
+        )
+        self._upstream = Gauge(
+            "asr_bridge_upstream_channels", "Connections to the service that are ready.", registry=r
+        )
+        self._reconnects = Counter(
+            "asr_bridge_upstream_reconnects",
+            "Connections to the service made again after a loss.",
+            registry=r,
+        )
+
+    def watch(self, *, states: Callable[[], Counts[State]], ready: Callable[[], int]) -> None:
+        """What is read when it is scraped: connections by state, and channels that are ready."""
+        for state in State:
+            self._connections.labels(state.value).set_function(partial(_one, states, state))
+        self._upstream.set_function(ready)
+
+    def opened(self) -> None:
+        """A connection was accepted."""
+        self._opened.inc()
+
+    def refused(self, reason: str) -> None:
+        """A handshake was answered with 503."""
+        self._refused.labels(reason).inc()
+
+    def closed(self, code: int | None, skipped: int) -> None:
+        """A connection ended; None if nobody said how."""
+        known = code if code is not None else 1006
+        self._closed.labels(str(known) if known in _CODES else "other").inc()
+        self._skipped.inc(skipped)
+
+    def received(self, data: str | bytes) -> None:
+        """A message came: audio if it is binary. Text counts a byte a character."""
+        (self._audio_in if isinstance(data, bytes) else self._control_in).inc()
+        self._bytes_in.inc(len(data))
+
+    def sent(self, kind: str, size: int) -> None:
+        """An interim, a final or an error went out; its size in characters."""
+        self._out[kind].inc()
+        self._bytes_out.inc(size)
+
+    def reconnected(self) -> None:
+        """A connection to the service was made again."""
+        self._reconnects.inc()
+
+    def listen(self, host: str, port: int) -> None:
+        """Answers `/metrics` in a thread of its own.
+
+        Raises:
+            BadSettings: the port cannot be listened on.
+        """
+        try:
+            start_http_server(port, host, registry=self.registry)
+        except OSError as error:
+            name = variable("bridge_metrics_port")
+            raise BadSettings(
+                f"{name}={port}: cannot listen on {host}:{port} ({error.strerror}); choose a free port, or 0 for no "
+                "metrics"
+            ) from None
+
+
+def _one(states: Callable[[], Counts[State]], state: State) -> float:
+    return states()[state]
