@@ -3,7 +3,8 @@
 A stream is two small machines, as tables. The input machine says what the client may still send. The work machine says
 what the stream's slot holds: nothing of use (FRESH, the next step is a first one) or the state after the segment's
 last step (RUNNING). A segment is what lies between two finalize marks: at its end the audio is flushed with its true
-length, so the model starts anew after it, while the stream's clock and its utterance count go on. An endpoint ends
+length (and what `finalize_silence_ms` adds to it, which is on no clock), so the model starts anew after it, while the
+stream's clock and its utterance count go on. An endpoint ends
 only the utterance. `python -m asr_service.stream` prints the tables.
 """
 
@@ -113,6 +114,8 @@ class Stream:
         vocabulary: of the model.
         slot: the stream's row of pooled state.
         now: monotonic seconds.
+        finalize_silence_ms: digital silence that follows a segment's audio where the client asks for a final, so that
+            a word which ends there is heard to its end. None follows the stream's end.
 
     Attributes:
         input: state of the input machine.
@@ -128,6 +131,7 @@ class Stream:
         vocabulary: Vocabulary,
         slot: int,
         now: float,
+        finalize_silence_ms: int = 0,
     ) -> None:
         self.id = stream
         self.slot = slot
@@ -160,6 +164,11 @@ class Stream:
         self._samples: list[Samples] = []
         self._have = 0
         self._chunk: StepRequest | None = None
+        # Silence that is to follow a finalized segment, whether it is there, and how much of it no chunk has taken.
+        self._silence = np.zeros(finalize_silence_ms * info.sample_rate // 1000, np.float32)
+        self._silenced = False
+        self._silent = 0
+        self._heard = 0  # samples of the chunk that are the client's
         self._stepped = 0  # samples of the whole stream that were stepped
         self._frames = 0  # encoder frames of the segment
         self._answered = now  # when the last step was answered
@@ -211,7 +220,7 @@ class Stream:
         chunk = self._chunk
         assert chunk is not None
         self.ready_at = self._chunk = None
-        self._stepped += len(chunk.samples)
+        self._stepped += self._heard
         self._move_work(Happening.STEP)
         results: list[Result] = []
         if self._endpointer.listens:
@@ -223,7 +232,7 @@ class Stream:
             self._transcript.add(token, frame, prob)
             self._endpointer.token(frame)
         self._frames += step.frames
-        if chunk.is_last:
+        if chunk.is_last or self._silenced:
             pass  # the mark's final says it all
         elif reason := self._endpointer.after_frames(self._frames):
             results.append(self._final(reason, "", unix_ms))
@@ -252,6 +261,7 @@ class Stream:
             finals.append(self._final(reason, mark.tag or "", unix_ms))
             self._move_work(Happening.STREAM_END if mark.tag is None else Happening.SEGMENT_END)
             self._frames = 0
+            self._silenced = False
             self._endpointer.start_utterance(0)
             self._transcript.start_segment(1000 * self.audio_s)
         return finals
@@ -270,6 +280,7 @@ class Stream:
                 size = limit - self._decoded
                 if not size:
                     self._keep(self._reader.flush())
+                    self._add_silence()
                     break
             self._keep(self._reader.read(bytes(self._bytes[:size])))
             del self._bytes[:size]
@@ -282,6 +293,8 @@ class Stream:
         due = self._marks[0].arrived if last else max(arrived, self._clock)
         joined = self._samples[0] if len(self._samples) == 1 else np.concatenate(self._samples)
         samples, rest = joined[:full], joined[full:]
+        self._heard = min(len(samples), self._have - self._silent)
+        self._silent -= len(samples) - self._heard
         self._samples, self._have = ([rest] if rest.size else []), rest.size
         boosts = self._boosts if first else ()
         self._chunk = StepRequest(self.slot, samples, is_first=first, is_last=last, boosts=boosts)
@@ -292,6 +305,14 @@ class Stream:
         if samples.size:
             self._samples.append(samples)
             self._have += samples.size
+
+    def _add_silence(self) -> None:
+        """Adds the silence of a finalized segment, once, unless the segment has no audio."""
+        asked_for = self._marks[0].tag is not None and (self._have or self.work is Work.RUNNING)
+        if asked_for and not self._silenced and self._silence.size:
+            self._keep(self._silence)
+            self._silent = self._silence.size
+            self._silenced = True
 
     def _arrived(self) -> float:
         """When the last byte decoded so far came."""
