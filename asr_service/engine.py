@@ -86,6 +86,7 @@ class Engine:
         deliver: takes a turn's events; called in the engine's thread, must not block.
         metrics: told about each step.
         probe: whether to measure, once warm, how many streams the machine sustains.
+        finalize_silence_ms: see `Stream`.
 
     Attributes:
         failure: what ended the engine, None unless its state is FAILED.
@@ -106,9 +107,11 @@ class Engine:
         deliver: Callable[[tuple[Event, ...]], None],
         metrics: EngineMetrics | None = None,
         probe: bool = False,
+        finalize_silence_ms: int = 0,
     ) -> None:
         self._load = load
         self._probe = probe
+        self._finalize_silence_ms = finalize_silence_ms
         self._max_batch = max_batch
         self._tick_s = tick_s
         self._deliver = deliver
@@ -282,7 +285,10 @@ class Engine:
             self._events.append(Ended(command.stream, AtCapacity("all streams are taken", retry_after_s=1.0)))
             return
         try:
-            stream = Stream(command.stream, command.config, self._model.info, self._vocabulary, slot, now)
+            stream = Stream(
+                command.stream, command.config, self._model.info, self._vocabulary, slot, now,
+                self._finalize_silence_ms,
+            )  # fmt: skip
         except Exception as error:
             self._slots.give_back(slot)
             self._events.append(Ended(command.stream, _our_fault(error, 1)))

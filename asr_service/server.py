@@ -104,6 +104,7 @@ class _Server:
             deliver=self._deliver,
             metrics=self.metrics,
             probe=settings.max_streams is None,
+            finalize_silence_ms=settings.finalize_silence_ms,
         )
         self.sessions = Sessions(
             self.engine.submit,

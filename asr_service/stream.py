@@ -288,12 +288,12 @@ class Stream:
         if not self._have:
             return False  # a mark with nothing before it
         last = self._have < full
+        self._heard = min(full, self._have - self._silent)
         arrived = self._arrived()
-        self._clock = max(self._clock + min(self._have, full) / self._info.sample_rate, arrived - BURST_S)
-        due = self._marks[0].arrived if last else max(arrived, self._clock)
+        self._clock = max(self._clock + self._heard / self._info.sample_rate, arrived - BURST_S)
+        due = self._marks[0].arrived if last or self._silenced else max(arrived, self._clock)
         joined = self._samples[0] if len(self._samples) == 1 else np.concatenate(self._samples)
         samples, rest = joined[:full], joined[full:]
-        self._heard = min(len(samples), self._have - self._silent)
         self._silent -= len(samples) - self._heard
         self._samples, self._have = ([rest] if rest.size else []), rest.size
         boosts = self._boosts if first else ()

@@ -138,6 +138,7 @@ class AsrService(ServerProcess):
             "ASR_MODEL": "null",
             "ASR_DEVICE": "cpu",
             "ASR_DRAIN_S": 5,
+            "ASR_FINALIZE_SILENCE_MS": 0,  # the null model hears it
         }
         faulty = {"FAULT", "IDLE_TIMEOUT_S"} & settings.keys()
         program = ["tests/support/faulty_service.py"] if faulty else ["-m", "asr_service"]
