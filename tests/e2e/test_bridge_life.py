@@ -8,14 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
 import pytest
-from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
@@ -23,6 +21,7 @@ from websockets.exceptions import InvalidStatus
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, listen, talk
 from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.rpc import until_active
 
 
 def free_port() -> int:
@@ -99,9 +98,7 @@ async def test_kill_9_of_the_bridge_gives_the_slots_back() -> None:
             async with open_stream(bridge) as one, open_stream(bridge):
                 bridge.signal(signal.SIGKILL)
                 assert (await listen(one)).code is None
-            async with asyncio.timeout(10):
-                while (await stub.GetServiceInfo(pb.GetServiceInfoRequest())).active_streams:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            await until_active(stub, 0)
 
 
 async def test_a_draining_service_lets_the_bridges_streams_finish() -> None:
@@ -212,16 +209,14 @@ def test_port_taken() -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
+def test_help_tells_the_settings_and_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom ws_bridge.__main__ import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print([name for name in ('torch', 'nemo', 'grpc', 'asr', 'asr_service', 'websockets', 'numpy')"
         " if name in sys.modules])"
     )
-    began = time.process_time()
     ended = run("-c", code)
     assert ended.stdout.splitlines()[-1] == "[]"
     for variable in ("ASR_PORT", "ASR_GRPC_TARGET", "ASR_BRIDGE_CHANNELS", "ASR_DRAIN_S"):
         assert f"[{variable}, default:" in ended.stdout
-    assert time.process_time() - began < 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -52,3 +53,40 @@ async def test_an_hour_of_silence_has_no_words_and_leaves_nothing_behind() -> No
             assert heard[-1].result.is_final and heard[-1].audio_processed_ms == 3_600_000
             assert resident_bytes(service.pid) - memory < 8 << 20
             assert await transcribe(stub, pcm, sample_rate_hertz=rate) == before != ""
+
+
+async def test_a_healthy_console_and_the_documented_look_ahead() -> None:
+    """Without a GPU and without a word about it: one warning. NeMo's own notices never reach the console."""
+    settings = {"ASR_MODEL": "demo", "ASR_ATT_CTX": "70,16", "ASR_MAX_STREAMS": 1, "ASR_THREADS": 1}
+    with AsrService(**settings, ASR_DEVICE="", CUDA_VISIBLE_DEVICES="", wait=False) as service:
+        service.wait_ready(300)
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            info = await asr_pb2_grpc.SpeechServiceStub(channel).GetServiceInfo(pb.GetServiceInfoRequest())
+        assert list(info.att_context) == [70, 6] and info.look_ahead_ms == 480
+        service.signal()
+        assert service.wait(120) == 0
+    assert len([line for line in service.lines if "no GPU found" in line]) == 1
+    assert len([line for line in service.lines if "70,16" in line]) == 1
+    ours = re.compile(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (INFO |WARNING) +(asr_service|ws_bridge)[.\w]*: "
+    )
+    assert [line for line in service.lines if not ours.match(line)] == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"ASR_DEVICE": "cuda:93"}, "ASR_DEVICE is 'cuda:93', but this machine has"),
+        (
+            {"ASR_MODEL": "nvidia/no-such-model", "HF_HUB_OFFLINE": 1},
+            "ASR_MODEL 'nvidia/no-such-model' could not",
+        ),
+    ],
+)
+def test_what_cannot_be_served_ends_the_process_with_a_sentence(
+    setting: dict[str, object], said: str
+) -> None:
+    with AsrService(**({"ASR_MODEL": "demo"} | setting), wait=False) as service:
+        assert service.wait(300) == 2
+    assert len([line for line in service.lines if said in line]) == 1, service.output
+    assert "Traceback" not in service.output

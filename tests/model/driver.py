@@ -23,6 +23,7 @@ class Fed:
     done: bool = False
     tokens: list[int] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
     decoded: int = 0
 
     def request(self, model: StreamingModel) -> StepRequest:
@@ -56,6 +57,7 @@ def run(
         for stream, result in zip(batch, model.step([s.request(model) for s in batch]), strict=True):
             stream.tokens += result.tokens
             stream.frames += result.token_frames
+            stream.probabilities += result.token_probs
             stream.decoded += result.frames
             if stream.done:
                 live.remove(stream)

@@ -36,18 +36,21 @@ def _packets(data: bytes, split: Callable[[random.Random], int], rng: random.Ran
 
 
 @pytest.mark.parametrize("decoder", ["rnnt", "ctc"])
-@pytest.mark.parametrize("context", SHAPES["tiny"].look_aheads)
+@pytest.mark.parametrize(
+    ("shape", "context"),
+    [(shape, context) for shape in ("tiny", "odd") for context in SHAPES[shape].look_aheads],
+)
 def test_text_equals_the_reference_for_any_packets(
-    nemo_model: Callable[[str], Any], streaming: Callable[..., NemoStreamingModel], context: tuple[int, int],
-    decoder: str,
+    nemo_model: Callable[[str], Any], streaming: Callable[..., NemoStreamingModel], shape: str,
+    context: tuple[int, int], decoder: str,
 ) -> None:  # fmt: skip
-    loaded = nemo_model("tiny")
+    loaded = nemo_model(shape)
     pcm = [(babble(5.0, 300 + n)[: int(16_000 * s)] * 32767).astype(np.int16) for n, s in enumerate(SECONDS)]
     rng = random.Random(11)
     ids = itertools.count(1)
     said: dict[int, list[str]] = {n: [] for n in range(len(pcm))}
     with running(
-        lambda: streaming("tiny", context, decoder=decoder, slots=16), max_batch=16, patience_s=120
+        lambda: streaming(shape, context, decoder=decoder, slots=16), max_batch=16, patience_s=120
     ) as bench:
         for split in SPLITS.values():
             streams = [next(ids) for _ in pcm]
