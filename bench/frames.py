@@ -134,13 +134,14 @@ class Connection(asyncio.Protocol):
         period = plan.packet_ms / 1000
         while stream.sent < plan.count:
             due = stream.starts + (stream.sent + 1) * period
-            body = self._bodies[stream.sent % len(self._bodies)]
+            place = stream.sent % len(self._bodies)
+            body = self._bodies[place]
             if due > now or min(stream.window, self._window) < len(body):
                 return
             stream.sent += 1
             heard.sent.append(now)
             heard.late.append(now - due)
-            heard.bytes += len(body)
+            heard.bytes += len(plan.packets[place])
             self._take(stream, len(body))
             out += (len(body).to_bytes(3, "big"), stream.header, body)
             if plan.finalize_every and stream.sent % plan.finalize_every == 0:

@@ -38,7 +38,7 @@ from bench.processes import ROOT, AsrService, Server, environment, histogram_per
 from clients.load import noise
 from clients.load_report import percentiles, summarize
 from clients.load_streams import METHOD, RATE, GrpcRunner, Heard, Plan, run_streams
-from clients.wav import load_wav, packets
+from clients.wav import load_wav
 
 PACKET_MS = 20.0
 STREAMS = 100
@@ -66,7 +66,7 @@ class EchoRunner(GrpcRunner):
 
 def plan_of(pcm: bytes, seconds: float, finalize_every_s: float = 0.0) -> Plan:
     """Streams that send this audio round and round."""
-    return Plan(tuple(packets(pcm, RATE, PACKET_MS)), PACKET_MS, seconds, finalize_every_s)
+    return Plan.of(pcm, PACKET_MS, seconds, finalize_every_s=finalize_every_s)
 
 
 def load(make: Callable[[], GrpcRunner], plan: Plan, streams: int, ramp_s: float = 1.0) -> list[Heard]:

@@ -23,9 +23,10 @@ import numpy as np
 from rich.console import Console
 
 from clients import access
+from clients.handshake import NoConnection
 from clients.load_report import show, summarize
 from clients.load_streams import RATE, GrpcRunner, Heard, Plan, WebSocketRunner, run_streams
-from clients.wav import WavError, load_wav, packets
+from clients.wav import WavError, load_wav
 
 CONNECT_S = 5.0
 
@@ -83,10 +84,10 @@ async def find_max(
 async def run(args: argparse.Namespace, pcm: bytes) -> int:
     """Runs the command line's load; the exit code."""
     console = Console()
-    plan = Plan(
-        packets=tuple(packets(pcm, RATE, args.packet_ms)),
-        packet_ms=args.packet_ms,
-        seconds=args.duration,
+    plan = Plan.of(
+        pcm,
+        args.packet_ms,
+        args.duration,
         finalize_every_s=args.finalize_every,
         realtime=not args.fast,
     )
@@ -98,8 +99,11 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
     )
     try:
         await runner.connect(CONNECT_S)
-    except (TimeoutError, OSError):
+    except TimeoutError:
         print(f"{where}: nobody answers there", file=sys.stderr)
+        return 1
+    except NoConnection as failed:
+        print(f"{where}: {failed}", file=sys.stderr)
         return 1
     try:
         if args.find_max:
@@ -159,6 +163,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("streams", "duration", "packet_ms"):
         if getattr(args, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} should be more than 0")
+    if args.ws and not args.ws.startswith(("ws://", "wss://")):
+        parser.error(f"--ws {args.ws!r} should start with ws:// or wss://, such as ws://localhost:8080")
+    if args.json:
+        try:  # now, rather than after a run that took its time
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.open("a").close()
+        except OSError as error:
+            parser.error(f"--json {args.json}: {error.strerror or error}")
     try:
         pcm = load_wav(args.wav, RATE) if args.wav else noise()
     except WavError as error:

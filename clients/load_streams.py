@@ -12,13 +12,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import grpc.aio
 import websockets
 from asr.v1 import asr_pb2 as pb
 
 from clients.access import Access
+from clients.handshake import NoConnection, connect
+from clients.wav import duration_s, packet_bytes, packets
 
 METHOD = "/asr.v1.SpeechService/Recognize"
 RATE = 16_000
@@ -33,7 +35,7 @@ class Plan:
     """What every stream sends.
 
     Attributes:
-        packets: 16-bit mono audio in packets of `packet_ms`, sent round and round.
+        packets: 16-bit mono audio in packets of `packet_ms`, all of them whole, sent round and round.
         seconds: how long a stream sends.
         finalize_every_s: how often it asks for a final on its way; 0 for never.
         realtime: paced, or as fast as the service takes it.
@@ -44,6 +46,25 @@ class Plan:
     seconds: float
     finalize_every_s: float = 0.0
     realtime: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        pcm: bytes,
+        packet_ms: float,
+        seconds: float,
+        *,
+        finalize_every_s: float = 0.0,
+        realtime: bool = True,
+    ) -> Self:
+        """A plan that sends this 16-bit mono audio, at `RATE`, in packets of whole samples.
+
+        Silence fills the last packet: each is paced and counted as a whole one.
+        """
+        size = packet_bytes(RATE, packet_ms)
+        whole = pcm + bytes(-len(pcm) % size)
+        exact_ms = 1000 * duration_s(whole[:size], RATE)
+        return cls(tuple(packets(whole, RATE, packet_ms)), exact_ms, seconds, finalize_every_s, realtime)
 
     @property
     def count(self) -> int:
@@ -65,6 +86,7 @@ class Heard:
         interims: (seconds into the stream, latency) of each interim.
         finals: from finalize or half-close to its final.
         late: how late each packet was sent; what the generator itself could not keep.
+        bytes: of audio sent.
     """
 
     outcome: str = ""
@@ -147,9 +169,9 @@ class GrpcRunner:
             for number in range(plan.count):
                 due = heard.started + (number + 1) * plan.packet_ms / 1000
                 await _pace(heard, due, realtime=plan.realtime)
-                packet = self._packets[number % len(self._packets)]
-                heard.bytes += len(packet)
-                await call.write(packet)
+                place = number % len(plan.packets)
+                heard.bytes += len(plan.packets[place])
+                await call.write(self._packets[place])
                 if plan.finalize_every and (number + 1) % plan.finalize_every == 0:
                     asked.append(time.monotonic())
                     await call.write(self._finalize)
@@ -195,16 +217,12 @@ class WebSocketRunner:
     def __init__(self, url: str, *, access: Access = DIRECT) -> None:
         """`url` such as ws://localhost:8080."""
         self._url = url
-        self._options: dict[str, Any] = {
-            "ssl": access.websocket_tls(url),
-            "additional_headers": access.headers(),
-        }
+        self._tls, self._headers = access.websocket_tls(url), access.headers()
 
     async def connect(self, timeout_s: float) -> None:
-        """Opens a connection for a moment; OSError or TimeoutError if nobody answers."""
-        async with asyncio.timeout(timeout_s):
-            async with websockets.connect(self._url, **self._options):
-                pass
+        """Opens a connection for a moment; NoConnection if that cannot be."""
+        async with await connect(self._url, self._tls, self._headers, timeout_s=timeout_s):
+            pass
 
     async def close(self) -> None:
         """Nothing is kept open between streams."""
@@ -216,9 +234,7 @@ class WebSocketRunner:
         sid = f"load-{index}"
         asked: list[float] = []
         try:
-            async with websockets.connect(
-                self._url, compression=None, max_queue=None, **self._options
-            ) as socket:
+            async with await connect(self._url, self._tls, self._headers, max_queue=None) as socket:
                 reader = asyncio.create_task(self._read(socket, heard, asked, plan))
                 try:
                     await socket.send(json.dumps({"op": "init", "sid": sid, "sr": RATE, "details": True}))
@@ -246,8 +262,8 @@ class WebSocketRunner:
             code = closed.rcvd.code if closed.rcvd else 1006
             heard.outcome = heard.outcome or ("ok" if code == 1000 else f"close {code}")
             heard.detail = heard.detail or (closed.rcvd.reason if closed.rcvd else "connection lost")
-        except OSError as error:
-            heard.outcome, heard.detail = "UNREACHABLE", str(error)
+        except NoConnection as failed:
+            heard.outcome, heard.detail = failed.code, str(failed)
         return heard
 
     @staticmethod

@@ -32,10 +32,10 @@ if not __package__:  # run as a script: the project is where its packages are
 
 from clients import access
 from clients.display import LiveText
+from clients.handshake import CONNECT_S, NoConnection, connect
 from clients.wav import packet_bytes
 
 PACKET_MS = 20
-CONNECT_S = 10.0
 WAITING = 500
 """Packets that may wait for a service that is slow to take them: ten seconds. Then we stop rather than lose any."""
 
@@ -173,13 +173,7 @@ async def over_websocket(url: str, source: Source, args: argparse.Namespace, scr
                 (screen.final if message["final"] else screen.interim)(message["text"])
 
     try:
-        async with websockets.connect(
-            url,
-            compression=None,
-            open_timeout=CONNECT_S,
-            ssl=args.access.websocket_tls(url),
-            additional_headers=args.access.headers(),
-        ) as socket:
+        async with await connect(url, args.access.websocket_tls(url), args.access.headers()) as socket:
             showing = asyncio.create_task(show())
             showing.add_done_callback(lambda _: source.end())
             try:
@@ -199,8 +193,8 @@ async def over_websocket(url: str, source: Source, args: argparse.Namespace, scr
         raise Refused(
             error or (f"closed with {closed.rcvd.code}" if closed.rcvd else "connection lost")
         ) from None
-    except (OSError, TimeoutError, websockets.WebSocketException) as failed:
-        raise Refused(f"cannot connect: {str(failed) or 'no answer'}") from None
+    except NoConnection as failed:
+        raise Refused(str(failed)) from None
 
 
 async def run(args: argparse.Namespace) -> int:

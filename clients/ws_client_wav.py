@@ -22,10 +22,10 @@ if not __package__:  # run as a script: the project is where its packages are
 
 from clients import access
 from clients.display import LiveText
+from clients.handshake import NoConnection, connect
 from clients.wav import Pacer, WavError, duration_s, load_wav, packets
 
 RATE = 16_000
-CONNECT_S = 10.0
 
 
 class Refused(Exception):
@@ -63,7 +63,11 @@ async def receive(socket: websockets.ClientConnection, screen: LiveText) -> floa
     error = ""
     try:
         while True:
-            message = json.loads(await socket.recv())
+            raw = await socket.recv()
+            try:
+                message = json.loads(raw)
+            except ValueError:
+                raise Refused(f"not the bridge's protocol: {raw[:60]!r}") from None
             match message["op"]:
                 case "interim":
                     screen.interim(message["text"])
@@ -78,44 +82,36 @@ async def receive(socket: websockets.ClientConnection, screen: LiveText) -> floa
                     if "retry_after_ms" in message:
                         error += f" (try again in {message['retry_after_ms'] / 1000:g} s)"
     except websockets.ConnectionClosed as closed:
-        if closed.rcvd is not None and closed.rcvd.code == 1000:
+        if last and closed.rcvd is not None and closed.rcvd.code == 1000:
             return last
         why = (
-            f"closed with {closed.rcvd.code} {closed.rcvd.reason}"
+            f"closed with {closed.rcvd.code} {closed.rcvd.reason}".rstrip()
+            + ("" if last else " before a final")
             if closed.rcvd
             else "the connection was lost"
         )
-        raise Refused(error or why.rstrip()) from None
+        raise Refused(error or why) from None
 
 
 async def run(args: argparse.Namespace, pcm: bytes) -> int:
     """Streams the audio and shows what comes back; the exit code."""
     screen = LiveText()
     try:
-        async with websockets.connect(
-            args.url,
-            compression=None,
-            open_timeout=CONNECT_S,
-            ssl=args.access.websocket_tls(args.url),
-            additional_headers=args.access.headers(),
+        async with await connect(
+            args.url, args.access.websocket_tls(args.url), args.access.headers()
         ) as socket:
             sending = asyncio.create_task(send(socket, pcm, args))
             try:
                 final_at = await receive(socket, screen)
                 closed_at = await sending
+            except websockets.ConnectionClosed:
+                raise Refused("the server ended the stream before all the audio was sent") from None
             finally:
                 screen.close()
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
-    except Refused as refused:
-        print(f"{args.url}: {refused}", file=sys.stderr)
-        return 1
-    except websockets.InvalidStatus as error:
-        body = bytes(error.response.body or b"").decode(errors="replace").strip()
-        print(f"{args.url}: HTTP {error.response.status_code} {body}".rstrip(), file=sys.stderr)
-        return 1
-    except (OSError, TimeoutError, websockets.WebSocketException) as error:
-        print(f"{args.url}: cannot connect: {str(error) or 'no answer'}", file=sys.stderr)
+    except (NoConnection, Refused) as failed:
+        print(f"{args.url}: {failed}", file=sys.stderr)
         return 1
     if args.realtime:
         took = 1000 * (final_at - closed_at)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
 
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, talk
@@ -124,3 +129,86 @@ def test_microphone_client_tells_what_is_wrong(bridge: Bridge, service: AsrServi
         code, _, err = run("clients/mic.py", *args, data=PCM)
         assert (code, says in err) == (expected_code, True), err
         assert "Traceback" not in err
+
+
+def load(url: str, folder: Path, *options: object) -> tuple[int, str, dict[str, Any]]:
+    """Exit code, output and figures of the load generator over WebSocket."""
+    path = folder / "load.json"
+    code, out, err = run("-m", "clients.load", "--ws", url, "--json", path, *options)
+    assert "Traceback" not in err
+    return code, out + err, json.loads(path.read_text() or "{}")
+
+
+def test_load_over_the_bridge(bridge: Bridge, tmp_path: Path) -> None:
+    options = ["--streams", 4, "--duration", 2, "--ramp", 0.2, "--finalize-every", 0.5]
+    code, said, report = load(bridge.url, tmp_path, *options)
+    assert code == 0, said
+    assert report["outcomes"] == {"ok": 4}
+    assert (report["packets"], report["audio_s"]) == (400, 8)
+    assert report["interims"] > 0
+    assert (
+        set(report["interim_latency_ms"]) == set(report["final_latency_ms"]) == {"p50", "p95", "p99", "max"}
+    )
+
+
+def test_load_tells_how_many_handshakes_were_refused(service: AsrService, tmp_path: Path) -> None:
+    with Bridge(service.target, ASR_BRIDGE_MAX_CONNECTIONS=2) as small:
+        code, said, report = load(small.url, tmp_path, "--streams", 4, "--duration", 4, "--ramp", 1)
+        assert code == 1, said
+        assert report["outcomes"] == {"ok": 2, "HTTP 503": 2}
+        assert "too many connections" in report["error_details"]["HTTP 503"]
+        # For the search, a refused stream is one that is not sustained.
+        options = ["--find-max", "--streams", 4, "--duration", 1, "--ramp", 0.1, "--limit-ms", 60_000]
+        code, said, report = load(small.url, tmp_path, *options)
+        assert code == 0, said
+        assert report["tried"]["4"] <= 2
+        assert report["max_streams"] <= 2
+
+
+async def test_load_that_finds_no_room_at_all_says_so(service: AsrService, tmp_path: Path) -> None:
+    with Bridge(service.target, ASR_BRIDGE_MAX_CONNECTIONS=1) as small:
+        async with connect(small.url):
+            for how in ([], ["--find-max"]):
+                code, said, _ = await asyncio.to_thread(load, small.url, tmp_path, *how)
+                assert (code, said.count("\n")) == (1, 1)
+                assert "HTTP 503" in said and "too many connections" in said
+
+
+def say(*messages: str) -> Callable[[ServerConnection], Awaitable[None]]:
+    """A server that hears init and a packet, says something, and closes in order."""
+
+    async def server(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.recv()
+        for message in messages:
+            await connection.send(message)
+
+    return server
+
+
+async def drop(connection: ServerConnection) -> None:
+    """A server that goes away in the middle."""
+    await connection.recv()
+    connection.transport.abort()
+
+
+FINAL = '{"op":"final","sid":"wav","text":"book a table","final":true,"ts":1}'
+
+
+@pytest.mark.parametrize(
+    ("server", "says"),
+    [
+        (say(), "closed with 1000 before a final"),
+        (say("welcome"), "not the bridge's protocol: 'welcome'"),
+        (say(FINAL), "the server ended the stream before all the audio was sent"),
+        (drop, "the connection was lost"),
+    ],
+)
+async def test_what_happened_after_connecting_is_told(
+    wav: Path, server: Callable[[ServerConnection], Awaitable[None]], says: str
+) -> None:
+    """Another server than the bridge, since the bridge does none of it."""
+    async with serve(server, "127.0.0.1", 0) as listening:
+        port = next(iter(listening.sockets)).getsockname()[1]
+        code, _, err = await asyncio.to_thread(run, "clients/ws_client_wav.py", wav, f"ws://127.0.0.1:{port}")
+    assert (code, err) == (1, f"ws://127.0.0.1:{port}: {says}\n")

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from bench import frames
-from clients.load_streams import Plan
+from clients.load_streams import GrpcRunner, Plan, run_streams
 from clients.wav import packets
 from tests.support.audio import cut, speechlike
 from tests.support.process import ROOT, AsrService, clean_environment
@@ -147,12 +147,47 @@ def test_load_generator_finds_the_most(service: AsrService, tmp_path: Path) -> N
 
 
 def test_load_generator_complains_in_one_line(tmp_path: Path) -> None:
-    for where in (["--grpc", UNREACHABLE], ["--ws", f"ws://{UNREACHABLE}"]):
+    for where, says in (
+        (["--grpc", UNREACHABLE], "nobody answers there"),
+        (["--ws", f"ws://{UNREACHABLE}"], "cannot connect"),
+    ):
         done = client("load", *where)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-        assert "nobody answers there" in done.stderr
+        assert says in done.stderr
     done = client("load", "--wav", tmp_path / "missing.wav")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_load_generator_knows_before_the_run_whether_it_can_write(
+    service: AsrService, tmp_path: Path
+) -> None:
+    """A folder that is missing is made; what cannot be a folder is an argument that cannot be used."""
+    path = tmp_path / "runs" / "today" / "load.json"
+    options = ["--grpc", service.target, "--streams", 1, "--duration", 0.2, "--ramp", 0, "--json"]
+    assert client("load", *options, path).returncode == 0
+    assert json.loads(path.read_text())["outcomes"] == {"ok": 1}
+    for bad in (path / "load.json", path.parent):
+        done = client("load", *options, bad)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"--json {bad}: " in done.stderr.splitlines()[-1]
+
+
+async def test_load_generator_sends_what_it_claims(service: AsrService, stub: Stub) -> None:
+    """Audio that is no multiple of a packet: every packet is a whole one, so that none is late before it is sent."""
+    pcm = speechlike(0.51, seed=4)  # 25 packets and a half
+    plan = Plan.of(pcm, 20, 2.08)
+    runner = GrpcRunner(service.target, plan)
+    await runner.connect(10)
+    try:
+        (heard,) = await run_streams(runner, plan, 1, 0, lambda _: None)
+    finally:
+        await runner.close()
+    assert (len(heard.sent), heard.bytes) == (104, round(2.08 * 32_000))
+    expected = text(await talk(stub, [config(), *map(audio, [pcm + bytes(320)] * 4)]))
+    assert heard.text.split() == expected.split()
+    (first, second) = Plan.of(pcm[:640], 15.01, 1).packets
+    assert len(first) == len(second) == 480, "whole samples"
+    assert Plan.of(pcm, 15.01, 1).packet_ms == 15
 
 
 async def test_frames_of_the_benchmark_are_grpc(service: AsrService, stub: Stub) -> None:
