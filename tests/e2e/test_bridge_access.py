@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import ssl
@@ -88,9 +87,7 @@ async def test_tls_on_both_sides(tmp_path: Path) -> None:
             assert said["op"] == "final" and said["text"], said
             return str({name: value for group in shown["subject"] for name, value in group}["commonName"])
 
-        async with asyncio.timeout(30):
-            while not await _serves(stream):  # noqa: ASYNC110 - another process
-                await asyncio.sleep(0.1)
+        await bridge.ready(trusted)
         assert await stream() == "first"
         second = ca.issue("second")
         live.write_bytes(second[0].read_bytes())
@@ -101,12 +98,3 @@ async def test_tls_on_both_sides(tmp_path: Path) -> None:
         assert await stream() == "second"
         assert bridge.stop() == 0
         assert service.stop() == 0
-
-
-async def _serves(stream: Any) -> bool:
-    """Whether the bridge has reached its service by now."""
-    try:
-        await stream()
-    except AssertionError:
-        return False
-    return True

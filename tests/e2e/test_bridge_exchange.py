@@ -17,7 +17,7 @@ from websockets.sync.client import connect as connect_sync
 from tests.support.audio import cut, silence, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, Heard, listen, talk
 from tests.support.process import AsrService
-from tests.support.rpc import Stub, transcribe
+from tests.support.rpc import Stub, transcribe, until_active
 
 
 @pytest.fixture(scope="module")
@@ -187,12 +187,6 @@ async def active(stub: Stub) -> int:
     return info.active_streams
 
 
-async def until_idle(stub: Stub) -> None:
-    async with asyncio.timeout(15):
-        while await active(stub):  # noqa: ASYNC110 - another process's state can only be asked
-            await asyncio.sleep(0.05)
-
-
 async def test_a_client_that_never_reads_is_served_and_nobody_else_notices(
     bridge: Bridge, stub: Stub
 ) -> None:
@@ -204,7 +198,7 @@ async def test_a_client_that_never_reads_is_served_and_nobody_else_notices(
         heard = await talk(bridge, [INIT, *cut(other, 640), CLOSE])
         assert heard.final["text"] == await transcribe(stub, other)
         writer.write(frame(CLOSE.encode(), 0x81))
-        await until_idle(stub)  # its slot is free although it still has not read a byte
+        await until_active(stub, 0)  # its slot is free although it still has not read a byte
     await bridge.said("connection ended sid=call-17 outcome=ok .*audio_bytes=1920000")
 
 
@@ -213,10 +207,8 @@ async def test_a_client_that_vanishes_in_the_middle_of_a_packet_gives_its_slot_b
 ) -> None:
     async with never_reading(bridge) as writer:
         writer.write(frame(speechlike(0.5), 0x82) + frame(bytes(640), 0x82)[:100])
-        async with asyncio.timeout(15):
-            while not await active(stub):  # noqa: ASYNC110 - another process's state can only be asked
-                await asyncio.sleep(0.05)
-    await until_idle(stub)
+        await until_active(stub, 1)
+    await until_active(stub, 0)
 
 
 async def test_a_client_that_leaves_without_close_gives_its_slot_back(bridge: Bridge, stub: Stub) -> None:
@@ -225,7 +217,7 @@ async def test_a_client_that_leaves_without_close_gives_its_slot_back(bridge: Br
         await client.send(speechlike(1.0))
         await client.recv()
         assert await active(stub) == 1
-    await until_idle(stub)
+    await until_active(stub, 0)
 
 
 @pytest.mark.parametrize("pcm", [b"", b"\1", b"\1\0", silence(60.0)], ids=["none", "half", "one", "minute"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -50,29 +51,30 @@ class Bridge(ServerProcess):
         """Status and JSON of an HTTP page."""
         return await asyncio.to_thread(page, self.port, path)
 
-    async def ready(self) -> None:
-        """Returns once the bridge says that it can reach a serving service."""
-        await until_ready(self.port)
+    async def ready(self, tls: ssl.SSLContext | None = None) -> None:
+        """Returns once the bridge says that it can reach a serving service; `tls` where its port speaks it."""
+        await until_ready(self.port, tls)
 
     async def said(self, pattern: str) -> re.Match[str]:
         """A line of its log, past or to come, without holding up the event loop."""
         return await asyncio.to_thread(self.wait_line, pattern)
 
 
-def page(port: int, path: str) -> tuple[int, dict[str, Any]]:
+def page(port: int, path: str, tls: ssl.SSLContext | None = None) -> tuple[int, dict[str, Any]]:
     """Status and JSON of an HTTP page of the bridge on this port."""
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{port}{path}"
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=10, context=tls) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.load(error)
 
 
-async def until_ready(port: int) -> None:
+async def until_ready(port: int, tls: ssl.SSLContext | None = None) -> None:
     """Returns once the bridge on this port says that it can reach a serving service."""
     async with asyncio.timeout(30):
-        while (await asyncio.to_thread(page, port, "/readyz"))[0] != 200:  # noqa: ASYNC110 - another process's state can only be asked
+        while (await asyncio.to_thread(page, port, "/readyz", tls))[0] != 200:  # noqa: ASYNC110 - another process's state can only be asked
             await asyncio.sleep(0.05)
 
 
