@@ -83,9 +83,9 @@ class Settings(BaseSettings):
     finalize_silence_ms: int = _setting(
         "Model",
         80,
-        "Digital silence, in ms, that follows the audio where a client asks for a final, so that a word which ends right "
-        "there is heard to its end. More costs further steps and was not measured to help; with 0 the text is the "
-        "model's for that audio alone. None is added at a stream's end: finalize first where a word may end there.",
+        "Digital silence, in ms, that follows the audio where a client asks for a final, so that a word which ends "
+        "right there is heard to its end. More costs further steps and was not measured to help; with 0 the text is "
+        "the model's for that audio alone. None is added at a stream's end: finalize first where a word may end there.",
         ge=0,
         le=1000,
     )

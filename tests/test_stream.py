@@ -3,8 +3,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from asr_service.core import Encoding, EndpointingConfig, FinalReason, StreamConfig, Word
+from asr_service.core import Encoding, EndpointingConfig, FinalReason, Result, StreamConfig, Word
 from asr_service.errors import OutOfOrder
 from asr_service.model.null import NullModel
 from asr_service.stream import BURST_S, INPUT, WORK, Happening, Input, Stream, Work, tables
@@ -94,6 +96,62 @@ def test_finalize_flushes_with_the_true_length_and_starts_a_new_segment(
     assert stream.request().is_first
     (interim,) = drain(stream, model)
     assert (interim.utterance, interim.audio_ms) == (1, 292)
+
+
+LENGTHS = st.integers(0, 9_000) | st.sampled_from([0, 1, 1_480, 2_560, 4_040, 5_120])
+
+
+@given(st.lists(LENGTHS, min_size=1, max_size=4), st.sampled_from([1, 80, 160, 400]), st.integers(1, 4_000))
+def test_silence_after_a_finalized_segment_is_heard_and_on_no_clock(
+    lengths: list[int], silence_ms: int, packet: int
+) -> None:
+    """Texts are those of a stream that was sent the silence; times are those of one that was not. None at the end."""
+    model = NullModel(slots=1)
+    config = StreamConfig(
+        "test", word_times=True, interim_results=False, endpointing=EndpointingConfig(800, 0)
+    )
+    loud = speech(3.0)
+
+    def run(added_ms: int, sent: bytes) -> list[Result]:
+        stream = new_stream(model, config, finalize_silence_ms=added_ms)
+        results: list[Result] = []
+        for number, length in enumerate([*lengths, 3_000]):
+            is_end = number == len(lengths)
+            data = loud[number : number + 2 * length] + (b"" if is_end or not length else sent)
+            for start in range(0, len(data), packet):
+                stream.audio(data[start : start + packet], 0.0)
+                results += drain(stream, model)
+            results += stream.half_close(0.0, 0) if is_end else stream.finalize(str(number), 0.0, 0)
+            results += drain(stream, model)
+        return results
+
+    added, sent, plain = run(silence_ms, b""), run(0, silence(silence_ms / 1000)), run(0, b"")
+    for ours, theirs, bare in zip(added, sent, plain, strict=True):
+        assert (ours.reason, ours.tag, ours.text) == (theirs.reason, theirs.tag, theirs.text)
+        assert ours.audio_ms == bare.audio_ms
+        assert all(word.end_ms <= ours.audio_ms for word in ours.words)
+    assert added[-1].text == plain[-1].text
+
+
+def test_that_silence_ends_no_utterance(model: NullModel) -> None:
+    config = StreamConfig("test", interim_results=False, endpointing=EndpointingConfig(800, 0))
+    stream = new_stream(model, config, finalize_silence_ms=400)
+    stream.audio(speech(0.5) + silence(0.6), 0.0)
+    results = drain(stream, model) + stream.finalize("now", 0.0, UNIX_MS)
+    results += drain(stream, model)
+    assert [(result.reason, result.tag, result.audio_ms) for result in results] == [(FINALIZE, "now", 1100)]
+
+
+def test_a_finalize_with_silence_is_due_at_once(model: NullModel) -> None:
+    """However often: the silence takes no time, so that later audio is not late either."""
+    stream = new_stream(model, finalize_silence_ms=400)
+    for second in range(20):
+        stream.audio(speech(0.25), float(second))
+        drain(stream, model)
+        stream.finalize("", float(second), UNIX_MS)
+        while stream.ready_at is not None:
+            assert stream.ready_at <= second
+            step(stream, model, float(second))
 
 
 def test_finalize_with_nothing_before_it_is_answered_at_once(stream: Stream) -> None:

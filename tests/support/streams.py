@@ -26,10 +26,16 @@ def silence(seconds: float, rate: int = 16_000) -> bytes:
 
 
 def new_stream(
-    model: NullModel, config: StreamConfig | None = None, *, slot: int = 0, now: float = 0.0
+    model: NullModel,
+    config: StreamConfig | None = None,
+    *,
+    slot: int = 0,
+    now: float = 0.0,
+    finalize_silence_ms: int = 0,
 ) -> Stream:
     """A stream on a slot of the model."""
-    return Stream(1, config or StreamConfig("test"), model.info, Vocabulary(model.info.pieces), slot, now)
+    vocabulary = Vocabulary(model.info.pieces)
+    return Stream(1, config or StreamConfig("test"), model.info, vocabulary, slot, now, finalize_silence_ms)
 
 
 def step(stream: Stream, model: NullModel, now: float = 0.0) -> list[Result]:
