@@ -24,7 +24,7 @@ serve: setup ## the service and the bridge from the environment; Ctrl-C stops bo
 test: setup ## all tests; ARGS goes to pytest
 	@$(WITH_PATH) $(BIN)/python -m pytest -q $(ARGS)
 
-interop: setup ## other people's clients (NVIDIA, LiveKit, Pipecat) in build/interop against the service
+interop: setup ## other people's clients (NVIDIA, LiveKit, Pipecat, Node.js) in build/interop against the service
 	@$(BIN)/python tools/interop.py
 	@$(WITH_PATH) $(BIN)/python -m pytest -q tests/interop $(ARGS)
 

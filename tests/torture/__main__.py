@@ -27,6 +27,7 @@ def main() -> int:
         parser.error(f"no such case: {', '.join(unknown)}")
     report: dict[str, object] = {"seed": options.seed, "seconds": options.seconds}
     failed = False
+    rows: list[str] = []
     for name in options.cases or CASES:
         started = time.monotonic()
         try:
@@ -37,11 +38,29 @@ def main() -> int:
             report[name] = {
                 "failed": [f"{type(error).__name__}: {error}"[:2000] for error in _leaves(errors)]
             }
-        print(f"{name}, seed {options.seed}, {time.monotonic() - started:.0f} s:", flush=True)
+        took = time.monotonic() - started
+        print(f"{name}, seed {options.seed}, {took:.0f} s:", flush=True)
         print(json.dumps(report[name], indent=2), flush=True)
+        rows.append(f"| `{name}`, {options.seed}, {took:.0f} | {_said(report[name])} |")
+    print("\nFor docs/reliability.md:\n| case, seed, seconds | figures |\n| --- | --- |")
+    print("\n".join(rows), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
     return int(failed)
+
+
+def _said(figures: object, between: str = "; ") -> str:
+    """Figures as a cell of a table."""
+    match figures:
+        case dict():
+            parts = (
+                f"{value:,} {name}" if isinstance(value, int) else f"{name}: {_said(value, ', ')}"
+                for name, value in figures.items()
+            )
+            return between.join(parts)
+        case list() | tuple():
+            return " / ".join(map(_said, figures))
+    return str(figures)
 
 
 def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
