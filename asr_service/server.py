@@ -8,14 +8,12 @@ import faulthandler
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import grpc.aio
 from asr.v1 import asr_pb2, asr_pb2_grpc
@@ -34,6 +32,7 @@ from asr_service.health import Health
 from asr_service.keys import KeyRing
 from asr_service.metrics import Metrics
 from asr_service.model import load_model
+from asr_service.model.room import MOST_SLOTS
 from asr_service.rpc import SpeechServicer
 from asr_service.sessions import Sessions
 from asr_service.traces import Tracing
@@ -57,12 +56,6 @@ LAST_WORDS_S = 1.0
 """Time for the last statuses to reach their clients before connections close."""
 ENGINE_STOP_S = 2.0
 LAG_PERIOD_S = 0.1
-PROBED_SLOTS = 512
-"""Slots made when the probe is to find how many streams are sustained."""
-SLOT_BYTES = 8 * 2**20
-"""Bound on a slot's state: the default model takes 5.3 MB."""
-MEMORY_SHARE = 0.25
-"""Of the free memory that slots may take then."""
 FAILED, REFUSED = 1, 2
 """Exit codes: the engine failed; the settings cannot be served."""
 
@@ -108,7 +101,7 @@ class _Server:
         )
         self.sessions = Sessions(
             self.engine.submit,
-            max_streams=_slots(settings),
+            max_streams=settings.max_streams or MOST_SLOTS,  # what the probe finds, before anybody is let in
             inbox_bytes=self._inbox_bytes,
             max_unread=settings.max_unread,
             load=lambda: self.engine.load,
@@ -314,29 +307,6 @@ class _Server:
             self.metrics.loop_lag(max(0.0, self.loop.time() - due))
 
 
-def _slots(settings: Settings) -> int:
-    """Rows of model state to make: for the streams that are set, or for as many as the probe may find."""
-    if settings.max_streams is not None:
-        return settings.max_streams
-    free = _free_memory()
-    return PROBED_SLOTS if free is None else max(1, min(PROBED_SLOTS, int(free * MEMORY_SHARE / SLOT_BYTES)))
-
-
-def _free_memory() -> int | None:
-    """Bytes of memory this process may still take: what the machine has available, within the container's limit."""
-    found = []
-    try:
-        available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        found.append(1024 * int(available[1]) if available else 0)
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            found.append(int(limit) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # another system, or no limit
-    return min((amount for amount in found if amount > 0), default=None)
-
-
 def _load(settings: Settings) -> StreamingModel:
     """Loads the model the settings name; runs in the engine thread."""
     return load_model(
@@ -346,7 +316,7 @@ def _load(settings: Settings) -> StreamingModel:
         device=settings.device,
         precision=settings.precision,
         encoder=settings.encoder,
-        slots=_slots(settings),
+        slots=settings.max_streams,
         threads=settings.threads,
     )
 

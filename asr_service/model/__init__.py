@@ -7,6 +7,7 @@ from pathlib import Path
 from asr_service.core import StreamingModel
 from asr_service.errors import ModelError
 from asr_service.model.context import choose_context
+from asr_service.model.room import host_slots
 
 DEMO_MODEL = Path(__file__).parents[1] / "assets" / "demo.nemo"
 
@@ -26,8 +27,8 @@ def model_file(model: str) -> Path | None:
 
 
 def load_model(
-    *, model: str, att_context: str, decoder: str, device: str | None, precision: str, encoder: str, slots: int,
-    threads: int | None,
+    *, model: str, att_context: str, decoder: str, device: str | None, precision: str, encoder: str,
+    slots: int | None, threads: int | None,
 ) -> StreamingModel:  # fmt: skip
     """Loads a model and allocates state for `slots` streams.
 
@@ -38,7 +39,7 @@ def load_model(
         device: "cpu", "cuda:N", or None for the first GPU if there is one and the CPU otherwise.
         precision: "fp32", "tf32" (GPUs) or "bf16".
         encoder: "fast", or "nemo" for NeMo's own step.
-        slots: streams that can be open at the same time.
+        slots: streams that can be open at the same time; None for what memory holds, `asr_service.model.room`.
         threads: CPU threads of a step, None for torch's choice.
 
     Raises:
@@ -48,7 +49,9 @@ def load_model(
     if model == "null":
         from asr_service.model.null import CONTEXTS, FRAME_MS, NullModel
 
-        return NullModel(slots=slots, att_context=choose_context(att_context, CONTEXTS, FRAME_MS))
+        return NullModel(
+            slots=slots or host_slots(), att_context=choose_context(att_context, CONTEXTS, FRAME_MS)
+        )
     model_file(model)  # a name that is mistyped is told before NeMo's import, which takes seconds
     from asr_service.model.loading import load_nemo
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from asr_service.core import ModelInfo
 from asr_service.errors import ModelError, SettingsError
@@ -13,6 +13,7 @@ from asr_service.model import model_file
 from asr_service.model.boosting import TreeMaker
 from asr_service.model.context import choose_context
 from asr_service.model.plan import ChunkPlan
+from asr_service.model.room import DEVICE_SHARE, host_slots, slots_in
 from asr_service.phrases import alphabet
 
 quiet_third_party()
@@ -29,30 +30,61 @@ from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel  # 
 from asr_service.model.weights import EncoderWeights, UnsupportedLayer, read_encoder  # noqa: E402
 
 _log = logging.getLogger(__name__)
+Made = TypeVar("Made")
 
 WORD_LAG_MS = {"rnnt": (184.0, 91.0), "ctc": (187.0, 99.0)}
 """Lag of words' starts and ends by decoder: medians on the demo model, of `bench.word_times`; docs/words.md."""
 
 
 def load_nemo(
-    *, model: str, att_context: str, decoder: str, device: str | None, precision: str, encoder: str, slots: int,
-    threads: int | None,
+    *, model: str, att_context: str, decoder: str, device: str | None, precision: str, encoder: str,
+    slots: int | None, threads: int | None,
 ) -> NemoStreamingModel:  # fmt: skip
     """Loads a model of the cache-aware FastConformer Hybrid family; see `asr_service.model.load_model`."""
     target = choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        return assemble(
-            restore(model, target), name=model, att_context=att_context, decoder=decoder, device=target,
-            precision=precision, encoder=encoder, slots=slots,
-        )  # fmt: skip
+        loaded = restore(model, target)
+
+        def make(count: int) -> NemoStreamingModel:
+            return assemble(
+                loaded, name=model, att_context=att_context, decoder=decoder, device=target, precision=precision,
+                encoder=encoder, slots=count,
+            )  # fmt: skip
+
+        return make(slots) if slots is not None else as_many_as_fit(make, _room(target))
     except torch.OutOfMemoryError as error:
         raise SettingsError(
-            f"ASR_MAX_STREAMS: {target} has no memory for the model and {slots} streams ({_first_line(error)}); set a "
-            "smaller number, or free memory on the device",
+            f"ASR_MAX_STREAMS: {target} has no memory for the model and {slots or 1} streams ({_first_line(error)}); "
+            "set a smaller number, or free memory on the device",
             field="ASR_MAX_STREAMS",
         ) from error
+
+
+def as_many_as_fit(make: Callable[[int], Made], slots: int) -> Made:
+    """Makes something for so many slots, or for half of them, and so on, until there is memory for it.
+
+    Raises:
+        torch.OutOfMemoryError: there is none for one slot.
+    """
+    while True:
+        try:
+            return make(slots)
+        except torch.OutOfMemoryError:
+            if slots == 1:
+                raise
+        # Out of the handler, whose traceback holds what was made so far.
+        _log.warning("no memory for %d streams: trying half of them", slots)
+        slots //= 2
+        torch.cuda.empty_cache()
+
+
+def _room(device: torch.device) -> int:
+    """Slots for a device, once the model is on it."""
+    if device.type == "cuda":
+        return slots_in(torch.cuda.mem_get_info(device)[0], DEVICE_SHARE)
+    return host_slots()
 
 
 def choose_device(device: str | None) -> torch.device:

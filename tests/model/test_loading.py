@@ -14,6 +14,7 @@ import pytest
 from asr_service.errors import ModelError, SettingsError
 from asr_service.model import load_model
 from asr_service.model.context import choose_context
+from asr_service.model.room import MOST_SLOTS, SLOT_BYTES, slots_in
 from bench.models import babble
 from tests.model import reference
 from tests.model.driver import run
@@ -105,6 +106,37 @@ def test_the_null_model_takes_the_look_ahead_too() -> None:
     assert _load("null", att_context="70,33").info.att_context == (70, 13)
     with pytest.raises(SettingsError, match="70,13"):
         _load("null", att_context="70,5")
+
+
+def test_without_a_number_of_streams_memory_decides(tiny_nemo: Path) -> None:
+    assert 1 <= _load("null", slots=None).slots <= MOST_SLOTS
+    assert 1 <= _load(str(tiny_nemo), slots=None).slots <= MOST_SLOTS
+    assert slots_in(None, 0.5) == slots_in(1 << 50, 0.5) == MOST_SLOTS
+    assert slots_in(100 * SLOT_BYTES, 0.25) == 25
+    assert slots_in(0, 0.5) == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "tried"), [(512, [512]), (200, [512, 256, 128]), (1, [512 >> n for n in range(10)])]
+)
+def test_half_of_the_slots_are_tried_until_there_is_memory(held: int, tried: list[int]) -> None:
+    import torch
+
+    from asr_service.model.loading import as_many_as_fit
+
+    asked: list[int] = []
+
+    def make(slots: int) -> int:
+        asked.append(slots)
+        if slots > held:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return slots
+
+    assert as_many_as_fit(make, 512) == tried[-1]
+    assert asked == tried
+    held = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        as_many_as_fit(make, 512)
 
 
 @pytest.mark.parametrize(
