@@ -10,12 +10,17 @@ import sys
 import time
 from pathlib import Path
 
-from tests.torture.cases import CASES
+from tests.torture.cases import CASES, PARTS
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description="The fault suite, in full.")
-    parser.add_argument("cases", nargs="*", metavar="case", help=f"of {', '.join(CASES)} (default: all)")
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="case",
+        help=f"of {', '.join(CASES)} (default: all), or {', '.join(PARTS)}",
+    )
     parser.add_argument("--seconds", type=float, default=600.0, help="for each case")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument(
@@ -23,7 +28,8 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    if unknown := set(options.cases) - set(CASES):
+    known = CASES | PARTS
+    if unknown := set(options.cases) - set(known):
         parser.error(f"no such case: {', '.join(unknown)}")
     report: dict[str, object] = {"seed": options.seed, "seconds": options.seconds}
     failed = False
@@ -31,8 +37,8 @@ def main() -> int:
     for name in options.cases or CASES:
         started = time.monotonic()
         try:
-            more = {"inputs": options.inputs} if name == "fuzz" else {}
-            report[name] = asyncio.run(CASES[name](options.seconds, options.seed, **more))
+            more = {"inputs": options.inputs} if name in ("fuzz", *PARTS) else {}
+            report[name] = asyncio.run(known[name](options.seconds, options.seed, **more))
         except* Exception as errors:
             failed = True
             report[name] = {

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.audio import cut
 from tests.support.bridge import Bridge
 from tests.support.process import AsrService, ServerProcess
-from tests.torture.fuzzing import fuzz
+from tests.torture.fuzzing import conversations, fuzz
 from tests.torture.neighbours import manners, network, overload
 from tests.torture.streams import (
     HOLD_S,
@@ -324,3 +324,5 @@ CASES: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
     "overload": overload,
     "fuzz": fuzz,
 }
+PARTS = {"strangers": conversations}
+"""Of cases, to be run alone by name."""

@@ -72,6 +72,12 @@ async def fuzz(
     return figures
 
 
+async def conversations(_seconds: float, seed: int, *, inputs: int = 1_000_000) -> dict[str, Any]:
+    """The part of `fuzz` over sockets alone."""
+    outcomes = await strangers.visit(max(30, round(inputs * SOCKETS)), seed, show=True)
+    return {"inputs": sum(outcomes.values()), "over sockets": dict(sorted(outcomes.items()))}
+
+
 def structured(target: str, count: int, number: int) -> int:
     """Input from hypothesis; how many there were."""
     tried = 0
