@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = tuple(name for name in ("engine", "service") if (HERE / f"{name}.py").exists())
+BENCHMARKS = tuple(name for name in ("engine", "service", "age", "peers") if (HERE / f"{name}.py").exists())
 
 
 def main() -> int:
