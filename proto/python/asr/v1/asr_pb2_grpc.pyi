@@ -8,8 +8,8 @@ A worked exchange (client ">", server "<"):
   > config   { encoding: LINEAR16, sample_rate_hertz: 16000, word_times: true, stream_id: "call-17" }
   <          initial metadata: x-stream-id "call-17" (the stream was admitted)
   > audio    640 bytes (20 ms), again and again
-  <          { text: "book a", is_final: false, utterance_index: 0 }  audio_processed_ms: 480
-  <          { text: "book a table", is_final: false, ... }           audio_processed_ms: 960
+  <          { text: "book a", is_final: false, utterance_index: 0 }  audio_processed_ms: 412
+  <          { text: "book a table", is_final: false, ... }           audio_processed_ms: 892
   > finalize { tag: "turn-1" }
   <          { text: "book a table for two", is_final: true, final_reason: FINALIZE, finalize_tag: "turn-1",
                utterance_index: 0, words: [...] }                     audio_processed_ms: 1540
@@ -18,11 +18,13 @@ A worked exchange (client ">", server "<"):
   <          { text: "at eight", is_final: true, final_reason: END_OF_STREAM, utterance_index: 1, ... }
   <          status OK
 
-Errors are standard gRPC codes with google.rpc details in `grpc-status-details-bin`:
+Errors are standard gRPC codes with google.rpc details in `grpc-status-details-bin` (but for messages that are larger
+than the server takes, which gRPC itself answers with RESOURCE_EXHAUSTED):
   INVALID_ARGUMENT     a field has a value that cannot be served (BadRequest names the field)
   FAILED_PRECONDITION  the order of messages is wrong: audio before config, or a second config
   RESOURCE_EXHAUSTED   no free stream, or a limit of this stream was reached (RetryInfo: when to come back)
   UNAUTHENTICATED      the server asks for API keys: metadata "authorization: Bearer KEY" is missing or not known
+  DEADLINE_EXCEEDED    nothing was received, or no result was read, for the server's idle time
   UNAVAILABLE          the server is draining, starting or its engine has stopped (RetryInfo)
   INTERNAL             our fault; the message carries a request id that the server's log has too
 """
