@@ -3,7 +3,7 @@
     python -m bench.bare_step --model large.nemo --wav babble.wav
 
 Prints JSON: the most streams whose step takes no longer than the audio it covers, and the step time of each batch
-tried.
+tried. Where that is all of --slots, more of them may find more.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ def step_ms(model: StreamingModel, audio: Samples, streams: int, seconds: float)
 
 
 def capacity(model: StreamingModel, audio: Samples, seconds: float) -> tuple[int, dict[int, float]]:
-    """The most streams whose mean step fits into a chunk's duration, by bisection; and what was measured."""
+    """The most streams whose mean step fits into a chunk's duration, by bisection; and what was measured.
+
+    As many as the model has slots: it may sustain more.
+    """
     measured: dict[int, float] = {}
 
     def fits(streams: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -35,6 +36,25 @@ def sustained(heard: Heard, plan: Plan, limit_s: float) -> bool:
     return heard.outcome == "ok" and bool(late) and sorted(late)[int(0.95 * (len(late) - 1))] <= limit_s
 
 
+def growth(heard: Sequence[Heard], plan: Plan) -> float | None:
+    """Seconds by which the median latency of interims grew from the streams' second quarter to their last.
+
+    What keeps up stays where it is; what is short of real time by a share falls behind by that share of the half of a
+    stream's time that lies between, however far the latency still is from any limit. None if a quarter has no interims.
+    """
+
+    def quarter(first: float, end: float) -> list[float]:
+        return [
+            late
+            for one in heard
+            for at, late in one.interims
+            if first * plan.seconds <= at < end * plan.seconds
+        ]
+
+    early, late = quarter(0.25, 0.5), quarter(0.75, float("inf"))
+    return median(late) - median(early) if early and late else None
+
+
 def summarize(heard: list[Heard], plan: Plan, wall_s: float, limit_s: float) -> dict[str, Any]:
     """The figures of a run."""
     interims = [
@@ -42,6 +62,7 @@ def summarize(heard: list[Heard], plan: Plan, wall_s: float, limit_s: float) -> 
     ]
     finals = [latency for one in heard for latency in one.finals]
     details = {one.outcome: one.detail for one in heard if one.outcome != "ok"}
+    grown = growth(heard, plan)
     audio_s = sum(len(one.sent) for one in heard) * plan.packet_ms / 1000
     return {
         "streams": len(heard),
@@ -54,6 +75,7 @@ def summarize(heard: list[Heard], plan: Plan, wall_s: float, limit_s: float) -> 
         "packet_ms": plan.packet_ms,
         "interims": len(interims),
         "interim_latency_ms": percentiles(interims),
+        "interim_growth_ms": None if grown is None else round(1000 * grown, 2),
         "final_latency_ms": percentiles(finals),
         "sent_late_ms": percentiles([late for one in heard for late in one.late]),
         "limit_ms": round(1000 * limit_s),
