@@ -7,7 +7,7 @@ WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test interop check format bench demo-model proto lock clean torture
+.PHONY: help setup demo serve test interop interop-table check format bench demo-model proto lock clean torture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ interop: setup ## other people's clients (NVIDIA, LiveKit, Pipecat, Node.js) in 
 	@$(BIN)/python tools/interop.py
 	@$(WITH_PATH) $(BIN)/python -m pytest -q tests/interop $(ARGS)
 
+interop-table: setup ## the same several times over, on a quiet machine: writes the table of docs/interop.md
+	@$(BIN)/python tools/interop.py --measure
+
 torture: setup ## the fault suite in full; ARGS="crowd --seconds 600 --seed 1" for a part of it
 	@$(BIN)/python -m tests.torture $(ARGS)
 
@@ -38,7 +41,7 @@ format: setup ## formats the code and sorts imports
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: setup ## benchmarks of the engine and of the service; ARGS=--quick for short ones
+bench: setup ## all benchmarks (most of an hour); ARGS=--quick for short ones
 	@$(BIN)/python -m bench $(ARGS)
 
 demo-model: setup ## trains the demo model anew (hours); see docs/demo-model.md

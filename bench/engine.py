@@ -12,6 +12,9 @@ Every row is measured in one run on the same cores, on a random-weight model wit
   this batch size.
 
 Medians over alternating runs of both sides. Caches are full, as after the first seconds of a stream.
+
+With `--device cuda:0` everything runs there, waits for the device before a clock is read, and tells besides the largest
+batch whose whole step stays under the chunk's duration in 99 of 100 steps (`--largest` for a CPU too).
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +34,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from asr_service.core import StepRequest
+from asr_service.core import OutOfMemory, StepRequest
 from asr_service.model import loading
 from asr_service.model.batch import Batch
 from asr_service.model.streaming import NemoStreamingModel
 from bench.models import SHAPES, babble, build_model
 
 LARGE = Path("build/large.nemo")
+CPU = torch.device("cpu")
+LARGEST = (64, 128, 256, 512, 1024, 2048, 4096)
 
 
 @dataclass(frozen=True)
@@ -54,19 +59,38 @@ class Row:
     realtime_streams: float
 
 
-def large_model() -> Any:
+@dataclass(frozen=True)
+class Largest:
+    """The largest batch that keeps up; 0 if none does.
+
+    Attributes:
+        limit: why not more: "time", "memory" or "not tried".
+        p99_ms: of its whole steps; `chunk_ms` is what they may take.
+        state_mb: memory of all its streams' state.
+    """
+
+    look_ahead: str
+    precision: str
+    batch: int
+    p99_ms: float
+    chunk_ms: float
+    state_mb: float
+    limit: str
+
+
+def large_model(device: torch.device = CPU) -> Any:
     """The 114M random-weight model, made once and kept under build/."""
     if not LARGE.exists():
         LARGE.parent.mkdir(exist_ok=True)
         made = LARGE.with_suffix(f".{os.getpid()}.nemo")
         build_model(SHAPES["large"]).save_to(str(made))
         made.replace(LARGE)
-    return loading.restore(str(LARGE), torch.device("cpu"))
+    return loading.restore(str(LARGE), device)
 
 
 def _nemo_step(encoder: Any, batch: int, mel: torch.Tensor) -> Callable[[], object]:
     """NeMo's step in the steady state, as a function to be timed."""
-    channel, last_time, length = encoder.get_initial_cache_state(batch_size=batch)
+    channel, last_time, length = encoder.get_initial_cache_state(batch_size=batch, device=mel.device)
     config = encoder.streaming_cfg
     past = config.pre_encode_cache_size
     signal = (
@@ -75,7 +99,7 @@ def _nemo_step(encoder: Any, batch: int, mel: torch.Tensor) -> Callable[[], obje
         .contiguous()
     )
     caches = [channel.normal_(), last_time.normal_(), length.fill_(config.last_channel_cache_size)]
-    frames = torch.full((batch,), signal.shape[2])
+    frames = torch.full((batch,), signal.shape[2], device=mel.device)
 
     def step() -> object:
         with torch.inference_mode():
@@ -91,13 +115,14 @@ def _nemo_step(encoder: Any, batch: int, mel: torch.Tensor) -> Callable[[], obje
 
 def _own_step(model: NemoStreamingModel, batch: int, mel: torch.Tensor) -> Callable[[], object]:
     """This project's step in the steady state, streams of mixed ages."""
-    steps = torch.arange(batch) * 7 + 2 * model._encoder.ring_chunks
+    slots = torch.arange(batch, device=mel.device)
+    steps = slots * 7 + 2 * model._encoder.ring_chunks
     frames = [model.info.chunk_frames] * batch
 
     def step() -> object:
         steps.add_(1)
         with torch.inference_mode():
-            return model._encoder.step(Batch(torch.arange(batch), steps, None, frames, False), mel)
+            return model._encoder.step(Batch(slots, steps, None, frames, False), mel)
 
     return step
 
@@ -124,43 +149,54 @@ def _whole_step(model: NemoStreamingModel, batch: int) -> Callable[[], object]:
     return step
 
 
-def _medians(steps: Sequence[Callable[[], object]], budget_s: float) -> list[float]:
+def _timed(step: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call, the device's work included."""
+    begun = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1000 * (time.perf_counter() - begun)
+
+
+def _medians(steps: Sequence[Callable[[], object]], budget_s: float, device: torch.device) -> list[float]:
     """Median ms of each function, run in turn for about so long (5 rounds at least), after two rounds unmeasured."""
     times: list[list[float]] = [[] for _ in steps]
     for step in steps:
-        step()
-        step()
+        _timed(step, device)
+        _timed(step, device)
     began = time.perf_counter()
     while len(times[0]) < 5 or time.perf_counter() - began < budget_s:
         for step, list_ in zip(steps, times, strict=True):
-            t = time.perf_counter()
-            step()
-            list_.append(1000 * (time.perf_counter() - t))
+            list_.append(_timed(step, device))
     return [statistics.median(t) for t in times]
 
 
 def measure(
-    look_aheads: Sequence[str], batches: Sequence[int], precisions: Sequence[str], budget_s: float,
-    show: Callable[[Row], None],
+    loaded: Any, look_aheads: Sequence[str], batches: Sequence[int], precisions: Sequence[str], budget_s: float,
+    device: torch.device, show: Callable[[Row], None],
 ) -> list[Row]:  # fmt: skip
-    """Measures all combinations; `show` gets each row as it is done."""
-    loaded = large_model()
+    """Measures all combinations of the loaded model; `show` gets each row as it is done."""
     rows = []
     for look_ahead in look_aheads:
         models = {
             precision: loading.assemble(
-                loaded, name="large", att_context=look_ahead, decoder="rnnt", device=torch.device("cpu"),
+                loaded, name="large", att_context=look_ahead, decoder="rnnt", device=device,
                 precision=precision, encoder="fast", slots=max(batches),
             )
             for precision in precisions
         }  # fmt: skip
         for batch in batches:
             info = models[precisions[0]].info
-            mel = torch.randn(batch, 8 * info.chunk_frames, 80)
+            mel = torch.randn(batch, 8 * info.chunk_frames, 80, device=device)
             nemo = _nemo_step(loaded.encoder, batch, mel)
             for precision, model in models.items():
+                if device.type == "cuda":
+                    # TF32 is a switch of the whole process: on while this step is recorded, off for NeMo's.
+                    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+                    _own_step(model, batch, mel)()
+                    torch.backends.cuda.matmul.allow_tf32 = False
                 nemo_ms, own_ms, whole_ms = _medians(
-                    (nemo, _own_step(model, batch, mel), _whole_step(model, batch)), budget_s
+                    (nemo, _own_step(model, batch, mel), _whole_step(model, batch)), budget_s, device
                 )
                 row = Row(
                     look_ahead, batch, precision, round(own_ms, 2), round(nemo_ms, 2), round(nemo_ms / own_ms, 2),
@@ -169,6 +205,28 @@ def measure(
                 rows.append(row)
                 show(row)
     return rows
+
+
+def largest(loaded: Any, look_ahead: str, precision: str, device: torch.device, steps: int) -> Largest:
+    """Tries growing batches until one is too slow or does not fit."""
+    best = Largest(look_ahead, precision, 0, 0.0, 0.0, 0.0, "not tried")
+    for batch in LARGEST:
+        try:
+            model = loading.assemble(
+                loaded, name="large", att_context=look_ahead, decoder="rnnt", device=device, precision=precision,
+                encoder="fast", slots=batch,
+            )  # fmt: skip
+            step = _whole_step(model, batch)
+            times = [_timed(step, device) for _ in range(steps)]
+        except (torch.OutOfMemoryError, OutOfMemory):
+            return replace(best, limit="memory")
+        p99, chunk_ms = float(np.percentile(times, 99)), model.info.chunk_ms
+        if p99 >= chunk_ms:
+            return replace(best, limit="time")
+        state = batch * model.state_bytes() / 2**20
+        best = Largest(look_ahead, precision, batch, round(p99, 1), chunk_ms, round(state), "not tried")
+        del model, step
+    return best
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -182,7 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--batch", action="append", type=int, metavar="N", help="only these (may be repeated)"
     )
-    parser.add_argument("--precision", action="append", choices=["fp32", "bf16"], help="only these")
+    parser.add_argument("--precision", action="append", choices=["fp32", "tf32", "bf16"], help="only these")
+    parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda:N")
+    parser.add_argument("--largest", action="store_true", help="largest batch that keeps up, on a CPU too")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     options = parser.parse_args(arguments)
     if options.threads:
@@ -191,6 +251,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ["70,1", "70,0"] if options.quick else ["70,13", "70,6", "70,1", "70,0"]
     )
     batches = options.batch or ([1, 32] if options.quick else [1, 16, 32, 64, 128])
+    device = loading.choose_device(options.device)
+    on_gpu = device.type == "cuda"
+    machine = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} CPU threads"
+    precisions = options.precision or (["fp32", "tf32", "bf16"] if on_gpu else ["fp32", "bf16"])
+    loaded = large_model(device)
     console = Console()
     columns = list(Row.__dataclass_fields__)
     console.print(" ".join(f"{c:>16}" for c in columns))
@@ -198,24 +263,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def show(row: Row) -> None:
         console.print(" ".join(f"{v!s:>16}" for v in asdict(row).values()))
 
-    rows = measure(
-        look_aheads, batches, options.precision or ["fp32", "bf16"], 1.0 if options.quick else 4.0, show
-    )
-    table = Table(title=f"Encoder step, 114M random-weight model, {torch.get_num_threads()} CPU threads")
+    rows = measure(loaded, look_aheads, batches, precisions, 1.0 if options.quick else 4.0, device, show)
+    table = Table(title=f"Encoder step, 114M random-weight model, {machine}")
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*(str(v) for v in asdict(row).values()))
     console.print(table)
+    most = []
+    if on_gpu or options.largest:
+        for look_ahead in look_aheads:
+            for precision in precisions:
+                most.append(largest(loaded, look_ahead, precision, device, 50 if options.quick else 200))
+                console.print(most[-1])
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         report = {
             "baseline": "NeMo cache_aware_stream_step, fp32, same run",
+            "device": machine,
             "threads": torch.get_num_threads(),
             "amx": "amx_bf16" in Path("/proc/cpuinfo").read_text()
             if Path("/proc/cpuinfo").exists()
             else None,
             "rows": [asdict(row) for row in rows],
+            "largest": [asdict(one) for one in most],
         }
         options.json.write_text(json.dumps(report, indent=1))
 
