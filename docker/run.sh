@@ -7,7 +7,8 @@
 #
 # Every ASR_* variable of this shell is handed on. Some mean this machine, and become what is right in the container:
 #   ASR_PORT (8080), ASR_GRPC_PORT (50051), ASR_METRICS_PORT (none)   published, each by the role that has it, at
-#   ASR_HOST (all addresses), ASR_METRICS_HOST (127.0.0.1)            these addresses
+#   ASR_BRIDGE_METRICS_PORT (none)                                    these addresses:
+#   ASR_HOST (all addresses), ASR_METRICS_HOST and ASR_BRIDGE_METRICS_HOST (127.0.0.1)
 #   ASR_MODEL=/path/to/model.nemo                                     mounted read-only
 #   certificates, keys, ASR_API_KEYS_FILE                             mounted read-only; user 10001 has to be able to
 #                     read them. A file that is replaced, not written to, is seen when the container starts anew.
@@ -70,7 +71,13 @@ case $role in
     ;;
 esac
 case $role in
-  all | bridge) publish "${ASR_PORT:-8080}" "${ASR_HOST:-}" ;;
+  all | bridge)
+    publish "${ASR_PORT:-8080}" "${ASR_HOST:-}"
+    if [ "${ASR_BRIDGE_METRICS_PORT:-0}" != 0 ]; then
+      publish "$ASR_BRIDGE_METRICS_PORT" "${ASR_BRIDGE_METRICS_HOST:-127.0.0.1}"
+      options+=(--env ASR_BRIDGE_METRICS_HOST=0.0.0.0)
+    fi
+    ;;
 esac
 if [ "$role" = bridge ] && [ -z "${ASR_GRPC_TARGET:-}" ]; then
   options+=(--add-host host.docker.internal:host-gateway)
@@ -80,7 +87,7 @@ while IFS= read -r name; do
   [ -n "${!name}" ] || continue # as not set
   case $name in
     # Not the programs': this script's, a client's. And what was seen to above.
-    ASR_IMAGE | ASR_API_KEY | ASR_HOST | ASR_METRICS_HOST) ;;
+    ASR_IMAGE | ASR_API_KEY | ASR_HOST | ASR_METRICS_HOST | ASR_BRIDGE_METRICS_HOST) ;;
     ASR_MODEL)
       if [ -f "$ASR_MODEL" ]; then
         mount_file ASR_MODEL "/model/$(basename "$ASR_MODEL")"

@@ -286,6 +286,9 @@ def test_run_publishes_where_the_hosts_of_this_machine_say(environment: dict[str
     settings = {"ASR_METRICS_PORT": "9464", "ASR_METRICS_HOST": "10.0.0.5"}
     assert "10.0.0.5:9464:9464" in asked_of_docker(environment, "cpu", **settings)
     assert values(asked_of_docker(environment, "cpu", "bridge", **settings), "--publish") == ["8080:8080"]
+    asked = asked_of_docker(environment, "cpu", "bridge", ASR_BRIDGE_METRICS_PORT="9465")
+    assert values(asked, "--publish") == ["8080:8080", "127.0.0.1:9465:9465"]
+    assert "ASR_BRIDGE_METRICS_HOST=0.0.0.0" in values(asked, "--env")
     assert "--publish" not in asked_of_docker(environment, "cpu", "sh", ASR_METRICS_PORT="0")
 
 
