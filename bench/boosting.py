@@ -293,7 +293,7 @@ def tables(report: dict[str, Any]) -> str:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The whole report."""
-    utterances = read_set(EVAL, 56 if options.quick else 0)
+    utterances = read_set(EVAL, options.limit or (56 if options.quick else 0))
     utterances.sort(key=lambda one: len(one.pcm) / one.rate)  # streams of a batch end together
     audios = []
     for utterance in utterances:
@@ -318,7 +318,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "default_boost": DEFAULT_BOOST,
         "words": words,
-        "cost": cost(model, np.concatenate(audios), words["items"], 40 if options.quick else 200),
+        "cost": cost(
+            model, np.concatenate(audios), words["items"], options.steps or (40 if options.quick else 200)
+        ),
     }
 
 
@@ -335,6 +337,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--att-ctx", default="70,1", help="look-ahead (default: 70,1)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of a step")
+    parser.add_argument("--limit", type=int, default=0, help="only so many utterances, evenly spread")
+    parser.add_argument("--steps", type=int, default=0, help="steps whose time is taken")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the report")
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the tables of this report and end")
     options = parser.parse_args(arguments)

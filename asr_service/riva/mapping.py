@@ -31,7 +31,7 @@ from asr_service.phrases import fitting
 FORCE_FINAL = "force_eou"
 """Key of `runtime_config` that asks for a final."""
 
-MOST_BOOST = 3.0
+MOST_BOOST = 2.0
 """Largest boost of a phrase that a Riva client gets: what it sends is of another scale."""
 
 _ENCODINGS = {

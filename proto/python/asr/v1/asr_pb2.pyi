@@ -235,7 +235,7 @@ class PhraseBoost(_message.Message):
     BOOST_FIELD_NUMBER: _builtins.int
     boost: _builtins.float
     """How much more likely, 0 to 10: added to the logarithm of the probability of a phrase's first token, and twice to
-    that of each further one. Default 2. High values put the phrases where others were spoken.
+    that of each further one. Default 1; 2 or 3 for a few phrases. More puts the phrases where others were spoken.
     """
     @_builtins.property
     def phrases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
