@@ -1,7 +1,8 @@
 """What boosted phrases do to words, and what they cost.
 
     python -m bench.boosting [--quick] --json FILE
-    python -m bench.boosting --table FILE       # the tables of an earlier run, as Markdown
+    python -m bench.boosting --table FILE             # the tables of an earlier run, as Markdown
+    python -m bench.boosting --table FILE --write     # the same, into docs/boosting.md
 
 Rare words are found, not chosen: names and things that the demo model's training text holds seldom and the evaluation
 set holds. Each boost is measured with two lists: an utterance's own rare words (what a client knows that has a calendar
@@ -55,6 +56,8 @@ SENTENCES = 20_000  # of training text that frequencies are counted in
 RARE = 0.0035  # most sentences that hold a rare item, as a share: about every name
 BOOSTS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
 SHARES = (0.0, 0.5, 1.0)
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "boosting.md"
+MARK, END_MARK = "<!-- boosting -->", "<!-- boosting:end -->"
 
 Words = list[str]
 
@@ -261,7 +264,7 @@ def cost(model: NemoStreamingModel, audio: Samples, items: Sequence[str], rounds
 
 def tables(report: dict[str, Any]) -> str:
     """The report as Markdown."""
-    words, price = report["words"], report["cost"]
+    words, price = report["words"], report.get("cost")
     lines = [
         f"{report['model']} ({report['decoder']}, {report['att_context']}), {words['utterances']} utterances; "
         f"{len(words['items'])} rare words and phrases, spoken {words['rows'][0]['spoken']} times:",
@@ -275,6 +278,8 @@ def tables(report: dict[str, Any]) -> str:
             f"| {row['list']} | {row['boost']:g}{mark} | {row['recall']:.1f} % ({row['found']}) "
             f"| {row['false_insertions']} | {row['other_wer']:.2f} % | {row['wer']:.2f} % |"
         )
+    if price is None:
+        return "\n".join(lines)
     lines += [
         "",
         f"A step of {price['streams']} streams, {price['phrases']} phrases each ({report['machine']}, "
@@ -341,9 +346,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=0, help="steps whose time is taken")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the report")
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the tables of this report and end")
+    parser.add_argument("--write", action="store_true", help="with --table: also into docs/boosting.md")
     options = parser.parse_args(arguments)
     if options.table:
-        print(tables(json.loads(options.table.read_text())))
+        text = tables(json.loads(options.table.read_text()))
+        if options.write:
+            before, _, rest = DOCUMENT.read_text().partition(MARK)
+            _, end, after = rest.partition(END_MARK)
+            assert end, f"{DOCUMENT} has no {MARK} ... {END_MARK}"
+            DOCUMENT.write_text(f"{before}{MARK}\n\n{text}\n\n{END_MARK}{after}")
+        print(text)
         return
     report = measure(options)
     if options.json:
