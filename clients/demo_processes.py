@@ -15,7 +15,8 @@ from typing import Any, Self
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
-STOP_S = 20.0
+STOP_S = 60.0
+"""Longest wait for a program to end: longer than it may drain, and on a busy machine its exit alone takes a while."""
 LOOK_S = 0.05
 SAY_S = 15.0
 TAIL_LINES = 30

@@ -142,7 +142,7 @@ async def over_websocket(url: str, clip: Clip, on_text: OnText) -> Heard:
                 tasks.create_task(send(socket))
     except* DemoError as errors:
         raise errors.exceptions[0] from None
-    except* (websockets.ConnectionClosed, OSError) as errors:
+    except* (websockets.WebSocketException, OSError) as errors:
         raise DemoError(f"WebSocket, {clip.name}: {errors.exceptions[0]}") from None
     if not finals:
         raise DemoError(f"WebSocket, {clip.name}: the connection ended without a final")

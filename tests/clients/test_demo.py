@@ -1,18 +1,21 @@
-"""The demo as people run it, with the null model: real processes, real streams, real time."""
+"""The demo as people run it, with the null model and with its own: real processes, real streams, real time."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from clients.demo import ASSETS, CLIPS
 from clients.demo_view import difference, word_errors
 from tests.support.process import ROOT, clean_environment
 
 
-def demo(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+def demo(*arguments: str, timeout: float = 120, **settings: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "clients.demo", *arguments],
         cwd=ROOT,
@@ -20,7 +23,7 @@ def demo(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
     )
 
 
@@ -36,6 +39,25 @@ def test_words_come_over_both_transports_and_everything_stops() -> None:
     assert "Latency in ms" in done.stdout
     assert "\x1b" not in done.stdout, "plain where there is no terminal"
     assert "Both stopped cleanly" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # a first start compiles the encoder step
+def test_the_bundled_model_hears_what_is_said_in_the_bundled_clips() -> None:
+    """As `make demo`: the words over gRPC and WebSocket are the same, and those of clips.jsonl but for a fifth."""
+    done = demo(timeout=840)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Both stopped cleanly" in done.stdout.splitlines()[-1]
+    listing = [json.loads(line) for line in (ASSETS / "clips" / "clips.jsonl").read_text().splitlines()]
+    said = {Path(entry["file"]).stem: entry["text"] for entry in listing[:CLIPS]}
+    shown = re.compile(r"^  (\w+) +(gRPC|WebSocket) +(.*?)  \(.*\)$", re.MULTILINE)
+    heard = {(clip, transport): text for clip, transport, text in shown.findall(done.stdout)}
+    assert set(heard) == {(clip, transport) for clip in said for transport in ("gRPC", "WebSocket")}
+    errors = 0
+    for clip, text in said.items():
+        assert heard[clip, "gRPC"] == heard[clip, "WebSocket"]
+        errors += word_errors(text, heard[clip, "gRPC"])
+    assert errors <= 0.2 * sum(len(text.split()) for text in said.values()), heard
 
 
 def test_a_service_that_does_not_start_fails_the_demo_with_its_log() -> None:
