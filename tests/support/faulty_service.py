@@ -25,6 +25,7 @@ from asr_service.__main__ import main
 from asr_service.config import Settings
 from asr_service.core import ModelInfo, OutOfMemory, StepRequest, StepResult, StepTooLarge
 from asr_service.model.null import NullModel
+from asr_service.model.room import host_slots
 from asr_service.server import serve
 
 FAULT = os.environ.get("FAULT", "")
@@ -61,10 +62,10 @@ def serve_impatiently(settings: Settings) -> int:
     return serve(settings.model_copy(update={"idle_timeout_s": IDLE_TIMEOUT_S}))
 
 
-def load_faulty(*, slots: int, **_: Any) -> FaultyModel:
+def load_faulty(*, slots: int | None, **_: Any) -> FaultyModel:
     if FAULT == "load":
         threading.Event().wait()
-    return FaultyModel(slots=slots)
+    return FaultyModel(slots=slots or host_slots())
 
 
 if __name__ == "__main__":
