@@ -44,7 +44,7 @@ class Plan:
     hold: float = 0.5  # share of the budget before the rate falls along a cosine
     short_until: int = 250
     ctc_until: int = 700
-    regularise_from: int = 20000  # dropout and masks slow a small model down; for runs much longer than the default
+    regularise_from: int = 20000  # dropout and masks slow a small model down: for much longer runs
     dropout: float = 0.05
     export_every: float = 20.0  # minutes of compute
     device: str = "cpu"

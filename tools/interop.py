@@ -3,7 +3,7 @@
     python tools/interop.py                  builds what is missing
     python tools/interop.py riva             only this one
     python tools/interop.py --upgrade        takes the newest releases and writes the lock files anew
-    python tools/interop.py --measure        builds, runs every client several times, writes the table of docs/interop.md
+    python tools/interop.py --measure        builds, runs every client several times, writes docs/interop.md's table
     python tools/interop.py --table          writes what the last `make interop` measured into that table
 
 Each has an environment of its own, so that its pins and ours do not meet. That of Node.js is Node.js as a package of

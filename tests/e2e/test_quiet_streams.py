@@ -93,7 +93,9 @@ async def test_two_seconds_of_silence_in_a_burst_flush_over_riva(
     turn = speechlike(0.64, seed=3)
     fields = {"endpointing_config": riva.pause(stop_history)} if stop_history else {}
     async with grpc.aio.insecure_channel(service.target) as channel:
-        expected = text(await talk(asr_pb2_grpc.SpeechServiceStub(channel), [config(), audio(turn + silence(2.0))]))
+        expected = text(
+            await talk(asr_pb2_grpc.SpeechServiceStub(channel), [config(), audio(turn + silence(2.0))])
+        )
         assert expected
         call = riva.stub_on(channel).StreamingRecognize()
         await call.write(riva.opening(interims=False, **fields))

@@ -1,7 +1,8 @@
 """Other people's clients, as published, against a real service: each has to hear what `Recognize` says.
 
-`make interop` builds their environments (build/interop) and runs this, `make interop-table` several times over. Without it, only NVIDIA's own client is run,
-which is small; the frameworks are skipped. What was measured is left in build/interop/report.json.
+`make interop` builds their environments (build/interop) and runs this, `make interop-table` several times over. Without
+them only NVIDIA's own client is run, which is small; the frameworks are skipped. What was measured is left in
+build/interop/report.json.
 """
 
 from __future__ import annotations
