@@ -67,6 +67,7 @@ class CpuEncoder:
         Raises:
             UnsupportedLayer: if the subsampling is not the depthwise-separable one.
         """
+        _start_threads()
         self._plan = plan
         self._dtype = dtype
         self.subsampling = CpuSubsampling(weights, plan, slots, dtype)
@@ -173,3 +174,13 @@ class CpuEncoder:
         """Bytes of state per slot."""
         pools = (self._keys, self._values, self._context)
         return self.subsampling.state_bytes() + sum(p[:, 0].numel() * p.element_size() for p in pools)
+
+
+def _start_threads() -> None:
+    """Starts Numba's threads without losing the number of torch's.
+
+    Both use one OpenMP, and Numba, when it starts its threads, sets this thread's number to that of all processors.
+    """
+    threads = torch.get_num_threads()
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    torch.set_num_threads(threads)

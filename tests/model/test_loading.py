@@ -102,6 +102,25 @@ def test_a_mistyped_path_is_told_before_anything_heavy_is_imported() -> None:
     assert done.stdout.split() == ["ASR_MODEL", "False"]
 
 
+def test_steps_keep_to_the_number_of_threads_that_was_set(tiny_nemo: Path) -> None:
+    """In a process of its own: it is at their first start that the loops' threads would change torch's number."""
+    program = (
+        "import sys\n"
+        "import numba, torch\n"
+        "import numpy as np\n"
+        "from asr_service.core import StepRequest\n"
+        "from asr_service.model import load_model\n"
+        "model = load_model(model=sys.argv[1], att_context='70,13', decoder='rnnt', device='cpu', precision='fp32',\n"
+        "                   encoder='fast', slots=1, threads=1)\n"
+        "model.step([StepRequest(0, np.zeros(model.info.first_chunk_samples, np.float32), True, False)])\n"
+        "print(torch.get_num_threads(), numba.get_num_threads())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tiny_nemo)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1", "1"]
+
+
 def test_the_null_model_takes_the_look_ahead_too() -> None:
     assert _load("null", att_context="70,33").info.att_context == (70, 13)
     with pytest.raises(SettingsError, match="70,13"):
