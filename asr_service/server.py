@@ -180,7 +180,8 @@ class _Server:
                 ("grpc.max_allowed_incoming_connections", self.settings.max_connections),
                 ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
                 ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", -1),  # no final is lost, and one of hours of speech is long
+                # No final is lost, and one of hours of speech is long.
+                ("grpc.max_send_message_length", -1),
                 # Calls hold no permit before their config; this bounds them where one client opens too many.
                 ("grpc.max_concurrent_streams", max(MAX_CALLS, 2 * (self.settings.max_streams or 0))),
                 # Back-pressure that is felt: else HTTP/2's window grows to megabytes, minutes of audio in our memory.

@@ -14,10 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 _OPTIONS = (
     # Channels with equal options would otherwise share one connection, and its limit of concurrent streams.
     ("grpc.use_local_subchannel_pool", 1),
-    (
-        "grpc.max_receive_message_length",
-        -1,
-    ),  # the text of an utterance of hours, from a service that is trusted
+    # An utterance of hours is a long text, and the service is trusted.
+    ("grpc.max_receive_message_length", -1),
     # A service that stopped without a word is found within half a minute. Pings are sent only while streams are open.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -91,11 +89,10 @@ class Channels:
         while True:
             state = channel.get_state()
             now = state is grpc.ChannelConnectivity.READY
+            # What follows a loss depends on how soon the service is back: idle at once, or failures in between.
             if now and lost:
                 reconnected()
-                lost = False
-            # An idle channel has let go of its connection by itself; it was not lost.
-            lost |= state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+            lost = not now and (lost or self._connected[index])
             self._connected[index] = now
             await channel.wait_for_state_change(state)
 
