@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from asr_service.model import cpu_kernels as kernels
 from asr_service.model.batch import Batch
-from asr_service.model.cpu_layers import DOT_ROWS, LayerStack, fits
 from asr_service.model.cpu_product import Product, array
 from asr_service.model.cpu_rows import Array
+from asr_service.model.cpu_stack import DOT_ROWS, LayerStack, fits
 from asr_service.model.cpu_subsampling import CpuSubsampling
 from asr_service.model.cpu_tiles import has_tiles
 from asr_service.model.plan import ChunkPlan

@@ -36,7 +36,7 @@ async def refusal(stub: Stub) -> grpc.aio.AioRpcError:
                 await talk(stub, [config()])
             except grpc.aio.AioRpcError as error:
                 return error
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # the load is another process's, and nothing tells when it has risen
 
 
 async def test_the_probe_is_the_limit_and_is_shown() -> None:
@@ -80,6 +80,6 @@ async def test_overload_refuses_newcomers_and_serves_the_others_exactly() -> Non
             assert await asyncio.gather(*crowd) == [expected] * 12
             async with asyncio.timeout(60):
                 while (await stub.GetServiceInfo(pb.GetServiceInfoRequest())).load > 1:  # noqa: ASYNC110 - another process
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.1)  # nothing tells when it has fallen
             assert await transcribe(stub, pcm[:32_000])
         assert service.stop() == 0

@@ -190,7 +190,7 @@ async def test_upload_does_not_stop_a_live_stream(stub: Stub) -> None:
     async def paced() -> AsyncIterator[pb.RecognizeRequest]:
         yield config()
         for packet in cut(live, 640):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # the pace of speech; nothing is waited for
             yield audio(packet)
 
     assert text(await talk(stub, paced())) == expected

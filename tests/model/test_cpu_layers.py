@@ -9,7 +9,7 @@ from numba import njit, prange
 
 from asr_service.model.batch import Batch
 from asr_service.model.cpu_encoder import CpuEncoder
-from asr_service.model.cpu_layers import DOT_ROWS
+from asr_service.model.cpu_stack import DOT_ROWS
 from asr_service.model.cpu_team import claim, counters, done, wait
 from asr_service.model.cpu_tiles import has_tiles
 from asr_service.model.encoder import TorchEncoder
