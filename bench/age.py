@@ -27,6 +27,7 @@ from rich.console import Console
 from asr_service.core import Samples, StepRequest
 from asr_service.model import load_model
 from asr_service.model.streaming import NemoStreamingModel
+from bench.kept import made_once
 from bench.models import SHAPES, babble, build_model
 
 LOOP_S = 61.0
@@ -159,10 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick:
         minutes, large, steps = 1.0, 0.0, 2_000
     console = Console()
-    tiny = Path("build/tiny.nemo")
-    if not tiny.exists():
-        tiny.parent.mkdir(exist_ok=True)
-        build_model(SHAPES["tiny"]).save_to(str(tiny))
+    tiny = made_once(Path("build/tiny.nemo"), lambda path: build_model(SHAPES["tiny"]).save_to(str(path)))
     held = memory(_load(str(tiny), COMING_AND_GOING, "fp32", options.threads), steps)
     console.print(held)
     costs = [cost("demo", _load("demo", 64, "fp32", options.threads), 32, minutes)]

@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import frames
+from bench.kept import made_once
 from bench.models import babble
 from bench.processes import ROOT, AsrService, Server, environment, histogram_percentile
 from clients.load import noise
@@ -126,15 +127,6 @@ def transport(rounds: int, seconds: float) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------------------------------------- efficiency
-
-
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """A file that takes long to make, kept between runs."""
-    path = CACHE / name
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        make(path)
-    return path
 
 
 def large_model(path: Path) -> None:
@@ -241,8 +233,8 @@ def sustained_streams(
 
 def efficiency(seconds: float, bare_seconds: float, slots: int) -> dict[str, Any]:
     """The full path against the bare step, with the 114M model at [70,1]."""
-    model = made_once("large.nemo", large_model)
-    wav = made_once("babble.wav", lambda path: soundfile.write(path, babble(20.0, 0), RATE))
+    model = made_once(CACHE / "large.nemo", large_model)
+    wav = made_once(CACHE / "babble.wav", lambda path: soundfile.write(path, babble(20.0, 0), RATE))
     bare = unbounded(lambda count: bare_step(str(model), wav, bare_seconds, count), slots)
     console.print(f"  bare step: {bare['streams']} streams; ms by batch: {bare['step_ms']}")
     slots = 2 * bare["streams"] + 2  # more than it can sustain: only time says no
@@ -268,7 +260,7 @@ def latency(seconds: float, bare_seconds: float, slots: int) -> dict[str, Any]:
     """Latencies with the demo model at half of what its bare step sustains, finals asked for on the way."""
     clips = sorted((ROOT / "asr_service/assets/clips").glob("*.wav"))
     named = DEMO.exists()
-    model = str(DEMO) if named else str(made_once("tiny.nemo", tiny_model))
+    model = str(DEMO) if named else str(made_once(CACHE / "tiny.nemo", tiny_model))
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "clips.wav"
         pcm = b"".join(load_wav(clip, RATE) for clip in clips) or noise()
