@@ -24,13 +24,17 @@ QUIETED = (
 """Loggers of libraries whose notices say nothing to an operator. Their errors are kept, except telemetry's."""
 
 
+def _time(record: logging.LogRecord) -> str:
+    """When it happened, in UTC whatever the machine's zone is: logs of several machines are read together."""
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
 class TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00.123 INFO    asr_service.server: message key=value`."""
+    """`2026-01-31T12:00:00.123+00:00 INFO    asr_service.server: message key=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback below it if there is one."""
-        when = datetime.fromtimestamp(record.created).isoformat(" ", "milliseconds")
-        line = f"{when} {record.levelname:<7} {record.name}: {record.getMessage()}"
+        line = f"{_time(record)} {record.levelname:<7} {record.name}: {record.getMessage()}"
         for key, value in getattr(record, "fields", {}).items():
             line += f" {key}={value}"
         if record.exc_info:
@@ -39,12 +43,12 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, the record's fields, exception."""
+    """One JSON object a line: time, level, logger, message, the record's fields, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line of JSON."""
         entry: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -56,12 +60,16 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(level: str, form: Literal["text", "json"], stream: TextIO | None = None) -> None:
-    """Sends every record of `level` and above to `stream` (stderr); replaces what was set up before."""
+    """Sends every record of `level` and above to `stream` (stderr); replaces what was set up before.
+
+    Debug records are our own only: libraries print what they handle, which may be headers, audio and texts.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.setLevel("INFO" if level == "debug" else level.upper())
+    logging.getLogger("asr_service").setLevel(level.upper())
     quiet_third_party()
 
 

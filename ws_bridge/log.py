@@ -35,11 +35,16 @@ class _Lines(logging.Formatter):
 
 
 def set_up(level: str, form: Literal["text", "json"]) -> None:
-    """Sends records of `level` and above to stderr."""
+    """Sends records of `level` and above to stderr.
+
+    Debug records are our own only: libraries print what they handle, which may be headers, audio and texts.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines(as_json=form == "json"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    # The library tells of every handshake and of clients that break the protocol; the bridge has its own line for them.
-    logging.getLogger("websockets").setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+    root.setLevel("INFO" if level == "debug" else level.upper())
+    logging.getLogger("ws_bridge").setLevel(level.upper())
+    # The library tells of every handshake and of clients that break the protocol, in debug with every header and frame;
+    # the bridge has its own line for them.
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)

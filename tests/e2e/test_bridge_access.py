@@ -53,6 +53,27 @@ async def test_keys_are_passed_on(tmp_path: Path) -> None:
         assert key not in service.output + bridge.output
 
 
+async def test_what_is_said_stays_out_of_the_logs_at_debug_too(tmp_path: Path) -> None:
+    key, line = new_key("alice", 1)
+    path = tmp_path / "keys"
+    path.write_text(line)
+    with (
+        AsrService(ASR_API_KEYS_FILE=path, ASR_LOG_LEVEL="debug") as service,
+        Bridge(service.target, ASR_LOG_LEVEL="debug") as bridge,
+    ):
+        await bridge.ready()
+        header = {"Authorization": f"Bearer {key}", "X-Trace": "what-no-one-else-sends"}
+        in_header = await last_word(bridge, additional_headers=header)
+        in_init = await last_word(bridge, {"key": key, "phrases": ["hush hush"]})
+        assert in_header["text"] and in_header["text"] == in_init["text"]
+        assert service.stop() == 0
+        assert bridge.stop() == 0
+        output = service.output + bridge.output
+    assert "stream ended" in service.output and "connection ended" in bridge.output
+    for told in (key, header["X-Trace"], "hush", in_header["text"], PCM[:6].hex(" "), repr(PCM[:6])[2:-1]):
+        assert told not in output
+
+
 async def test_tls_on_both_sides(tmp_path: Path) -> None:
     """wss to the client, mutual TLS to the service; a new certificate of the port without a restart."""
     ca = Authority(tmp_path)
