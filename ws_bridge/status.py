@@ -53,6 +53,14 @@ _FIELDS = {
 }
 """Names in the gRPC contract to names in the WebSocket protocol; others are the same in both."""
 
+_HINTS = {
+    "keep_alive": "keepalive",
+    "send it as metadata 'authorization: Bearer KEY'": (
+        'send it as header \'Authorization: Bearer KEY\', or as "key":"KEY" in init'
+    ),
+}
+"""What the service advises its own clients to do, and what that is over WebSocket."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -100,7 +108,7 @@ def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> F
             it with errors of its own; a status without it was made by the connection.
         admitted: whether the service had accepted the stream.
     """
-    field, retry_after_ms = _read_details(details)
+    path, retry_after_ms = _read_details(details)
     if number == _UNAVAILABLE and not details:
         # The transport's own message names sockets and addresses, which are not the client's business.
         if admitted:
@@ -111,12 +119,24 @@ def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> F
         message = "the speech service cannot be reached; try again later"
         return Failure("unavailable", message, retry_after_ms=RETRY_AFTER_MS)
     code = _GRPC_NAMES.get(number, "internal")
-    return Failure(code, message or f"the speech service ended the stream ({code})", field, retry_after_ms)
+    name = path.rpartition(".")[2]
+    field = _FIELDS.get(name, name)
+    message = _told(message, path, field) or f"the speech service ended the stream ({code})"
+    return Failure(code, message, field, retry_after_ms)
+
+
+def _told(message: str, path: str, field: str) -> str:
+    """A message of the service, with the protocol's names where it has the contract's."""
+    if path and message.startswith(path):
+        message = field + message[len(path) :]
+    for advice, ours in _HINTS.items():
+        message = message.replace(advice, ours)
+    return message
 
 
 def _read_details(details: bytes) -> tuple[str, int | None]:
-    """The field of a BadRequest and the delay of a RetryInfo in ms, where they are present."""
-    field, retry_after_ms = "", None
+    """The path of a BadRequest's field and the delay of a RetryInfo in ms, where they are present."""
+    path, retry_after_ms = "", None
     status = status_pb2.Status()
     try:
         status.ParseFromString(details)
@@ -124,10 +144,8 @@ def _read_details(details: bytes) -> tuple[str, int | None]:
             bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
             if item.Unpack(bad_request) and bad_request.field_violations:
                 path = bad_request.field_violations[0].field
-                name = path.rpartition(".")[2]
-                field = _FIELDS.get(name, name)
             elif item.Unpack(retry):
                 retry_after_ms = round(retry.retry_delay.ToTimedelta().total_seconds() * 1000)
     except DecodeError:
         pass  # a status we cannot read in full is still a status
-    return field, retry_after_ms
+    return path, retry_after_ms

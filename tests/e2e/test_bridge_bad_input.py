@@ -106,6 +106,15 @@ async def test_phrases_that_the_service_refuses(bridge: Bridge, fields: str, fie
     assert (heard.code, heard.error["code"], heard.error["field"]) == (1008, INVALID, field)
     assert heard.error["sid"] == "call-17"
     assert right in heard.error["message"]
+    assert heard.error["message"].startswith(f"{field} ")
+
+
+async def test_a_client_that_says_nothing_is_told_what_to_say(impatient: AsrService) -> None:
+    with Bridge(impatient.target) as bridge:
+        await bridge.ready()
+        heard = await talk(bridge, [INIT, PACKET])
+    assert (heard.code, heard.error["code"]) == (1008, "deadline_exceeded")
+    assert "send audio, or keepalive while" in heard.error["message"]
 
 
 async def test_the_results_so_far_come_before_the_error(bridge: Bridge) -> None:

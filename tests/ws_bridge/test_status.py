@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from asr.v1 import asr_pb2 as pb
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
@@ -46,6 +49,29 @@ def test_close_codes_and_names_agree_with_the_services_table(kind: type[AsrError
 def test_fields_have_the_names_the_client_used(path: str, field: str) -> None:
     status = wire.status(InvalidArgument("m", field=path))
     assert from_grpc(3, "m", status.SerializeToString(), admitted=True).field == field
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"sample_rate_hertz": 7}, "sr is 7; it should be 8000 to 48000"),
+        (
+            {"endpointing": pb.Endpointing(trailing_silence_ms=7)},
+            "endpoint_ms is 7; it should be 100 to 10000",
+        ),
+        ({"stream_id": "a" * 129}, "sid has 129 characters"),
+        ({"phrase_boosts": [pb.PhraseBoost(phrases=["a", " "])]}, "phrases[1] has 0 characters"),
+        ({"phrase_boosts": [pb.PhraseBoost(phrases=["a"] * 1001)]}, "phrases has 1001 phrases"),
+        ({"phrase_boosts": [pb.PhraseBoost(phrases=["a"], boost=11)]}, "boost is 11; it should be 0 to 10"),
+    ],
+)
+def test_messages_name_fields_as_the_client_did(config: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        wire.stream_config(pb.RecognitionConfig(**config))
+    status = wire.status(refused.value)
+    failure = from_grpc(status.code, status.message, status.SerializeToString(), admitted=False)
+    assert failure.message.startswith(told)
+    assert told.split()[0] == failure.field
 
 
 def test_a_service_that_cannot_be_reached_and_one_that_was_lost() -> None:
