@@ -46,6 +46,7 @@ async def test_keys_are_passed_on(tmp_path: Path) -> None:
         for init, headers in (({}, {}), ({"key": "wrong"}, {}), ({}, {"Authorization": "Basic x"})):
             said = await last_word(bridge, init, additional_headers=headers)
             assert (said["op"], said["code"]) == ("error", "unauthenticated")
+            assert '"key":"KEY" in init' in said["message"]
         said = await last_word(bridge, {"key": "\n"})
         assert (said["code"], said["field"]) == ("invalid_argument", "key")
         assert service.stop() == 0
