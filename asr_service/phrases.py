@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from asr_service.core import PhraseBoost
+
+MAX_GROUPS = 1_000
+"""Groups of a stream's phrases; a message has room for millions."""
 
 MAX_PHRASES = 1_000
 """Phrases of a stream, over all its groups."""
@@ -79,28 +84,31 @@ def alphabet(pieces: tuple[str, ...]) -> Alphabet:
     return Alphabet(pieces)
 
 
-def fitting(groups: list[PhraseBoost], pieces: tuple[str, ...] | None) -> tuple[PhraseBoost, ...]:
+def fitting(groups: Iterable[PhraseBoost], pieces: tuple[str, ...] | None) -> tuple[PhraseBoost, ...]:
     """What of these can be served, for protocols that reject nothing: phrases that are empty, too long or unwritable
-    are left out, as is everything beyond the limits; boosts are brought into range.
+    are left out; boosts are brought into range.
+
+    Nothing beyond the limits is looked at, and what is left out counts as well: the time this takes, on the event loop,
+    is not the client's to choose.
 
     Args:
         groups: as asked for.
         pieces: of the vocabulary, None before a model is loaded.
     """
     known = alphabet(pieces) if pieces is not None else None
+    low, high = BOOST_RANGE
     count = chars = 0
     kept = []
-    for group in groups:
+    for group in islice(groups, MAX_GROUPS):
         phrases = []
-        for phrase in group.phrases:
+        for phrase in islice(group.phrases, MAX_PHRASES - count):
+            count += 1
+            if len(phrase) > MAX_PHRASE_CHARS or chars + len(phrase) > MAX_CHARS:
+                continue
+            chars += len(phrase)
             written = known.write(phrase) if known else Written(phrase.strip(), "")
-            if written.unwritable or not written.text or len(phrase) > MAX_PHRASE_CHARS:
-                continue
-            if count == MAX_PHRASES or chars + len(phrase) > MAX_CHARS:
-                continue
-            count, chars = count + 1, chars + len(phrase)
-            phrases.append(phrase)
-        low, high = BOOST_RANGE
+            if written.text and not written.unwritable:
+                phrases.append(phrase)
         if phrases:
             kept.append(PhraseBoost(tuple(phrases), min(max(group.boost, low), high)))
     return tuple(kept)

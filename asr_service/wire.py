@@ -22,7 +22,15 @@ from asr_service.core import (
     StreamConfig,
 )
 from asr_service.errors import AsrError, InternalError, InvalidArgument, wire_status
-from asr_service.phrases import BOOST_RANGE, MAX_CHARS, MAX_PHRASE_CHARS, MAX_PHRASES, alphabet
+from asr_service.phrases import (
+    BOOST_RANGE,
+    MAX_CHARS,
+    MAX_GROUPS,
+    MAX_PHRASE_CHARS,
+    MAX_PHRASES,
+    Alphabet,
+    alphabet,
+)
 
 MIN_RATE_HZ = 8_000
 MAX_RATE_HZ = 48_000
@@ -64,7 +72,7 @@ def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -
             field="config.encoding",
         )
     name = config.stream_id
-    if not re.fullmatch(r"[ -~]*", name) or len(name) > MAX_NAME:
+    if len(name) > MAX_NAME or not re.fullmatch(r"[ -~]*", name):
         raise InvalidArgument(
             f"config.stream_id has {len(name)} characters; it should be at most {MAX_NAME} printable ASCII characters, "
             "or unset for one made by the server",
@@ -139,15 +147,14 @@ def _endpointing(message: pb.Endpointing) -> EndpointingConfig:
 
 
 def _boosts(messages: Sequence[pb.PhraseBoost], info: ModelInfo | None) -> tuple[PhraseBoost, ...]:
-    """Phrases to listen for, each of which the model can write."""
-    count = sum(len(message.phrases) for message in messages)
-    chars = sum(len(phrase) for message in messages for phrase in message.phrases)
-    if count > MAX_PHRASES or chars > MAX_CHARS:
-        raise InvalidArgument(
-            f"config.phrase_boosts has {count} phrases with {chars} characters; there should be at most {MAX_PHRASES} "
-            f"phrases with {MAX_CHARS} characters in all",
-            field="config.phrase_boosts",
-        )
+    """Phrases to listen for, each of which the model can write.
+
+    A message has room for millions of groups or phrases: what may be many is counted before it is looked at.
+    """
+    _at_most(MAX_GROUPS, "groups", len(messages))
+    _at_most(MAX_PHRASES, "phrases", sum(len(message.phrases) for message in messages))
+    _at_most(MAX_CHARS, "characters", sum(len(phrase) for message in messages for phrase in message.phrases))
+    known = alphabet(info.pieces) if info else None
     groups = []
     for at, message in enumerate(messages):
         path = f"config.phrase_boosts[{at}]"
@@ -159,7 +166,7 @@ def _boosts(messages: Sequence[pb.PhraseBoost], info: ModelInfo | None) -> tuple
                 field=f"{path}.boost",
             )
         for number, phrase in enumerate(message.phrases):
-            if problem := _problem(phrase, info):
+            if problem := _problem(phrase, known):
                 field = f"{path}.phrases[{number}]"
                 raise InvalidArgument(f"{field} {problem}", field=field)
         if message.phrases:
@@ -167,13 +174,21 @@ def _boosts(messages: Sequence[pb.PhraseBoost], info: ModelInfo | None) -> tuple
     return tuple(groups)
 
 
-def _problem(phrase: str, info: ModelInfo | None) -> str:
+def _at_most(limit: int, what: str, count: int) -> None:
+    if count > limit:
+        raise InvalidArgument(
+            f"config.phrase_boosts has {count} {what}; there should be at most {limit} {what} in all",
+            field="config.phrase_boosts",
+        )
+
+
+def _problem(phrase: str, known: Alphabet | None) -> str:
     """What is wrong with a phrase, without repeating it (messages are logged); "" if nothing is."""
     if not phrase.strip() or len(phrase) > MAX_PHRASE_CHARS:
         return f"has {len(phrase.strip())} characters; it should have 1 to {MAX_PHRASE_CHARS}"
-    if info is None:
+    if known is None:
         return ""
-    written = alphabet(info.pieces).write(phrase)
+    written = known.write(phrase)
     if written.unwritable:
         shown = ", ".join(repr(char) for char in written.unwritable[:5])
         return f"has {shown}, which the model cannot write; spell the phrase as the model writes it, in words"

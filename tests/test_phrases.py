@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.core import PhraseBoost
-from asr_service.phrases import MAX_CHARS, MAX_PHRASE_CHARS, MAX_PHRASES, Alphabet, Written, fitting
+from asr_service.phrases import (
+    MAX_CHARS,
+    MAX_GROUPS,
+    MAX_PHRASE_CHARS,
+    MAX_PHRASES,
+    Alphabet,
+    Written,
+    fitting,
+)
 
 LOWER = ("<unk>", "\u2581", "\u2581th", *"abcdefghijklmnopqrstuvwxyz'")
 
@@ -71,3 +82,34 @@ def test_the_first_of_too_many_are_kept() -> None:
     names = tuple("a" * (1 + number % 9) for number in range(MAX_PHRASES + 5))
     (group,) = fitting([PhraseBoost(names, 2.0)], LOWER)
     assert group.phrases == names[:MAX_PHRASES]
+
+
+@pytest.mark.parametrize(
+    "useless", [("7",) * MAX_PHRASES, ("",) * MAX_PHRASES, ("7" * 100,) * (MAX_CHARS // 100)]
+)
+def test_what_cannot_be_served_counts_too(useless: tuple[str, ...]) -> None:
+    """Else looking at what is left out takes as long as the client likes."""
+    assert fitting([PhraseBoost(useless, 2.0), PhraseBoost(("a",), 2.0)], LOWER) == ()
+    assert fitting([PhraseBoost(useless[1:], 2.0), PhraseBoost(("a",), 2.0)], LOWER) == (
+        PhraseBoost(("a",), 2.0),
+    )
+
+
+def test_no_more_is_looked_at_than_may_be_served() -> None:
+    """A group of each kind that takes longest, with nothing behind the limit that may be touched."""
+
+    def groups() -> Iterator[PhraseBoost]:
+        for _ in range(MAX_GROUPS):
+            yield PhraseBoost((), 2.0)
+        raise AssertionError("one group too many was looked at")
+
+    assert fitting(groups(), LOWER) == ()
+
+
+def test_an_overlong_phrase_is_not_written_first() -> None:
+    tracemalloc.start()
+    try:
+        assert fitting([PhraseBoost(("a" * 4_000_000,), 2.0)], LOWER) == ()
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()

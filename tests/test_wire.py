@@ -108,6 +108,8 @@ def test_phrases_with_the_boosts_of_their_groups() -> None:
         ([pb.PhraseBoost(boost=float("nan"))], "[0].boost", "0 to 10"),
         ([pb.PhraseBoost(phrases=["a"] * 501), pb.PhraseBoost(phrases=["a"] * 500)], "", "1000 phrases"),
         ([pb.PhraseBoost(phrases=["a" * 100] * 201)], "", "20000 characters"),
+        ([pb.PhraseBoost()] * 1001, "", "1000 groups"),
+        ([pb.PhraseBoost(phrases=[""] * 2_000_000)], "", "1000 phrases"),
     ],
 )
 def test_phrases_that_cannot_be_served(groups: list[pb.PhraseBoost], field: str, says: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
+from itertools import islice
 
 import riva.client.proto.riva_asr_pb2 as pb
 import riva.client.proto.riva_audio_pb2 as audio_pb
@@ -26,7 +27,7 @@ from asr_service.core import (
     StreamConfig,
 )
 from asr_service.errors import InvalidArgument
-from asr_service.phrases import fitting
+from asr_service.phrases import MAX_GROUPS, MAX_PHRASES, fitting
 
 FORCE_FINAL = "force_eou"
 """Key of `runtime_config` that asks for a final."""
@@ -121,14 +122,15 @@ def _boosts(config: pb.RecognitionConfig, info: ModelInfo | None) -> tuple[Phras
 
     Riva's scale is of another decoder (NVIDIA recommends 20 to 100, its scripts send 4): what is above `MOST_BOOST`
     counts as that. 0 is protobuf's "unset", and what is below asks for words to be avoided, which greedy decoding has
-    no use for. Of too many phrases the first are taken.
+    no use for. Of too many contexts or phrases the first are looked at.
     """
-    groups = [
-        PhraseBoost(tuple(context.phrases), min(context.boost, MOST_BOOST) or DEFAULT_BOOST)
-        for context in config.speech_contexts
-        if context.boost >= 0  # nor is a NaN
-    ]
-    return fitting(groups, info.pieces if info else None)
+    wanted, left = [], MAX_PHRASES
+    for context in islice(config.speech_contexts, MAX_GROUPS):
+        if context.boost >= 0:  # nor is a NaN
+            phrases = tuple(context.phrases[:left])
+            left -= len(phrases)
+            wanted.append(PhraseBoost(phrases, min(context.boost, MOST_BOOST) or DEFAULT_BOOST))
+    return fitting(wanted, info.pieces if info else None)
 
 
 def with_format(config: pb.RecognitionConfig, format: AudioFormat) -> pb.RecognitionConfig:  # noqa: A002

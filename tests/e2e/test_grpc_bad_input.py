@@ -72,6 +72,11 @@ REFUSED_CONFIGS = {
         "config.phrase_boosts",
         "1000 phrases",
     ),
+    "a message full of groups": (
+        {"phrase_boosts": [pb.PhraseBoost()] * 2_000_000},
+        "config.phrase_boosts",
+        "1000 groups",
+    ),
 }
 
 

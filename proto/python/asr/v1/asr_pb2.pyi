@@ -185,8 +185,8 @@ class RecognitionConfig(_message.Message):
 
     @_builtins.property
     def phrase_boosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhraseBoost]:
-        """Words and phrases to listen for, such as names; several groups may have different boosts. At most 1000 phrases and
-        20000 characters in all.
+        """Words and phrases to listen for, such as names; several groups may have different boosts. At most 1000 groups,
+        1000 phrases and 20000 characters in all.
         """
 
     def __init__(
@@ -535,7 +535,7 @@ class GetServiceInfoResponse(_message.Message):
     device: _builtins.str
     """"cpu" or "cuda:N"."""
     precision: _builtins.str
-    """"fp32" or "bf16"."""
+    """"fp32", "tf32" or "bf16"."""
     measured_streams: _builtins.int
     """Live streams that the server measured at its start to be what the machine sustains; 0 if `max_streams` was set."""
     load: _builtins.float
