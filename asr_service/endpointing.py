@@ -110,8 +110,11 @@ class Endpointer:
         return self._last
 
     def start_utterance(self, frames: int) -> None:
-        """Starts the next utterance at this frame; at 0, a segment."""
+        """Starts the next utterance at this frame of the segment."""
         self._first = self._last = -1
         self._from = frames
-        if not frames:
-            self._heard = 0
+
+    def start_segment(self) -> None:
+        """Starts a segment and its first utterance: frames count from 0 again."""
+        self.start_utterance(0)
+        self._heard = 0

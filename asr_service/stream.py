@@ -262,7 +262,7 @@ class Stream:
             self._move_work(Happening.STREAM_END if mark.tag is None else Happening.SEGMENT_END)
             self._frames = 0
             self._silenced = False
-            self._endpointer.start_utterance(0)
+            self._endpointer.start_segment()
             self._transcript.start_segment(1000 * self.audio_s)
         return finals
 

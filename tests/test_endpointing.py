@@ -105,7 +105,7 @@ def test_a_first_word_in_the_step_that_is_too_late_starts_the_next_utterance() -
 def test_the_wait_for_a_first_word_starts_anew_with_a_segment() -> None:
     made = endpointer(start_ms=800)
     made.start_utterance(9)
-    made.start_utterance(0)
+    made.start_segment()
     assert made.after_frames(9) is None
     assert made.after_frames(10) is FinalReason.ENDPOINT
 
@@ -148,7 +148,7 @@ def test_background_noise_is_a_pause() -> None:
 
 def test_what_is_loud_is_learnt_across_segments_and_forgotten_after_ten_seconds() -> None:
     made = heard(320, -80, -20)
-    made.start_utterance(0)
+    made.start_segment()
     made.audio([-22] * 6)
     made.token(1)
     assert made.after_frames(6) is None

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core import Encoding, EndpointingConfig, FinalReason, Result, StreamConfig, Word
+from asr_service.core import (
+    Encoding,
+    EndpointingConfig,
+    FinalReason,
+    Result,
+    StepResult,
+    StreamConfig,
+    Word,
+)
 from asr_service.errors import OutOfOrder
 from asr_service.model.null import NullModel
 from asr_service.stream import BURST_S, INPUT, WORK, Happening, Input, Stream, Work, tables
@@ -340,6 +348,17 @@ def test_an_endpoint_ends_the_utterance_and_not_the_segment(model: NullModel) ->
     assert [result.utterance for result in results] == [0] * (end + 1) + [1] * (len(results) - end - 1)
     assert results[end + 1].text == ""
     assert results[-1].text != ""
+
+
+def test_an_endpoint_in_the_first_step_leaves_what_is_heard_in_its_place() -> None:
+    """Nobody spoke in time; then a word of which the second step holds loud frames alone."""
+    model = NullModel(slots=1, att_context=(70, 13))
+    stream = new_stream(model, StreamConfig("test", endpointing=EndpointingConfig(500, 0, 800)))
+    stream.audio(silence((200 + 11 * 1280) / 16_000) + speech(1.4), 0.0)  # quiet up to frame 12
+    first = stream.answer(StepResult((1,), (12,), (1.0,), 14), 0.0, UNIX_MS)
+    assert [result.reason for result in first] == [FinalReason.ENDPOINT, None]
+    second = stream.answer(StepResult((), (), (), 14), 0.0, UNIX_MS)
+    assert [result.reason for result in second] == [None]
 
 
 @pytest.mark.parametrize("right", [0, 1, 6, 13])
