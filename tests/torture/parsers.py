@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 from collections.abc import Callable
 
@@ -21,12 +22,16 @@ from asr_service import containers, wire
 from asr_service.audio import AudioReader
 from asr_service.core import Encoding, StreamConfig
 from asr_service.errors import AsrError, ClientError, InvalidArgument, wire_status
+from asr_service.model.null import NullModel
+from asr_service.phrases import BOOST_RANGE, MAX_CHARS, MAX_PHRASE_CHARS, MAX_PHRASES, alphabet
 from asr_service.riva import mapping
 from ws_bridge import status
 from ws_bridge.protocol import Audio, Conversation, Finalize, Init
 from ws_bridge.status import Refused, from_grpc
 from ws_bridge.wire import MAX_AUDIO_BYTES, error_json, result_json, to_requests
 
+INFO = NullModel(slots=1).info
+"""Of the model that phrases are written by: lower case letters alone."""
 LONGEST_MESSAGE = 2000
 """Characters of an error message: what it quotes of the input has to be cut."""
 CLOSE_CODES = {status.POLICY_VIOLATION, status.INTERNAL_ERROR, status.TRY_AGAIN_LATER}
@@ -51,10 +56,17 @@ def websocket(data: bytes) -> None:
         requests = [pb.RecognizeRequest.FromString(one.SerializeToString()) for one in to_requests(message)]
         match message:
             case Init():
-                # What the bridge lets through, the service takes.
                 (request,) = requests
-                config = wire.stream_config(request.config)
+                try:
+                    config = wire.stream_config(request.config, INFO)
+                except InvalidArgument as error:
+                    check_phrases_refusal(error)
+                    return
+                check_config(config)
                 assert (config.name, config.sample_rate) == (message.sid, message.sr)
+                assert [phrase for group in config.boosts for phrase in group.phrases] == list(
+                    message.phrases
+                )
                 answer = pb.RecognizeResponse(result=pb.RecognitionResult(text="\u2581word", is_final=True))
                 assert json.loads(result_json(answer, message))["sid"] == message.sid
             case Finalize(tag):
@@ -63,6 +75,17 @@ def websocket(data: bytes) -> None:
             case Audio(audio):
                 assert b"".join(one.audio for one in requests) == audio
                 assert all(len(one.audio) <= MAX_AUDIO_BYTES for one in requests)
+
+
+def check_phrases_refusal(error: InvalidArgument) -> None:
+    """What the bridge lets through, the service takes, but for phrases, whose limits and letters it alone knows; the
+    client is told in the words of its own protocol."""
+    sent = wire.status(error)
+    failure = from_grpc(sent.code, sent.message, sent.SerializeToString(), admitted=False)
+    assert re.fullmatch(r"phrases(\[\d+\])?|boost", failure.field), failure
+    assert failure.message.startswith(f"{failure.field} ") and "config" not in failure.message
+    assert (failure.code, failure.close_code) == ("invalid_argument", status.POLICY_VIOLATION)
+    assert 0 < len(failure.message) < LONGEST_MESSAGE
 
 
 def config_message(data: bytes) -> None:
@@ -74,7 +97,7 @@ def config_message(data: bytes) -> None:
     try:
         match request.WhichOneof("request"):
             case "config":
-                check_config(wire.stream_config(request.config))
+                check_config(wire.stream_config(request.config, INFO))
                 assert 1 <= wire.channels(request.config) <= wire.MAX_CHANNELS
             case "finalize":
                 assert len(wire.finalize_tag(request.finalize)) <= wire.MAX_NAME
@@ -92,7 +115,7 @@ def riva_message(data: bytes) -> None:
     assert 0 < len(name) <= wire.MAX_NAME
     mapping.forces_final(request)
     try:
-        asked = mapping.asked(request.streaming_config, endpoints=True)
+        asked = mapping.asked(request.streaming_config, endpoints=True, info=INFO)
         check_config(asked.stream_config(name, asked.format))
     except ClientError as error:
         check_refusal(error)
@@ -173,6 +196,13 @@ def check_config(config: StreamConfig) -> None:
     if config.endpointing is not None:
         low, high = wire.TRAILING_SILENCE_MS
         assert low <= config.endpointing.trailing_silence_ms <= high
+    said = [phrase for group in config.boosts for phrase in group.phrases]
+    assert len(said) <= MAX_PHRASES and sum(map(len, said)) <= MAX_CHARS
+    for phrase in said:
+        written = alphabet(INFO.pieces).write(phrase)
+        assert len(phrase) <= MAX_PHRASE_CHARS and written.text and not written.unwritable
+    for group in config.boosts:
+        assert group.phrases and BOOST_RANGE[0] <= group.boost <= BOOST_RANGE[1]
 
 
 def check_refusal(error: AsrError) -> None:
@@ -207,7 +237,7 @@ def seeds(target: str) -> list[bytes]:
     match target:
         case "websocket":
             init = b'{"op":"init","sid":"call-17","sr":16000,"enc":"mulaw","interim":false,"words":true,'
-            init += b'"details":true,"endpoint_ms":300,"key":"k"}'
+            init += b'"details":true,"endpoint_ms":300,"phrases":["zulu","kilo lima"],"boost":2.5,"key":"k"}'
             rest = b'\n\0\x01\x02\n{"op":"finalize","sid":"call-17","tag":"t"}\n{"op":"keepalive"}\n{"op":"close"}'
             return [init + rest, b'{"op":"init","sid":"a"}\n\0' + bytes(64), b'{"op":"close"}', b"[]"]
         case "config":
@@ -216,8 +246,13 @@ def seeds(target: str) -> list[bytes]:
             )
             full.endpointing.trailing_silence_ms = 300
             full.audio_channel_count = 2
+            full.phrase_boosts.add(phrases=["zulu", "kilo lima"], boost=2.5)
+            many = pb.RecognitionConfig(
+                phrase_boosts=[pb.PhraseBoost(phrases=["a"])] + [pb.PhraseBoost()] * 500
+            )
             requests = [
                 pb.RecognizeRequest(config=full),
+                pb.RecognizeRequest(config=many),
                 pb.RecognizeRequest(finalize=pb.Finalize(tag="t")),
                 pb.RecognizeRequest(audio=b"\x01\x02"),
                 pb.RecognizeRequest(keep_alive=pb.KeepAlive()),
@@ -228,9 +263,12 @@ def seeds(target: str) -> list[bytes]:
             config = request.streaming_config.config
             config.encoding, config.sample_rate_hertz, config.audio_channel_count = 20, 8000, 1
             config.endpointing_config.stop_history = 320
+            config.speech_contexts.add(phrases=["zulu", "kilo lima"], boost=20)
             request.id.value = "id"
             request.runtime_config["force_eou"] = "true"
-            return [request.SerializeToString()]
+            many = riva_pb.StreamingRecognizeRequest()
+            many.streaming_config.config.speech_contexts.extend([riva_pb.SpeechContext()] * 500)
+            return [request.SerializeToString(), many.SerializeToString()]
         case "wav":
             files = [wav_file(subtype=kind) for kind in ("PCM_16", "ULAW", "ALAW", "PCM_24")]
             return [struct.pack(">H", at) + file for file in files for at in (20, 44, 60)]
@@ -246,11 +284,13 @@ def seeds(target: str) -> list[bytes]:
 WORDS = {
     "websocket": [
         *('"op"', '"init"', '"sid"', '"sr"', '"enc"', '"interim"', '"words"', '"details"', '"endpoint_ms"'),
+        *('"phrases"', '"boost"', '["zulu"]', '[""]', "2.5", "11", "-1"),
         *('"key"', '"finalize"', '"tag"', '"keepalive"', '"close"', '"linear16"', '"mulaw"', '"alaw"'),
         *("true", "false", "null", "NaN", "1e999", "16000", "48001", "\\ud800", "[[[["),
     ],
     "wav": ["RIFF", "WAVE", "fmt ", "data", "LIST", "fact"],
     "file": ["RIFF", "WAVE", "fmt ", "data", "fLaC", "OggS", "fact", "PEAK"],
-    "riva": ["force_eou", "true"],
+    "config": ["zulu", "route 66"],
+    "riva": ["force_eou", "true", "zulu", "route 66"],
 }
 """What a fuzzer should know of the language."""

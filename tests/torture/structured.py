@@ -7,10 +7,13 @@ import struct
 
 import riva.client.proto.riva_asr_pb2 as riva_pb
 from asr.v1 import asr_pb2 as pb
+from google.protobuf.message import Message
 from hypothesis import strategies as st
 
 from tests.torture.parsers import seeds
 
+_phrase = st.sampled_from(["zulu", "Kilo  Lima", "route 66", "", " ", "a" * 101]) | st.text(max_size=20)
+_boost = st.sampled_from([0, 2.5, 10, 11, -1]) | st.floats()
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=200),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -25,6 +28,8 @@ _fields = {
     "words": st.booleans(),
     "details": st.booleans(),
     "endpoint_ms": st.integers(0, 11_000),
+    "phrases": st.lists(_phrase, max_size=4) | _phrase.map(lambda phrase: [phrase] * 1001),
+    "boost": _boost,
     "key": st.text(max_size=20),
     "tag": st.text(max_size=130),
 }
@@ -32,7 +37,8 @@ _others = {name: value for name, value in _fields.items() if name != "op"}
 _right = st.fixed_dictionaries({"op": _fields["op"]}, optional=_others)
 _wrong = st.fixed_dictionaries({"op": _fields["op"] | _values}, optional=dict.fromkeys(_others, _values))
 _first = st.fixed_dictionaries(
-    {"op": st.just("init"), "sid": st.just("call-17")}, optional={"sr": _fields["sr"]}
+    {"op": st.just("init"), "sid": st.just("call-17")},
+    optional={name: _fields[name] for name in ("sr", "phrases", "boost")},
 )
 _line = st.one_of(
     st.binary(max_size=40).map(lambda audio: b"\0" + audio),
@@ -42,6 +48,18 @@ _line = st.one_of(
 )
 
 _whole = st.integers(0, 2**31 - 1)
+_sendable = _phrase.filter(lambda phrase: not any("\ud800" <= char <= "\udfff" for char in phrase))
+
+
+def _groups(kind: type[Message]) -> st.SearchStrategy[list[Message]]:
+    """Lists of phrases with a boost, now and then as many as nobody means."""
+    one = st.builds(kind, phrases=st.lists(_sendable, max_size=3), boost=_boost) | st.just(kind())
+    few = st.lists(one, max_size=3)
+    return st.one_of(
+        few, few, few, st.builds(lambda groups, times: groups * times, few, st.integers(0, 5_000))
+    )
+
+
 _config = st.builds(
     pb.RecognitionConfig,
     encoding=st.integers(0, 5),
@@ -52,9 +70,11 @@ _config = st.builds(
     audio_channel_count=st.integers(0, 4),
     endpointing=st.none()
     | st.builds(pb.Endpointing, trailing_silence_ms=_whole, max_utterance_ms=_whole, start_timeout_ms=_whole),
+    phrase_boosts=_groups(pb.PhraseBoost),
 )
+_phrases_alone = st.builds(pb.RecognitionConfig, phrase_boosts=_groups(pb.PhraseBoost))
 _requests = st.one_of(
-    _config.map(lambda config: pb.RecognizeRequest(config=config)),
+    (_config | _phrases_alone).map(lambda config: pb.RecognizeRequest(config=config)),
     st.text(max_size=130)
     .filter(str.isprintable)
     .map(lambda tag: pb.RecognizeRequest(finalize=pb.Finalize(tag=tag))),
@@ -69,6 +89,12 @@ _riva = st.builds(
             encoding=st.integers(0, 25),
             sample_rate_hertz=st.integers(-(2**31), 2**31 - 1),
             audio_channel_count=st.integers(-3, 9),
+            speech_contexts=_groups(riva_pb.SpeechContext),
+        )
+        | st.builds(
+            riva_pb.RecognitionConfig,
+            encoding=st.just(1),
+            speech_contexts=_groups(riva_pb.SpeechContext),
         ),
     ),
 ).map(lambda request: request.SerializeToString())

@@ -228,10 +228,26 @@ json_values = st.recursive(
     max_leaves=10,
 )
 names = st.sampled_from(
-    ["op", "sid", "sr", "enc", "interim", "words", "details", "endpoint_ms", "tag"]
+    ["op", "sid", "sr", "enc", "interim", "words", "details", "endpoint_ms", "tag", "phrases", "boost", "key"]
 ) | st.text(max_size=4)
 likely = st.sampled_from(
-    ["init", "close", "finalize", "keepalive", "call-17", 16000, 8000, True, "mulaw", 500, None, "", 0]
+    [
+        "init",
+        "close",
+        "finalize",
+        "keepalive",
+        "call-17",
+        16000,
+        8000,
+        True,
+        "mulaw",
+        500,
+        None,
+        "",
+        0,
+        ["zulu", ""],
+        2.5,
+    ]
 )
 objects = st.dictionaries(names, likely | json_values, max_size=6).map(json.dumps)
 messages = (
