@@ -3,7 +3,7 @@ memory goes."""
 
 from __future__ import annotations
 
-import re
+from contextlib import suppress
 from pathlib import Path
 
 MOST_SLOTS = 512
@@ -22,19 +22,35 @@ def slots_in(free: int | None, share: float) -> int:
 
 def host_slots() -> int:
     """Slots for a model on the CPU."""
-    return slots_in(_free_memory(), HOST_SHARE)
+    return slots_in(free_memory(), HOST_SHARE)
 
 
-def _free_memory() -> int | None:
-    """Bytes of memory this process may still take: what the machine has available, within the container's limit."""
+def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes of memory this process may still take: what the machine has available, within the container's limit.
+
+    Of what a container has taken, the kernel gives up files that were read and are not in use (`inactive_file`), such
+    as a model's, before it refuses memory.
+
+    Args:
+        meminfo: of the machine, as proc(5) describes it.
+        group: of the container, as the kernel's documentation of control groups v2 describes it.
+
+    Returns:
+        None on another system.
+    """
     found = []
-    try:
-        available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        found.append(1024 * int(available[1]) if available else 0)
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            found.append(int(limit) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # another system, or no limit
-    return min((amount for amount in found if amount > 0), default=None)
+    with suppress(OSError, ValueError):
+        found.append(1024 * _line("MemAvailable:", meminfo))
+    with suppress(OSError, ValueError):  # there is no limit
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text()) - _line("inactive_file", group / "memory.stat")
+        found.append(max(0, limit - used))
+    return min(found, default=None)
+
+
+def _line(name: str, file: Path) -> int:
+    """The number after this name. Raises ValueError if there is none."""
+    for line in file.read_text().splitlines():
+        if line.startswith(name + " "):
+            return int(line.split()[1])
+    raise ValueError(f"{file} has no {name}")
