@@ -24,6 +24,7 @@ from asr_service.model.ctc import CtcDecoder  # noqa: E402
 from asr_service.model.encoder import TorchEncoder  # noqa: E402
 from asr_service.model.features import FeatureExtractor  # noqa: E402
 from asr_service.model.graphs import CudaRecorder, RecordedEncoder  # noqa: E402
+from asr_service.model.memory import is_out_of_memory  # noqa: E402
 from asr_service.model.nemo_encoder import NemoEncoder  # noqa: E402
 from asr_service.model.rnnt import RnntDecoder  # noqa: E402
 from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel  # noqa: E402
@@ -54,7 +55,9 @@ def load_nemo(
             )  # fmt: skip
 
         return make(slots) if slots is not None else as_many_as_fit(make, _room(target))
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise SettingsError(
             f"ASR_MAX_STREAMS: {target} has no memory for the model and {slots or 1} streams ({_first_line(error)}); "
             "set a smaller number, or free memory on the device",
@@ -65,14 +68,13 @@ def load_nemo(
 def as_many_as_fit(make: Callable[[int], Made], slots: int) -> Made:
     """Makes something for so many slots, or for half of them, and so on, until there is memory for it.
 
-    Raises:
-        torch.OutOfMemoryError: there is none for one slot.
+    An error that says that there is none for one slot is raised as it came.
     """
     while True:
         try:
             return make(slots)
-        except torch.OutOfMemoryError:
-            if slots == 1:
+        except Exception as error:
+            if slots == 1 or not is_out_of_memory(error):
                 raise
         # Out of the handler, whose traceback holds what was made so far.
         _log.warning("no memory for %d streams: trying half of them", slots)
@@ -119,7 +121,7 @@ def restore(model: str, device: torch.device) -> Any:
     """Restores a hub name or a `.nemo` file through NeMo, in eval mode and fp32 on the device.
 
     Raises:
-        ModelError: if there is no such model.
+        ModelError: if there is no such model. That there is no memory for it is raised as it came.
     """
     path = model_file(model)
     from nemo.collections.asr.models import ASRModel
@@ -133,6 +135,8 @@ def restore(model: str, device: torch.device) -> Any:
             _log.info("loading %s from the hub (fetched once, then cached)", model)
             loaded = ASRModel.from_pretrained(model, map_location=device)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(
             f"ASR_MODEL {model!r} could not be loaded: {_first_line(error)}. Give a hub name that this machine can "
             "reach, the path of a .nemo file, or `demo`",

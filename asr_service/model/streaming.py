@@ -14,6 +14,7 @@ from asr_service.core import ModelInfo, OutOfMemory, PhraseBoost, Readings, Step
 from asr_service.model.batch import Batch, Positions
 from asr_service.model.boosting import BoostingTree, TreeMaker
 from asr_service.model.features import FeatureExtractor
+from asr_service.model.memory import is_out_of_memory
 from asr_service.model.plan import ChunkPlan
 from asr_service.model.rnnt import Emission
 
@@ -64,9 +65,6 @@ class Decoder(Protocol):
 
 
 _STAGES = ("features", "encoder", "decoder")
-_CPU_FULL = "DefaultCPUAllocator: can't allocate memory"  # torch has no type for it
-
-
 _BROKEN = StepResult((), (), (), 0, broken=True)
 
 
@@ -123,8 +121,8 @@ class NemoStreamingModel:
         """
         try:
             return self._step(requests) if requests else []
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and _CPU_FULL not in str(error):
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

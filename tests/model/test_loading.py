@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from asr_service.errors import ModelError, SettingsError
@@ -135,27 +136,80 @@ def test_without_a_number_of_streams_memory_decides(tiny_nemo: Path) -> None:
     assert slots_in(0, 0.5) == 1
 
 
+def full_gpu() -> None:
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def full_host() -> None:
+    import torch
+
+    torch.empty(1 << 60)
+
+
+def full_host_for_numpy() -> None:
+    np.empty(1 << 50, np.int8)
+
+
+FULL = (full_gpu, full_host, full_host_for_numpy)
+
+
+@pytest.mark.parametrize("full", FULL)
 @pytest.mark.parametrize(
     ("held", "tried"), [(512, [512]), (200, [512, 256, 128]), (1, [512 >> n for n in range(10)])]
 )
-def test_half_of_the_slots_are_tried_until_there_is_memory(held: int, tried: list[int]) -> None:
-    import torch
-
+def test_half_of_the_slots_are_tried_until_there_is_memory(
+    held: int, tried: list[int], full: Callable[[], None]
+) -> None:
     from asr_service.model.loading import as_many_as_fit
+    from asr_service.model.memory import is_out_of_memory
 
     asked: list[int] = []
 
     def make(slots: int) -> int:
         asked.append(slots)
         if slots > held:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            full()
         return slots
 
     assert as_many_as_fit(make, 512) == tried[-1]
     assert asked == tried
     held = 0
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
         as_many_as_fit(make, 512)
+    assert is_out_of_memory(caught.value)
+
+
+def test_another_error_is_not_tried_again() -> None:
+    from asr_service.model.loading import as_many_as_fit
+
+    asked: list[int] = []
+
+    def make(slots: int) -> None:
+        asked.append(slots)
+        raise RuntimeError("expected a tensor of another shape")
+
+    with pytest.raises(RuntimeError, match="another shape"):
+        as_many_as_fit(make, 512)
+    assert asked == [512]
+
+
+def test_more_streams_than_there_is_memory_for(tiny_nemo: Path) -> None:
+    with pytest.raises(SettingsError, match="no memory for the model and 1000000000000 streams") as caught:
+        _load(str(tiny_nemo), slots=10**12)
+    assert caught.value.field == "ASR_MAX_STREAMS"
+
+
+@pytest.mark.parametrize("full", FULL)
+def test_a_model_too_large_for_the_device_is_no_mistaken_name(
+    tiny_nemo: Path, monkeypatch: pytest.MonkeyPatch, full: Callable[[], None]
+) -> None:
+    from nemo.collections.asr.models import ASRModel
+
+    monkeypatch.setattr(ASRModel, "restore_from", lambda *_, **__: full())
+    with pytest.raises(SettingsError, match="has no memory for the model"):
+        _load(str(tiny_nemo))
 
 
 @pytest.mark.parametrize(
