@@ -10,8 +10,9 @@ from asr.v1 import asr_pb2
 from ws_bridge.protocol import Audio, Finalize, Init, KeepAlive, Message
 from ws_bridge.status import Failure
 
-MAX_AUDIO_BYTES = 65_536
-"""Most audio in one gRPC request: a large packet is cut, so that it never meets the service's message limit."""
+MAX_AUDIO_BYTES = 32_768
+"""Most audio in one gRPC request: a large packet is cut, so that it never meets the service's message limit, which is
+65,536 or more for the whole request."""
 
 _ENCODINGS = {
     "linear16": asr_pb2.AUDIO_ENCODING_LINEAR16,

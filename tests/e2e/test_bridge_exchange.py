@@ -236,9 +236,18 @@ async def test_keepalive_and_what_follows_close(bridge: Bridge, stub: Stub) -> N
     assert (heard.code, heard.final["text"]) == (1000, await transcribe(stub, pcm))
 
 
-async def test_a_slow_reader_gets_the_latest_interim_and_every_final(bridge: Bridge) -> None:
-    """Interims wait nowhere for a client that reads late; each finalize is answered."""
-    said = [INIT]
+async def test_large_packets_meet_no_limit_of_the_service(stub: Stub) -> None:
+    """At the smallest limit that the service can be given."""
+    pcm = speechlike(5.0, seed=9)
+    with AsrService(ASR_MAX_MESSAGE_BYTES=65_536) as service, Bridge(service.target) as own:
+        await own.ready()
+        heard = await talk(own, [INIT, pcm, CLOSE])
+    assert (heard.code, heard.final["text"]) == (1000, await transcribe(stub, pcm))
+
+
+async def test_a_slow_reader_gets_every_final_after_the_interims_of_its_utterance(bridge: Bridge) -> None:
+    """Each finalize is answered; whichever interims are still told, what they say goes on into their final."""
+    said: list[str | bytes] = [INIT]
     async with connect(bridge.url, compression=None, max_queue=1) as client:
         for _ in range(20):
             said += [speechlike(1.0), '{"op":"finalize"}']
@@ -247,4 +256,9 @@ async def test_a_slow_reader_gets_the_latest_interim_and_every_final(bridge: Bri
         heard = await listen(client)
     assert len(heard.of("final")) == 21
     assert heard.code == 1000
+    words: list[str] = []
+    for message in heard.messages:
+        now = message["text"].split()
+        assert now[: len(words)] == words
+        words = [] if message["final"] else now
     assert finals(heard)
