@@ -185,6 +185,33 @@ async def test_finals_left_unread_have_a_limit_and_interims_do_not() -> None:
     assert len(heard.of("interim")) < 2000
 
 
+async def test_a_client_that_reads_late_gets_the_latest_interim() -> None:
+    written = asyncio.Event()
+
+    async def count(requests: Any, context: Any) -> None:
+        await admit(context)
+        filler = " word" * 2000
+        for number in range(2000):
+            await context.write(result(f"{number}{filler}", final=False))
+        written.set()
+        async for _ in requests:
+            pass
+        await context.write(result("the end", final=True))
+
+    async with scripted_service(count) as target:
+        with Bridge(target) as bridge:
+            async with connect(bridge.url, compression=None, max_queue=1) as client, asyncio.timeout(60):
+                await client.send(INIT)
+                await written.wait()
+                numbers = []
+                while not numbers or numbers[-1] != 1999:
+                    numbers.append(int(json.loads(await client.recv())["text"].split()[0]))
+                await client.send(CLOSE)
+                heard = await listen(client)
+    assert numbers == sorted(numbers) and len(numbers) < 2000
+    assert (heard.code, [message["text"] for message in heard.messages]) == (1000, ["the end"])
+
+
 async def test_vanished_client_cancels_the_call_at_once_even_when_the_service_takes_nothing() -> None:
     cancelled = asyncio.Event()
     admitted = asyncio.Event()
