@@ -20,6 +20,7 @@ from torch import Tensor
 
 from asr_service.model.batch import Batch
 from asr_service.model.encoder import TorchEncoder
+from asr_service.model.memory import is_out_of_memory
 from asr_service.model.plan import ChunkPlan
 
 _log = logging.getLogger(__name__)
@@ -139,7 +140,10 @@ class RecordedEncoder:
         return recording.play()
 
     def _recording(self, size: int) -> _Recording | None:
-        """The recording for batches of this size, made if it is not there; None if recording does not work."""
+        """The recording for batches of this size, made if it is not there; None if recording does not work.
+
+        That there is no memory for it is raised as it came.
+        """
         found = self._recordings.get(size)
         if found is not None or self._recorder is None:
             return found
@@ -148,6 +152,8 @@ class RecordedEncoder:
         try:
             play = self._recorder.record(lambda: self._inner.step(static, mel))
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise  # for batches of this size; what is recorded of smaller ones stays
             _log.warning(
                 "steps cannot be recorded on %s (%s): each is launched kernel by kernel, which is slower",
                 self._device, str(error).strip().partition("\n")[0],

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from asr_service.core import OutOfMemory
 from asr_service.model.encoder import TorchEncoder
 from asr_service.model.graphs import EagerRecorder, RecordedEncoder, Recorder
 from asr_service.model.plan import ChunkPlan
@@ -91,3 +92,49 @@ def test_when_recording_fails_steps_go_on_without(
     assert [s.tokens for s in streams] == [reference.tokens(loaded, a, (70, 1), "rnnt") for a in audios]
     assert recorder.tries == 2 and encoder.recorded == ()
     assert len(caplog.records) == 1 and "kernel by kernel" in caplog.text
+
+
+def _no_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def _no_memory_told_as_no_end() -> None:
+    try:
+        _no_memory()
+    finally:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+@pytest.mark.usefixtures("buckets")
+@pytest.mark.parametrize("full", [_no_memory, _no_memory_told_as_no_end])
+def test_no_memory_for_a_recording_is_told_and_the_others_stay(
+    nemo_model: Callable[[str], Any],
+    streaming: Callable[..., NemoStreamingModel],
+    caplog: pytest.LogCaptureFixture,
+    full: Callable[[], None],
+) -> None:
+    """Batches of eight do not fit: the engine is told so and makes smaller ones, which are recorded."""
+
+    class Small(EagerRecorder):
+        tries = 0
+        fits = 3
+
+        def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+            self.tries += 1
+            if self.tries > self.fits:
+                full()
+            return super().record(work)
+
+    loaded, model, recorder = nemo_model("tiny"), streaming("tiny", (70, 1)), Small()
+    encoder = _recorded(model, loaded, (70, 1), recorder)
+    with pytest.raises(OutOfMemory):
+        model.warm_up(8, lambda _: None)
+    assert encoder.recorded == (1, 2, 4)
+    model.warm_up(4, lambda _: None)
+    audios = [babble(3.0, seed) for seed in range(5)]
+    streams = run(model, audios, seed=1, together=4)
+    assert [s.tokens for s in streams] == [reference.tokens(loaded, a, (70, 1), "rnnt") for a in audios]
+    assert recorder.tries == 4 and encoder.recorded == (1, 2, 4) and not caplog.records
+    recorder.fits = 8  # there is memory again
+    model.warm_up(8, lambda _: None)
+    assert encoder.recorded == (1, 2, 4, 8)
