@@ -11,6 +11,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+
+ANY_ADDRESS = ("0.0.0.0", "::")
 
 
 class Stopped(Exception):
@@ -78,16 +81,26 @@ class Supervisor:
         return failed
 
 
+def service_target(environment: Mapping[str, str]) -> str:
+    """Where the bridge finds the service: what ASR_GRPC_TARGET says, or the address and port that it listens on.
+
+    An unset variable and an empty one are the same to both programs, and so here.
+    """
+    if target := environment.get("ASR_GRPC_TARGET"):
+        return target
+    host = environment.get("ASR_HOST") or ANY_ADDRESS[0]
+    if host in ANY_ADDRESS:
+        host = "localhost"
+    return f"{f'[{host}]' if ':' in host else host}:{environment.get('ASR_GRPC_PORT') or 50051}"
+
+
 def main() -> int:
     """Command line; takes no arguments."""
     service = dict(os.environ)
-    bridge = dict(os.environ)
-    if port := os.environ.get("ASR_GRPC_PORT"):
-        bridge.setdefault("ASR_GRPC_TARGET", f"localhost:{port}")
     supervisor = Supervisor()
     supervisor.start("service", "asr_service", service)
     # It waits for the service by itself.
-    supervisor.start("bridge", "ws_bridge", bridge)
+    supervisor.start("bridge", "ws_bridge", service | {"ASR_GRPC_TARGET": service_target(service)})
     code = supervisor.wait()
     return supervisor.stop() or code
 

@@ -60,9 +60,11 @@ class Bridge(ServerProcess):
         return await asyncio.to_thread(self.wait_line, pattern)
 
 
-def page(port: int, path: str, tls: ssl.SSLContext | None = None) -> tuple[int, dict[str, Any]]:
+def page(
+    port: int, path: str, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> tuple[int, dict[str, Any]]:
     """Status and JSON of an HTTP page of the bridge on this port."""
-    url = f"{'https' if tls else 'http'}://127.0.0.1:{port}{path}"
+    url = f"{'https' if tls else 'http'}://{host}:{port}{path}"
     try:
         with urllib.request.urlopen(url, timeout=10, context=tls) as answer:
             return answer.status, json.load(answer)
@@ -71,10 +73,10 @@ def page(port: int, path: str, tls: ssl.SSLContext | None = None) -> tuple[int, 
             return error.code, json.load(error)
 
 
-async def until_ready(port: int, tls: ssl.SSLContext | None = None) -> None:
+async def until_ready(port: int, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
     """Returns once the bridge on this port says that it can reach a serving service."""
     async with asyncio.timeout(30):
-        while (await asyncio.to_thread(page, port, "/readyz", tls))[0] != 200:  # noqa: ASYNC110 - another process's state can only be asked
+        while (await asyncio.to_thread(page, port, "/readyz", tls, host))[0] != 200:  # noqa: ASYNC110 - another process's state can only be asked
             await asyncio.sleep(0.05)
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.support.bridge import CLOSE, INIT, listen, until_ready
 from tests.support.process import ServerProcess
 from tests.support.rpc import config as grpc_config
 from tests.support.rpc import failure, retry_after_s, transcribe
+from tools.serve import service_target
 
 
 def free_ports(count: int) -> list[int]:
@@ -41,9 +43,9 @@ def serving() -> Iterator[tuple[ServerProcess, list[int]]]:
 
 
 @contextmanager
-def serving_at(grpc_port: int, port: int) -> Iterator[ServerProcess]:
+def serving_at(grpc_port: int, port: int, host: str = "127.0.0.1") -> Iterator[ServerProcess]:
     """Both programs up on these ports."""
-    settings = {"ASR_HOST": "127.0.0.1", "ASR_GRPC_PORT": grpc_port, "ASR_PORT": port, "ASR_MODEL": "null"}
+    settings = {"ASR_HOST": host, "ASR_GRPC_PORT": grpc_port, "ASR_PORT": port, "ASR_MODEL": "null"}
     with ServerProcess(["tools/serve.py"], **settings) as process:
         try:
             process.wait_line(r"serving grpc")
@@ -116,6 +118,30 @@ def test_when_one_dies_the_other_is_stopped_and_it_shows(victim: int) -> None:
         assert all(gone(pid) for pid in pids)
         name = ("service", "bridge")[victim]
         assert re.search(rf"serve: the {name} ended with -9; stopping the other", process.output)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")
+async def test_an_address_of_its_own_is_where_the_bridge_asks() -> None:
+    grpc_port, port = free_ports(2)
+    with serving_at(grpc_port, port, "127.0.0.2") as process:
+        await until_ready(port, host="127.0.0.2")
+        process.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait) == 0, process.output
+
+
+@pytest.mark.parametrize(
+    ("environment", "target"),
+    [
+        ({}, "localhost:50051"),
+        ({"ASR_GRPC_PORT": "7000"}, "localhost:7000"),
+        ({"ASR_HOST": "0.0.0.0", "ASR_GRPC_PORT": ""}, "localhost:50051"),
+        ({"ASR_HOST": "::"}, "localhost:50051"),
+        ({"ASR_HOST": "fd00::7", "ASR_GRPC_PORT": "7000"}, "[fd00::7]:7000"),
+        ({"ASR_HOST": "10.0.0.7", "ASR_GRPC_TARGET": "dns:///asr:50051"}, "dns:///asr:50051"),
+    ],
+)
+def test_where_the_bridge_finds_the_service(environment: dict[str, str], target: str) -> None:
+    assert service_target(environment) == target
 
 
 def test_a_setting_that_cannot_be_served_ends_both() -> None:
