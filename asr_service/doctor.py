@@ -114,14 +114,19 @@ def _model(settings: Settings) -> Iterator[Finding]:
         else:
             yield Finding("model", Verdict.OK, f"{path}, {path.stat().st_size / 1e6:.0f} MB")
         return
-    cache = Path("~/.cache/huggingface/hub").expanduser() / f"models--{name.replace('/', '--')}"
-    if cache.is_dir():
-        yield Finding("model", Verdict.OK, f"{name}, fetched before ({cache})")
+    try:  # as NeMo looks for it; the library knows the variables that move its cache, such as HF_HOME
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.constants import HF_HUB_CACHE
+    except ImportError:
+        return  # its absence is told with the packages
+    cached = try_to_load_from_cache(name, f"{name.rpartition('/')[2]}.nemo")
+    if isinstance(cached, str):
+        yield Finding("model", Verdict.OK, f"{name}, fetched before ({cached})")
     else:
         yield Finding(
             "model",
             Verdict.NOTE,
-            f"{name} is not in {cache}",
+            f"{name} is not in {HF_HUB_CACHE}",
             "the first start fetches it and needs the network",
         )
 
@@ -206,25 +211,46 @@ def _limits(settings: Settings) -> Iterator[Finding]:
         yield Finding("open files", Verdict.OK, f"at most {files}")
 
 
-def _processor(settings: Settings) -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _flags() -> set[str]:
+    """What the processor can do, as Linux names it."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         text = ""
-    flags = set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+
+
+def _processor(settings: Settings) -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    flags = _flags()
     wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16") if name in flags]
     found = f"{cores} cores, {' '.join(wide) or 'no AVX2'}"
-    if settings.precision == "bf16" and settings.device == "cpu" and not {"amx_bf16", "avx512_bf16"} & flags:
-        yield Finding(
-            "CPU", Verdict.NOTE, found, "bf16 has no hardware here and is slow: set ASR_PRECISION=fp32"
-        )
-    elif settings.threads is not None and settings.threads > cores:
+    if settings.threads is not None and settings.threads > cores:
         yield Finding(
             "CPU", Verdict.NOTE, found, f"ASR_THREADS={settings.threads} is more than there are cores"
         )
     else:
         yield Finding("CPU", Verdict.OK, found)
+
+
+def cpu_precision(precision: str, *, bf16: bool, flags: set[str]) -> Iterator[Finding]:
+    """What a precision means on a CPU.
+
+    Args:
+        precision: as set.
+        bf16: whether torch has kernels for bf16 on this CPU.
+        flags: what the CPU can do.
+    """
+    if precision == "tf32":
+        yield Finding("precision", Verdict.WRONG, "tf32 is for NVIDIA GPUs", "set ASR_PRECISION=fp32")
+    elif precision == "bf16" and not bf16:
+        advice = "set ASR_PRECISION=fp32"
+        yield Finding("precision", Verdict.WRONG, "bf16 needs a CPU with AVX-512 or AMX", advice)
+    elif precision == "bf16" and not {"amx_bf16", "avx512_bf16"} & flags:
+        advice = "set ASR_PRECISION=fp32"
+        yield Finding("precision", Verdict.NOTE, "bf16 has no hardware here and is slow", advice)
+    else:
+        yield Finding("precision", Verdict.OK, precision)
 
 
 def _device(settings: Settings) -> Iterator[Finding]:
@@ -233,7 +259,8 @@ def _device(settings: Settings) -> Iterator[Finding]:
     # In a process of its own: importing torch takes seconds and hundreds of megabytes, and a broken driver may hang it.
     program = (
         "import torch\n"
-        "print(torch.get_num_threads(), torch.version.cuda or '-', torch.cuda.device_count())\n"
+        "bf16 = int(torch.ops.mkldnn._is_mkldnn_bf16_supported())\n"
+        "print(torch.get_num_threads(), torch.version.cuda or '-', torch.cuda.device_count(), bf16)\n"
         "for n in range(torch.cuda.device_count()):\n"
         "    free, total = torch.cuda.mem_get_info(n)\n"
         "    print(torch.cuda.get_device_name(n), f'{free / 2**30:.1f} of {total / 2**30:.1f} GiB free', sep=', ')\n"
@@ -256,7 +283,7 @@ def _device(settings: Settings) -> Iterator[Finding]:
         why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         yield Finding("device", Verdict.WRONG, f"torch cannot be used: {why}", "run make setup")
         return
-    threads, cuda, count = lines[0].split()
+    threads, cuda, count, bf16 = lines[0].split()
     yield Finding("torch", Verdict.OK, f"{settings.threads or threads} threads a step, CUDA {cuda}")
     wanted = settings.device or ("cuda:0" if int(count) else "cpu")
     index = int(wanted.partition(":")[2] or 0)
@@ -266,6 +293,7 @@ def _device(settings: Settings) -> Iterator[Finding]:
         if int(count):
             advice = f"there are {count} GPUs: ASR_DEVICE=cuda:0 uses one"
         yield Finding("device", note, "the CPU", advice)
+        yield from cpu_precision(settings.precision, bf16=bf16 == "1", flags=_flags())
     elif index < int(count):
         yield Finding("device", Verdict.OK, f"{wanted}: {lines[1 + index]}")
     else:

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from asr_service.config import Settings
-from asr_service.doctor import Finding, Verdict, examine
+from asr_service.doctor import Finding, Verdict, cpu_precision, examine
 from tests.support.certificates import Authority
 from tests.support.process import ROOT, clean_environment
 
@@ -47,6 +49,55 @@ def test_models(tmp_path: Path) -> None:
         settings = Settings(model=model, host="127.0.0.1", grpc_port=0)
         findings = [next(one for one in examine(settings) if one.subject == "model")]
         assert verdicts(findings) == [verdict], model
+
+
+def test_a_model_of_the_hub_is_looked_for_where_it_is_kept(tmp_path: Path) -> None:
+    """In a process of its own: the hub's library reads its variables when it is imported."""
+    pytest.importorskip("huggingface_hub", reason="the model's packages are not installed: make setup")
+    program = (
+        "from asr_service.config import Settings\n"
+        "from asr_service.doctor import examine\n"
+        "findings = examine(Settings(model='org/name', host='127.0.0.1', grpc_port=0))\n"
+        "model = next(one for one in findings if one.subject == 'model')\n"
+        "print(model.verdict.value, model.found)\n"
+    )
+
+    def told() -> str:
+        environment = clean_environment(HF_HOME=tmp_path)
+        argv = [sys.executable, "-c", program]
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
+
+    kept = tmp_path / "hub/models--org--name"
+    assert told() == f"note org/name is not in {tmp_path / 'hub'}\n"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs/main").write_text("0123")
+    assert told().startswith("note "), "a fetch that was not finished"
+    (kept / "snapshots/0123").mkdir(parents=True)
+    (kept / "snapshots/0123/name.nemo").write_bytes(b"\x1f\x8b")
+    assert told() == f"ok org/name, fetched before ({kept / 'snapshots/0123/name.nemo'})\n"
+
+
+@pytest.mark.parametrize(
+    ("precision", "bf16", "flags", "verdict"),
+    [
+        ("fp32", False, set(), Verdict.OK),
+        ("tf32", True, {"amx_bf16"}, Verdict.WRONG),
+        ("bf16", False, set(), Verdict.WRONG),
+        ("bf16", True, {"avx512f"}, Verdict.NOTE),
+        ("bf16", True, {"avx512f", "avx512_bf16"}, Verdict.OK),
+    ],
+)
+def test_precisions_on_a_cpu(precision: str, bf16: bool, flags: set[str], verdict: Verdict) -> None:
+    assert verdicts(list(cpu_precision(precision, bf16=bf16, flags=flags))) == [verdict]
+
+
+def test_a_precision_that_would_not_start_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the model's packages are not installed: make setup")
+    archive = tmp_path / "archive.nemo"
+    archive.write_bytes(b"\x1f\x8b" + bytes(100))
+    ill = run("--model", str(archive), "--device", "cpu", "--precision", "tf32")
+    assert ill.returncode == 1
+    assert "wrong  precision: tf32" in ill.stdout and "It cannot serve" in ill.stdout
 
 
 def test_certificates(tmp_path: Path) -> None:
