@@ -24,11 +24,11 @@ def service() -> str:
         port = os.environ.get("ASR_METRICS_PORT") or "0"
         if port == "0":
             return "with ASR_TLS_CERT set, the health check needs ASR_METRICS_PORT"
-        return _http(f"http://localhost:{port}/healthz")
+        return _http(f"http://{_host('ASR_METRICS_HOST')}:{port}/healthz")
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    target = f"localhost:{os.environ.get('ASR_GRPC_PORT') or 50051}"
+    target = f"{_host('ASR_HOST')}:{os.environ.get('ASR_GRPC_PORT') or 50051}"
     with grpc.insecure_channel(target) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
@@ -44,7 +44,15 @@ def service() -> str:
 def bridge() -> str:
     """Asks the bridge; "" if it is ready, else what is wrong."""
     scheme = "https" if os.environ.get("ASR_BRIDGE_TLS_CERT") else "http"
-    return _http(f"{scheme}://localhost:{os.environ.get('ASR_PORT') or 8080}/readyz")
+    return _http(f"{scheme}://{_host('ASR_HOST')}:{os.environ.get('ASR_PORT') or 8080}/readyz")
+
+
+def _host(name: str) -> str:
+    """The address that a program listens on, for a URL; localhost where it listens on all."""
+    host = os.environ.get(name) or "localhost"
+    if host in ("0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
 
 
 def _http(url: str) -> str:
