@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from asr_service.model import cpu_kernels as kernels
 from asr_service.model.batch import Batch
+from asr_service.model.cpu_amx import has_tiles
 from asr_service.model.cpu_product import Product, array
 from asr_service.model.cpu_rows import Array
-from asr_service.model.cpu_stack import DOT_ROWS, LayerStack, fits
+from asr_service.model.cpu_stack import FEW_ROWS, LayerStack, fits
 from asr_service.model.cpu_subsampling import CpuSubsampling
-from asr_service.model.cpu_tiles import has_tiles
 from asr_service.model.plan import ChunkPlan
 from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, UnsupportedLayer
 
@@ -75,7 +75,7 @@ class CpuEncoder:
         self._stack_rows = 0
         if fits(weights.layers[0]) and (dtype == torch.float32 or has_tiles()):
             self._stack = LayerStack(weights.layers, dtype)
-            self._stack_rows = DOT_ROWS if dtype == torch.float32 else sys.maxsize
+            self._stack_rows = sys.maxsize if has_tiles() else FEW_ROWS
         # Library calls are for the rows that the stack is not for.
         whole = self._stack_rows == sys.maxsize
         self._layers = [] if whole else [_Layer(layer, dtype) for layer in weights.layers]

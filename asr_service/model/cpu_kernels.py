@@ -11,7 +11,17 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from asr_service.model.cpu_rows import LOOSE, as_float, exponential, load, normalise, prefetch, store, swish
+from asr_service.model.cpu_rows import (
+    LOOSE,
+    as_float,
+    exponential,
+    load,
+    normalise,
+    prefetch,
+    put,
+    store,
+    swish,
+)
 
 
 @njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
@@ -79,7 +89,7 @@ def attend_jobs(first, last, qkv, keys, values, positions, bias_u, bias_v, slots
         slots, steps: int64 [B].
         real: int64 [B], frames of the chunk that are real: later ones are not seen.
         ring: chunks the ring holds.
-        out: [B x chunk, at least heads x d].
+        out: [B x chunk, at least heads x d], or three such planes: see `put`.
     """
     size, chunk, _, heads, width = qkv.shape
     places = keys.shape[3]
@@ -188,7 +198,7 @@ def attend_jobs(first, last, qkv, keys, values, positions, bias_u, bias_v, slots
                 for d in range(width):
                     row[d] += (a0 * w0[d] + a1 * w1[d]) + (a2 * w2[d] + a3 * w3[d])
         for i in range(chunk):
-            store(mixed[i], out[b * chunk + i, h * width : (h + 1) * width])
+            put(mixed[i], out, b * chunk + i, h * width)
 
 
 @njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
@@ -210,7 +220,7 @@ def convolve_row(b, gates, context, slots, weight, bias, norm_weight, norm_bias,
         weight: float32 [kernel, d].
         bias, norm_weight, norm_bias: float32 [d].
         eps: of the normalisation.
-        out: [B x chunk, at least d].
+        out: [B x chunk, at least d], or three such planes: see `put`.
     """
     _, chunk, twice = gates.shape
     width = twice // 2
@@ -238,6 +248,6 @@ def convolve_row(b, gates, context, slots, weight, bias, norm_weight, norm_bias,
                 row[d] += weight[k, d] * frames[t + k, d]
         normalise(row, norm_weight, norm_bias, eps)
         swish(row, gate, scratch)
-        store(row, out[b * chunk + t, :width])
+        put(row, out, b * chunk + t, 0)
     for k in range(kernel - 1):
         store(frames[chunk + k], context[slot, k])

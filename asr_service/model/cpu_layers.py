@@ -6,8 +6,8 @@ normalisations. Weights are read once, in the order in which they lie in memory;
 processor's caches. What becomes of a product (swish, or the sum with the residual) happens to each block of 32 columns
 while it is warm.
 
-Two kinds of product: bfloat16 tiles for any number of rows (`cpu_tiles.py`), and float32 dot products for a few rows,
-where reading the weights is all there is to a product. Which one, the weights' type says.
+Three kinds of product, told apart by the types of the weights and of their input: bfloat16 tiles (`cpu_tiles.py`),
+float32 by three parts on the same tiles, and float32 on vectors for a few rows (both `cpu_split.py`).
 """
 
 from __future__ import annotations
@@ -16,19 +16,13 @@ import numpy as np
 from numba import njit, prange, types
 from numba.extending import overload
 
+from asr_service.model.cpu_amx import COLUMNS, SUMS, start_tiles, stop_tiles
 from asr_service.model.cpu_kernels import attend_jobs, convolve_row
-from asr_service.model.cpu_rows import LOOSE, load, normalise, store, swish
+from asr_service.model.cpu_rows import LOOSE, load, normalise, put, store
+from asr_service.model.cpu_split import float_block, split_block
 from asr_service.model.cpu_team import claim, done, wait
-from asr_service.model.cpu_tiles import (
-    ADD,
-    COLUMNS,
-    STORE,
-    SWISH,
-    ask,
-    start_tiles,
-    stop_tiles,
-    tile_block,
-)
+from asr_service.model.cpu_tiles import tile_block
+from asr_service.model.cpu_vectors import ADD, STORE, SWISH
 
 PHASES = 15
 """Of a layer."""
@@ -37,91 +31,65 @@ _UP1, _DOWN1, _QKV, _ATT, _CONV_IN, _CONV_OUT, _UP2, _DOWN2 = range(8)
 _N_FF1, _N_ATT, _N_CONV, _N_INNER, _N_FF2, _N_OUT = range(6)
 
 
-@njit(fastmath=LOOSE, nogil=True, cache=True)
-def dot_block(a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums):  # type: ignore[no-untyped-def]
-    """As `tile_block`, of float32: weights [columns, depth] as they are, a few rows."""
-    first = block * COLUMNS
-    start = np.int64(weights.ctypes.data) + 4 * (np.int64(base) + np.int64(coming) * COLUMNS * depth)
-    for c in range(COLUMNS):
-        begin = base + (first + c) * depth
-        if coming >= 0:
-            for line in range(depth // 16):
-                ask(start + (c * depth + line * 16) * 4)
-        w = weights[begin : begin + depth]
-        for r in range(0, rows, 2):
-            u, v = a[r], a[min(r + 1, rows - 1)]
-            s, t = np.float32(0.0), np.float32(0.0)
-            for k in range(depth):
-                s += u[k] * w[k]
-                t += v[k] * w[k]
-            sums[r * COLUMNS + c] = s
-            sums[(r + 1) * COLUMNS + c] = t
-    for r in range(rows):
-        row = sums[r * COLUMNS : (r + 1) * COLUMNS]
-        for c in range(COLUMNS):
-            row[c] += bias[first + c]
-        if kind == ADD:
-            for c in range(COLUMNS):
-                x[r, first + c] += row[c]
-        else:
-            if kind == SWISH:
-                swish(row, sums[512 : 512 + COLUMNS], sums[600 : 600 + COLUMNS])
-            for c in range(COLUMNS):
-                out[r, first + c] = row[c]
-
-
-def _block(a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums):  # type: ignore[no-untyped-def]
-    """`tile_block` or `dot_block`. Decided while compiling."""
+def _block(a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts):  # type: ignore[no-untyped-def]
+    """`tile_block`, `split_block` or `float_block`. Decided while compiling."""
     raise AssertionError("only compiled code calls this")
 
 
 @overload(_block, inline="always")
-def _block_overload(a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums):  # type: ignore[no-untyped-def]
+def _block_overload(a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts):  # type: ignore[no-untyped-def]
     if weights.dtype == types.uint16:
-        return lambda a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums: tile_block(
-            a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums
+        return lambda a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts: (
+            tile_block(a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts)
         )
-    return lambda a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums: dot_block(
-        a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums
+    if a.dtype == types.uint16:
+        return lambda a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts: (
+            split_block(a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts)
+        )
+    return lambda a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts: float_block(
+        a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts
     )
 
 
-def _begin(weights, config):  # type: ignore[no-untyped-def]
+def _begin(h, config):  # type: ignore[no-untyped-def]
     """Sets up the thread's tile registers if the products need them. Decided while compiling: others have none."""
     raise AssertionError("only compiled code calls this")
 
 
 @overload(_begin, inline="always")
-def _begin_overload(weights, config):  # type: ignore[no-untyped-def]
-    if weights.dtype == types.uint16:
-        return lambda weights, config: start_tiles(config)
-    return lambda weights, config: None
+def _begin_overload(h, config):  # type: ignore[no-untyped-def]
+    if h.dtype == types.uint16:
+        return lambda h, config: start_tiles(config)
+    return lambda h, config: None
 
 
-def _end(weights):  # type: ignore[no-untyped-def]
+def _end(h):  # type: ignore[no-untyped-def]
     """Gives them back."""
     raise AssertionError("only compiled code calls this")
 
 
 @overload(_end, inline="always")
-def _end_overload(weights):  # type: ignore[no-untyped-def]
-    if weights.dtype == types.uint16:
-        return lambda weights: stop_tiles()
-    return lambda weights: None
+def _end_overload(h):  # type: ignore[no-untyped-def]
+    if h.dtype == types.uint16:
+        return lambda h: stop_tiles()
+    return lambda h: None
 
 
 @njit(fastmath=LOOSE, nogil=True, cache=True)
-def _product(counts, phase, rows, a, shape, weights, base, biases, shift, kind, out, x, sums):  # type: ignore[no-untyped-def]
-    """One product; `shape` is (inputs, columns), `base` and `shift` say where its weights and bias begin."""
-    depth, columns = shape[0], shape[1]
-    blocks = columns // COLUMNS
+def _product(counts, phase, rows, a, products, layer, which, kind, out, x, scratch):  # type: ignore[no-untyped-def]
+    """Product `which` of a layer: `a` times its weights, to `out` or added to `x`."""
+    weights, bases, shapes, biases, shifts = products
+    sums, parts = scratch
+    depth, columns = shapes[which, 0], shapes[which, 1]
+    base, shift = bases[layer, which], shifts[layer, which]
     bias = biases[shift : shift + columns]
+    blocks = columns // COLUMNS
     mine = 0
     item = claim(counts, phase)
     while item < blocks:
         after = claim(counts, phase)
         coming = after if after < blocks else np.int64(-1)
-        _block(a, rows, depth, weights, base, bias, item, coming, kind, out, x, sums)
+        _block(a, rows, depth, weights, base, bias, item, coming, kind, out, x, sums, parts)
         mine += 1
         item = after
     if mine:
@@ -132,7 +100,7 @@ def _product(counts, phase, rows, a, shape, weights, base, biases, shift, kind, 
 @njit(fastmath=LOOSE, nogil=True, cache=True)
 def _norm(counts, phase, rows, x, first, second, eps, h, row):  # type: ignore[no-untyped-def]
     """h = norm(x) by weights `first` [2, d]; or, if `second` has two rows, x = norm(x) and h = norm of that by it."""
-    items, width = (rows + _ROWS - 1) // _ROWS, x.shape[1]
+    items = (rows + _ROWS - 1) // _ROWS
     item = claim(counts, phase)
     while item < items:
         for r in range(item * _ROWS, min((item + 1) * _ROWS, rows)):
@@ -141,7 +109,7 @@ def _norm(counts, phase, rows, x, first, second, eps, h, row):  # type: ignore[n
             if second.shape[0] == 2:
                 store(row, x[r])
                 normalise(row, second[0], second[1], eps)
-            store(row, h[r, :width])
+            put(row, h, r, 0)
         done(counts, phase, 1)
         item = claim(counts, phase)
     wait(counts, phase, items)
@@ -175,138 +143,66 @@ def _convolve(counts, phase, gates, context, slots, weight, bias, norm, eps, h):
 
 
 @njit(fastmath=LOOSE, nogil=True, cache=True)
-def _run_part(counts, x, h, wide, qkv, gates, products, small, pools, slots, steps, real, ring, eps, config):  # type: ignore[no-untyped-def]
+def _run_part(  # type: ignore[no-untyped-def]
+    counts, x, h, wide, qkv, gates, parts, products, small, pools, slots, steps, real, ring, eps, config
+):
     """One thread's part; arguments as in `run_layers`."""
-    weights, bases, shapes, biases, shifts = products
     norms, conv_weights, conv_biases, positions, attention_biases = small
     all_keys, all_values, contexts = pools
-    rows, layers = x.shape[0], bases.shape[0]
-    sums, row = np.empty(1024, np.float32), np.empty(x.shape[1], np.float32)
+    rows, layers = x.shape[0], norms.shape[0]
+    scratch = (np.empty(SUMS, np.float32), parts)
+    row = np.empty(x.shape[1], np.float32)
     heads, d_head = attention_biases.shape[2], attention_biases.shape[3]
     size = slots.shape[0]
     chunk = rows // size
     split = qkv.reshape((size, chunk, 3, heads, d_head))
     gated = gates.reshape((size, chunk, gates.shape[1]))
     none = norms[0, 0, :0]
-    _begin(weights, config)
+    _begin(h, config)
     _norm(counts, layers * PHASES, rows, x, norms[0, _N_FF1], none, eps, h, row)
-    for layer in range(layers):
-        p = layer * PHASES
-        base, shift, norm = bases[layer], shifts[layer], norms[layer]
-        _product(
-            counts, p, rows, h, shapes[_UP1], weights, base[_UP1], biases, shift[_UP1], SWISH, wide, x, sums
-        )
-        _product(
-            counts,
-            p + 1,
-            rows,
-            wide,
-            shapes[_DOWN1],
-            weights,
-            base[_DOWN1],
-            biases,
-            shift[_DOWN1],
-            ADD,
-            h,
-            x,
-            sums,
-        )
+    for n in range(layers):
+        p, norm = n * PHASES, norms[n]
+        _product(counts, p, rows, h, products, n, _UP1, SWISH, wide, x, scratch)
+        _product(counts, p + 1, rows, wide, products, n, _DOWN1, ADD, h, x, scratch)
         _norm(counts, p + 2, rows, x, norm[_N_ATT], none, eps, h, row)
-        _product(
-            counts,
-            p + 3,
-            rows,
-            h,
-            shapes[_QKV],
-            weights,
-            base[_QKV],
-            biases,
-            shift[_QKV],
-            STORE,
-            qkv,
-            x,
-            sums,
-        )
+        _product(counts, p + 3, rows, h, products, n, _QKV, STORE, qkv, x, scratch)
         _attend(
-            counts, p + 4, split, all_keys[layer], all_values[layer], positions[layer], attention_biases[layer],
-            slots, steps, real, ring, h,
+            counts, p + 4, split, all_keys[n], all_values[n], positions[n], attention_biases[n], slots, steps, real,
+            ring, h,
         )  # fmt: skip
-        _product(
-            counts, p + 5, rows, h, shapes[_ATT], weights, base[_ATT], biases, shift[_ATT], ADD, h, x, sums
-        )
+        _product(counts, p + 5, rows, h, products, n, _ATT, ADD, h, x, scratch)
         _norm(counts, p + 6, rows, x, norm[_N_CONV], none, eps, h, row)
-        _product(
-            counts,
-            p + 7,
-            rows,
-            h,
-            shapes[_CONV_IN],
-            weights,
-            base[_CONV_IN],
-            biases,
-            shift[_CONV_IN],
-            STORE,
-            gates,
-            x,
-            sums,
-        )
+        _product(counts, p + 7, rows, h, products, n, _CONV_IN, STORE, gates, x, scratch)
         _convolve(
-            counts, p + 8, gated, contexts[layer], slots, conv_weights[layer], conv_biases[layer], norm[_N_INNER],
-            eps, h,
-        )  # fmt: skip
-        _product(
-            counts,
-            p + 9,
-            rows,
-            h,
-            shapes[_CONV_OUT],
-            weights,
-            base[_CONV_OUT],
-            biases,
-            shift[_CONV_OUT],
-            ADD,
-            h,
-            x,
-            sums,
+            counts, p + 8, gated, contexts[n], slots, conv_weights[n], conv_biases[n], norm[_N_INNER], eps, h
         )
+        _product(counts, p + 9, rows, h, products, n, _CONV_OUT, ADD, h, x, scratch)
         _norm(counts, p + 10, rows, x, norm[_N_FF2], none, eps, h, row)
-        _product(
-            counts,
-            p + 11,
-            rows,
-            h,
-            shapes[_UP2],
-            weights,
-            base[_UP2],
-            biases,
-            shift[_UP2],
-            SWISH,
-            wide,
-            x,
-            sums,
-        )
-        _product(
-            counts,
-            p + 12,
-            rows,
-            wide,
-            shapes[_DOWN2],
-            weights,
-            base[_DOWN2],
-            biases,
-            shift[_DOWN2],
-            ADD,
-            h,
-            x,
-            sums,
-        )
-        _norm(counts, p + 13, rows, x, norm[_N_OUT], norms[(layer + 1) % layers, _N_FF1], eps, h, row)
-    _end(weights)
+        _product(counts, p + 11, rows, h, products, n, _UP2, SWISH, wide, x, scratch)
+        _product(counts, p + 12, rows, wide, products, n, _DOWN2, ADD, h, x, scratch)
+        _norm(counts, p + 13, rows, x, norm[_N_OUT], norms[(n + 1) % layers, _N_FF1], eps, h, row)
+    _end(h)
 
 
 @njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
 def run_layers(  # type: ignore[no-untyped-def]
-    threads, counts, x, h, wide, qkv, gates, products, small, pools, slots, steps, real, ring, eps, config
+    threads,
+    counts,
+    x,
+    h,
+    wide,
+    qkv,
+    gates,
+    parts,
+    products,
+    small,
+    pools,
+    slots,
+    steps,
+    real,
+    ring,
+    eps,
+    config,
 ):
     """All layers, in place on the residual stream.
 
@@ -314,18 +210,20 @@ def run_layers(  # type: ignore[no-untyped-def]
         threads: how many to use.
         counts: from `counters`, zero.
         x: float32 [rows, d].
-        h: scratch of the products' type [rows up to a multiple of 32, at least d].
-        wide: scratch [the same rows, at least ff].
-        qkv, gates: scratch [rows, 3 d] and [rows, 2 d].
+        h: scratch of the products' type [rows up to a multiple of 32, at least d], or its three parts [3, ...].
+        wide: scratch [the same rows, at least ff], or its three parts.
+        qkv, gates: scratch of the pools' type [rows, 3 d] and [rows, 2 d].
+        parts: scratch of the threads for weights in three parts, uint8 [threads, at least ff / 32 x PARTS_STEP].
         products: flat weights; where each begins, int64 [layers, 8]; (inputs, columns) of each, int64 [8, 2]; flat
             biases, float32; where each begins, int64 [layers, 8].
         small: normalisations float32 [layers, 6, 2, d]; convolutions [layers, kernel, d] and biases [layers, d];
             positions [layers, heads, d_head, distances]; attention biases [layers, 2, heads, d_head].
         pools: keys, values and convolution contexts, by layer.
         slots, steps, real, ring, eps: as in `attend_jobs` and `convolve_row`.
-        config: from `tile_config`; not looked at if the products are float32.
+        config: from `tile_config`; not looked at if no product uses tiles.
     """
-    for _ in prange(threads):
+    for thread in prange(threads):
         _run_part(
-            counts, x, h, wide, qkv, gates, products, small, pools, slots, steps, real, ring, eps, config
-        )
+            counts, x, h, wide, qkv, gates, parts[thread], products, small, pools, slots, steps, real, ring, eps,
+            config,
+        )  # fmt: skip

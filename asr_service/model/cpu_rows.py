@@ -17,6 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 Array = np.ndarray[Any, Any]
+BYTES = ir.IntType(8).as_pointer()
 
 # Sums may be reordered and products fused, but NaN and infinity keep their meaning.
 LOOSE = {"reassoc", "contract", "nsz", "arcp"}
@@ -37,22 +38,35 @@ def load(source, target):  # type: ignore[no-untyped-def]
             target[i] = np.float32(source[i])
 
 
+def emit_prefetch(builder: Any, address: Any) -> None:
+    """Asks for the cache line at a pointer: read access, into all cache levels but the first."""
+    word = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [BYTES, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [address, word(0), word(2), word(1)])
+
+
 @intrinsic
 def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     """Asks for the cache line that holds array[index], array being one-dimensional and contiguous."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         memory = context.make_array(signature.args[0])(context, builder, arguments[0])
-        byte = ir.IntType(8).as_pointer()
-        word = ir.IntType(32)
-        address = builder.bitcast(builder.gep(memory.data, [arguments[1]]), byte)
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        # Read access, keep in all cache levels but the first, data.
-        builder.call(function, [address, word(0), word(2), word(1)])
+        emit_prefetch(builder, builder.bitcast(builder.gep(memory.data, [arguments[1]]), BYTES))
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
+
+
+@intrinsic
+def ask(typing_context: Any, address: Any) -> Any:
+    """Asks for the cache line at an address, int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit_prefetch(builder, builder.inttoptr(arguments[0], BYTES))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 def as_float(source: Array, buffer: Array) -> Array:
@@ -137,3 +151,54 @@ def swish(row, scratch, scratch2):  # type: ignore[no-untyped-def]
     exponential(scratch, scratch2, n)
     for i in range(n):
         row[i] = row[i] / (np.float32(1.0) + scratch[i])
+
+
+@intrinsic
+def _upper(typing_context: Any, x: Any) -> Any:
+    """The float32 whose lower half is zero and whose upper one is that of x."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(32)
+        bits = builder.and_(builder.bitcast(arguments[0], word), word(0xFFFF0000))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(types.float32), generate
+
+
+@intrinsic
+def _half(typing_context: Any, x: Any) -> Any:
+    """The upper half of a float32, uint16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bits = builder.lshr(builder.bitcast(arguments[0], ir.IntType(32)), ir.IntType(32)(16))
+        return builder.trunc(bits, ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
+def put(row: Array, out: Array, r: int, first: int) -> None:
+    """Stores a float32 row to row r of [rows, ...] from column `first` on, or its three parts to [3, rows, ...].
+
+    The parts are bfloat16 numbers whose sum is the float32 one (`cpu_split.py`). Decided while compiling.
+    """
+    raise AssertionError("only compiled code calls this")
+
+
+@overload(put, inline="never", jit_options={"fastmath": LOOSE})
+def _put_overload(row, out, r, first):  # type: ignore[no-untyped-def]
+    if out.ndim == 2:
+        return lambda row, out, r, first: store(row, out[r, first : first + row.shape[0]])
+
+    def split(row, out, r, first):  # type: ignore[no-untyped-def]
+        high = out[0, r, first : first + row.shape[0]]
+        middle = out[1, r, first : first + row.shape[0]]
+        low = out[2, r, first : first + row.shape[0]]
+        for i in range(row.shape[0]):
+            top = _upper(row[i])  # type: ignore[var-annotated]
+            rest = row[i] - top
+            next_top = _upper(rest)
+            high[i] = _half(top)
+            middle[i] = _half(next_top)
+            low[i] = _half(rest - next_top)
+
+    return split

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numba
@@ -10,34 +11,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from asr_service.model.cpu_amx import tile_config
 from asr_service.model.cpu_layers import PHASES, run_layers
 from asr_service.model.cpu_product import array
 from asr_service.model.cpu_rows import Array
+from asr_service.model.cpu_split import PARTS_STEP, pack_float
 from asr_service.model.cpu_team import counters
-from asr_service.model.cpu_tiles import pack, tile_config
+from asr_service.model.cpu_tiles import pack
 from asr_service.model.weights import Affine, LayerWeights
 
-DOT_ROWS = 4
-"""Most rows for which float32 dot products pay."""
+FEW_ROWS = 4
+"""Most rows whose float32 products are computed on vectors; more on tiles, if there are."""
 
 
 class LayerStack:
     """Prepared weights of all layers, and the scratch memory of a step."""
 
     def __init__(self, layers: Sequence[LayerWeights], dtype: torch.dtype) -> None:
-        """`dtype` bfloat16 needs `has_tiles()`, and widths that are multiples of 32: see `fits`."""
+        """Widths must be multiples of 32 (`fits`); bfloat16, and float32 for many rows, need `has_tiles()`."""
         first = layers[0]
         parts = [_products(layer) for layer in layers]
         self._tiles = dtype == torch.bfloat16
-        self._type = np.uint16 if self._tiles else np.float32
         sizes = [product.weight.numel() for product in parts[0]]
         columns = [product.bias.numel() for product in parts[0]]
-        weights = np.empty(len(layers) * sum(sizes), dtype=self._type)
+        weights = _room(len(layers) * sum(sizes), dtype=dtype)
         bases = np.cumsum([0, *sizes * len(layers)])[:-1].reshape(len(layers), -1)
         shifts = np.cumsum([0, *columns * len(layers)])[:-1].reshape(len(layers), -1)
         for layer, base in zip(parts, bases, strict=True):
             for product, place in zip(layer, base, strict=True):
-                packed = pack(product.weight) if self._tiles else array(product.weight).reshape(-1)
+                packed = pack(product.weight) if self._tiles else pack_float(product.weight)
                 weights[place : place + packed.size] = packed
         biases = torch.cat([product.bias for layer in parts for product in layer]).contiguous()
         shapes = np.array([p.weight.shape[::-1] for p in parts[0]], dtype=np.int64)
@@ -52,14 +54,16 @@ class LayerStack:
             array(torch.stack([w.conv.bias for w in layers])),
         )
         self._attention_biases = array(torch.stack([torch.stack([w.bias_u, w.bias_v]) for w in layers]))
-        self._config = tile_config() if self._tiles else np.zeros(0, dtype=np.uint8)
+        self._config = tile_config()
         self._positions = array(
             torch.stack([functional.pad(w.positions, (0, -w.positions.shape[-1] % 32)) for w in layers])
         )
         self._eps = np.float32(first.eps)
         self._width, self._wide = first.ff1_up.weight.shape[1], first.ff1_up.weight.shape[0]
+        widest = max(self._width, self._wide)
+        self._parts = _room(int(numba.config.NUMBA_NUM_THREADS), widest // 32 * PARTS_STEP, dtype=torch.uint8)  # type: ignore[attr-defined]
         self._counts = counters(len(layers) * PHASES + 1)
-        self._scratch: dict[int, tuple[Array, ...]] = {}
+        self._scratch: list[Tensor] = []
 
     def run(
         self, x: Array, pools: tuple[Array, Array, Array], slots: Array, steps: Array, real: Array, ring: int
@@ -70,25 +74,37 @@ class LayerStack:
         self._counts[:] = 0
         small = (self._norms, *self._conv, self._positions, self._attention_biases)
         run_layers(
-            threads, self._counts, x, *self._buffers(len(x)), self._products, small, pools, slots, steps, real, ring,
-            self._eps, self._config,
+            threads, self._counts, x, *self._buffers(len(x)), self._parts[:threads], self._products, small, pools,
+            slots, steps, real, ring, self._eps, self._config,
         )  # fmt: skip
 
     def _buffers(self, rows: int) -> tuple[Array, ...]:
         """Scratch of a step of so many rows, kept: fresh memory would cost a page fault each 4 kB."""
-        if rows not in self._scratch:
-            if len(self._scratch) > 64:
-                self._scratch.clear()
-            padded = -(-rows // 32) * 32
-            # Off a power of two, so that the rows of a tile do not fall on one set of the cache.
-            shapes = (
-                (padded, self._width + 32),
-                (padded, self._wide + 32),
-                (rows, 3 * self._width),
-                (rows, 2 * self._width),
-            )
-            self._scratch[rows] = tuple(np.zeros(shape, dtype=self._type) for shape in shapes)
-        return self._scratch[rows]
+        padded = -(-rows // 32) * 32
+        inner = outer = torch.bfloat16 if self._tiles else torch.float32
+        planes: tuple[int, ...] = ()
+        if not self._tiles and rows > FEW_ROWS:
+            inner, planes = torch.bfloat16, (3,)
+        # Off a power of two, so that the rows of a tile do not fall on one set of the cache.
+        rooms = (
+            ((*planes, padded, self._width + 32), inner),
+            ((*planes, padded, self._wide + 32), inner),
+            ((padded, 3 * self._width), outer),
+            ((padded, 2 * self._width), outer),
+        )
+        needed = [math.prod(shape) * dtype.itemsize for shape, dtype in rooms]
+        if not self._scratch or any(s.numel() < n for s, n in zip(self._scratch, needed, strict=True)):
+            self._scratch = [torch.zeros(n, dtype=torch.uint8) for n in needed]
+        h, wide, qkv, gates = (
+            array(memory[:size].view(dtype).view(shape))
+            for memory, size, (shape, dtype) in zip(self._scratch, needed, rooms, strict=True)
+        )
+        return h, wide, qkv[:rows], gates[:rows]
+
+
+def _room(*shape: int, dtype: torch.dtype) -> Array:
+    """Zeros that begin at a cache line, as torch's memory does: tiles then lie on whole lines."""
+    return array(torch.zeros(shape, dtype=dtype))
 
 
 def fits(weights: LayerWeights) -> bool:

@@ -13,7 +13,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from asr_service.model.cpu_rows import BYTES, emit_prefetch
+
 LANES = 16
+STORE, SWISH, ADD = 0, 1, 2
+"""What becomes of a product."""
 _WORD, _ADDRESS = ir.IntType(32), ir.IntType(64)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _WORDS = ir.VectorType(_WORD, LANES)
@@ -77,6 +81,19 @@ def _half(builder: Any, x: Any) -> Any:
     return builder.trunc(builder.lshr(rounded, _words(16)), _HALVES)
 
 
+def _upper(builder: Any, x: Any) -> Any:
+    """The upper half of each number, the lower one zero."""
+    return builder.bitcast(builder.and_(builder.bitcast(x, _WORDS), _words(0xFFFF0000)), _FLOATS)
+
+
+def _parts(builder: Any, x: Any) -> list[Any]:
+    """Three float32 whose lower halves are zero and whose sum is x (subnormal remainders apart)."""
+    high = _upper(builder, x)
+    rest = builder.fsub(x, high)
+    middle = _upper(builder, rest)
+    return [high, middle, builder.fsub(rest, middle)]
+
+
 def _row(finish: Callable[[Any, Any, Any, int], None]) -> Any:
     """An intrinsic (sums, bias, target: addresses) that finishes 32 sums."""
 
@@ -106,9 +123,108 @@ def _finish_swish(builder: Any, value: Any, target: Any, half: int) -> None:
     _put(builder, _half(builder, _swish(builder, value)), target, 32 * half, 2)
 
 
+def _finish_float(builder: Any, value: Any, target: Any, half: int) -> None:
+    _put(builder, value, target, 64 * half, 4)
+
+
+def _finish_float_swish(builder: Any, value: Any, target: Any, half: int) -> None:
+    _put(builder, _swish(builder, value), target, 64 * half, 4)
+
+
 add_row = _row(_finish_add)
 """target float32 [32] += sums + bias."""
 store_row = _row(_finish_half)
 """target bfloat16 [32] = sums + bias."""
 swish_row = _row(_finish_swish)
 """target bfloat16 [32] = swish(sums + bias)."""
+store_row_float = _row(_finish_float)
+"""target float32 [32] = sums + bias."""
+swish_row_float = _row(_finish_float_swish)
+"""target float32 [32] = swish(sums + bias)."""
+
+
+@intrinsic
+def swish_row_parts(typing_context: Any, sums: Any, bias: Any, target: Any, plane: Any) -> Any:
+    """Three targets bfloat16 [32], `plane` bytes apart: the parts of swish(sums + bias)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        sums, bias, target, plane = arguments
+        for half in range(2):
+            value = builder.fadd(_take(builder, sums, 64 * half), _take(builder, bias, 64 * half))
+            place = target
+            for part in _parts(builder, _swish(builder, value)):
+                word = builder.lshr(builder.bitcast(part, _WORDS), _words(16))
+                _put(builder, builder.trunc(word, _HALVES), place, 32 * half, 2)
+                place = builder.add(place, plane)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def split_pairs(typing_context: Any, source: Any, target: Any) -> Any:
+    """float32 [32, 32] at the source to the parts [3, 2, 16, 16, 2] in bfloat16 at the target.
+
+    The order is that of weights on tiles: part, half of the columns, pair of rows, column, row of the pair.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, target = arguments
+        with cgutils.for_range(builder, _ADDRESS(LANES)) as loop:
+            pair = builder.add(source, builder.mul(loop.index, _ADDRESS(256)))
+            place = builder.add(target, builder.mul(loop.index, _ADDRESS(64)))
+            for half in range(2):
+                first = _parts(builder, _take(builder, pair, 64 * half))
+                second = _parts(builder, _take(builder, pair, 128 + 64 * half))
+                for part, (a, b) in enumerate(zip(first, second, strict=True)):
+                    low = builder.lshr(builder.bitcast(a, _WORDS), _words(16))
+                    high = builder.and_(builder.bitcast(b, _WORDS), _words(0xFFFF0000))
+                    _put(builder, builder.or_(low, high), place, 2048 * part + 1024 * half, 64)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+def dots(count: int) -> Any:
+    """An intrinsic (a, stride, weights, depth, coming, sums): `count` rows times a block of 32 columns.
+
+    `a` float32, rows `stride` bytes apart; weights float32 [depth, 32]; sums float32 [count, 32]. Asks for a block of
+    the same size at `coming` meanwhile, if that is not zero.
+    """
+
+    @intrinsic
+    def made(
+        typing_context: Any, a: Any, stride: Any, weights: Any, depth: Any, coming: Any, sums: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a, stride, weights, depth, coming, sums = arguments
+            totals = [[cgutils.alloca_once(builder, _FLOATS) for _ in range(2)] for _ in range(count)]
+            for row in totals:
+                for total in row:
+                    builder.store(_floats(0.0), total)
+            with cgutils.for_range(builder, depth) as loop:
+                offset = builder.mul(loop.index, _ADDRESS(128))
+                place = builder.add(weights, offset)
+                with builder.if_then(builder.icmp_unsigned("!=", coming, _ADDRESS(0))):
+                    for line in range(2):
+                        address = builder.add(builder.add(coming, offset), _ADDRESS(64 * line))
+                        emit_prefetch(builder, builder.inttoptr(address, BYTES))
+                columns = [_take(builder, place, 0), _take(builder, place, 64)]
+                place_of_row = builder.add(a, builder.mul(loop.index, _ADDRESS(4)))
+                for r in range(count):
+                    number = builder.add(place_of_row, builder.mul(stride, _ADDRESS(r)))
+                    number = builder.load(builder.inttoptr(number, ir.FloatType().as_pointer()))
+                    spread = builder.insert_element(_floats(0.0), number, _WORD(0))
+                    spread = builder.shuffle_vector(spread, spread, _words(0))
+                    for total, column in zip(totals[r], columns, strict=True):
+                        builder.store(
+                            _call(builder, "llvm.fma.v16f32", spread, column, builder.load(total)), total
+                        )
+            for r in range(count):
+                for half in range(2):
+                    _put(builder, builder.load(totals[r][half]), sums, 128 * r + 64 * half, 4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), generate
+
+    return made

@@ -8,14 +8,18 @@ import torch
 from numba import njit, prange
 
 from asr_service.model.batch import Batch
+from asr_service.model.cpu_amx import COLUMNS, SUMS, has_tiles, start_tiles, stop_tiles, tile_config
 from asr_service.model.cpu_encoder import CpuEncoder
-from asr_service.model.cpu_stack import DOT_ROWS
+from asr_service.model.cpu_rows import put
+from asr_service.model.cpu_split import PARTS_STEP, pack_float, split_block
+from asr_service.model.cpu_stack import FEW_ROWS
 from asr_service.model.cpu_team import claim, counters, done, wait
-from asr_service.model.cpu_tiles import has_tiles
+from asr_service.model.cpu_vectors import STORE
 from asr_service.model.encoder import TorchEncoder
 from asr_service.model.plan import ChunkPlan
 from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, StageWeights
 
+_CONFIG = tile_config()
 D, HEADS, CHANNELS, KERNEL = 96, 4, 32, 9
 NEEDS_TILES = pytest.mark.skipif(not has_tiles(), reason="this CPU has no bfloat16 tiles")
 
@@ -73,10 +77,41 @@ def _differences(chunk: int, size: int, dtype: torch.dtype) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize(("chunk", "size"), [(1, 1), (1, DOT_ROWS), (2, 2), (2, 5)])
+@pytest.mark.parametrize(("chunk", "size"), [(1, 1), (1, FEW_ROWS), (2, 2), (2, 5), (2, 20), (14, 3)])
 def test_fp32_few_rows_and_many_give_the_same(chunk: int, size: int) -> None:
-    """Dot products up to `DOT_ROWS` rows, library calls beyond: streams that change between them notice nothing."""
-    assert max(_differences(chunk, size, torch.float32)) < 1e-5
+    """Vectors up to `FEW_ROWS` rows, tiles or a library beyond: streams that change between them notice nothing."""
+    assert max(_differences(chunk, size, torch.float32)) < 2e-6
+
+
+@NEEDS_TILES
+def test_three_parts_are_as_good_as_float32() -> None:
+    """Against float64, with inputs over many magnitudes; a library's float32 product is the measure."""
+    torch.manual_seed(2)
+    rows, depth, columns = 40, 512, 64
+    x = torch.randn(rows, depth) * torch.logspace(-6, 3, depth)
+    weight, bias = torch.randn(columns, depth), torch.randn(columns)
+    exact = x.double() @ weight.double().T + bias
+    planes = np.zeros((3, 64, depth), dtype=np.uint16)
+    got = np.zeros((rows, columns), dtype=np.float32)
+    _multiply(x.numpy(), planes, pack_float(weight), bias.numpy(), got)
+
+    def distance(product: torch.Tensor) -> float:
+        return float(((product.double() - exact).norm(dim=1) / exact.norm(dim=1)).max())
+
+    assert distance(torch.from_numpy(got)) < 2 * distance(x @ weight.T + bias)
+
+
+@njit
+def _multiply(x, planes, weights, bias, out):  # type: ignore[no-untyped-def]
+    config = _CONFIG
+    sums, parts = np.empty(SUMS, np.float32), np.empty(x.shape[1] // 32 * PARTS_STEP + 64, np.uint8)
+    parts = parts[-parts.ctypes.data % 64 :]
+    for r in range(x.shape[0]):
+        put(x[r], planes, r, 0)
+    start_tiles(config)
+    for block in range(out.shape[1] // COLUMNS):
+        split_block(planes, x.shape[0], x.shape[1], weights, 0, bias, block, -1, STORE, out, out, sums, parts)
+    stop_tiles()
 
 
 @NEEDS_TILES
