@@ -49,6 +49,16 @@ publish() {
   options+=(--publish "${address:+$address:}$1:$1")
 }
 
+# Publishes a program's own port, and that of its metrics if it has one: PORT PREFIX (of its metrics' settings)
+publish_both() {
+  local metrics=$2_METRICS_PORT host=$2_METRICS_HOST
+  publish "$1" "${ASR_HOST:-}"
+  if [ "${!metrics:-0}" != 0 ]; then
+    publish "${!metrics}" "${!host:-127.0.0.1}"
+    options+=(--env "$host=0.0.0.0")
+  fi
+}
+
 # Mounts the file that a setting names, and tells the program where: NAME TARGET
 mount_file() {
   [ -f "${!1}" ] || refuse "$1=${!1}: no such file"
@@ -62,22 +72,10 @@ options+=(--stop-timeout $((drain + close + 5)))
 [ -t 0 ] && [ -t 1 ] && options+=(--interactive --tty)
 [ "$flavour" = cuda ] && [ "$role" != bridge ] && options+=(--gpus all)
 case $role in
-  all | service)
-    publish "${ASR_GRPC_PORT:-50051}" "${ASR_HOST:-}"
-    if [ "${ASR_METRICS_PORT:-0}" != 0 ]; then
-      publish "$ASR_METRICS_PORT" "${ASR_METRICS_HOST:-127.0.0.1}"
-      options+=(--env ASR_METRICS_HOST=0.0.0.0)
-    fi
-    ;;
+  all | service) publish_both "${ASR_GRPC_PORT:-50051}" ASR ;;
 esac
 case $role in
-  all | bridge)
-    publish "${ASR_PORT:-8080}" "${ASR_HOST:-}"
-    if [ "${ASR_BRIDGE_METRICS_PORT:-0}" != 0 ]; then
-      publish "$ASR_BRIDGE_METRICS_PORT" "${ASR_BRIDGE_METRICS_HOST:-127.0.0.1}"
-      options+=(--env ASR_BRIDGE_METRICS_HOST=0.0.0.0)
-    fi
-    ;;
+  all | bridge) publish_both "${ASR_PORT:-8080}" ASR_BRIDGE ;;
 esac
 if [ "$role" = bridge ] && [ -z "${ASR_GRPC_TARGET:-}" ]; then
   options+=(--add-host host.docker.internal:host-gateway)
