@@ -231,7 +231,8 @@ class Call(ABC):
                 raise self._undecodable() from None
             if request is grpc.aio.EOF:
                 self.closing = True
-                self.asked.append(clock())
+                self.heard = clock()
+                self.asked.append(self.heard)
                 self.feed.half_close()
                 return
             self.heard = clock()
@@ -288,11 +289,12 @@ class Call(ABC):
     def _check_idle(self) -> None:
         """Ends the call if nothing was heard for too long; otherwise looks again when that could be.
 
-        After half-close it is the client's reading that is watched: how long the tail takes is our own business.
+        After half-close it is the client's reading that is watched, from then on: how long the tail takes is our own
+        business.
         """
         limit, now = self.door.idle_timeout_s, self.loop.time()
         if self.closing:
-            since = now if self.stuck is None else self.stuck
+            since = now if self.stuck is None else max(self.stuck, self.heard)
             error = StreamTimeout(f"results were not read for {limit:g} s after the end of the audio")
         else:
             since, error = now if self.taking else self.heard, self._too_quiet(limit)
@@ -324,8 +326,6 @@ class Call(ABC):
             "bytes": self.bytes,
             "peer": self.context.peer(),
         }
-        if admitted and self.sessions[0].client:
-            fields["key"] = self.sessions[0].client
         if key := caller.get():
             fields["key"] = key.name
         if error is not None:

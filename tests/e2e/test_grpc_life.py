@@ -433,24 +433,24 @@ async def test_longest_stream() -> None:
             assert details(error)["ErrorInfo"].reason == "LIMIT_REACHED"  # type: ignore[attr-defined]
 
 
-async def test_idle_stream(impatient: AsrService) -> None:
+async def test_idle_stream() -> None:
     """Silence on the wire ends a stream, also before its config; keep_alive and the wait for the last final do not."""
-    target = impatient.target
-    async with grpc.aio.insecure_channel(target) as channel:
-        stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
-        alive = await open_stream(stub)
+    with AsrService(IDLE_TIMEOUT_S=4) as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            alive = await open_stream(stub)
 
-        async def keep_alive() -> None:
-            while True:
-                await alive.write(pb.RecognizeRequest(keep_alive=pb.KeepAlive()))
-                await asyncio.sleep(0.1)  # a fifth of the time after which silence would end it
+            async def keep_alive() -> None:
+                while True:
+                    await alive.write(pb.RecognizeRequest(keep_alive=pb.KeepAlive()))
+                    await asyncio.sleep(0.1)  # far below the time after which silence would end it
 
-        keeping = asyncio.create_task(keep_alive())
-        idle, wordless = await open_stream(stub), stub.Recognize()
-        for call in (idle, wordless):
-            error = await status_of(call)
-            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            assert "keep_alive" in (error.details() or "")
-        keeping.cancel()
-        await alive.done_writing()
-        assert len([response async for response in alive]) == 1
+            keeping = asyncio.create_task(keep_alive())
+            idle, wordless = await open_stream(stub), stub.Recognize()
+            for call in (idle, wordless):
+                error = await status_of(call)
+                assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                assert "keep_alive" in (error.details() or "")
+            keeping.cancel()
+            await alive.done_writing()
+            assert len([response async for response in alive]) == 1
