@@ -5,6 +5,7 @@ It runs in a thread of its own, so that it answers when the event loop does not.
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,14 @@ from asr_service.errors import SettingsError
 
 _TIMEOUT_S = 10.0
 """For a request to arrive in."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
 
 
 def listen(host: str, port: int, *, render: Callable[[], bytes], serving: Callable[[], bool]) -> int:
@@ -54,13 +63,12 @@ def listen(host: str, port: int, *, render: Callable[[], bytes], serving: Callab
             """A scrape is no news."""
 
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = _Server((host, port), Handler)
     except OSError as error:
         raise SettingsError(
             f"ASR_METRICS_PORT={port}: cannot listen on {host}:{port} ({error.strerror}); choose a free port, or 0 for "
             "no metrics",
             field="metrics_port",
         ) from None
-    server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="scrape", daemon=True).start()
     return server.server_address[1]
