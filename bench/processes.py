@@ -48,18 +48,29 @@ class Server:
         )
         self.pid = self._popen.pid
         assert self._popen.stdout is not None
+        self._output = self._popen.stdout
         watchdog = threading.Timer(START_S, self._popen.kill)
         watchdog.start()
+        try:
+            self.target = self._wait()
+        except BaseException:
+            self._popen.kill()
+            self._popen.wait()
+            self._output.close()
+            raise
+        finally:
+            watchdog.cancel()
+        self._reader = threading.Thread(target=self._output.read, daemon=True)
+        self._reader.start()
+
+    def _wait(self) -> str:
+        """Where it serves, once it says so."""
         said = []
-        for line in self._popen.stdout:
+        for line in self._output:
             said.append(line)
             if match := re.search(r"serving grpc on (\S+)", line):
-                self.target = match.group(1)
-                break
-        else:
-            raise RuntimeError(f"{' '.join(argv)} did not come up:\n{''.join(said)}")
-        watchdog.cancel()
-        threading.Thread(target=self._popen.stdout.read, daemon=True).start()
+                return match.group(1)
+        raise RuntimeError(f"the server did not come up:\n{''.join(said)}")
 
     def cpu_s(self) -> float:
         """CPU time of all its threads so far, user and system."""
@@ -84,6 +95,8 @@ class Server:
         except subprocess.TimeoutExpired:
             self._popen.kill()
             self._popen.wait()
+        self._reader.join()
+        self._output.close()
 
 
 class AsrService(Server):
