@@ -18,10 +18,10 @@ import pytest
 
 from asr_service.config import Settings
 from asr_service.server import ENGINE_STOP_S, LAST_WORDS_S
+from bench.processes import free_port
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority
 from tests.support.process import ROOT, START_S, AsrService, ServerProcess, clean_environment
-from tests.torture.streams import free_port
 from ws_bridge.config import Settings as BridgeSettings
 
 ENTRYPOINT = ROOT / "docker" / "entrypoint.sh"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,6 +17,7 @@ import soundfile
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
+from bench.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, talk
 from tests.support.process import ROOT, AsrService, clean_environment
@@ -89,8 +89,7 @@ def test_words_and_stereo_at_another_rate(bridge: Bridge, tmp_path: Path) -> Non
 def test_one_line_for_what_goes_wrong(bridge: Bridge, wav: Path, tmp_path: Path) -> None:
     text = tmp_path / "notes.wav"
     text.write_text("this is not audio")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     cases = [
         ([tmp_path / "none.wav", bridge.url], 2, "no such file"),
         ([text, bridge.url], 2, "not an audio file"),
@@ -116,8 +115,7 @@ async def test_raw_audio_from_another_program(bridge: Bridge, service: AsrServic
 
 
 def test_microphone_client_tells_what_is_wrong(bridge: Bridge, service: AsrService) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     cases = [
         (["-", "--to", service.target, "--rate", 5], 1, "INVALID_ARGUMENT: config.sample_rate_hertz"),
         (["-", "--to", bridge.url, "--rate", 5], 1, "invalid_argument: sr"),

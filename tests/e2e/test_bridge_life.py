@@ -18,17 +18,11 @@ from asr.v1 import asr_pb2_grpc
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from bench.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, listen, talk
 from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.rpc import until_active
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

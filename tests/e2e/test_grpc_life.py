@@ -21,6 +21,7 @@ from asr.v1 import asr_pb2_grpc
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bench.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.rpc import (
@@ -166,12 +167,6 @@ def test_model_that_is_not_there() -> None:
 
 
 # ----------------------------------------------------------------------------------------------- start, health, metrics
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def fetch(url: str) -> str:
@@ -418,6 +413,22 @@ async def test_dead_or_hanging_engine_ends_the_process(fault: str) -> None:
                 assert error.code() is grpc.StatusCode.UNAVAILABLE
                 assert retry_after_s(error) > 0
             assert (await watch.read()).status == NOT_SERVING
+        assert service.wait() == 1
+
+
+async def test_a_watcher_that_fails_ends_the_process() -> None:
+    """Streams that are open finish, new ones are refused, and the exit code asks for a restart."""
+    with AsrService(FAULT="watch", ASR_DRAIN_S=600) as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            call = await open_stream(stub)
+            await call.write(audio(FULL_SCALE))
+            service.wait_line("a background task has failed")
+            error = await failure(stub, [config()])
+            assert error.code() is grpc.StatusCode.UNAVAILABLE and "secret" not in (error.details() or "")
+            assert retry_after_s(error) > 0
+            await call.done_writing()
+            assert text([response async for response in call])
         assert service.wait() == 1
 
 

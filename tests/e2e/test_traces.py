@@ -23,11 +23,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from bench.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, Bridge, talk
 from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, finalize, finals
-from tests.torture.streams import free_port
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = f"00-{TRACE}-{PARENT}-01"

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from asr.v1 import asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.asyncio.client import connect
 
+from bench.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, listen, until_ready
 from tests.support.process import ServerProcess
@@ -26,19 +26,10 @@ from tests.support.rpc import failure, retry_after_s, transcribe
 from tools.serve import service_target
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
 @contextmanager
 def serving() -> Iterator[tuple[ServerProcess, list[int]]]:
     """Both programs up; their process ids, of the service first."""
-    with serving_at(*free_ports(2)) as process:
+    with serving_at(free_port(), free_port()) as process:
         yield process, children(process.pid)
 
 
@@ -84,7 +75,7 @@ def test_a_signal_stops_both(signum: int) -> None:
 async def test_a_signal_lets_a_stream_over_the_bridge_finish_while_both_take_no_more() -> None:
     pcm = speechlike(2.0, seed=8)
     first, *rest = cut(pcm, 16_000)
-    grpc_port, port = free_ports(2)
+    grpc_port, port = free_port(), free_port()
     with serving_at(grpc_port, port) as process:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
             stub = asr_pb2_grpc.SpeechServiceStub(channel)
@@ -122,7 +113,7 @@ def test_when_one_dies_the_other_is_stopped_and_it_shows(victim: int) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")
 async def test_an_address_of_its_own_is_where_the_bridge_asks() -> None:
-    grpc_port, port = free_ports(2)
+    grpc_port, port = free_port(), free_port()
     with serving_at(grpc_port, port, "127.0.0.2") as process:
         await until_ready(port, host="127.0.0.2")
         process.signal(signal.SIGTERM)

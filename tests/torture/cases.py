@@ -17,6 +17,7 @@ import grpc.aio
 import websockets
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bench.processes import free_port
 from tests.support.audio import cut
 from tests.support.bridge import Bridge
 from tests.support.process import AsrService, ServerProcess
@@ -29,7 +30,6 @@ from tests.torture.streams import (
     Script,
     Watch,
     any_behaviour,
-    free_port,
     learn,
     make_scripts,
     shown,

@@ -14,10 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from bench.processes import free_port
 from tests.support.bridge import Bridge, Heard, listen
 from tests.support.process import AsrService
 from tests.torture.parsers import seeds
-from tests.torture.streams import Behaviour, Client, Watch, free_port, learn, make_scripts
+from tests.torture.streams import Behaviour, Client, Watch, learn, make_scripts
 
 AT_ONCE = 8
 HANG_S = 60.0

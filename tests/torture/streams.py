@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import socket
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -22,12 +21,6 @@ from tests.support.rpc import Stub, audio, config, details, finalize
 BYTES_PER_S = 32_000
 HOLD_S = 120.0
 """Nothing that a service promises takes longer: whoever waits so long was left hanging."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from grpc_status import rpc_status
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from bench.processes import free_port
 from tests.support.bridge import CLOSE, INIT, Bridge, Heard, admit, listen, result, scripted_service, talk
+from tests.support.process import ServerProcess
 
 
 async def count_bytes(requests: Any, context: Any) -> None:
@@ -32,13 +35,6 @@ async def count_bytes(requests: Any, context: Any) -> None:
             case "finalize":
                 await context.write(result(str(heard), final=True))
     await context.write(result(str(heard), final=True))
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_documented_exchange() -> None:
@@ -59,7 +55,7 @@ async def test_documented_exchange() -> None:
 
 
 async def test_service_down_then_up_then_down() -> None:
-    port = closed_port()
+    port = free_port()
     with Bridge(f"127.0.0.1:{port}") as bridge:
         assert await bridge.get("/healthz") == (200, {"status": "ok"})
         assert (await bridge.get("/readyz"))[0] == 503
@@ -84,6 +80,38 @@ async def test_service_down_then_up_then_down() -> None:
         async with scripted_service(count_bytes, port):
             await bridge.ready()
             assert (await talk(bridge, [INIT, CLOSE])).code == 1000
+
+
+async def test_a_background_task_that_fails_ends_the_process(tmp_path: Path) -> None:
+    """Streams that are open finish, new ones are refused, and the exit code asks for a restart."""
+    broken = tmp_path / "broken"
+    program = (
+        "import pathlib, sys\n"
+        "from ws_bridge.__main__ import main\n"
+        "from ws_bridge.channels import Channels\n"
+        "keep_warm = Channels.keep_warm\n"
+        "def fail(self):\n"
+        f"    assert not pathlib.Path({str(broken)!r}).exists()\n"
+        "    keep_warm(self)\n"
+        "Channels.keep_warm = fail\n"
+        "sys.exit(main([]))\n"
+    )
+    async with scripted_service(count_bytes) as target:
+        settings = {"ASR_HOST": "127.0.0.1", "ASR_PORT": 0, "ASR_GRPC_TARGET": target, "ASR_DRAIN_S": 600}
+        with ServerProcess(["-c", program], **settings) as process:
+            port = process.wait_line(r"listening\b.*\bport\W+(\d+)").group(1)
+            async with connect(f"ws://127.0.0.1:{port}") as client:
+                await client.send(INIT)
+                await client.send(b"\0" * 640)
+                await client.recv()
+                broken.touch()
+                await asyncio.to_thread(process.wait_line, "a background task has failed")
+                with pytest.raises((InvalidStatus, OSError)):
+                    await connect(f"ws://127.0.0.1:{port}")
+                await client.send(CLOSE)
+                heard = await listen(client)
+            assert (heard.code, heard.final["text"]) == (1000, "640")
+            assert await asyncio.to_thread(process.wait) == 1
 
 
 async def test_a_service_that_accepts_connections_and_says_nothing() -> None:
