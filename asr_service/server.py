@@ -57,7 +57,7 @@ LAST_WORDS_S = 1.0
 ENGINE_STOP_S = 2.0
 LAG_PERIOD_S = 0.1
 FAILED, REFUSED = 1, 2
-"""Exit codes: the engine failed; the settings cannot be served."""
+"""Exit codes: the engine or what watches it failed; the settings cannot be served."""
 
 
 def serve(settings: Settings) -> int:
@@ -129,6 +129,7 @@ class _Server:
         )
         self.health = Health([SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name])
         self.failure: BaseException | None = None
+        self.unwatched = False  # a watcher has failed
         self.over = asyncio.Event()
 
     async def run(self) -> int:
@@ -157,7 +158,9 @@ class _Server:
         )
         self.engine.on_state(lambda state: self._from_thread(self._engine_is, state, port))
         self.engine.start()
-        watchers = [self.loop.create_task(self._watch_engine()), self.loop.create_task(self._measure_lag())]
+        watchers = [self.loop.create_task(work) for work in (self._watch_engine(), self._measure_lag())]
+        for watcher in watchers:
+            watcher.add_done_callback(self._watcher_ended)
         try:
             await self.over.wait()
             if self.failure is None:
@@ -170,7 +173,7 @@ class _Server:
         if isinstance(self.failure, SettingsError):
             raise self.failure
         self.engine.stop(ENGINE_STOP_S if self.failure is None else 0)
-        return 0 if self.failure is None else FAILED
+        return FAILED if self.failure is not None or self.unwatched else 0
 
     def _server(self, keys: KeyRing | None) -> grpc.aio.Server:
         limit = self.settings.max_message_bytes
@@ -273,6 +276,13 @@ class _Server:
         refusal = Unavailable("the engine has stopped; the service is restarting", retry_after_s=RETRY_S)
         self._close(refusal)
         self.sessions.fail_all(refusal)
+
+    def _watcher_ended(self, watcher: asyncio.Task[None]) -> None:
+        """Without its watchers the service is not what it promises to be: streams finish, and the process ends."""
+        if not watcher.cancelled() and (bug := watcher.exception()) is not None:
+            log.critical("a background task has failed: draining", exc_info=bug)
+            self.unwatched = True
+            self._close(Unavailable("the service is restarting", retry_after_s=RETRY_S))
 
     def _close(self, refusal: Unavailable) -> None:
         """No more new streams."""

@@ -1,7 +1,7 @@
 """Command line: `python -m ws_bridge [--option value ...]`.
 
 Nothing heavy is imported before the settings are known to be right, so that help and errors come at once. Exit codes: 0
-stopped as asked, 2 the settings cannot be served, 128 + N ended at once by a second signal N.
+stopped as asked, 1 a part of it failed, 2 the settings cannot be served, 128 + N ended at once by a second signal N.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from ws_bridge.config import BadSettings, Settings, load, option, variable
 
 _EPILOG = """\
-Exit codes: 0 stopped as asked, 2 a setting cannot be served, 128 + N ended at once by a second signal N.
+Exit codes: 0 stopped as asked, 1 a part of it failed, 2 a setting cannot be served, 128 + N ended at once by a second
+signal N.
 The protocol is described in ws_bridge/protocol.py; the speech service has settings of its own:
 python -m asr_service --help."""
 

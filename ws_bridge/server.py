@@ -177,6 +177,17 @@ async def _run(settings: Settings) -> int:
         asyncio.create_task(bridge.look_after()),
         asyncio.create_task(channels.watch(metrics.reconnected)),
     ]
+    broken = asyncio.Event()
+
+    def keeper_ended(keeper: asyncio.Task[None]) -> None:
+        """Without them dead clients and lost connections would stay: streams finish, and the process ends."""
+        if not keeper.cancelled() and (bug := keeper.exception()) is not None:
+            log.critical("a background task has failed", exc_info=bug)
+            broken.set()
+            told_to_stop.set()
+
+    for keeper in keepers:
+        keeper.add_done_callback(keeper_ended)
     port: int = next(iter(server.sockets)).getsockname()[1]
     if settings.bridge_ready_file is not None:
         _write_ready_file(settings.bridge_ready_file, settings.host, port)
@@ -192,7 +203,7 @@ async def _run(settings: Settings) -> int:
     await server.wait_closed()
     await channels.close()
     log.info("stopped")
-    return 0
+    return 1 if broken.is_set() else 0
 
 
 def _on_signals() -> asyncio.Event:

@@ -3,7 +3,8 @@
 load: the model never finishes loading. raise: the step raises. die: the engine thread ends. hang: the step never
 returns. slow: every step takes 20 ms longer. rows: every step takes 20 ms longer for each of its streams.
 memory: the device has no memory for a step of more than two, and what the step has changed is lost. large: the same,
-found before anything was changed. punctuation: no fault; it writes each word with a capital and a full stop.
+found before anything was changed. watch: a task that watches the service fails. punctuation: no fault; it writes each
+word with a capital and a full stop.
 
 IDLE_TIMEOUT_S, where given, is taken although it is less than the settings allow.
 """
@@ -24,11 +25,13 @@ from asr_service import server
 from asr_service.__main__ import main
 from asr_service.config import Settings
 from asr_service.core import ModelInfo, OutOfMemory, StepRequest, StepResult, StepTooLarge
+from asr_service.metrics import Metrics
 from asr_service.model.null import NullModel
 from asr_service.model.room import host_slots
 from asr_service.server import serve
 
 FAULT = os.environ.get("FAULT", "")
+HEARD = threading.Event()
 IDLE_TIMEOUT_S = float(os.environ.get("IDLE_TIMEOUT_S", "0"))
 
 
@@ -54,8 +57,18 @@ class FaultyModel(NullModel):
                 raise ValueError("a secret of the inside")
             if FAULT == "die":
                 raise SystemExit
+            if FAULT == "watch":
+                HEARD.set()
+                return super().step(requests)
             threading.Event().wait()
         return super().step(requests)
+
+
+class FaultyMetrics(Metrics):
+    def loop_lag(self, seconds: float) -> None:
+        if HEARD.is_set():
+            raise ValueError("a secret of the inside")
+        super().loop_lag(seconds)
 
 
 def serve_impatiently(settings: Settings) -> int:
@@ -70,6 +83,8 @@ def load_faulty(*, slots: int | None, **_: Any) -> FaultyModel:
 
 if __name__ == "__main__":
     server.load_model = load_faulty
+    if FAULT == "watch":
+        server.Metrics = FaultyMetrics
     if IDLE_TIMEOUT_S:
         server.serve = serve_impatiently
     sys.exit(main(sys.argv[1:]))
