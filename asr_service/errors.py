@@ -1,8 +1,8 @@
 """One tree of errors, and one table that says how each is told to clients.
 
 The caller's fault and ours are different types: a `ClientError` is answered and forgotten, an `InternalError` is
-logged with a request id. gRPC codes are given by number so that nothing outside `rpc.py` imports grpc; WebSocket close
-codes are those of RFC 6455 and the IANA registry.
+logged with a request id. gRPC codes are given by number, so that grpc is imported only where calls are served;
+WebSocket close codes are those of RFC 6455 and the IANA registry.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class AsrError(Exception):
 
 
 class SettingsError(AsrError):
-    """A setting cannot be served; the process exits with code 2 before it listens."""
+    """A setting cannot be served; the process exits with code 2."""
 
 
 class ModelError(SettingsError):
-    """The model cannot be loaded or cannot stream."""
+    """The model cannot be loaded or cannot stream, which is found while the process listens and refuses streams."""
 
 
 class ClientError(AsrError):
@@ -60,7 +60,7 @@ class QuotaReached(AtCapacity):
 
 
 class Overloaded(AtCapacity):
-    """There are slots left, but steps take longer than the audio they cover."""
+    """There are slots left, but results of live audio take longer than the settings allow."""
 
 
 class Unauthenticated(ClientError):

@@ -73,7 +73,6 @@ class Sessions:
         self._ids = count(1)
         self._sessions: dict[int, Session] = {}
         self._by_client: Counter[str] = Counter()  # permits by the name of the key
-        self._closed: AsrError | None = None
 
     @property
     def load(self) -> float:
@@ -106,11 +105,8 @@ class Sessions:
         Raises:
             QuotaReached: this client would have more streams than its key allows.
             AtCapacity: there are not so many permits left.
-            Overloaded: the streams that are open take all the time there is.
-            AsrError: what `close_admission` was given.
+            Overloaded: the streams that are open take more of the time than is allowed.
         """
-        if self._closed is not None:
-            raise self._closed
         client = caller.get()
         if client and client.max_streams and self._by_client[client.name] + count > client.max_streams:
             message = f"all {client.max_streams} streams of key {client.name!r} are open"
@@ -118,19 +114,12 @@ class Sessions:
         if len(self._sessions) + count > self.max_streams:
             message = f"all {self.max_streams} streams are taken"
             raise AtCapacity(message, retry_after_s=_RETRY_AFTER_S)
-        if 0 < self._max_load < self._load():
+        if 0 < self._max_load < (load := self._load()):
             message = (
-                "the machine is too busy for one more stream: steps take longer than the audio they cover"
+                f"the machine is too busy for one more stream: results of live audio take {load:.2f} times as long as "
+                f"the audio they cover, above {self._max_load:g}"
             )
             raise Overloaded(message, retry_after_s=_RETRY_BUSY_S)
-
-    def open_admission(self) -> None:
-        """Accepts new streams, as it is from the beginning."""
-        self._closed = None
-
-    def close_admission(self, error: AsrError) -> None:
-        """From now on `open` raises this error; open streams go on."""
-        self._closed = error
 
     def deliver(self, events: Iterable[Event]) -> None:
         """Takes a turn's events; those of streams that are gone are ignored."""

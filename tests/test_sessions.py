@@ -18,7 +18,7 @@ from asr_service.core import (
     Result,
     StreamConfig,
 )
-from asr_service.errors import AtCapacity, InternalError, LimitReached, OutOfOrder, Unavailable
+from asr_service.errors import AtCapacity, InternalError, LimitReached, OutOfOrder, Overloaded
 from asr_service.sessions import MAX_OPEN_FINALIZES, Session, Sessions
 
 CONFIG = StreamConfig("test")
@@ -69,15 +69,20 @@ async def test_permits_come_back_when_the_engine_has_ended_the_stream(desk: Desk
     ]  # fmt: skip
 
 
-async def test_closed_admission_refuses_with_the_reason_and_lets_open_streams_go_on(desk: Desk) -> None:
-    session = desk.sessions.open(CONFIG)
-    desk.sessions.close_admission(Unavailable("draining"))
-    with pytest.raises(Unavailable, match="draining"):
-        desk.sessions.open(CONFIG)
-    desk.sessions.deliver([result(session.id, "on")])
-    assert isinstance(await session.next(), Result)
-    desk.sessions.open_admission()
-    desk.sessions.open(CONFIG)
+async def test_a_load_above_the_limit_is_told_with_both(desk: Desk) -> None:
+    load = 0.5
+    sessions = Sessions(
+        desk.commands.append, max_streams=2, inbox_bytes=lambda _: 1, load=lambda: load, max_load=0.5
+    )
+    sessions.open(CONFIG)
+    load = 0.61
+    with pytest.raises(
+        Overloaded, match=r"take 0\.61 times as long as the audio they cover, above 0\.5"
+    ) as refused:
+        sessions.open(CONFIG)
+    assert refused.value.retry_after_s
+    load = 0.4
+    sessions.open(CONFIG)
 
 
 async def test_fail_all_ends_every_stream_at_once(desk: Desk) -> None:
