@@ -5,7 +5,9 @@ It runs in a thread of its own, so that it answers when the event loop does not.
 
 from __future__ import annotations
 
+import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from asr_service.errors import SettingsError
+
+log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
 """For a request to arrive in."""
@@ -24,6 +28,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Probes of proxies reset the connection once they have read the status: no news. The rest is our fault."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            log.exception("a request to the metrics port failed")
 
 
 def listen(host: str, port: int, *, render: Callable[[], bytes], serving: Callable[[], bool]) -> int:

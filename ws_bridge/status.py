@@ -40,7 +40,9 @@ _GRPC_NAMES = {
 }
 """gRPC status numbers that have a meaning to clients; every other one is our fault, "internal"."""
 
-_UNAVAILABLE = 14
+_OF_THE_CONNECTION = (1, 13, 14)
+"""CANCELLED, INTERNAL, UNAVAILABLE: what a connection that fails makes of a stream. The first two are how gRPC reports
+the resets of proxies, CANCEL of HAProxy and INTERNAL_ERROR of nginx."""
 
 _FIELDS = {
     "sample_rate_hertz": "sr",
@@ -109,8 +111,8 @@ def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> F
         admitted: whether the service had accepted the stream.
     """
     path, retry_after_ms = _read_details(details)
-    if number == _UNAVAILABLE and not details:
-        # The transport's own message names sockets and addresses, which are not the client's business.
+    if number in _OF_THE_CONNECTION and not details:
+        # The transport's own message names sockets, addresses and frames, which are not the client's business.
         if admitted:
             message = (
                 "the connection to the speech service was lost and the stream with it; open a new connection"

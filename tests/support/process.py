@@ -30,13 +30,13 @@ def clean_environment(**settings: object) -> dict[str, str]:
 class ServerProcess:
     """A process whose output is read line by line as it comes; a context manager that never leaves it behind."""
 
-    def __init__(self, argv: Sequence[str], **settings: object) -> None:
-        """Starts `argv` with Python; `settings` are environment variables by full name."""
+    def __init__(self, argv: Sequence[str], *, program: str = sys.executable, **settings: object) -> None:
+        """Starts `argv` with Python, or another program; `settings` are environment variables by full name."""
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
         self.popen = subprocess.Popen(
-            [sys.executable, *argv],
+            [program, *argv],
             cwd=ROOT,
             env=clean_environment(**settings),
             stdout=subprocess.PIPE,

@@ -1,0 +1,212 @@
+"""HAProxy and nginx with the configurations of docker/proxy, before two services and two bridges."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from tests.support.audio import cut, speechlike
+from tests.support.bridge import Bridge
+from tests.support.process import ROOT, START_S, AsrService, ServerProcess
+from tests.support.rpc import Stub, audio, config, text
+
+SHORT = speechlike(1.0, seed=52)
+"""What newcomers say."""
+HOST = "127.0.0.1"
+WORKERS = 2  # of nginx
+CONFIGURATIONS = {"haproxy": ROOT / "docker/proxy/haproxy.cfg", "nginx": ROOT / "docker/proxy/nginx.conf"}
+
+
+class Fleet:
+    """A proxy, two services behind it and two bridges, which find the services through the same proxy.
+
+    The proxy's configuration is the documented one, with other addresses and the test's own changes.
+
+    Attributes:
+        target: HOST:PORT of gRPC at the proxy.
+        url: of WebSocket at the proxy.
+        proxy: its process.
+        services: by number, 0 and 1, once started.
+        bridges: the same for bridges.
+    """
+
+    def __init__(self, kind: str, folder: Path, stack: ExitStack) -> None:
+        """Takes ports and starts nothing; `stack` ends what is started later."""
+        self.kind = kind
+        self._folder = folder
+        self._stack = stack
+        self._reloads = 0
+        self._front = [self._port(), self._port()]
+        self._service_ports = [(self._port(), self._port()) for _ in range(2)]
+        self._bridge_ports = [self._port() for _ in range(2)]
+        self.target = f"{HOST}:{self._front[0]}"
+        self.url = f"ws://{HOST}:{self._front[1]}"
+        self.services: dict[int, AsrService] = {}
+        self.bridges: dict[int, Bridge] = {}
+
+    def _port(self) -> int:
+        """A port that nobody else is handed out, and on which servers of ours may listen, again and again.
+
+        A bound socket that does not listen sees to that: whoever sets SO_REUSEADDR, as all of these do, may bind the
+        port beside it.
+        """
+        held = self._stack.enter_context(socket.socket())
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((HOST, 0))
+        port: int = held.getsockname()[1]
+        return port
+
+    def start_service(self, number: int, **settings: object) -> AsrService:
+        """A service that serves, in place of the one of this number that was stopped."""
+        grpc_port, metrics_port = self._service_ports[number]
+        defaults = {
+            "ASR_GRPC_PORT": grpc_port,
+            "ASR_METRICS_PORT": metrics_port,
+            "ASR_MAX_STREAMS": 32,
+            "ASR_MAX_LOAD": 0,  # admits however busy the machine is
+            "ASR_DRAIN_S": 30,
+        }
+        self.services[number] = self._stack.enter_context(AsrService(**(defaults | settings)))
+        return self.services[number]
+
+    def start_bridge(self, number: int, **settings: object) -> Bridge:
+        """A bridge that listens, in place of the one of this number that was stopped."""
+        defaults = {"ASR_PORT": self._bridge_ports[number], "ASR_DRAIN_S": 30}
+        self.bridges[number] = self._stack.enter_context(Bridge(self.target, **(defaults | settings)))
+        return self.bridges[number]
+
+    def start_proxy(self, changes: Mapping[str, str] | None = None) -> None:
+        """The proxy, once it listens. `changes`: what stands in the file, and what the test has instead."""
+        path = self.configure(changes)
+        if self.kind == "haproxy":
+            argv = ["-db", "-f", str(path)]
+        else:
+            own = f"daemon off; pid {self._folder}/nginx.pid;"
+            if getpass.getuser() == "root":
+                own += " user root;"  # else workers become somebody who cannot read this folder
+            argv = ["-e", "stderr", "-p", str(self._folder), "-c", str(path), "-g", own]
+        program = shutil.which(self.kind)
+        assert program is not None
+        self.proxy = self._stack.enter_context(ServerProcess(argv, program=program))
+        self._stack.callback(self.proxy.stop)  # before it is killed: of nginx, only the master would be
+        for port in self._front:
+            _until_listening(self.proxy, port)
+
+    def reload(self, changes: Mapping[str, str] | None = None) -> None:
+        """Has nginx read its configuration again: streams go on with the old workers, newcomers come to new ones."""
+        self.configure(changes)
+        self._reloads += 1
+        self.proxy.signal(signal.SIGHUP)
+        self.proxy.wait_line("gracefully shutting down", count=WORKERS * self._reloads)
+
+    def command(self, line: str) -> None:
+        """Tells HAProxy something at its socket."""
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(f"{self._folder}/admin.sock")
+            admin.sendall(f"{line}\n".encode())
+            answer = admin.recv(4096)
+        assert answer == b"\n", answer
+
+    def configure(self, changes: Mapping[str, str] | None = None) -> Path:
+        """Writes the proxy's configuration."""
+        text = CONFIGURATIONS[self.kind].read_text(encoding="utf-8")
+        for old, new in (changes or {}).items():
+            assert old in text, old
+            text = text.replace(old, new)
+        for port, mine in zip((50051, 8080), self._front, strict=True):
+            text, count = re.subn(rf"(bind |listen )\S*\b{port}\b", rf"\g<1>{HOST}:{mine}", text)
+            assert count == 1
+        for number in range(2):
+            grpc_port, metrics_port = self._service_ports[number]
+            service, bridge = f"service-{number + 1}:50051", f"bridge-{number + 1}:8080"
+            assert text.count(service) == text.count(bridge) == 1
+            if self.kind == "haproxy":
+                text, count = re.subn(rf"({service}.* port) 9464", rf"\1 {metrics_port}", text)
+                assert count == 1
+            text = text.replace(service, f"{HOST}:{grpc_port}")
+            text = text.replace(bridge, f"{HOST}:{self._bridge_ports[number]}")
+        if self.kind == "haproxy":
+            text = text.replace("/run/haproxy", str(self._folder))
+        else:
+            # What only its packager's folders are for, and lines to wait for.
+            folders = "".join(
+                f"{name}_temp_path {self._folder}/{name};"
+                for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            )
+            text = text.replace("http {", f"http {{ access_log off; error_log stderr notice; {folders}")
+            text = text.replace(
+                "worker_processes auto;", f"worker_processes {WORKERS}; error_log stderr notice;"
+            )
+        path = self._folder / CONFIGURATIONS[self.kind].name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+
+def _until_listening(process: ServerProcess, port: int) -> None:
+    """Waits for a process that does not say when it listens; connecting is the only way to know."""
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            with socket.create_connection((HOST, port)):
+                return
+        except ConnectionRefusedError:
+            assert process.popen.poll() is None, process.output
+            assert time.monotonic() < deadline, process.output
+            time.sleep(0.01)
+
+
+@contextmanager
+def fleet(kind: str, folder: Path) -> Iterator[Fleet]:
+    """A fleet whose processes end with it; the test is skipped where the proxy is not installed."""
+    if shutil.which(kind) is None:
+        pytest.skip(f"{kind} is not installed: apt-get install {kind}")
+    with ExitStack() as stack:
+        yield Fleet(kind, folder, stack)
+
+
+async def opened(stub: Stub, pcm: bytes) -> Any:
+    """An admitted stream that has sent some audio and heard of it."""
+    call = stub.Recognize()
+    await call.write(config())
+    await call.initial_metadata()
+    for packet in cut(pcm, 3200):
+        await call.write(audio(packet))
+    return call
+
+
+async def finished(call: Any, pcm: bytes) -> str:
+    """The text of an open stream that sends the rest."""
+    for packet in cut(pcm, 3200):
+        await call.write(audio(packet))
+    await call.done_writing()
+    return text([response async for response in call])
+
+
+async def attempt(stub: Stub) -> str | grpc.aio.AioRpcError:
+    """What a newcomer with the short recording hears: its text, or its refusal.
+
+    It sends audio once it is admitted, since grpc.aio makes up an INTERNAL where a stream ends under a write; and comes
+    again where even its first write was too late.
+    """
+    while True:
+        call = stub.Recognize()
+        try:
+            await call.write(config())
+            if any(name == "x-stream-id" for name, _ in await call.initial_metadata()):
+                return await finished(call, SHORT)
+            async for _ in call:  # raises
+                pass
+        except grpc.aio.AioRpcError as error:
+            if error.details() != "Internal error from Core":
+                return error
