@@ -35,12 +35,12 @@ class RivaServicer(pb_grpc.RivaSpeechRecognitionServicer):  # type: ignore[misc]
 
     async def StreamingRecognize(self, _requests: object, context: Context) -> None:  # noqa: N802
         """One stream, from its config to its last final."""
-        await _RivaCall(self._door, context, endpoints=True).run()
+        await _StreamCall(self._door, context).run()
 
     async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:  # noqa: N802
         """A whole recording: raw audio as its config says, or a WAV, FLAC or Ogg file."""
         upload = _Upload(request, context)
-        await _RivaCall(self._door, upload, endpoints=False).run()
+        await _UploadCall(self._door, upload).run()
         return mapping.offline_response(upload.finals, request.id.value)
 
     async def GetRivaSpeechRecognitionConfig(  # noqa: N802
@@ -52,19 +52,20 @@ class RivaServicer(pb_grpc.RivaSpeechRecognitionServicer):  # type: ignore[misc]
         return mapping.service_config(self._door.info, request.model_name)
 
 
-class _RivaCall(Call):
+class _StreamCall(Call):
     """One stream of Riva's protocol.
 
-    It is admitted with its first audio, since a WAV header may tell better than the config what the audio is.
+    Its utterances end by themselves without its asking for that. It is admitted with its first audio, since a WAV
+    header may tell better than the config what the audio is.
     """
 
     request_name = "nvidia.riva.asr.StreamingRecognizeRequest"
     silence_hint = "silence"
     method = "nvidia.riva.asr.RivaSpeechRecognition/StreamingRecognize"
+    endpoints = True
 
-    def __init__(self, door: Door, context: Any, *, endpoints: bool) -> None:
+    def __init__(self, door: Door, context: Any) -> None:
         super().__init__(door, context)
-        self._endpoints = endpoints
         self._id = ""
 
     async def opening(self) -> Opening:
@@ -78,7 +79,7 @@ class _RivaCall(Call):
                 f"{kind or 'an empty request'} came before streaming_config, which has to come first",
                 field="streaming_config",
             )
-        asked = mapping.asked(request.streaming_config, endpoints=self._endpoints, info=self.door.info)
+        asked = mapping.asked(request.streaming_config, endpoints=self.endpoints, info=self.door.info)
         self._id = request.id.value
         name = mapping.stream_name(self._id)
         asked.stream_config(name, asked.format)  # what is wrong already is told before any audio comes
@@ -122,6 +123,13 @@ class _RivaCall(Call):
     def response(self, result: Result, channel: int) -> pb.StreamingRecognizeResponse | None:
         """A result, unless it has no text."""
         return mapping.streaming_response(result, channel, self._id)
+
+
+class _UploadCall(_StreamCall):
+    """A whole recording, served as a stream of its own."""
+
+    method = "nvidia.riva.asr.RivaSpeechRecognition/Recognize"
+    endpoints = False
 
 
 class _Upload:

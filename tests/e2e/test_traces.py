@@ -159,6 +159,27 @@ async def test_a_stream_is_a_span_of_its_client_s_trace(stub: Stub, collector: C
         assert words and not any(word in body for word in words for body in collector.bodies)
 
 
+async def test_spans_of_riva_s_calls_have_their_names(service: AsrService, collector: Collector) -> None:
+    pytest.importorskip("riva.client.proto", reason="nvidia-riva-client is not installed: make setup")
+    from tests.support import riva
+
+    pcm = speechlike(0.5)
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        stub = riva.stub_on(channel)
+        for name in ("StreamingRecognize", "Recognize"):
+            opening = riva.opening()
+            opening.id.value = name
+            if name == "Recognize":
+                request = riva.rasr.RecognizeRequest(
+                    config=opening.streaming_config.config, audio=pcm, id=opening.id
+                )
+                await stub.Recognize(request)
+            else:
+                await riva.talk(stub, [opening, *riva.packets(pcm)])
+            span = await collector.span(name)
+            assert span.name == f"nvidia.riva.asr.RivaSpeechRecognition/{name}"
+
+
 async def test_the_bridge_passes_the_trace_on(service: AsrService, collector: Collector) -> None:
     with Bridge(service.target) as bridge:
         init = json.dumps({"op": "init", "sid": "bridged", "sr": 16_000})
