@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -75,7 +76,9 @@ def _keys(argv: Sequence[str]) -> int:
         "--max-streams", type=int, default=0, metavar="N", help="open at the same time (0: no limit)"
     )
     new.add_argument(
-        "--file", type=Path, help="add its line to this file, which is made readable to its owner only"
+        "--file",
+        type=Path,
+        help="add its line to this file, which others may not read; made if it is not there",
     )
     chosen = parser.parse_args(argv)
     from asr_service.keys import new_key
@@ -84,6 +87,9 @@ def _keys(argv: Sequence[str]) -> int:
         key, line = new_key(chosen.name, chosen.max_streams)
         if chosen.file is not None:
             with os.fdopen(os.open(chosen.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                if mode & 0o007:  # its group may be the service's, and stays
+                    os.fchmod(file.fileno(), stat.S_IMODE(mode) & ~0o007)
                 text = file.read()
                 file.write("\n" * (text != "" and not text.endswith("\n")) + line + "\n")
     except SettingsError as error:

@@ -92,8 +92,12 @@ def test_the_command_makes_keys(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert main(["keys", "new", name, "--file", str(path), "--max-streams", "2"]) == 0
         made.append(capsys.readouterr().out.split("\n")[1].strip())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o664)
+    assert main(["keys", "new", "three", "--file", str(path)]) == 0
+    made.append(capsys.readouterr().out.split("\n")[1].strip())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660, "a group that was let in stays, others do not"
     ring = KeyRing(path)
-    assert [ring.find(key).name for key in made] == ["one", "two"]  # type: ignore[union-attr]
+    assert [ring.find(key).name for key in made] == ["one", "two", "three"]  # type: ignore[union-attr]
     assert main(["keys", "new", "no name"]) == 2
     assert main(["keys", "new", "x", "--file", str(tmp_path)]) == 2
     assert "letters" in capsys.readouterr().err
