@@ -78,7 +78,8 @@ def _errors_only(record: logging.LogRecord) -> bool:
 
 
 def quiet_third_party() -> None:
-    """Keeps the notices of NeMo and its dependencies off the console. Cheap, and may be called again at any time.
+    """Keeps the notices of NeMo and its dependencies off the console, and warnings but those about our own code.
+    Cheap, and may be called again at any time.
 
     Filters sit on the loggers themselves: NeMo sets its logger's level and handlers anew when it is imported. Called
     after that, errors of NeMo look like all others.
@@ -95,3 +96,4 @@ def quiet_third_party() -> None:
     if not telemetry.handlers:
         telemetry.addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", module=r"asr_service(\.|$)")

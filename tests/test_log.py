@@ -84,7 +84,10 @@ def test_third_parties_are_quiet_even_if_they_set_their_level_later() -> None:
     with warnings.catch_warnings(record=True) as seen:
         log.quiet_third_party()
         warnings.warn("soon to be removed", FutureWarning, stacklevel=1)
-    assert not seen
+        warnings.warn_explicit("soon to be removed", FutureWarning, "tasks.py", 1, module="nemo.core")
+        assert not seen
+        warnings.warn_explicit("never awaited", RuntimeWarning, "call.py", 1, module="asr_service.call")
+        assert [str(warning.message) for warning in seen] == ["never awaited"]
     nemo.error("a real error")
     assert "a notice" not in out.getvalue()
     assert "telemetry" not in out.getvalue()
