@@ -191,10 +191,6 @@ class OutOfMemory(Exception):
     """
 
 
-class StepTooLarge(OutOfMemory):
-    """The same, found before anything was changed: the same requests may be stepped again, in smaller batches."""
-
-
 class StreamingModel(Protocol):
     """A model that steps many streams at once. One thread only may use it."""
 
@@ -222,7 +218,6 @@ class StreamingModel(Protocol):
         A failure may leave the state of the given slots undefined, of no others; their next step must be a first one.
 
         Raises:
-            StepTooLarge: the batch does not fit into memory; nothing was changed.
             OutOfMemory: the batch does not fit into memory.
         """
         ...

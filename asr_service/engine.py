@@ -31,7 +31,6 @@ from asr_service.core import (
     OutOfMemory,
     Readings,
     Result,
-    StepTooLarge,
     StreamingModel,
 )
 from asr_service.errors import AsrError, AtCapacity, ClientError, InternalError, SettingsError, Unavailable
@@ -43,7 +42,7 @@ from asr_service.transcript import Vocabulary
 log = logging.getLogger(__name__)
 
 _PAUSE_S = 0.002  # between turns without a step: waking up for each packet of many streams costs more than the packet
-_IDLE_TURN_S = 1.0  # longest sleep: an idle engine still shows its heartbeat
+_IDLE_TURN_S = 1.0  # longest sleep: the load and the model's readings follow while nothing happens, too
 _WEIGH_S = 0.25  # how often the load is worked out
 _UPLOAD_SHARE = 0.5  # of a chunk's duration: how long a step with uploads in it should take at most
 
@@ -91,7 +90,6 @@ class Engine:
     Attributes:
         failure: what ended the engine, None unless its state is FAILED.
         info: of the model, None until it is loaded.
-        heartbeat: monotonic time of the last turn; turns are at most a second apart unless a step lasts longer.
         busy_since: monotonic time at which the step now running began, None between steps.
         load: moving p95 of the time that live chunks take, over their duration; see `capacity.Load`.
         measured: what the probe found, None before or without it.
@@ -124,7 +122,6 @@ class Engine:
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
         self.failure: BaseException | None = None
         self.info: ModelInfo | None = None
-        self.heartbeat = time.monotonic()
         self.busy_since: float | None = None
         self.load = 0.0
         self.measured: Probe | None = None
@@ -139,6 +136,7 @@ class Engine:
         self._stopping = False
         self._meter = Load()
         self._weighed = 0.0  # when the load was last worked out
+        self._turned = 0.0  # when the last turn began
 
     # --------------------------------------------------------------------------------------------- from other threads
 
@@ -218,13 +216,13 @@ class Engine:
         log.warning("a batch of %d did not fit into memory: at most %d from now on", rows, self._max_batch)
 
     def _wait(self) -> None:
-        """Sleeps until a command comes, a gathered batch is due, or a heartbeat is; a moment at least."""
+        """Sleeps until a command comes, a gathered batch is due, or a second is over; a moment at least."""
         now = time.monotonic()
         due_s = self._scheduler.wait(now)
         if due_s == 0:
             return
         until = now + (_IDLE_TURN_S if due_s is None else min(due_s, _IDLE_TURN_S))
-        pause_s = min(self.heartbeat + self._pause_s, until) - now
+        pause_s = min(self._turned + self._pause_s, until) - now
         if pause_s > 0:
             time.sleep(pause_s)
         try:
@@ -233,8 +231,8 @@ class Engine:
             pass
 
     def _turn(self) -> None:
-        """The heartbeat: take in what came, decide, step, give out."""
-        self.heartbeat = now = time.monotonic()
+        """One turn: take in what came, decide, step, give out."""
+        self._turned = now = time.monotonic()
         for _ in range(self._inbox.qsize()):  # what comes meanwhile waits a turn: steps are not starved
             self._take(*self._inbox.get_nowait())
         batch = [self._streams[stream] for stream in self._scheduler.take(now)]
@@ -308,12 +306,6 @@ class Engine:
         except Exception as error:
             if isinstance(error, OutOfMemory | MemoryError):
                 self._smaller_batches(len(batch))
-            if (
-                isinstance(error, StepTooLarge) and len(batch) > 1
-            ):  # nothing is lost: they wait for another step
-                for stream in batch:
-                    self._scheduler.add(stream.id, now if stream.ready_at is None else stream.ready_at)
-                return
             self._fail(batch, error)
             if self._metrics:
                 self._metrics.step_failed(len(batch))

@@ -81,9 +81,7 @@ def test_a_step_that_hangs_shows_in_busy_since() -> None:
         assert bench.engine.busy_since is None
         bench.submit(Open(1, CONFIG), Audio(1, silence(0.1)))
         assert model.entered.acquire(timeout=PATIENCE_S)
-        busy_since = bench.engine.busy_since
-        assert busy_since is not None
-        assert busy_since >= bench.engine.heartbeat
+        assert bench.engine.busy_since is not None
         model.gate.release()
         bench.wait_for(lambda: 1 in bench.results)
         assert bench.engine.busy_since is None

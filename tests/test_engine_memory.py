@@ -13,14 +13,13 @@ from asr_service.core import (
     OutOfMemory,
     StepRequest,
     StepResult,
-    StepTooLarge,
     StreamConfig,
 )
 from asr_service.engine import EngineState
 from asr_service.errors import InternalError
 from asr_service.model.null import NullModel
 from tests.support.engines import Bench, running
-from tests.support.streams import finals, recognize, speech
+from tests.support.streams import speech
 
 CONFIG = StreamConfig("test")
 
@@ -53,20 +52,6 @@ def run_together(bench: Bench, streams: range) -> None:
     bench.wait_ended(*streams)
 
 
-def test_a_step_that_is_too_large_loses_nothing() -> None:
-    model = SmallDevice(StepTooLarge, rows=3)
-    with running(lambda: model, max_batch=8, tick_s=0.05) as bench:
-        run_together(bench, range(1, 9))
-        for stream in range(1, 9):
-            assert bench.ended[stream].error is None
-            alone = recognize(NullModel(slots=1), speech(1.0, seed=stream))
-            assert finals(bench.results[stream]) == finals(alone)
-        assert bench.engine.books().max_batch <= 3
-        assert max(model.batches) > 3, "it was tried"
-        tried = model.batches.index(max(model.batches))
-        assert max(model.batches[tried + 3 :]) <= 3, "and then no more"
-
-
 @pytest.mark.parametrize("error", [OutOfMemory, MemoryError])
 def test_out_of_memory_ends_its_own_streams_and_halves_the_batch(error: type[Exception]) -> None:
     model = SmallDevice(error, rows=2)
@@ -86,7 +71,7 @@ def test_out_of_memory_ends_its_own_streams_and_halves_the_batch(error: type[Exc
 
 
 def test_one_stream_that_does_not_fit_is_ended() -> None:
-    with running(lambda: SmallDevice(StepTooLarge, rows=0), max_batch=1) as bench:
+    with running(lambda: SmallDevice(OutOfMemory, rows=0), max_batch=1) as bench:
         bench.run_stream(1, speech(0.5))
         assert isinstance(bench.ended[1].error, InternalError)
 

@@ -60,11 +60,6 @@ class ChunkPlan:
         return self.window - self.hop + 1
 
     @property
-    def step_samples(self) -> int:
-        """Samples of a step's input: tail and new ones."""
-        return self.tail_samples + self.chunk_samples
-
-    @property
     def sampling_layers(self) -> int:
         """Stride-2 convolutions of the subsampling."""
         return self.stride.bit_length() - 1
@@ -78,10 +73,6 @@ class ChunkPlan:
         for _ in range(self.sampling_layers):
             lengths.append(lengths[-1] // 2 + 1 if mels else 0)
         return lengths
-
-    def encoder_frames(self, samples: int) -> int:
-        """Encoder frames of a whole stream of so many samples."""
-        return self.layer_lengths(samples // self.hop)[-1]
 
     def last_step_bounds(self, steps_before: int, samples: int) -> list[int]:
         """Frames of a last step that are real, before the subsampling and after each of its layers.

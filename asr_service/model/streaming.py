@@ -117,7 +117,7 @@ class NemoStreamingModel:
         """See `StreamingModel.step`.
 
         Raises:
-            OutOfMemory: never `StepTooLarge`, since layers write their state as they go.
+            OutOfMemory: the batch does not fit into memory.
         """
         try:
             return self._step(requests) if requests else []

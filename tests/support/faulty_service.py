@@ -2,9 +2,8 @@
 
 load: the model never finishes loading. raise: the step raises. die: the engine thread ends. hang: the step never
 returns. slow: every step takes 20 ms longer. rows: every step takes 20 ms longer for each of its streams.
-memory: the device has no memory for a step of more than two, and what the step has changed is lost. large: the same,
-found before anything was changed. watch: a task that watches the service fails. punctuation: no fault; it writes each
-word with a capital and a full stop.
+memory: the device has no memory for a step of more than two. watch: a task that watches the service fails.
+punctuation: no fault; it writes each word with a capital and a full stop.
 
 IDLE_TIMEOUT_S, where given, is taken although it is less than the settings allow.
 """
@@ -24,7 +23,7 @@ sys.path.pop(0)  # this folder, whose riva.py would stand in for NVIDIA's packag
 from asr_service import server
 from asr_service.__main__ import main
 from asr_service.config import Settings
-from asr_service.core import ModelInfo, OutOfMemory, StepRequest, StepResult, StepTooLarge
+from asr_service.core import ModelInfo, OutOfMemory, StepRequest, StepResult
 from asr_service.metrics import Metrics
 from asr_service.model.null import NullModel
 from asr_service.model.room import host_slots
@@ -46,8 +45,6 @@ class FaultyModel(NullModel):
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
         if len(requests) > 2 and FAULT == "memory":
             raise OutOfMemory
-        if len(requests) > 2 and FAULT == "large":
-            raise StepTooLarge
         if FAULT == "slow":
             time.sleep(0.02)
         elif FAULT == "rows":
