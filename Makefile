@@ -41,7 +41,7 @@ format: setup ## formats the code and sorts imports
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: setup ## all benchmarks (most of an hour); ARGS=--quick for short ones
+bench: setup ## all benchmarks, of speed and of words (hours); ARGS=--quick for short ones
 	@$(BIN)/python -m bench $(ARGS)
 
 demo-model: setup ## trains the demo model anew (hours); see docs/demo-model.md

@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other, since they would disturb each other.
+"""All benchmarks, of speed and of words, one after the other, since they would disturb each other.
 
     python -m bench [--quick] [--json FOLDER]
 
@@ -12,8 +12,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-BENCHMARKS = tuple(name for name in ("engine", "service", "age", "peers") if (HERE / f"{name}.py").exists())
+BENCHMARKS: dict[str, tuple[str, ...]] = {
+    "engine": (),
+    "service": (),
+    "age": (),
+    "peers": (),
+    "precision": (),
+    "boosting": (),
+    "confidence": ("--table",),
+    "endpoints": ("--table",),
+    "trailing": ("--table",),
+    "word_times": (),
+}
+"""What is run, with what each is told besides. Not `score`, which needs a running service."""
 
 
 def main() -> int:
@@ -27,8 +38,8 @@ def main() -> int:
     )
     options = parser.parse_args()
     failed = []
-    for name in BENCHMARKS:
-        arguments = ["--quick"] if options.quick else []
+    for name, told in BENCHMARKS.items():
+        arguments = [*told, *(["--quick"] if options.quick else [])]
         if options.json is not None:
             options.json.mkdir(parents=True, exist_ok=True)
             arguments += ["--json", str(options.json / f"{name}.json")]

@@ -1,6 +1,6 @@
 """What boosted phrases do to words, and what they cost.
 
-    python -m bench.boosting [--quick] --json FILE
+    python -m bench.boosting --json FILE              # --quick: the default boost alone, fewer steps
     python -m bench.boosting --table FILE             # the tables of an earlier run, as Markdown
     python -m bench.boosting --table FILE --write     # the same, into docs/boosting.md
 
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
@@ -34,7 +33,8 @@ from asr_service.model import load_model
 from asr_service.model.boosting import BoostingTree
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.phrases import MAX_PHRASES
-from bench.score import EVAL, read_set
+from bench.options import parse, words_parser, write_report
+from bench.stepping import evaluation_set, text_of
 from demo_model import grammar
 from demo_model.wer import align, compare, total
 
@@ -127,9 +127,7 @@ class Recording:
                     encoded[row, : len(part)] = part
                 for row, emission in enumerate(self.decoder.step(slots, encoded, [len(p) for p in parts])):
                     tokens[row] += emission.tokens
-            said += [
-                "".join(info.pieces[token] for token in one).replace("\u2581", " ").split() for one in tokens
-            ]
+            said += [text_of(info.pieces, one).split() for one in tokens]
         return said
 
 
@@ -298,18 +296,14 @@ def tables(report: dict[str, Any]) -> str:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The whole report."""
-    utterances = read_set(EVAL, options.limit or (56 if options.quick else 0))
-    utterances.sort(key=lambda one: len(one.pcm) / one.rate)  # streams of a batch end together
-    audios = []
-    for utterance in utterances:
-        samples = np.frombuffer(utterance.pcm, dtype="<i2").astype(np.float32) / 32768
-        audios.append(np.asarray(soxr.resample(samples, utterance.rate, 16_000), dtype=np.float32))
+    chosen = sorted(evaluation_set(options.limit), key=lambda pair: len(pair[1]))  # a batch ends together
+    audios = [audio for _, audio in chosen]
     model = load_model(
         model=options.model, att_context=options.att_ctx, decoder=options.decoder, device=options.device,
         precision="fp32", encoder="fast", slots=TOGETHER * len(SHARES), threads=options.threads,
     )  # fmt: skip
     assert isinstance(model, NemoStreamingModel)
-    references = [utterance.text.split() for utterance in utterances]
+    references = [utterance.text.split() for utterance, _ in chosen]
     begun = time.monotonic()
     recording = Recording(model, audios)
     print(f"encoded {len(audios)} utterances in {time.monotonic() - begun:.0f} s", flush=True)
@@ -331,23 +325,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a quarter of the set, the default boost, fewer steps"
-    )
-    parser.add_argument("--model", default="demo", help="model to measure (default: demo)")
+    parser = words_parser(__doc__)
     parser.add_argument("--decoder", default="rnnt", choices=("rnnt", "ctc"))
     parser.add_argument("--att-ctx", default="70,1", help="look-ahead (default: 70,1)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, help="CPU threads of a step")
-    parser.add_argument("--limit", type=int, default=0, help="only so many utterances, evenly spread")
-    parser.add_argument("--steps", type=int, default=0, help="steps whose time is taken")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the report")
+    parser.add_argument("--steps", type=int, default=0, help="steps whose time is taken (200, quick: 40)")
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the tables of this report and end")
     parser.add_argument("--write", action="store_true", help="with --table: also into docs/boosting.md")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if options.table:
         text = tables(json.loads(options.table.read_text()))
         if options.write:
@@ -358,9 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(text)
         return
     report = measure(options)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(options.json, report)
     print(tables(report))
 
 

@@ -16,12 +16,9 @@ every other word or utterance, and tried on the others.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +26,7 @@ import numpy.typing as npt
 
 from asr_service.model import load_model
 from asr_service.transcript import Vocabulary
+from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
 from bench.stepping import TOGETHER, Emitted, evaluation_set, step_all, text_of
 from demo_model.wer import align
@@ -246,17 +244,11 @@ def _quality(row: Row) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="demo", help="model to measure (default: demo)")
+    parser = words_parser(__doc__)
     parser.add_argument("--att-ctx", default="70,1", help="look-ahead (default: 70,1)")
     parser.add_argument("--decoder", help="rnnt or ctc (default: both)")
-    parser.add_argument("--limit", type=int, default=0, help="only so many utterances")
-    parser.add_argument("--threads", type=int, default=None, help="of a step (default: torch's choice)")
     parser.add_argument("--table", action="store_true", help="print Markdown tables")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     rows: list[Row] = []
     for decoder in (options.decoder,) if options.decoder else ("rnnt", "ctc"):
         rows += measure_decoder(options.model, options.att_ctx, decoder, options.threads, options.limit)
@@ -265,13 +257,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         for row in rows:
             print(row)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {
-            "model": options.model, "att_ctx": options.att_ctx, "baseline": ", ".join(SERVED),
-            "rows": [asdict(row) for row in rows],
-        }  # fmt: skip
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    report = {
+        "model": options.model,
+        "att_ctx": options.att_ctx,
+        "baseline": ", ".join(SERVED),
+        "rows": [asdict(row) for row in rows],
+    }
+    write_report(options.json, report)
 
 
 if __name__ == "__main__":

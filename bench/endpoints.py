@@ -10,11 +10,8 @@ single sentences whose word times are known; of the others, how long after the l
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +19,7 @@ from asr_service.core import EndpointingConfig, ModelInfo, Samples
 from asr_service.endpointing import Endpointer, frame_levels
 from asr_service.model import load_model
 from asr_service.transcript import Vocabulary
+from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
 from bench.stepping import RATE, TOGETHER, Emitted, evaluation_set, step_all
 
@@ -132,27 +130,19 @@ def table(rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="demo", help="model to measure (default: demo)")
+    parser = words_parser(__doc__)
     parser.add_argument("--att-ctx", default="70,1", help="look-ahead (default: 70,1)")
-    parser.add_argument("--limit", type=int, default=0, help="only so many utterances")
-    parser.add_argument("--threads", type=int, default=None, help="of a step (default: torch's choice)")
     parser.add_argument("--table", action="store_true", help="print a Markdown table")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     rows = measure(options.model, options.att_ctx, options.threads, options.limit)
     print(table(rows) if options.table else "\n".join(map(str, rows)))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {
-            "model": options.model,
-            "att_ctx": options.att_ctx,
-            "baseline": "tokens alone, same run",
-            "rows": [asdict(row) for row in rows],
-        }
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    report = {
+        "model": options.model,
+        "att_ctx": options.att_ctx,
+        "baseline": "tokens alone, same run",
+        "rows": [asdict(row) for row in rows],
+    }
+    write_report(options.json, report)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,10 +25,18 @@ class Emitted:
     probs: list[float] = field(default_factory=list)
 
 
+def utterances(limit: int = 0) -> list[Utterance]:
+    """The set as it is stored; `limit` as in `bench.score.read_set`. Ends the program where there is no set."""
+    try:
+        return read_set(EVAL, limit)
+    except OSError as error:
+        sys.exit(f"the evaluation set, which is part of the repository, cannot be read: {error}")
+
+
 def evaluation_set(limit: int = 0) -> list[tuple[Utterance, Samples]]:
-    """Utterances with their audio at 16 kHz; `limit` as in `bench.score.read_set`."""
+    """Utterances with their audio at 16 kHz; `limit` and a missing set as in `utterances`."""
     found = []
-    for utterance in read_set(EVAL, limit):
+    for utterance in utterances(limit):
         samples = np.frombuffer(utterance.pcm, dtype="<i2").astype(np.float32) / 32768
         found.append((utterance, np.asarray(soxr.resample(samples, utterance.rate, RATE), dtype=np.float32)))
     return found

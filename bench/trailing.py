@@ -9,16 +9,14 @@ many ms of digital silence, then the flush. Nothing added is the baseline of eac
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
 from asr_service.core import Samples, StreamingModel
 from asr_service.model import load_model
+from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
 from bench.stepping import RATE, TOGETHER, evaluation_set, step_all, text_of
 from demo_model.wer import align, compare, total
@@ -124,10 +122,7 @@ def _counts(row: Row) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="demo", help="model to measure (default: demo)")
+    parser = words_parser(__doc__)
     parser.add_argument("--decoder", default="rnnt", help="rnnt or ctc (default: rnnt)")
     parser.add_argument(
         "--att-ctx",
@@ -135,11 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="PAIR",
         help=f"look-ahead; again for more (default: {LOOK_AHEADS})",
     )
-    parser.add_argument("--limit", type=int, default=0, help="only so many utterances of the set")
-    parser.add_argument("--threads", type=int, default=None, help="of a step (default: torch's choice)")
     parser.add_argument("--table", action="store_true", help="print a Markdown table at the end")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     chosen = [pair for pair in evaluation_set(options.limit) if _is_timed(pair[0])]
     rows: list[Row] = []
     for look_ahead in options.att_ctx or LOOK_AHEADS:
@@ -153,15 +145,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(row, flush=True)
     if options.table:
         print(f"{len(chosen)} utterances, {options.model}, {options.decoder}\n\n{table(rows)}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {
-            "model": options.model,
-            "decoder": options.decoder,
-            "baseline": "0 ms, same run",
-            "rows": [asdict(row) for row in rows],
-        }
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    report = {
+        "model": options.model,
+        "decoder": options.decoder,
+        "baseline": "0 ms, same run",
+        "rows": [asdict(row) for row in rows],
+    }
+    write_report(options.json, report)
 
 
 if __name__ == "__main__":

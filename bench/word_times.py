@@ -11,44 +11,45 @@ frames of silence may fall into a word.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from asr_service.core import Result, StreamConfig, StreamingModel
 from asr_service.model import load_model
 from asr_service.stream import Stream
 from asr_service.transcript import Vocabulary
+from bench.options import parse, words_parser, write_report
+from bench.score import Utterance
+from bench.stepping import utterances
 
-EVAL = Path(__file__).resolve().parent.parent / "demo_model" / "eval"
 GROUPS = ("seen", "unseen")
 SHARES = (5, 25, 50, 75, 95)
 
 
-def utterances(most: int) -> list[dict[str, Any]]:
-    """Lines of the manifest with known times, evenly spread."""
-    rows = [json.loads(line) for line in (EVAL / "manifest.jsonl").read_text().splitlines()]
-    rows = [
-        row for row in rows if row["group"] in GROUPS and any(w["start_ms"] is not None for w in row["words"])
+def timed(most: int) -> list[Utterance]:
+    """Utterances with known times, evenly spread; 0: all."""
+    found = [
+        one
+        for one in utterances()
+        if one.groups[0] in GROUPS and any(word["start_ms"] is not None for word in one.words)
     ]
-    return rows[:: max(1, len(rows) // most)][:most]
+    most = most or max(1, len(found))
+    return found[:: max(1, len(found) // most)][:most]
 
 
-def recognized(model: StreamingModel, path: Path, gaps: Counter[int], *, raw: bool) -> Result:
-    """The final of a file."""
+def recognized(model: StreamingModel, utterance: Utterance, gaps: Counter[int], *, raw: bool) -> Result:
+    """The final of an utterance."""
     info = dataclasses.replace(model.info, word_lag_ms=(0.0, 0.0)) if raw else model.info
     vocabulary = Vocabulary(info.pieces)
-    pcm, rate = soundfile.read(path, dtype="int16")
-    stream = Stream(1, StreamConfig("", sample_rate=rate, word_times=True), info, vocabulary, 0, 0.0)
-    stream.audio(pcm.astype("<i2").tobytes(), 0.0)
+    config = StreamConfig("", sample_rate=utterance.rate, word_times=True)
+    stream = Stream(1, config, info, vocabulary, 0, 0.0)
+    stream.audio(utterance.pcm, 0.0)
     results = stream.half_close(0.0, 0)
     last = -1
     while stream.ready_at is not None:
@@ -61,29 +62,25 @@ def recognized(model: StreamingModel, path: Path, gaps: Counter[int], *, raw: bo
     return results[-1]
 
 
-def errors(row: dict[str, Any], final: Result) -> Iterator[tuple[float, float]]:
+def errors(utterance: Utterance, final: Result) -> Iterator[tuple[float, float]]:
     """Start and end error in ms of each word that was recognized and has known times."""
     matcher = SequenceMatcher(
-        None, [w["text"] for w in row["words"]], [w.text for w in final.words], autojunk=False
+        None, [w["text"] for w in utterance.words], [w.text for w in final.words], autojunk=False
     )
     for block in matcher.get_matching_blocks():
         for at in range(block.size):
-            truth, word = row["words"][block.a + at], final.words[block.b + at]
+            truth, word = utterance.words[block.a + at], final.words[block.b + at]
             if truth["start_ms"] is not None:
                 yield word.start_ms - truth["start_ms"], word.end_ms - truth["end_ms"]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--decoder", default="rnnt")
-    parser.add_argument("--att-ctx", default="70,1")
-    parser.add_argument("--files", type=int, default=100)
+    parser = words_parser(__doc__, limit=100, threads=1)
+    parser.add_argument("--decoder", default="rnnt", help="rnnt or ctc (default: rnnt)")
+    parser.add_argument("--att-ctx", default="70,1", help="look-ahead (default: 70,1)")
     parser.add_argument("--raw", action="store_true", help="times with the model's lag")
-    options = parser.parse_args()
+    options = parse(parser, arguments)
     model = load_model(
         model=options.model,
         att_context=options.att_ctx,
@@ -92,18 +89,18 @@ def main() -> None:
         precision="fp32",
         encoder="fast",
         slots=1,
-        threads=1,
+        threads=options.threads,
     )
     gaps: Counter[int] = Counter()
     found: list[tuple[float, float]] = []
-    rows = utterances(options.files)
-    for row in rows:
-        found += errors(row, recognized(model, EVAL / row["file"], gaps, raw=options.raw))
+    chosen = timed(options.limit)
+    for utterance in chosen:
+        found += errors(utterance, recognized(model, utterance, gaps, raw=options.raw))
     report: dict[str, Any] = {
         "model": options.model,
         "decoder": options.decoder,
         "att_ctx": options.att_ctx,
-        "files": len(rows),
+        "files": len(chosen),
         "words": len(found),
     }
     for name, values in zip(("start_ms", "end_ms"), np.array(found).T, strict=True):
@@ -111,6 +108,7 @@ def main() -> None:
         report[name]["mean_abs"] = round(float(np.abs(values).mean()), 1)
     report["frames_between_tokens_of_a_word"] = dict(sorted(gaps.items()))
     print(json.dumps(report, indent=1))
+    write_report(options.json, report)
 
 
 if __name__ == "__main__":
