@@ -1,4 +1,5 @@
-"""Streams live audio to the service, over gRPC or WebSocket, and shows the words as they come. Ctrl-C ends it.
+"""Streams live audio to the service, over gRPC or WebSocket, and shows the words as they come. Ctrl-C ends the audio,
+and the last words follow; a second one ends the program at once.
 
     python -m clients.mic                                   the default microphone, over gRPC
     python -m clients.mic --to ws://localhost:8080          through the bridge
@@ -38,6 +39,8 @@ from clients.wav import packet_bytes
 PACKET_MS = 20
 WAITING = 500
 """Packets that may wait for a service that is slow to take them: ten seconds. Then we stop rather than lose any."""
+LAST_WORDS_S = 15.0
+"""After Ctrl-C: for what waits to be sent, and for its words."""
 
 
 class NoAudio(Exception):
@@ -49,35 +52,47 @@ class Refused(Exception):
 
 
 class Source:
-    """Packets of 16-bit mono audio from a thread of its own, until it ends."""
+    """Packets of 16-bit mono audio from a thread of its own, until it ends.
+
+    Attributes:
+        failed: raises why there is no more audio. Not in the queue: nobody may be taking from it any more.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._room = threading.Semaphore(WAITING)
+        self._ended = False
+        self.failed: asyncio.Future[None] = self._loop.create_future()
 
     def put(self, packet: bytes, *, wait: bool) -> None:
         """Adds a packet, from any thread. When there is no room: waits for it, or ends with an error."""
-        if self._room.acquire(blocking=wait):
-            self._tell(packet)
+        if self._ended:
+            pass  # a microphone goes on until it is closed
+        elif self._room.acquire(blocking=wait):
+            self._tell(self._queue.put_nowait, packet)
         else:
-            self.end(
-                NoAudio(f"nothing was taken for {WAITING * PACKET_MS / 1000:g} s: the service is too slow")
+            self._tell(self._fail)
+
+    def end(self) -> None:
+        """No more audio; from any thread."""
+        self._ended = True
+        self._tell(self._queue.put_nowait, None)
+
+    def _tell(self, what: Callable[..., object], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and so is everybody who listened
+            self._loop.call_soon_threadsafe(what, *args)
+
+    def _fail(self) -> None:
+        if not self.failed.done():
+            waited_s = WAITING * PACKET_MS / 1000
+            self.failed.set_exception(
+                NoAudio(f"{waited_s:g} s of audio wait to be taken: the service is too slow")
             )
 
-    def end(self, error: Exception | None = None) -> None:
-        """No more audio; from any thread."""
-        self._tell(error)
-
-    def _tell(self, item: bytes | Exception | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is gone, and so is everybody who listened
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-
     async def packets(self) -> AsyncIterator[bytes]:
-        """Every packet in order. Raises what the source ended with."""
+        """Every packet in order."""
         while (item := await self._queue.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
             self._room.release()
             yield item
 
@@ -119,10 +134,9 @@ def read_stdin(source: Source, rate: int) -> None:
 
 
 async def over_grpc(target: str, source: Source, args: argparse.Namespace, screen: LiveText) -> None:
-    """Runs the stream over gRPC.
+    """Runs the stream over gRPC; may be cancelled at any time.
 
     Raises:
-        NoAudio: the source failed.
         Refused: the service failed.
     """
     config = pb.RecognitionConfig(sample_rate_hertz=args.rate, stream_id=args.sid)
@@ -185,9 +199,10 @@ async def over_websocket(url: str, source: Source, args: argparse.Namespace, scr
                     await socket.send(packet)
                 await socket.send(json.dumps({"op": "close", "sid": init["sid"]}))
                 await showing
+            except asyncio.CancelledError:
+                socket.transport.abort()  # no farewell to one that takes nothing
+                raise
             finally:
-                if sys.exc_info()[0] is NoAudio:
-                    showing.cancel()
                 await asyncio.gather(showing, return_exceptions=True)
     except websockets.ConnectionClosed as closed:
         raise Refused(
@@ -201,21 +216,38 @@ async def run(args: argparse.Namespace) -> int:
     """Streams until the audio ends or Ctrl-C; the exit code."""
     source, screen = Source(), LiveText()
     stop: Callable[[], object] = lambda: None  # noqa: E731
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, source.end)
     over = over_websocket if args.to.startswith(("ws://", "wss://")) else over_grpc
+    streaming = asyncio.create_task(over(args.to, source, args, screen))
+    loop = asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        source.end()
+        loop.add_signal_handler(signal.SIGINT, streaming.cancel)
+        loop.call_later(LAST_WORDS_S, streaming.cancel)
+
+    loop.add_signal_handler(signal.SIGINT, interrupted)
     try:
         if args.source == "-":
             threading.Thread(target=read_stdin, args=(source, args.rate), daemon=True).start()
         else:
             stop = record(source, args.rate, args.source)
             print("recording; Ctrl-C ends", file=sys.stderr)
-        await over(args.to, source, args, screen)
+        await asyncio.wait({streaming, source.failed}, return_when=asyncio.FIRST_COMPLETED)
+        if source.failed.done():
+            await source.failed
+        await asyncio.wait({streaming})
+        if streaming.cancelled():
+            raise Refused("stopped before the last words came")
+        await streaming
     except (NoAudio, Refused) as error:
         screen.close()
         print(error if isinstance(error, NoAudio) else f"{args.to}: {error}", file=sys.stderr)
         return 2 if isinstance(error, NoAudio) else 1
     finally:
         stop()
+        streaming.cancel()
+        source.failed.cancel()
+        await asyncio.gather(streaming, source.failed, return_exceptions=True)
         screen.close()
     return 0
 

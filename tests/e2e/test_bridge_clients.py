@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from bench.processes import free_port
 from tests.support.audio import cut, speechlike
-from tests.support.bridge import CLOSE, INIT, Bridge, talk
+from tests.support.bridge import CLOSE, INIT, Bridge, admit, scripted_service, talk
 from tests.support.process import ROOT, AsrService, clean_environment
 
 PCM = speechlike(1.0, seed=21)
@@ -127,6 +132,73 @@ def test_microphone_client_tells_what_is_wrong(bridge: Bridge, service: AsrServi
         code, _, err = run("clients/mic.py", *args, data=PCM)
         assert (code, says in err) == (expected_code, True), err
         assert "Traceback" not in err
+
+
+@asynccontextmanager
+async def deaf(kind: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Where the microphone client finds a server that takes nothing but the stream, and when it has taken that."""
+    opened = asyncio.Event()
+
+    async def admit_only(_: Any, context: Any) -> None:
+        await admit(context)
+        opened.set()
+        await asyncio.Event().wait()
+
+    async def read_init_only(connection: ServerConnection) -> None:
+        await connection.recv()
+        opened.set()
+        await connection.wait_closed()
+
+    if kind == "gRPC":
+        async with scripted_service(admit_only) as target:
+            yield target, opened
+    else:
+        async with serve(read_init_only, "127.0.0.1", 0, max_queue=1, close_timeout=0.1) as listening:
+            yield f"ws://127.0.0.1:{next(iter(listening.sockets)).getsockname()[1]}", opened
+
+
+@pytest.mark.parametrize("kind", ["gRPC", "WebSocket"])
+async def test_ctrl_c_ends_a_microphone_client_whose_server_takes_nothing(kind: str) -> None:
+    async with deaf(kind) as (target, opened), asyncio.timeout(60):
+        client = await asyncio.create_subprocess_exec(
+            *(sys.executable, "clients/mic.py", "-", "--to", target), cwd=ROOT, env=clean_environment(),
+            stdin=PIPE, stderr=PIPE,
+        )  # fmt: skip
+        assert client.stdin is not None and client.stderr is not None
+        await opened.wait()
+        client.stdin.write(bytes(100_000_000))  # more than pipe, client and sockets hold
+        with pytest.raises(TimeoutError):  # nothing is taken any more
+            await asyncio.wait_for(client.stdin.drain(), 2)
+        while client.returncode is None:
+            client.send_signal(signal.SIGINT)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(client.wait(), 1)
+        said = (await client.stderr.read()).decode()
+    assert (client.returncode, said) == (1, f"{target}: stopped before the last words came\n")
+
+
+@pytest.mark.parametrize("kind", ["gRPC", "WebSocket"])
+async def test_a_microphone_client_stops_rather_than_lose_audio(kind: str, tmp_path: Path) -> None:
+    """With another sound library, whose microphone is as fast as the machine."""
+    (tmp_path / "sounddevice.py").write_text(
+        "import threading\n"
+        "class PortAudioError(Exception): pass\n"
+        "class RawInputStream:\n"
+        "    def __init__(self, callback, **_): self.callback, self.open = callback, True\n"
+        "    def start(self): threading.Thread(target=self.run, daemon=True).start()\n"
+        "    def close(self): self.open = False\n"
+        "    def run(self):\n"
+        "        while self.open: self.callback(bytes(640), 320, None, None)\n"
+    )
+    environment = clean_environment()
+    environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"
+    async with deaf(kind) as (target, _), asyncio.timeout(60):
+        client = await asyncio.create_subprocess_exec(
+            *(sys.executable, "clients/mic.py", "--to", target), cwd=ROOT, env=environment, stderr=PIPE
+        )
+        _, said = await client.communicate()
+    assert client.returncode == 2
+    assert said.decode().splitlines()[1:] == ["10 s of audio wait to be taken: the service is too slow"]
 
 
 def load(url: str, folder: Path, *options: object) -> tuple[int, str, dict[str, Any]]:
