@@ -40,9 +40,11 @@ _GRPC_NAMES = {
 }
 """gRPC status numbers that have a meaning to clients; every other one is our fault, "internal"."""
 
-_OF_THE_CONNECTION = (1, 13, 14)
-"""CANCELLED, INTERNAL, UNAVAILABLE: what a connection that fails makes of a stream. The first two are how gRPC reports
-the resets of proxies, CANCEL of HAProxy and INTERNAL_ERROR of nginx."""
+_RESETS = (1, 13)
+"""CANCELLED and INTERNAL, as which gRPC reports the resets of proxies: CANCEL of HAProxy, INTERNAL_ERROR of nginx."""
+
+_OF_THE_CONNECTION = (*_RESETS, 14)
+"""What a connection that fails makes of a stream."""
 
 _FIELDS = {
     "sample_rate_hertz": "sr",
@@ -110,7 +112,10 @@ def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> F
             it with errors of its own; a status without it was made by the connection.
         admitted: whether the service had accepted the stream.
     """
-    path, retry_after_ms = _read_details(details)
+    status, path, retry_after_ms = _read_details(details)
+    if number in _RESETS and status.code:
+        # The trailers came, and gRPC let the reset behind them take the place of their status. The details have it too.
+        number, message = status.code, status.message
     if number in _OF_THE_CONNECTION and not details:
         # The transport's own message names sockets, addresses and frames, which are not the client's business.
         if admitted:
@@ -136,8 +141,8 @@ def _told(message: str, path: str, field: str) -> str:
     return message
 
 
-def _read_details(details: bytes) -> tuple[str, int | None]:
-    """The path of a BadRequest's field and the delay of a RetryInfo in ms, where they are present."""
+def _read_details(details: bytes) -> tuple[status_pb2.Status, str, int | None]:
+    """The status, the path of a BadRequest's field and the delay of a RetryInfo in ms, where they are present."""
     path, retry_after_ms = "", None
     status = status_pb2.Status()
     try:
@@ -150,4 +155,4 @@ def _read_details(details: bytes) -> tuple[str, int | None]:
                 retry_after_ms = round(retry.retry_delay.ToTimedelta().total_seconds() * 1000)
     except DecodeError:
         pass  # a status we cannot read in full is still a status
-    return path, retry_after_ms
+    return status, path, retry_after_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import re
 import shutil
@@ -15,13 +16,16 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.support.audio import cut, speechlike
-from tests.support.bridge import Bridge
+from tests.support.audio import cut
+from tests.support.bridge import CLOSE, INIT, Bridge, Heard, listen
 from tests.support.process import ROOT, START_S, AsrService, ServerProcess
 from tests.support.rpc import Stub, audio, config, text
+from tests.support.streams import speech
 
-SHORT = speechlike(1.0, seed=52)
+SHORT = speech(1.0, seed=52)
 """What newcomers say."""
 HOST = "127.0.0.1"
 WORKERS = 2  # of nginx
@@ -103,6 +107,10 @@ class Fleet:
         for port in self._front:
             _until_listening(self.proxy, port)
 
+    async def said(self, pattern: str) -> None:
+        """A line of the proxy's log, past or to come."""
+        await asyncio.to_thread(self.proxy.wait_line, pattern)
+
     def reload(self, changes: Mapping[str, str] | None = None) -> None:
         """Has nginx read its configuration again: streams go on with the old workers, newcomers come to new ones."""
         self.configure(changes)
@@ -110,13 +118,25 @@ class Fleet:
         self.proxy.signal(signal.SIGHUP)
         self.proxy.wait_line("gracefully shutting down", count=WORKERS * self._reloads)
 
-    def command(self, line: str) -> None:
-        """Tells HAProxy something at its socket."""
+    def command(self, line: str) -> str:
+        """Tells HAProxy something at its socket; what it answers."""
+        answer = b""
         with socket.socket(socket.AF_UNIX) as admin:
             admin.connect(f"{self._folder}/admin.sock")
             admin.sendall(f"{line}\n".encode())
-            answer = admin.recv(4096)
-        assert answer == b"\n", answer
+            while part := admin.recv(65_536):
+                answer += part
+        return answer.decode()
+
+    async def until_in(self, instance: str) -> None:
+        """Waits until HAProxy has seen that an instance serves (backend/name). nginx sends somebody and sees."""
+        backend, name = instance.split("/")
+        async with asyncio.timeout(START_S):
+            while self.kind == "haproxy":
+                states = self.command(f"show servers state {backend}")
+                if re.search(rf"^\d+ {backend} \d+ {name} \S+ 2 ", states, re.MULTILINE):
+                    return
+                await asyncio.sleep(0.05)
 
     def configure(self, changes: Mapping[str, str] | None = None) -> Path:
         """Writes the proxy's configuration."""
@@ -138,6 +158,7 @@ class Fleet:
             text = text.replace(bridge, f"{HOST}:{self._bridge_ports[number]}")
         if self.kind == "haproxy":
             text = text.replace("/run/haproxy", str(self._folder))
+            text = text.replace("inter 1s", "inter 200ms")  # a test waits for it several times
         else:
             # What only its packager's folders are for, and lines to wait for.
             folders = "".join(
@@ -210,3 +231,25 @@ async def attempt(stub: Stub) -> str | grpc.aio.AioRpcError:
         except grpc.aio.AioRpcError as error:
             if error.details() != "Internal error from Core":
                 return error
+
+
+async def attempt_websocket(url: str) -> str | int | tuple[int | None, str]:
+    """What a newcomer with the short recording hears over WebSocket.
+
+    Its text; or the HTTP status that its handshake was refused with; or the close code and the error it was told.
+    """
+    heard = Heard()
+    try:
+        async with connect(url, compression=None) as client:
+            listening = asyncio.create_task(listen(client, heard))
+            try:
+                for message in [INIT, *cut(SHORT, 3200), CLOSE]:
+                    await client.send(message)
+            except ConnectionClosed:
+                pass  # what was heard tells why
+            await listening
+    except InvalidStatus as refused:
+        return refused.response.status_code
+    if heard.code == 1000:
+        return str(heard.final["text"])
+    return heard.code, str(heard.error["code"])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service import wire
-from asr_service.errors import WIRE_STATUS, AsrError, InvalidArgument
+from asr_service.errors import WIRE_STATUS, AsrError, InvalidArgument, Overloaded
 from ws_bridge.status import from_grpc
 
 
@@ -81,6 +81,17 @@ def test_a_service_that_cannot_be_reached_and_one_that_was_lost(number: int) -> 
     lost = from_grpc(number, "recvmsg: connection reset by 10.0.0.7", b"", admitted=True)
     assert (lost.code, lost.close_code, lost.retry_after_ms) == ("unavailable", 1011, 1000)
     assert "10.0.0.7" not in unreached.message + lost.message
+
+
+@pytest.mark.parametrize("number", [1, 13])
+def test_a_refusal_that_a_proxy_reset_behind_its_back(number: int) -> None:
+    """HAProxy resets a stream that is refused while its client still sends; the trailers came before that."""
+    told = wire.status(InvalidArgument("config.sample_rate_hertz is 7", field="config.sample_rate_hertz"))
+    failure = from_grpc(number, "Received RST_STREAM", told.SerializeToString(), admitted=False)
+    assert (failure.code, failure.field, failure.message) == ("invalid_argument", "sr", "sr is 7")
+    full = Overloaded("all streams are taken", retry_after_s=1.5)
+    failure = from_grpc(number, "Received RST_STREAM", wire.status(full).SerializeToString(), admitted=False)
+    assert (failure.code, failure.close_code, failure.retry_after_ms) == ("resource_exhausted", 1013, 1500)
 
 
 @pytest.mark.parametrize("number", [2, 5, 6, 10, 11, 12, 15, 99])
