@@ -7,13 +7,15 @@ import json
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
+
+from demo_model.plan import Plan
 
 HERE = Path(__file__).resolve().parent
 EVAL = HERE / "eval"
 CLIPS = HERE.parent / "asr_service" / "assets" / "clips"
 
+_PLAN = Plan()
 _STEPS = {
     "all": "speech, tokenizer, train and evaluate, one after the other (the default)",
     "speech": "synthesise the training corpus (goes on where it stopped)",
@@ -43,22 +45,31 @@ def parser() -> argparse.ArgumentParser:
         "--folder", type=Path, default=Path("build/demo_model"), help="working files (%(default)s)"
     )
     top.add_argument(
-        "--seed", type=int, default=7, help="seed of text, voices, weights and batches (%(default)s)"
+        "--seed", type=int, default=_PLAN.seed, help="seed of text, voices, weights and batches (%(default)s)"
     )
     top.add_argument("--shards", type=int, default=63, help="speech: shards of 500 utterances (%(default)s)")
     top.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
     top.add_argument(
-        "--minutes", type=float, default=108, help="train: compute time, the schedule's end (%(default)s)"
+        "--minutes",
+        type=float,
+        default=_PLAN.minutes,
+        help="train: compute time, the schedule's end (%(default)s)",
     )
     top.add_argument(
         "--within", type=float, metavar="MINUTES", help="train: end by the clock, also if it is stopped"
     )
-    top.add_argument("--frames", type=int, default=11000, help="train: frames of 10 ms a step (%(default)s)")
-    top.add_argument("--lr", type=float, default=1.8e-3, help="train: peak learning rate (%(default)s)")
-    top.add_argument("--max-steps", type=int, default=0, help="train: stop after so many steps (0: no limit)")
-    top.add_argument("--device", default="cpu", help="train, evaluate: cpu or cuda:0 (%(default)s)")
+    top.add_argument(
+        "--frames", type=int, default=_PLAN.frames, help="train: frames of 10 ms a step (%(default)s)"
+    )
+    top.add_argument(
+        "--lr", type=float, default=_PLAN.peak_lr, help="train: peak learning rate (%(default)s)"
+    )
+    top.add_argument(
+        "--max-steps", type=int, default=_PLAN.max_steps, help="train: stop after so many steps (0: no limit)"
+    )
+    top.add_argument("--device", default=_PLAN.device, help="train, evaluate: cpu or cuda:0 (%(default)s)")
     top.add_argument("--eval-set", type=Path, default=EVAL, help="evaluate, evalset: the set's folder")
     top.add_argument("--clips-dir", type=Path, default=CLIPS, help="clips: where they go")
     top.add_argument(
@@ -66,6 +77,19 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--json", type=Path, help="evaluate: write the whole report here")
     return top
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """The training run that was asked for."""
+    return Plan(
+        minutes=args.minutes,
+        seed=args.seed,
+        frames=args.frames,
+        peak_lr=args.lr,
+        device=args.device,
+        max_steps=args.max_steps,
+        deadline=time.time() + 60 * args.within if args.within else 0.0,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,15 +106,10 @@ def run(args: argparse.Namespace) -> int:
         print(train_tokenizer(args.folder / "tokenizer", PIECES, args.seed))
     if "train" in wanted:
         from demo_model.launch import launch
-        from demo_model.train import Plan
 
-        plan = replace(
-            Plan(), minutes=args.minutes, seed=args.seed, frames=args.frames, peak_lr=args.lr, device=args.device,
-            max_steps=args.max_steps, deadline=time.time() + 60 * args.within if args.within else 0.0,
-        )  # fmt: skip
-        print(launch(plan, args.folder, args.workers))
+        print(launch(plan_of(args), args.folder, args.workers))
     if "export" in wanted:
-        from demo_model.train import Plan, Trainer
+        from demo_model.train import Trainer
 
         trainer = Trainer(Plan(device=args.device), args.folder)
         if not trainer.resume():

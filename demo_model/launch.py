@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch.multiprocessing.spawn import spawn
 
-from demo_model.train import Plan, train
+from demo_model.plan import Plan
+from demo_model.train import train
 
 
 def _worker(rank: int, workers: int, port: int, plan: Plan, folder: Path) -> None:

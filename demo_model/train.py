@@ -11,7 +11,7 @@ import math
 import os
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +24,13 @@ from demo_model import stem
 from demo_model.data import Batch, Batches, Corpus
 from demo_model.model import build, set_dropout
 from demo_model.phones import COUNT, IGNORE
+from demo_model.plan import Plan
 from demo_model.rnnt_loss import transducer_loss, valid_nodes
 
 SHORT = {"short": 0.6, "sentence": 0.36, "empty": 0.04}
 FULL = {"sentence": 0.58, "words": 0.14, "short": 0.06, "joined": 0.17, "empty": 0.05}
 _PAUSE = 5.0  # a step that takes longer was stopped from outside; the excess is no compute time
 _OFFSETS = (7, 4, 1)  # mel frames before the newest one an encoder frame sees, for its three phone labels
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a training run does; steps count from 0."""
-
-    minutes: float = 105.0
-    seed: int = 7
-    frames: int = 11000
-    peak_lr: float = 2e-3
-    warmup: int = 200
-    hold: float = 0.5  # share of the budget before the rate falls along a cosine
-    short_until: int = 250
-    ctc_until: int = 700
-    regularise_from: int = 20000  # dropout and masks slow a small model down: for much longer runs
-    dropout: float = 0.05
-    export_every: float = 20.0  # minutes of compute
-    device: str = "cpu"
-    max_steps: int = 0
-    deadline: float = (
-        0.0  # time.time() at which the schedule ends, whatever stood still meanwhile; 0: `minutes` counts
-    )
 
 
 class Trainer:
