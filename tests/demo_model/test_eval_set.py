@@ -1,4 +1,4 @@
-"""The committed evaluation set and clips are whole, held out, and what the issue asked for."""
+"""The committed evaluation set and clips are whole, held out, and as docs/demo-model.md describes them."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,24 @@ def test_the_sources_that_the_architecture_names_exist() -> None:
     folders = (ROOT, ROOT / "asr_service", ROOT / "ws_bridge")
     for name in set(re.findall(r"`([\w/]+\.py)`", text)):
         assert any((folder / name).exists() for folder in folders), name
+
+
+@pytest.mark.parametrize("package", ["asr_service", "ws_bridge"])
+def test_the_architecture_names_every_source(package: str) -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    for path in (ROOT / package).rglob("*.py"):
+        name = path.relative_to(ROOT / package).as_posix()
+        told = re.search(rf"(?<![\w/])({package}/)?{re.escape(name)}", text)
+        assert told or path.name.startswith("__"), name
+
+
+def test_the_layers_are_those_that_are_checked() -> None:
+    text = " ".join((ROOT / "docs/architecture.md").read_text(encoding="utf-8").split())
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [re.split(r" [|:] ", layer) for layer in contracts[0]["layers"]]
+    told = re.search(r"`([a-z]+(?:(?:, | > )[a-z]+)+)`", text)
+    assert told is not None
+    assert [layer.split(", ") for layer in told[1].split(" > ")] == layers[1:]
 
 
 @pytest.fixture(scope="module")
