@@ -199,7 +199,7 @@ async def test_taken_out_before_it_is_stopped(kind: str, tmp_path: Path) -> None
 def test_checks_that_hang_up_leave_nothing_in_the_log(tmp_path: Path) -> None:
     """HAProxy resets the connection of a check as soon as it has read the status."""
     with AsrService(ASR_METRICS_PORT=(port := free_port()), ASR_MAX_STREAMS=1) as service:
-        for _ in range(20):
+        for _ in range(4):  # as many as may wait to be accepted
             with socket.create_connection(("127.0.0.1", port)) as check:
                 check.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 check.sendall(b"GET /healthz HTTP/1.0\r\n")

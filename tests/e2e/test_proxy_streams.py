@@ -31,7 +31,7 @@ from ws_bridge.config import Settings as BridgeSettings
 
 KINDS = pytest.mark.parametrize("kind", ["haproxy", "nginx"])
 PAUSE_S = 0.05
-"""Before a newcomer that was refused comes again."""
+"""Of a caller, before it comes again; it leaves the processor to those that start."""
 
 
 async def callers(target: str, expected: str, over: asyncio.Event) -> Counter[str]:
@@ -47,7 +47,7 @@ async def callers(target: str, expected: str, over: asyncio.Event) -> Counter[st
             else:
                 assert found.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
                 seen["refused"] += 1
-                await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(PAUSE_S)
     return seen
 
 
@@ -62,7 +62,7 @@ async def browsers(url: str, expected: str, over: asyncio.Event) -> Counter[str]
         else:
             assert found in (503, (1013, "unavailable"))
             seen["refused"] += 1
-            await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(PAUSE_S)
     return seen
 
 

@@ -78,6 +78,7 @@ class Fleet:
             "ASR_GRPC_PORT": grpc_port,
             "ASR_METRICS_PORT": metrics_port,
             "ASR_MAX_STREAMS": 32,
+            "ASR_STEP_MS": 0,  # nobody waits for fuller steps
             "ASR_MAX_LOAD": 0,  # admits however busy the machine is
             "ASR_DRAIN_S": 30,
         }
