@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -93,7 +94,7 @@ async def test_streams_finish_and_newcomers_go_to_the_other(kind: str, tmp_path:
 
 @KINDS
 async def test_the_service_of_a_bridge_goes(kind: str, tmp_path: Path) -> None:
-    """It is the only one: its streams finish, newcomers are told to come back, and it is found again."""
+    """The only one: its streams finish, newcomers are told to come back; it is found again, and then it is killed."""
     with fleet(kind, tmp_path) as behind:
         service = behind.start_service(0)
         behind.start_proxy()
@@ -119,3 +120,10 @@ async def test_the_service_of_a_bridge_goes(kind: str, tmp_path: Path) -> None:
         assert await attempt_websocket(behind.url) in (503, (1013, "unavailable"))
         await asyncio.to_thread(behind.start_service, 0)
         assert await served(behind) == short
+
+        async with opened(behind.url) as client:
+            await client.recv()
+            behind.services[0].signal(signal.SIGKILL)
+            heard = await listen(client)
+            assert (heard.code, heard.error["code"]) == (1011, "unavailable")
+            assert heard.error["retry_after_ms"] > 0
