@@ -80,7 +80,7 @@ async def restart(behind: Fleet, kind: str, number: int) -> None:
 
 @KINDS
 async def test_a_rolling_restart_loses_no_stream(kind: str, tmp_path: Path) -> None:
-    """Services and bridges, one after the other, under callers of both protocols, and streams that span each restart."""
+    """Services and bridges, one after the other, under callers of both protocols; streams that span each restart."""
     with fleet(kind, tmp_path) as behind:
         for number in range(2):
             behind.start_service(number)
