@@ -1,5 +1,5 @@
-"""The encoder step on a CPU: one compiled function for all layers where that pays (`cpu_layers.py`: bfloat16 tiles, and
-float32 with few rows), else oneDNN's packed products with compiled loops (`cpu_kernels.py`) between them.
+"""The encoder step on a CPU: one compiled function for all layers where it fits (`cpu_layers.py`: on tiles, or fp32
+with few rows), else oneDNN's packed products with compiled loops (`cpu_kernels.py`) between them.
 
 A layer is eight products and six loops. Keys, values and contexts are read and written in their pools, so a step's
 memory traffic is the weights once, each stream's cache once, and activations that stay in the processor's caches.
