@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from random import Random
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, listen, talk
@@ -144,7 +146,8 @@ async def test_a_50_mb_message_in_fragments(bridge: Bridge) -> None:
     async with connect(bridge.url, compression=None) as client:
         await client.send(INIT)
         listening = asyncio.create_task(listen(client))
-        with pytest.raises(Exception, match="1009"):
+        # Whether sending fails depends on what is in the sockets when the close comes.
+        with contextlib.suppress(ConnectionClosed):
             await client.send(fragments())
         heard = await listening
     assert heard.code == 1009
