@@ -68,7 +68,7 @@ async def test_a_healthy_console_and_the_documented_look_ahead() -> None:
     assert len([line for line in service.lines if "no GPU found" in line]) == 1
     assert len([line for line in service.lines if "70,16" in line]) == 1
     ours = re.compile(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (INFO |WARNING) +(asr_service|ws_bridge)[.\w]*: "
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 (INFO |WARNING) +(asr_service|ws_bridge)[.\w]*: "
     )
     assert [line for line in service.lines if not ours.match(line)] == []
 
