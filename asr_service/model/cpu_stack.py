@@ -31,7 +31,7 @@ class LayerStack:
         """Widths must be multiples of 32 (`fits`); bfloat16, and float32 for many rows, need `has_tiles()`."""
         first = layers[0]
         parts = [_products(layer) for layer in layers]
-        self._tiles = dtype == torch.bfloat16
+        self._bf16 = dtype == torch.bfloat16
         sizes = [product.weight.numel() for product in parts[0]]
         columns = [product.bias.numel() for product in parts[0]]
         weights = _room(len(layers) * sum(sizes), dtype=dtype)
@@ -39,7 +39,7 @@ class LayerStack:
         shifts = np.cumsum([0, *columns * len(layers)])[:-1].reshape(len(layers), -1)
         for layer, base in zip(parts, bases, strict=True):
             for product, place in zip(layer, base, strict=True):
-                packed = pack(product.weight) if self._tiles else pack_float(product.weight)
+                packed = pack(product.weight) if self._bf16 else pack_float(product.weight)
                 weights[place : place + packed.size] = packed
         biases = torch.cat([product.bias for layer in parts for product in layer]).contiguous()
         shapes = np.array([p.weight.shape[::-1] for p in parts[0]], dtype=np.int64)
@@ -81,9 +81,9 @@ class LayerStack:
     def _buffers(self, rows: int) -> tuple[Array, ...]:
         """Scratch of a step of so many rows, kept: fresh memory would cost a page fault each 4 kB."""
         padded = -(-rows // 32) * 32
-        inner = outer = torch.bfloat16 if self._tiles else torch.float32
+        inner = outer = torch.bfloat16 if self._bf16 else torch.float32
         planes: tuple[int, ...] = ()
-        if not self._tiles and rows > FEW_ROWS:
+        if not self._bf16 and rows > FEW_ROWS:
             inner, planes = torch.bfloat16, (3,)
         # Off a power of two, so that the rows of a tile do not fall on one set of the cache.
         rooms = (

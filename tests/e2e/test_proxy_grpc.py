@@ -59,9 +59,7 @@ async def said(process: ServerProcess, pattern: str) -> None:
 async def test_streams_finish_and_newcomers_go_to_the_other(kind: str, tmp_path: Path) -> None:
     """One instance after the other gets SIGTERM, with a stream on each; the proxy stays without any, then has one."""
     with fleet(kind, tmp_path) as behind:
-        for number in range(2):
-            behind.start_service(number)
-        behind.start_proxy()
+        behind.start_pair()
         async with grpc.aio.insecure_channel(behind.target) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
             expected, short = await transcribe(stub, LONG), await transcribe(stub, SHORT)
@@ -174,9 +172,7 @@ def put_back(behind: Fleet, number: int) -> None:
 async def test_taken_out_before_it_is_stopped(kind: str, tmp_path: Path) -> None:
     """Both instances are restarted in turn; nobody is cut off, and nobody is refused."""
     with fleet(kind, tmp_path) as behind:
-        for number in range(2):
-            behind.start_service(number)
-        behind.start_proxy()
+        behind.start_pair()
         async with grpc.aio.insecure_channel(behind.target) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
             expected = await transcribe(stub, SHORT)

@@ -82,9 +82,7 @@ async def restart(behind: Fleet, kind: str, number: int) -> None:
 async def test_a_rolling_restart_loses_no_stream(kind: str, tmp_path: Path) -> None:
     """Services and bridges, one after the other, under callers of both protocols; streams that span each restart."""
     with fleet(kind, tmp_path) as behind:
-        for number in range(2):
-            behind.start_service(number)
-        behind.start_proxy()
+        behind.start_pair()
         for number in range(2):
             await behind.start_bridge(number).ready()
             await behind.until_in(f"bridges/bridge-{number + 1}")

@@ -91,6 +91,12 @@ class Fleet:
         self.bridges[number] = self._stack.enter_context(Bridge(self.target, **(defaults | settings)))
         return self.bridges[number]
 
+    def start_pair(self) -> None:
+        """Two services and the proxy before them."""
+        for number in range(2):
+            self.start_service(number)
+        self.start_proxy()
+
     def start_proxy(self, changes: Mapping[str, str] | None = None) -> None:
         """The proxy, once it listens. `changes`: what stands in the file, and what the test has instead."""
         path = self.configure(changes)
