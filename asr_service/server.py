@@ -52,6 +52,9 @@ CLIENT_PING_MS = 1_000
 comes sooner. Well below the 10 s that clients take as their interval, since those come some ms early or late."""
 RETRY_S = 5.0
 """After which a client refused by a draining or failed process should find another."""
+LAST_CALLS_S = 0.2
+"""How long calls are still refused before the server stops taking any: those that gRPC has received and not yet handed
+to us would be cancelled without a reason."""
 LAST_WORDS_S = 1.0
 """Time for the last statuses to reach their clients before connections close."""
 ENGINE_STOP_S = 2.0
@@ -166,6 +169,7 @@ class _Server:
             if self.failure is None:
                 await self._drain()
             self.sessions.fail_all(Unavailable("the service has stopped", retry_after_s=RETRY_S))
+            await asyncio.sleep(LAST_CALLS_S)
             await server.stop(LAST_WORDS_S)
         finally:
             for watcher in watchers:

@@ -25,6 +25,7 @@ from tests.support.audio import cut, silence, speechlike
 from tests.support.certificates import Authority
 from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, details, failure, retry_after_s, transcribe, until_active
+from ws_bridge.call import Call  # with the service's statuses; grpc.aio makes some up
 
 PCM = speechlike(1.0, seed=5)
 
@@ -259,18 +260,20 @@ async def test_a_client_that_does_not_read_its_finals() -> None:
         small = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024))
         async with grpc.aio.insecure_channel(service.target, options=small) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
-            call = stub.Recognize()
+            call = Call(stub)
             await call.write(config(endpointing=pb.Endpointing(trailing_silence_ms=100), word_times=True))
 
             async def send() -> None:
-                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    while True:
-                        await call.write(audio(utterance * 20))
+                while await call.write(audio(utterance * 20)):
+                    pass
 
             sending = asyncio.create_task(send())
             await until_active(stub, 1)
             await until_active(stub, 0)
-            assert await ending(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert "50 results were not read" in (await call.details() or "")
+            unread = [response.result async for response in call.responses() if response.result.is_final]
+            assert len(unread) >= 50
+            outcome = await call.outcome()
+            assert outcome.number == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+            assert "50 results were not read" in outcome.message
             await sending
         assert service.stop() == 0

@@ -22,6 +22,7 @@ from tests.support.rpc import (
     finals,
     talk,
     text,
+    told,
     transcribe,
     until_active,
 )
@@ -124,12 +125,10 @@ async def test_request_with_nothing_set(stub: Stub, place: str) -> None:
 async def test_bytes_that_are_no_message(service: AsrService, place: str) -> None:
     good = [] if place == "first" else [config().SerializeToString()]
     async with grpc.aio.insecure_channel(service.target) as channel:
-        call = channel.stream_stream("/asr.v1.SpeechService/Recognize")([*good, b"\xff\xff\xff\xff"])
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async for _ in call:
-                pass
-    assert caught.value.code() is INVALID
-    assert bad_fields(caught.value) == ["request"]
+        recognize = channel.stream_stream("/asr.v1.SpeechService/Recognize")
+        error = await told(lambda: anext(aiter(recognize([*good, b"\xff\xff\xff\xff"]))))
+    assert error.code() is INVALID
+    assert bad_fields(error) == ["request"]
 
 
 async def test_finalize_tag_too_long(stub: Stub) -> None:

@@ -11,7 +11,7 @@ from asr.v1 import asr_pb2 as pb
 
 from bench import frames
 from tests.support.process import AsrService
-from tests.support.rpc import Stub, audio, bad_fields, config, until_active
+from tests.support.rpc import Stub, audio, bad_fields, config, told, until_active
 
 pytestmark = pytest.mark.usefixtures("bystander")
 
@@ -50,8 +50,7 @@ async def test_a_string_that_is_not_utf8(service: AsrService, place: str) -> Non
     broken = good[place].SerializeToString().replace(b"name", b"na\xff\xfe")
     before = [config().SerializeToString()] if place == "tag" else []
     async with grpc.aio.insecure_channel(service.target) as channel:
-        call = channel.stream_stream("/asr.v1.SpeechService/Recognize")([*before, broken])
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await anext(aiter(call))
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert bad_fields(caught.value) == ["request"]
+        recognize = channel.stream_stream("/asr.v1.SpeechService/Recognize")
+        error = await told(lambda: anext(aiter(recognize([*before, broken]))))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert bad_fields(error) == ["request"]

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.support.audio import cut
 from tests.support.bridge import CLOSE, INIT, Bridge, Heard, listen
 from tests.support.process import ROOT, START_S, AsrService, ServerProcess
-from tests.support.rpc import Stub, audio, config, text
+from tests.support.rpc import MADE_UP, Stub, audio, config, text
 from tests.support.streams import speech
 
 SHORT = speech(1.0, seed=52)
@@ -236,7 +236,7 @@ async def attempt(stub: Stub) -> str | grpc.aio.AioRpcError:
             async for _ in call:  # raises
                 pass
         except grpc.aio.AioRpcError as error:
-            if error.details() != "Internal error from Core":
+            if error.details() != MADE_UP:
                 return error
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
+import pytest
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 from google.protobuf.message import Message
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     Stub = asr_pb2_grpc.SpeechServiceAsyncStub  # what a stub on an aio channel is, for type checkers only
 else:
     Stub = asr_pb2_grpc.SpeechServiceStub
+
+MADE_UP = "Internal error from Core"
+"""Details of a status that is not the service's."""
 
 
 def config(**fields: Any) -> pb.RecognizeRequest:
@@ -59,24 +63,23 @@ def text(responses: Iterable[pb.RecognizeResponse]) -> str:
     return " ".join(result.text for result in finals(responses) if result.text)
 
 
-async def failure(
-    stub: Stub, requests: Iterable[pb.RecognizeRequest] | AsyncIterable[pb.RecognizeRequest]
-) -> grpc.aio.AioRpcError:
-    """The error a stream ends with.
+async def failure(stub: Stub, requests: Iterable[pb.RecognizeRequest]) -> grpc.aio.AioRpcError:
+    """The error a stream of these requests ends with."""
+    sent = list(requests)
+    return await told(lambda: talk(stub, sent))
 
-    grpc.aio's client makes up an INTERNAL of its own where the stream ends while it writes. That tells nothing of the
-    service, so requests that can be sent again are.
+
+async def told(attempt: Callable[[], Awaitable[object]]) -> grpc.aio.AioRpcError:
+    """The error of the service that an attempt ends with.
+
+    grpc.aio's client makes up an INTERNAL of its own where the stream ends while it writes
+    (https://github.com/grpc/grpc/issues/36066). That tells nothing of the service, so it is tried again.
     """
-    again = not isinstance(requests, AsyncIterable)
-    sent = list(requests) if isinstance(requests, Iterable) else requests
-    for _ in range(20 if again else 1):
-        try:
-            responses = await talk(stub, sent)
-        except grpc.aio.AioRpcError as error:
-            if not again or error.details() != "Internal error from Core":
-                return error
-        else:
-            raise AssertionError(f"the stream ended well with {responses}")
+    for _ in range(20):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await attempt()
+        if caught.value.details() != MADE_UP:
+            return caught.value
     raise AssertionError("the client never got as far as the service's status")
 
 

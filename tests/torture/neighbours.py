@@ -24,7 +24,6 @@ from tests.torture.streams import (
     Behaviour,
     Client,
     Watch,
-    code_of,
     learn,
     make_scripts,
     shown,
@@ -143,7 +142,8 @@ async def overload(seconds: float, seed: int) -> dict[str, Any]:
                         await turns(stub, min(ends, loop.time() + rng.uniform(2, 10)), seed + number, waits)
                         outcomes["served"] += 1
                     except grpc.aio.AioRpcError as error:
-                        outcomes[code_of(error)] += 1
+                        full = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                        outcomes["refused" if full else error.code().name.lower()] += 1
                         await asyncio.sleep(retry_after_s(error))
 
             async with asyncio.TaskGroup() as group:

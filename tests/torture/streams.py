@@ -14,9 +14,12 @@ from typing import Any
 
 import grpc.aio
 from asr.v1 import asr_pb2_grpc
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from tests.support.audio import speechlike
-from tests.support.rpc import Stub, audio, config, details, finalize
+from tests.support.rpc import Stub, audio, config, finalize
+from ws_bridge.call import Call, Outcome  # with the service's statuses; grpc.aio makes some up
 
 BYTES_PER_S = 32_000
 HOLD_S = 120.0
@@ -96,78 +99,69 @@ class Client:
     async def run(self) -> str:
         """How it ended: exact, refused, cancel, vanish, or the code of an error. A wrong text raises."""
         stub: Stub = asr_pb2_grpc.SpeechServiceStub(self.channel)
-        call = stub.Recognize()
+        call = Call(stub)
         try:
             async with asyncio.timeout(HOLD_S):
                 return await self._talk(call)
-        except grpc.aio.AioRpcError as error:
-            return code_of(error)
         except TimeoutError:
             raise AssertionError(f"a stream hung for {HOLD_S:g} s: {self.how}") from None
         finally:
             call.cancel()
 
-    async def _talk(self, call: Any) -> str:
+    async def _talk(self, call: Call) -> str:
         await call.write(config())
-        if not any(key == "x-stream-id" for key, _ in await call.initial_metadata()):
-            async for _ in call:
-                pass
-            raise AssertionError("neither admitted nor refused")
+        if not await call.admitted():
+            outcome = await call.outcome()
+            assert not outcome.ok, "neither admitted nor refused"
+            return _named(outcome)
         sending = asyncio.create_task(self._send(call))
         try:
             await asyncio.sleep(self.how.deaf_s)
-            heard = [response.result.text async for response in call if response.result.is_final]
+            heard = [response.result.text async for response in call.responses() if response.result.is_final]
         except asyncio.CancelledError:
             if not self.how.leave:  # the call was cancelled, by us
                 raise
             return self.how.leave
-        except grpc.aio.AioRpcError:
-            if (
-                sending.done()
-                and not sending.cancelled()
-                and sending.exception() is None
-                and sending.result()
-            ):
-                return self.how.leave
-            raise
         finally:
+            left = sending.done() and not sending.cancelled() and sending.result()
             sending.cancel()
+        if left:
+            return self.how.leave
+        outcome = await call.outcome()
+        if not outcome.ok:
+            return _named(outcome)
         assert heard == self.script.finals, f"{self.how}: heard {heard}, alone it is {self.script.finals}"
         return "exact"
 
-    async def _send(self, call: Any) -> bool:
+    async def _send(self, call: Call) -> bool:
         """Whether it left early."""
         pieces = list(self.script.pieces(self.rng))
         middle = self.rng.randrange(len(pieces))
-        try:
-            for number, piece in enumerate(pieces):
-                if number == middle:
-                    await asyncio.sleep(self.how.stall_s)
-                    if self.how.leave == "cancel":
-                        call.cancel()
-                        return True
-                    if self.how.leave == "vanish":
-                        await self.channel.close()
-                        return True
-                if piece is None:
-                    await call.write(finalize())
-                    continue
-                await call.write(audio(piece))
-                if self.how.pace:
-                    await asyncio.sleep(len(piece) / BYTES_PER_S / self.how.pace)
-            await call.done_writing()
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-            pass  # the reader learns why
+        for number, piece in enumerate(pieces):
+            if number == middle:
+                await asyncio.sleep(self.how.stall_s)
+                if self.how.leave == "cancel":
+                    call.cancel()
+                    return True
+                if self.how.leave == "vanish":
+                    await self.channel.close()
+                    return True
+            if not await call.write(finalize() if piece is None else audio(piece)):
+                return False  # the reader learns why
+            if piece is not None and self.how.pace:
+                await asyncio.sleep(len(piece) / BYTES_PER_S / self.how.pace)
+        await call.half_close()
         return False
 
 
-def code_of(error: grpc.aio.AioRpcError) -> str:
-    """The error as it counts. Each kind has to come with what is promised for it."""
-    code = error.code()
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        assert "RetryInfo" in details(error), "refused without a time to come back"
-        return "refused"
-    return code.name.lower()
+def _named(outcome: Outcome) -> str:
+    """An error as it counts. Each kind has to come with what is promised for it."""
+    code = next(code for code in grpc.StatusCode if code.value[0] == outcome.number)
+    if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return code.name.lower()
+    details = Status.FromString(outcome.details).details
+    assert any(detail.Is(RetryInfo.DESCRIPTOR) for detail in details), "refused without a time to come back"
+    return "refused"
 
 
 async def learn(target: str, scripts: list[Script]) -> None:
