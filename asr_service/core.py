@@ -346,3 +346,5 @@ class Cancel:
 
 Command = Open | Audio | Finalize | HalfClose | Cancel
 """What crosses from the event loop to the engine."""
+TimedCommand = tuple[float, Command | None]
+"""A command with the time at which it was given, monotonic seconds; None tells the engine to stop."""

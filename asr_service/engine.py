@@ -1,8 +1,8 @@
 """The engine: one thread that owns the model, its slots and every stream.
 
-Two hand-overs connect it with the event loop, both of plain frozen values: commands come in through `submit`, a turn's
-events go out through `deliver` in one call. Nothing else is shared; other threads may read the health attributes and
-`books`, which are snapshots.
+Two hand-overs connect it with the event loop, both of plain frozen values: commands come in through its inbox, a turn's
+events go out through `deliver` in one call. In the service a pipe lies between (`engine_process.py`). Nothing else is
+shared; other threads may read the health attributes and `books`, which are snapshots.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from asr_service.core import (
     Readings,
     Result,
     StreamingModel,
+    TimedCommand,
 )
 from asr_service.errors import AsrError, AtCapacity, ClientError, InternalError, SettingsError, Unavailable
 from asr_service.scheduler import Scheduler
@@ -60,6 +61,10 @@ class EngineState(Enum):
 class EngineMetrics(Protocol):
     """What the engine tells about its work, from its own thread; calls must be quick and must not raise."""
 
+    def step_begins(self, at: float) -> None:
+        """A step begins at this monotonic time; it is over once `step` or `step_failed` is called."""
+        ...
+
     def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
         """A step was made.
 
@@ -74,6 +79,26 @@ class EngineMetrics(Protocol):
         """A step raised; so many streams were ended."""
         ...
 
+    def weighed(self) -> None:
+        """The engine's `load` and `readings` are those of now: four times a second, once while it is idle."""
+        ...
+
+
+class Inbox(Protocol):
+    """Where the engine's thread takes commands from; a queue of `TimedCommand`."""
+
+    def qsize(self) -> int:
+        """Commands that are there."""
+        ...
+
+    def get_nowait(self) -> TimedCommand:
+        """The next one; only called while `qsize` said that it is there."""
+        ...
+
+    def get(self, *, timeout: float) -> TimedCommand:
+        """The next one. Raises queue.Empty if there is none for so many seconds."""
+        ...
+
 
 class Engine:
     """Steps all streams through one model, in a thread of its own.
@@ -86,6 +111,7 @@ class Engine:
         metrics: told about each step.
         probe: whether to measure, once warm, how many streams the machine sustains.
         finalize_silence_ms: see `Stream`.
+        inbox: where commands come from; None for `submit`.
 
     Attributes:
         failure: what ended the engine, None unless its state is FAILED.
@@ -106,6 +132,7 @@ class Engine:
         metrics: EngineMetrics | None = None,
         probe: bool = False,
         finalize_silence_ms: int = 0,
+        inbox: Inbox | None = None,
     ) -> None:
         self._load = load
         self._probe = probe
@@ -115,11 +142,12 @@ class Engine:
         self._deliver = deliver
         self._metrics = metrics
         self._pause_s = min(_PAUSE_S, tick_s)  # none with a tick of 0: steps as soon as one is ready
-        self._inbox: SimpleQueue[tuple[float, Command | None]] = SimpleQueue()  # with their time; None: stop
+        self._submitted: SimpleQueue[TimedCommand] = SimpleQueue()
+        self._inbox: Inbox = inbox or self._submitted
         self._state = EngineState.LOADING
         self._accepting = True
         self._watchers: list[Callable[[EngineState], None]] = []
-        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
+        self._thread = threading.Thread(target=self.run, name="engine", daemon=True)
         self.failure: BaseException | None = None
         self.info: ModelInfo | None = None
         self.busy_since: float | None = None
@@ -147,11 +175,11 @@ class Engine:
     def submit(self, command: Command) -> None:
         """Hands a command over; never blocks. Ignored once the engine has failed or stopped."""
         if self._accepting:
-            self._inbox.put((time.monotonic(), command))
+            self._submitted.put((time.monotonic(), command))
 
     def stop(self, timeout_s: float) -> None:
         """Ends all streams with Unavailable and the thread after its current step; waits for it at most so long."""
-        self._inbox.put((time.monotonic(), None))
+        self._submitted.put((time.monotonic(), None))
         self._thread.join(timeout_s)
 
     @property
@@ -173,7 +201,8 @@ class Engine:
 
     # ---------------------------------------------------------------------------------------------------- its thread
 
-    def _main(self) -> None:
+    def run(self) -> None:
+        """The whole life of the engine, in the calling thread; `start` calls it in one of its own."""
         try:
             self._model = model = self._load()
             self._slots = Slots(model.slots)
@@ -242,6 +271,8 @@ class Engine:
             self._weighed, self.load = now, self._meter.value(now)
             if isinstance(self._model, Instrumented):
                 self.readings = self._model.readings()
+            if self._metrics:
+                self._metrics.weighed()
         if self._events:
             if not self._streams:
                 self._slots.check()
@@ -299,6 +330,8 @@ class Engine:
         waits_s = [max(0.0, now - (stream.ready_at or now)) for stream in batch]
         self._events += [Consumed(stream.id, stream.take_consumed()) for stream in batch]
         self.busy_since = started = time.monotonic()
+        if self._metrics:
+            self._metrics.step_begins(started)
         try:
             answers = self._model.step(requests)
             if len(answers) != len(batch):

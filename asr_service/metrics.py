@@ -1,7 +1,7 @@
 """Every metric of the service, in a registry of its own that is passed around, never global.
 
-Names and units follow Prometheus: seconds, bytes, `_total` for counters. `step` and `step_failed` are called from the
-engine thread, the others from the event loop; prometheus_client locks for itself.
+Names and units follow Prometheus: seconds, bytes, `_total` for counters. All are told on the event loop and rendered in
+another thread; prometheus_client locks for itself.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class Metrics:
         batch_limit: Callable[[], int],
         load: Callable[[], float],
         readings: Callable[[], Readings],
+        engine_pid: int,
     ) -> None:
         """What is read when it is scraped.
 
@@ -127,7 +128,9 @@ class Metrics:
             batch_limit: most streams in a step.
             load: see `asr_service.capacity.Load`.
             readings: what the model measures of itself.
+            engine_pid: process that holds the model; its CPU time and memory are shown beside this one's.
         """
+        ProcessCollector(namespace="asr_engine", pid=lambda: engine_pid, registry=self.registry)
         self._streams_active.set_function(active)
         self._streams_limit.set_function(limit)
         self._batch_limit.set_function(batch_limit)

@@ -1,17 +1,13 @@
-"""Wiring and life of the process: engine thread, sessions, gRPC server, health, reflection, signals, drain."""
+"""Wiring and life of the service: engine, sessions, gRPC server, health, reflection, signals, drain."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import faulthandler
 import json
 import logging
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 
@@ -24,9 +20,10 @@ from asr_service import __version__, riva, scrape, tls
 from asr_service.auth import KeyCheck
 from asr_service.channels import sample_bytes
 from asr_service.config import Settings
-from asr_service.core import Event, StreamConfig, StreamingModel
+from asr_service.core import StreamConfig, StreamingModel
 from asr_service.door import Door
-from asr_service.engine import Engine, EngineState
+from asr_service.engine import EngineState
+from asr_service.engine_process import EngineProcess
 from asr_service.errors import SettingsError, Unavailable
 from asr_service.health import Health
 from asr_service.keys import KeyRing
@@ -64,40 +61,31 @@ FAILED, REFUSED = 1, 2
 
 
 def serve(settings: Settings) -> int:
-    """Serves until told to stop; returns the process's exit code.
-
-    The process ends here and now if an engine thread that hangs or still loads would keep it from ending.
-    """
+    """Serves until told to stop; returns the process's exit code. Forks, so that no other thread should run yet."""
+    server = None
     try:
         server = _Server(settings)
-    except SettingsError as error:
-        log.error("%s", error.message)
-        return REFUSED
-    try:
-        code = asyncio.run(server.run())
+        return asyncio.run(server.run())
     except SettingsError as error:
         for line in error.message.splitlines():
             log.error("%s", line)
-        code = REFUSED
-    if server.tracing is not None:
-        server.tracing.close()
-    if server.engine.state not in (EngineState.FAILED, EngineState.STOPPED):
-        logging.shutdown()
-        os._exit(code)
-    return code
+        return REFUSED
+    finally:
+        if server is not None:
+            server.close()
 
 
 class _Server:
-    """One process's worth of service. Everything runs on the event loop unless it says otherwise."""
+    """All of the service but its engine's process. Everything runs on the event loop unless it says otherwise."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.engine = Engine(
+        self.engine = EngineProcess(
             partial(_load, settings),
             max_batch=settings.max_batch,
             tick_s=settings.step_ms / 1000,
-            deliver=self._deliver,
+            deliver=lambda events: self.sessions.deliver(events),
             metrics=self.metrics,
             probe=settings.max_streams is None,
             finalize_silence_ms=settings.finalize_silence_ms,
@@ -113,10 +101,11 @@ class _Server:
         self.metrics.watch(
             active=lambda: self.sessions.active,
             limit=lambda: self.sessions.max_streams,
-            slots=lambda: asdict(self.engine.books()),
-            batch_limit=lambda: self.engine.books().max_batch,
+            slots=lambda: asdict(self.engine.books),
+            batch_limit=lambda: self.engine.books.max_batch,
             load=lambda: self.engine.load,
             readings=lambda: self.engine.readings,
+            engine_pid=self.engine.pid,
         )
         self.tracing = (
             Tracing(settings.otlp_endpoint, version=__version__, model=settings.model)
@@ -159,7 +148,7 @@ class _Server:
             settings.model,
             extra={"fields": {"tls": _tls_kind(identity), "keys": "none" if keys is None else len(keys)}},
         )
-        self.engine.on_state(lambda state: self._from_thread(self._engine_is, state, port))
+        self.engine.on_state(lambda state: self._engine_is(state, port))
         self.engine.start()
         watchers = [self.loop.create_task(work) for work in (self._watch_engine(), self._measure_lag())]
         for watcher in watchers:
@@ -176,8 +165,13 @@ class _Server:
                 watcher.cancel()
         if isinstance(self.failure, SettingsError):
             raise self.failure
-        self.engine.stop(ENGINE_STOP_S if self.failure is None else 0)
         return FAILED if self.failure is not None or self.unwatched else 0
+
+    def close(self) -> None:
+        """Ends the engine's process and what else is left, once the event loop is over."""
+        self.engine.stop(ENGINE_STOP_S if self.failure is None else 0)
+        if self.tracing is not None:
+            self.tracing.close()
 
     def _server(self, keys: KeyRing | None) -> grpc.aio.Server:
         limit = self.settings.max_message_bytes
@@ -227,17 +221,8 @@ class _Server:
         seconds = max(self.settings.inbox_s, 2 * chunk_s)
         return int(seconds * config.sample_rate) * sample_bytes(config.encoding)
 
-    def _from_thread(self, callback: Callable[..., None], *args: object) -> None:
-        """Runs something on the event loop; from any thread, and for nothing once the loop is closed."""
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(callback, *args)
-
-    def _deliver(self, events: tuple[Event, ...]) -> None:
-        """A tick's events from the engine thread."""
-        self._from_thread(self.sessions.deliver, events)
-
     def _engine_is(self, state: EngineState, port: int) -> None:
-        """The engine thread came into another state."""
+        """The engine came into another state."""
         if state is EngineState.RUNNING and not self.over.is_set():
             self._measured()
             self.door.info = self.engine.info
@@ -309,8 +294,10 @@ class _Server:
             await asyncio.sleep(min(1.0, limit / 4))
             since = self.engine.busy_since
             if since is not None and time.monotonic() - since > limit:
-                log.critical("a step has lasted longer than ASR_WATCHDOG_S=%g s; all threads:", limit)
-                faulthandler.dump_traceback(file=sys.stderr)
+                log.critical(
+                    "a step has lasted longer than ASR_WATCHDOG_S=%g s; the engine's threads:", limit
+                )
+                self.engine.show_stacks()
                 self._engine_failed(TimeoutError("a model step hangs"))
                 return
 
@@ -323,7 +310,7 @@ class _Server:
 
 
 def _load(settings: Settings) -> StreamingModel:
-    """Loads the model the settings name; runs in the engine thread."""
+    """Loads the model the settings name; runs in the engine's process."""
     return load_model(
         model=settings.model,
         att_context=settings.att_ctx,

@@ -257,7 +257,13 @@ def test_metrics_are_told_about_each_step() -> None:
     class Recorder:
         def __init__(self) -> None:
             self.steps: list[tuple[float, float, list[float]]] = []
-            self.failed = 0
+            self.failed = self.begun = self.weighings = 0
+
+        def step_begins(self, at: float) -> None:
+            self.begun += 1
+
+        def weighed(self) -> None:
+            self.weighings += 1
 
         def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
             self.steps.append((seconds, audio_s, list(waits_s)))
@@ -272,6 +278,8 @@ def test_metrics_are_told_about_each_step() -> None:
     assert sum(audio_s for _, audio_s, _ in recorder.steps) == pytest.approx(1.0)
     assert all(seconds >= 0 and min(waits) >= 0 for seconds, _, waits in recorder.steps)
     assert recorder.failed == 1
+    assert recorder.begun == len(recorder.steps) + 1
+    assert recorder.weighings
 
 
 def test_an_hour_of_silence_is_quick_and_leaves_nothing_behind() -> None:

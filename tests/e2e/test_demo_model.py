@@ -6,7 +6,6 @@ import json
 import re
 import wave
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import grpc.aio
 import pytest
@@ -14,16 +13,10 @@ from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
 from tests.support.audio import silence
-from tests.support.process import ROOT, AsrService
+from tests.support.process import ROOT, AsrService, resident_bytes
 from tests.support.rpc import audio, config, talk, transcribe
 
 CLIPS = ROOT / "asr_service/assets/clips"
-
-
-def resident_bytes(pid: int) -> int:
-    """Memory of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * 4096
 
 
 @pytest.mark.timeout(900)  # half a minute of work, where nothing else runs

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-import numpy as np
 import pytest
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
@@ -22,7 +21,7 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.processes import free_port
-from tests.support.audio import cut, speechlike
+from tests.support.audio import FULL_SCALE, cut, speechlike
 from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.rpc import (
     Stub,
@@ -40,8 +39,6 @@ from tests.support.rpc import (
 SERVICE = "asr.v1.SpeechService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-FULL_SCALE = np.full(16_000, 32_767, "<i2").tobytes()
-"""What `faulty_service` fails at."""
 
 
 async def open_stream(stub: Stub, pcm: bytes = b"") -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 RATE = 16_000
+FULL_SCALE = b"\xff\x7f" * RATE
+"""What `faulty_service` fails at."""
 
 
 def speechlike(seconds: float, seed: int = 0, rate: int = RATE) -> bytes:

@@ -27,6 +27,29 @@ def clean_environment(**settings: object) -> dict[str, str]:
     return kept | {name: str(value) for name, value in settings.items()}
 
 
+def children(pid: int) -> list[int]:
+    """Process ids of the children of a process, oldest first; none if it is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def gone(pid: int) -> bool:
+    """Whether there is no such process any more."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process and of its children."""
+    pages = [int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in (pid, *children(pid))]
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 class ServerProcess:
     """A process whose output is read line by line as it comes; a context manager that never leaves it behind."""
 

@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import grpc.aio
 import pytest
@@ -20,7 +19,7 @@ from websockets.asyncio.client import connect
 from bench.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, listen, until_ready
-from tests.support.process import ServerProcess
+from tests.support.process import ServerProcess, children, gone
 from tests.support.rpc import config as grpc_config
 from tests.support.rpc import failure, retry_after_s, transcribe
 from tools.serve import service_target
@@ -45,22 +44,6 @@ def serving_at(grpc_port: int, port: int, host: str = "127.0.0.1") -> Iterator[S
         finally:
             for pid in children(process.pid):
                 os.kill(pid, signal.SIGKILL)
-
-
-def children(pid: int) -> list[int]:
-    """Process ids of the children of a process, oldest first."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -18,7 +18,7 @@ import websockets
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.processes import free_port
-from tests.support.audio import cut
+from tests.support.audio import FULL_SCALE, cut
 from tests.support.bridge import Bridge
 from tests.support.process import AsrService, ServerProcess
 from tests.torture.fuzzing import conversations, fuzz
@@ -35,8 +35,6 @@ from tests.torture.streams import (
     shown,
 )
 
-FULL_SCALE = b"\xff\x7f" * 16_000
-"""What `faulty_service` fails at."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 

@@ -9,7 +9,6 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc.aio
 from asr.v1 import asr_pb2_grpc
@@ -17,6 +16,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from tests.support.audio import speechlike
+from tests.support.process import resident_bytes
 from tests.support.rpc import Stub, audio, config, finalize
 from ws_bridge.call import Call, Outcome  # with the service's statuses; grpc.aio makes some up
 
@@ -192,8 +192,7 @@ class Watch:
             return str(page.read().decode())
 
     def resident_mb(self) -> float:
-        pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
-        return pages * 4096 / 2**20
+        return resident_bytes(self._pid) / 2**20
 
     async def until_empty(self) -> None:
         """Returns once no stream and no slot is taken; they come back without being asked for."""

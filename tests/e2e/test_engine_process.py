@@ -1,0 +1,111 @@
+"""The service's two processes: neither outlives the other, and what happens to one is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import grpc.aio
+import pytest
+from asr.v1 import asr_pb2 as pb
+from asr.v1 import asr_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.support.audio import FULL_SCALE, speechlike
+from tests.support.process import AsrService, children, gone
+from tests.support.rpc import Stub, audio, config, retry_after_s, talk, text, transcribe
+from ws_bridge.call import Call
+
+PCM = speechlike(2.0, seed=61)
+
+
+def engine_of(service: AsrService) -> int:
+    """Process id of the engine."""
+    (pid,) = children(service.pid)
+    return pid
+
+
+async def until_gone(pid: int) -> None:
+    """Returns once there is no such process; nothing tells a process of another's child."""
+    async with asyncio.timeout(20):
+        while not gone(pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV], ids=["killed", "crashed"])
+async def test_an_engine_that_is_gone_ends_the_service(how: signal.Signals) -> None:
+    """As an engine that fails: every stream is told at once, health turns, the exit code asks for a restart."""
+    with AsrService() as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            call = Call(stub)
+            await call.write(config())
+            assert await call.admitted()
+            await call.write(audio(PCM))
+            os.kill(engine_of(service), how)
+            async for _ in call.responses():
+                pass
+            outcome = await call.outcome()
+            assert outcome.number == grpc.StatusCode.UNAVAILABLE.value[0]
+            assert "restarting" in outcome.message
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert service.wait() == 1
+        service.wait_line(rf"the engine's process has ended by signal {how.value} \({how.name}\)")
+
+
+async def test_the_engine_goes_with_the_service() -> None:
+    with AsrService() as service:
+        engine = engine_of(service)
+        service.signal(signal.SIGKILL)
+        service.wait()
+        await until_gone(engine)
+
+
+async def test_signals_of_a_terminal_are_the_services_to_answer() -> None:
+    """Ctrl-C reaches both processes; the stream that is open gets its text."""
+    with AsrService() as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            expected = await transcribe(stub, PCM)
+            call = stub.Recognize()
+            await call.write(config())
+            await call.initial_metadata()
+            await call.write(audio(PCM))
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(engine_of(service), number)
+            service.signal(signal.SIGINT)
+            service.wait_line("SIGINT: draining 1 streams")
+            await call.done_writing()
+            assert text([response async for response in call]) == expected != ""
+        assert service.wait() == 0
+
+
+async def test_a_step_that_hangs_is_shown_where_it_hangs() -> None:
+    with AsrService(FAULT="hang", ASR_WATCHDOG_S=1) as service:
+        engine = engine_of(service)
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await talk(stub, [config(), audio(FULL_SCALE)])
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE and retry_after_s(caught.value) > 0
+        assert service.wait() == 1
+        assert "faulty_service.py" in service.output and "in step" in service.output, (
+            "the stacks of the engine"
+        )
+        await until_gone(engine)
+
+
+async def test_more_audio_than_the_pipe_holds() -> None:
+    """Streams that send all they have at once, while the engine is busy: each text is exact."""
+    pcm = speechlike(8.0, seed=62)
+    with AsrService(FAULT="slow", ASR_MAX_STREAMS=40, ASR_MAX_LOAD=0, ASR_INBOX_S=60) as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            expected = await transcribe(stub, pcm, 64_000)
+            requests: list[pb.RecognizeRequest] = [config(), audio(pcm)]
+            heard = await asyncio.gather(*(talk(stub, requests) for _ in range(40)))
+        assert {text(one) for one in heard} == {expected}
+        assert service.stop() == 0
