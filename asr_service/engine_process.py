@@ -42,6 +42,7 @@ from asr_service.slots import Books
 
 log = logging.getLogger(__name__)
 
+_GATHER_S = 0.002  # commands go out together: a system call for each packet of many streams is felt
 _SHOW_STACKS = signal.SIGUSR1
 _PR_SET_PDEATHSIG = 1
 _STATE, _BEGUN, _TURN, _REPORT = range(4)
@@ -102,8 +103,9 @@ class EngineProcess:
         self.readings = Readings()
         self.books = Books(0, 0, 0, 0, 0, 0, max_batch)
         self._loop: asyncio.AbstractEventLoop
+        self._gather_s = min(_GATHER_S, tick_s)
         self._frames = Frames()
-        self._packed: list[tuple[Any, ...]] = []  # commands of this turn of the loop
+        self._packed: list[tuple[Any, ...]] = []  # commands that are being gathered
         self._unsent = bytearray()  # what the pipe had no room for
         self._reaped = False  # from then on the pid may be another process's
         commands_out, self._commands = new_pipe()
@@ -150,11 +152,11 @@ class EngineProcess:
         if self.state in _OVER:
             return
         if not self._packed:
-            self._loop.call_soon(self._send)
+            self._loop.call_later(self._gather_s, self._send)
         self._packed.append(pack_command(time.monotonic(), command))
 
     def _send(self) -> None:
-        """Sends the commands of one turn of the loop together."""
+        """Sends the commands that were gathered."""
         data, self._packed = frame(self._packed), []
         if self._unsent:
             self._unsent += data
