@@ -102,7 +102,7 @@ class Mark:
 
 
 class Stream:
-    """The state of one stream; the engine thread owns it.
+    """The state of one stream; the engine owns it.
 
     Bytes stay as they came until a step's worth is there, then they are cut and decoded at once. `ready_at` then says
     since when (or, for an upload, as of when) the step is due; `request` and `answer` carry it through the model.
