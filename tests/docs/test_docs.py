@@ -86,7 +86,7 @@ def test_the_layers_are_those_that_are_checked() -> None:
     text = " ".join((ROOT / "docs/architecture.md").read_text(encoding="utf-8").split())
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = [re.split(r" [|:] ", layer) for layer in contracts[0]["layers"]]
-    told = re.search(r"`([a-z]+(?:(?:, | > )[a-z]+)+)`", text)
+    told = re.search(r"`([a-z_]+(?:(?:, | > )[a-z_]+)+)`", text)
     assert told is not None
     assert [layer.split(", ") for layer in told[1].split(" > ")] == layers[1:]
 
