@@ -186,8 +186,11 @@ class EngineProcess:
             os.kill(self.pid, _SHOW_STACKS)
 
     def stop(self, timeout_s: float) -> None:
-        """Asks the engine to stop after its current step, and ends its process in so many seconds at the latest."""
-        if self.state not in _OVER:
+        """Has the engine stop after its current step, and ends its process in so many seconds at the latest.
+
+        One that is still loading has nothing to finish and is ended at once.
+        """
+        if self.state is EngineState.RUNNING:
             self._unsent += frame([*self._packed, pack_command(time.monotonic(), None)])
             until = time.monotonic() + timeout_s
             os.set_blocking(self._events, True)
