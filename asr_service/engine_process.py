@@ -42,7 +42,7 @@ from asr_service.slots import Books
 
 log = logging.getLogger(__name__)
 
-_GATHER_S = 0.002  # commands go out together: a system call for each packet of many streams is felt
+_GATHER_S = 0.001  # commands go out together: a system call for each packet of many streams is felt
 _SHOW_STACKS = signal.SIGUSR1
 _PR_SET_PDEATHSIG = 1
 _STATE, _BEGUN, _TURN, _REPORT = range(4)
