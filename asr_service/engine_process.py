@@ -11,8 +11,6 @@ imports torch. It takes no signals from a terminal and never outlives the proces
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import faulthandler
 import logging
 import os
 import pickle
@@ -25,27 +23,22 @@ from typing import Any, Protocol
 
 from asr_service.capacity import Probe
 from asr_service.core import Command, Event, ModelInfo, Readings, StreamingModel
-from asr_service.engine import Engine, EngineState
-from asr_service.errors import SettingsError
+from asr_service.engine import EngineState
+from asr_service.engine_child import SHOW_STACKS, live
 from asr_service.link import (
-    CommandPipe,
     Frames,
+    Message,
     frame,
     new_pipe,
     pack_command,
-    pack_event,
     read_some,
     unpack_event,
-    write_all,
 )
 from asr_service.slots import Books
 
 log = logging.getLogger(__name__)
 
 _GATHER_S = 0.001  # commands go out together: a system call for each packet of many streams is felt
-_SHOW_STACKS = signal.SIGUSR1
-_PR_SET_PDEATHSIG = 1
-_STATE, _BEGUN, _TURN, _REPORT = range(4)
 _OVER = (EngineState.FAILED, EngineState.STOPPED)
 
 
@@ -115,22 +108,12 @@ class EngineProcess:
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            code = 1
-            try:
-                os.close(self._commands)
-                os.close(self._events)
-                _come_up(parent)
-                teller = _Teller(events_in)
-                engine = Engine(
-                    load, max_batch=max_batch, tick_s=tick_s, deliver=teller.deliver, metrics=teller, probe=probe,
-                    finalize_silence_ms=finalize_silence_ms, inbox=CommandPipe(commands_out, _end_at_once),
-                )  # fmt: skip
-                teller.speak_for(engine)
-                engine.run()
-                code = 0
-            finally:
-                logging.shutdown()
-                os._exit(code)
+            os.close(self._commands)
+            os.close(self._events)
+            live(
+                load, max_batch=max_batch, tick_s=tick_s, probe=probe, finalize_silence_ms=finalize_silence_ms,
+                commands=commands_out, events=events_in, parent=parent,
+            )  # fmt: skip
         os.close(commands_out)
         os.close(events_in)
 
@@ -183,7 +166,7 @@ class EngineProcess:
     def show_stacks(self) -> None:
         """Has the process print what its threads do to stderr."""
         if not self._reaped:
-            os.kill(self.pid, _SHOW_STACKS)
+            os.kill(self.pid, SHOW_STACKS)
 
     def stop(self, timeout_s: float) -> None:
         """Has the engine stop after its current step, and ends its process in so many seconds at the latest.
@@ -223,10 +206,10 @@ class EngineProcess:
             self._loop.call_soon(self._take, kind, values)
 
     def _take(self, kind: int, values: list[Any]) -> None:
-        if kind == _BEGUN:
+        if kind == Message.BEGUN:
             self.busy_since = values[0]
             return
-        if kind == _STATE:
+        if kind == Message.STATE:
             state, self.info, self.measured, self.failure = pickle.loads(values[0])
             self._enter(state)
             return
@@ -234,7 +217,7 @@ class EngineProcess:
         self.books = Books(*books)
         if readings is not None:
             self.readings = Readings(*readings)
-        if kind == _TURN:
+        if kind == Message.TURN:
             self.busy_since = None
             steps, events = values[3:]
             for seconds, audio_s, waits_s, failed in steps:
@@ -266,81 +249,3 @@ class EngineProcess:
             self.busy_since = None
         for watcher in self._watchers:
             watcher(state)
-
-
-class _Teller:
-    """In the engine's process: tells the event loop what the engine does. Writing waits where the pipe is full."""
-
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
-        self._engine: Engine
-        self._steps: list[tuple[float, float, tuple[float, ...], int]] = []
-        self._readings: tuple[Any, ...] | None = None
-        self._last: tuple[Any, ...] = ()
-
-    def speak_for(self, engine: Engine) -> None:
-        """The engine whose teller this is."""
-        self._engine = engine
-        engine.on_state(self._state)
-
-    def _state(self, state: EngineState) -> None:
-        engine, failure = self._engine, self._engine.failure
-        if failure is not None and not isinstance(failure, SettingsError):
-            failure = RuntimeError(
-                f"{type(failure).__name__}: {failure}"
-            )  # its own type may not be picklable
-        self._tell(_STATE, pickle.dumps((state, engine.info, engine.measured, failure)))
-        self.weighed()
-
-    def step_begins(self, at: float) -> None:
-        """See `EngineMetrics`."""
-        self._tell(_BEGUN, at)
-
-    def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
-        """See `EngineMetrics`."""
-        self._steps.append((seconds, audio_s, tuple(waits_s), 0))
-
-    def step_failed(self, streams: int) -> None:
-        """See `EngineMetrics`."""
-        self._steps.append((0.0, 0.0, (), streams))
-
-    def weighed(self) -> None:
-        """See `EngineMetrics`."""
-        readings = self._engine.readings
-        self._readings = (readings.stages, readings.memory_used, readings.memory_total)
-        report = (*self._report(), self._readings)
-        if report != self._last:
-            self._last = report
-            self._tell(_REPORT, *report)
-
-    def deliver(self, events: Sequence[Event]) -> None:
-        """A turn's events, with the steps that made them."""
-        steps, self._steps = self._steps, []
-        self._tell(_TURN, *self._report(), None, steps, [pack_event(event) for event in events])
-
-    def _report(self) -> tuple[float, tuple[int, ...]]:
-        b = self._engine.books()
-        return self._engine.load, (b.slots, b.leased, b.free, b.fresh, b.running, b.ready, b.max_batch)
-
-    def _tell(self, *message: object) -> None:
-        try:
-            write_all(self._pipe, frame(message))
-        except OSError:
-            _end_at_once()
-
-
-def _come_up(parent: int) -> None:
-    """Makes the forked process one that nobody but its parent ends, and that ends with it."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to all processes of a terminal; the drain is not ours
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    faulthandler.register(_SHOW_STACKS, file=sys.stderr)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before we asked to be told
-        _end_at_once()
-
-
-def _end_at_once() -> None:
-    os._exit(1)

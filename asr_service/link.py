@@ -16,6 +16,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
+from enum import IntEnum
 from queue import Empty
 from typing import Any
 
@@ -32,6 +33,16 @@ from asr_service.core import (
 )
 
 Packed = tuple[Any, ...]
+
+
+class Message(IntEnum):
+    """What the engine's process tells: the first value of each of its frames."""
+
+    STATE = 0  # the engine came into another state
+    BEGUN = 1  # a step begins
+    TURN = 2  # a turn's events, with its steps, load and books
+    REPORT = 3  # load, books and readings, a few times a second
+
 
 PIPE_BYTES = 1 << 20
 """Room in a pipe where the system allows it: a quarter of a second of a hundred streams' audio. What does not fit waits
