@@ -199,7 +199,7 @@ async def test_a_client_that_never_reads_is_served_and_nobody_else_notices(
         assert heard.final["text"] == await transcribe(stub, other)
         writer.write(frame(CLOSE.encode(), 0x81))
         await until_active(stub, 0)  # its slot is free although it still has not read a byte
-    await bridge.said("connection ended sid=call-17 outcome=ok .*audio_bytes=1920000")
+        await bridge.said("connection ended sid=call-17 outcome=ok .*audio_bytes=1920000")
 
 
 async def test_a_client_that_vanishes_in_the_middle_of_a_packet_gives_its_slot_back(
