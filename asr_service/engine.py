@@ -1,18 +1,17 @@
 """The engine: one thread that owns the model, its slots and every stream.
 
 Two hand-overs connect it with the event loop, both of plain frozen values: commands come in through its inbox, a turn's
-events go out through `deliver` in one call. In the service a pipe lies between (`engine_process.py`). Nothing else is
-shared; other threads may read the health attributes and `books`, which are snapshots.
+events go out through `deliver` in one call. Pipes lie between, since it has a process of its own (`engine_process.py`
+is the event loop's side, `engine_child.py` the engine's).
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Protocol
 
 from asr_service.capacity import Load, Probe, probe_model
@@ -59,7 +58,7 @@ class EngineState(Enum):
 
 
 class EngineMetrics(Protocol):
-    """What the engine tells about its work, from its own thread; calls must be quick and must not raise."""
+    """What the engine tells about its work, in its thread; calls must be quick and must not raise."""
 
     def step_begins(self, at: float) -> None:
         """A step begins at this monotonic time; it is over once `step` or `step_failed` is called."""
@@ -85,7 +84,7 @@ class EngineMetrics(Protocol):
 
 
 class Inbox(Protocol):
-    """Where the engine's thread takes commands from; a queue of `TimedCommand`."""
+    """Where the engine takes commands from; a queue of `TimedCommand`."""
 
     def qsize(self) -> int:
         """Commands that are there."""
@@ -101,22 +100,22 @@ class Inbox(Protocol):
 
 
 class Engine:
-    """Steps all streams through one model, in a thread of its own.
+    """Steps all streams through one model, in the thread that calls `run`.
 
     Args:
-        load: makes the model; called in the engine's thread.
+        load: makes the model; called by `run`, as all else is.
+        inbox: where commands come from; None as a command ends all streams with Unavailable, and the engine.
         max_batch: most streams in a step.
         tick_s: for how long ready streams are gathered; see `Scheduler`.
-        deliver: takes a turn's events; called in the engine's thread, must not block.
+        deliver: takes a turn's events.
         metrics: told about each step.
         probe: whether to measure, once warm, how many streams the machine sustains.
         finalize_silence_ms: see `Stream`.
-        inbox: where commands come from; None for `submit`.
 
     Attributes:
+        state: where the engine is in its life.
         failure: what ended the engine, None unless its state is FAILED.
         info: of the model, None until it is loaded.
-        busy_since: monotonic time at which the step now running began, None between steps.
         load: moving p95 of the time that live chunks take, over their duration; see `capacity.Load`.
         measured: what the probe found, None before or without it.
         readings: what the model measures of itself, if it does.
@@ -126,13 +125,13 @@ class Engine:
         self,
         load: Callable[[], StreamingModel],
         *,
+        inbox: Inbox,
         max_batch: int,
         tick_s: float,
         deliver: Callable[[tuple[Event, ...]], None],
         metrics: EngineMetrics | None = None,
         probe: bool = False,
         finalize_silence_ms: int = 0,
-        inbox: Inbox | None = None,
     ) -> None:
         self._load = load
         self._probe = probe
@@ -142,19 +141,14 @@ class Engine:
         self._deliver = deliver
         self._metrics = metrics
         self._pause_s = min(_PAUSE_S, tick_s)  # none with a tick of 0: steps as soon as one is ready
-        self._submitted: SimpleQueue[TimedCommand] = SimpleQueue()
-        self._inbox: Inbox = inbox or self._submitted
-        self._state = EngineState.LOADING
-        self._accepting = True
+        self._inbox = inbox
+        self.state = EngineState.LOADING
         self._watchers: list[Callable[[EngineState], None]] = []
-        self._thread = threading.Thread(target=self.run, name="engine", daemon=True)
         self.failure: BaseException | None = None
         self.info: ModelInfo | None = None
-        self.busy_since: float | None = None
         self.load = 0.0
         self.measured: Probe | None = None
         self.readings = Readings()
-        # The engine thread's own:
         self._model: StreamingModel
         self._vocabulary: Vocabulary
         self._scheduler: Scheduler
@@ -166,29 +160,8 @@ class Engine:
         self._weighed = 0.0  # when the load was last worked out
         self._turned = 0.0  # when the last turn began
 
-    # --------------------------------------------------------------------------------------------- from other threads
-
-    def start(self) -> None:
-        """Starts the thread: it loads the model, warms it up and runs."""
-        self._thread.start()
-
-    def submit(self, command: Command) -> None:
-        """Hands a command over; never blocks. Ignored once the engine has failed or stopped."""
-        if self._accepting:
-            self._submitted.put((time.monotonic(), command))
-
-    def stop(self, timeout_s: float) -> None:
-        """Ends all streams with Unavailable and the thread after its current step; waits for it at most so long."""
-        self._submitted.put((time.monotonic(), None))
-        self._thread.join(timeout_s)
-
-    @property
-    def state(self) -> EngineState:
-        """Where the engine is in its life."""
-        return self._state
-
     def on_state(self, callback: Callable[[EngineState], None]) -> None:
-        """Calls back, from the engine's thread, at each change of state. To be set before `start`."""
+        """Calls back, in the engine's thread, at each change of state. To be set before `run`."""
         self._watchers.append(callback)
 
     def books(self) -> Books:
@@ -199,10 +172,8 @@ class Engine:
         leased, free = len(self._slots.leased), len(self._slots.free)
         return Books(self._slots.count, leased, free, fresh, running, ready, self._max_batch)
 
-    # ---------------------------------------------------------------------------------------------------- its thread
-
     def run(self) -> None:
-        """The whole life of the engine, in the calling thread; `start` calls it in one of its own."""
+        """The engine's life, from loading to its end; to be called once."""
         try:
             self._model = model = self._load()
             self._slots = Slots(model.slots)
@@ -224,7 +195,6 @@ class Engine:
             self._enter(EngineState.STOPPED)
         except BaseException as failure:
             self.failure = failure
-            self.busy_since = None
             if not isinstance(failure, SettingsError):  # those are told to the person, without a traceback
                 log.critical("the engine has failed", exc_info=failure)
             self._enter(EngineState.FAILED)
@@ -329,7 +299,7 @@ class Engine:
         requests = [stream.request() for stream in batch]
         waits_s = [max(0.0, now - (stream.ready_at or now)) for stream in batch]
         self._events += [Consumed(stream.id, stream.take_consumed()) for stream in batch]
-        self.busy_since = started = time.monotonic()
+        started = time.monotonic()
         if self._metrics:
             self._metrics.step_begins(started)
         try:
@@ -343,8 +313,6 @@ class Engine:
             if self._metrics:
                 self._metrics.step_failed(len(batch))
             return
-        finally:
-            self.busy_since = None
         ended = time.monotonic()
         seconds = ended - started
         live = [now - stream.ready_at for stream in batch if stream.ready_at and stream.ready_at <= now]
@@ -395,8 +363,7 @@ class Engine:
         self._deliver(tuple(self._events))
 
     def _enter(self, state: EngineState) -> None:
-        self._state = state
-        self._accepting = state not in (EngineState.FAILED, EngineState.STOPPED)
+        self.state = state
         for watcher in self._watchers:
             watcher(state)
 

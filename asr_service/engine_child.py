@@ -10,12 +10,13 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from typing import Any, NoReturn
 
 from asr_service.core import Event, StreamingModel
 from asr_service.engine import Engine, EngineState
+from asr_service.engine_link import CommandPipe, Message, frame, pack_event, write_all
 from asr_service.errors import SettingsError
-from asr_service.link import CommandPipe, Message, frame, pack_event, write_all
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,8 @@ def live(
         _come_up(parent)
         teller = _Teller(events)
         engine = Engine(
-            load, max_batch=max_batch, tick_s=tick_s, deliver=teller.deliver, metrics=teller, probe=probe,
-            finalize_silence_ms=finalize_silence_ms, inbox=CommandPipe(commands, _end_at_once),
+            load, inbox=CommandPipe(commands, _end_at_once), max_batch=max_batch, tick_s=tick_s, deliver=teller.deliver,
+            metrics=teller, probe=probe, finalize_silence_ms=finalize_silence_ms,
         )  # fmt: skip
         teller.speak_for(engine)
         engine.run()
@@ -68,7 +69,6 @@ class _Teller:
         self._pipe = pipe
         self._engine: Engine
         self._steps: list[tuple[float, float, tuple[float, ...], int]] = []
-        self._readings: tuple[Any, ...] | None = None
         self._last: tuple[Any, ...] = ()
 
     def speak_for(self, engine: Engine) -> None:
@@ -79,9 +79,7 @@ class _Teller:
     def _state(self, state: EngineState) -> None:
         engine, failure = self._engine, self._engine.failure
         if failure is not None and not isinstance(failure, SettingsError):
-            failure = RuntimeError(
-                f"{type(failure).__name__}: {failure}"
-            )  # its own type may not be picklable
+            failure = RuntimeError(f"{type(failure).__name__}: {failure}")  # some types cannot be pickled
         self._tell(Message.STATE, pickle.dumps((state, engine.info, engine.measured, failure)))
         self.weighed()
 
@@ -99,9 +97,8 @@ class _Teller:
 
     def weighed(self) -> None:
         """See `EngineMetrics`."""
-        readings = self._engine.readings
-        self._readings = (readings.stages, readings.memory_used, readings.memory_total)
-        report = (*self._report(), self._readings)
+        r = self._engine.readings
+        report = (*self._report(), (r.stages, r.memory_used, r.memory_total))
         if report != self._last:
             self._last = report
             self._tell(Message.REPORT, *report)
@@ -109,11 +106,10 @@ class _Teller:
     def deliver(self, events: Sequence[Event]) -> None:
         """A turn's events, with the steps that made them."""
         steps, self._steps = self._steps, []
-        self._tell(Message.TURN, *self._report(), None, steps, [pack_event(event) for event in events])
+        self._tell(Message.TURN, *self._report(), steps, [pack_event(event) for event in events])
 
     def _report(self) -> tuple[float, tuple[int, ...]]:
-        b = self._engine.books()
-        return self._engine.load, (b.slots, b.leased, b.free, b.fresh, b.running, b.ready, b.max_batch)
+        return self._engine.load, astuple(self._engine.books())
 
     def _tell(self, kind: Message, *values: object) -> None:
         try:
@@ -124,10 +120,11 @@ class _Teller:
 
 def _come_up(parent: int) -> None:
     """Makes the forked process one that nobody but its parent ends, and that ends with it."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to all processes of a terminal; the drain is not ours
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # Ctrl-C goes to all processes of a terminal; the drain is not ours
+        signal.signal(number, signal.SIG_IGN)
     faulthandler.register(SHOW_STACKS, file=sys.stderr)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 In one process the two would take turns at the interpreter: a step is hundreds of short operations, each of which would
 wait while a packet is handled, and the packets behind it would wait for the step. Apart, they meet in two pipes
-(`link.py`). It also holds what goes wrong in native code: a process that crashes is found like an engine that fails.
+(`engine_link.py`). It also bounds what goes wrong in native code: a crash is found and told like an engine that fails.
 
 The engine's process is forked before anything else runs, so that it has the settings and the log as they are; it alone
 imports torch. It takes no signals from a terminal and never outlives the process of the event loop.
@@ -25,7 +25,7 @@ from asr_service.capacity import Probe
 from asr_service.core import Command, Event, ModelInfo, Readings, StreamingModel
 from asr_service.engine import EngineState
 from asr_service.engine_child import SHOW_STACKS, live
-from asr_service.link import (
+from asr_service.engine_link import (
     Frames,
     Message,
     frame,
@@ -213,13 +213,13 @@ class EngineProcess:
             state, self.info, self.measured, self.failure = pickle.loads(values[0])
             self._enter(state)
             return
-        self.load, books, readings = values[:3]
+        self.load, books, *rest = values
         self.books = Books(*books)
-        if readings is not None:
-            self.readings = Readings(*readings)
-        if kind == Message.TURN:
+        if kind == Message.REPORT:
+            self.readings = Readings(*rest[0])
+        else:
             self.busy_since = None
-            steps, events = values[3:]
+            steps, events = rest
             for seconds, audio_s, waits_s, failed in steps:
                 if failed:
                     self._metrics.step_failed(failed)

@@ -16,14 +16,34 @@ from asr_service.core import (
     StepResult,
     StreamConfig,
 )
-from asr_service.engine import Engine, EngineState
+from asr_service.engine import EngineState
 from asr_service.errors import AtCapacity, InternalError, ModelError, OutOfOrder, Unavailable
 from asr_service.model.null import NullModel
 from asr_service.slots import Slots
-from tests.support.engines import PATIENCE_S, GatedModel, PoisonedModel, running
+from tests.support.engines import PATIENCE_S, EngineThread, GatedModel, PoisonedModel, running
 from tests.support.streams import finals, recognize, silence, speech
 
 CONFIG = StreamConfig("test")
+
+
+class Recorder:
+    """Notes what the engine tells of its work."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[float, float, list[float]]] = []
+        self.failed = self.begun = self.weighings = 0
+
+    def step_begins(self, at: float) -> None:
+        self.begun += 1
+
+    def weighed(self) -> None:
+        self.weighings += 1
+
+    def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
+        self.steps.append((seconds, audio_s, list(waits_s)))
+
+    def step_failed(self, streams: int) -> None:
+        self.failed += streams
 
 
 # --------------------------------------------------------------------------------------------------------------- life
@@ -53,18 +73,15 @@ def test_an_engine_that_dies_says_so_with_a_traceback(caplog: pytest.LogCaptureF
     def deliver(_: object) -> None:
         raise RuntimeError("the event loop is closed")
 
-    engine = Engine(lambda: NullModel(slots=1), max_batch=1, tick_s=0, deliver=deliver)
-    engine.submit(Open(1, CONFIG))
-    engine.submit(HalfClose(1))
-    engine.start()
-    engine._thread.join(PATIENCE_S)
-    assert engine.state is EngineState.FAILED
-    assert isinstance(engine.failure, RuntimeError)
+    thread = EngineThread(lambda: NullModel(slots=1), max_batch=1, tick_s=0, deliver=deliver)
+    thread.submit(Open(1, CONFIG), HalfClose(1))
+    thread.start()
+    thread.join()
+    assert thread.engine.state is EngineState.FAILED
+    assert isinstance(thread.engine.failure, RuntimeError)
     assert [(record.levelno, record.exc_info is not None) for record in caplog.records] == [
         (logging.CRITICAL, True)
     ]
-    engine.submit(Open(2, CONFIG))  # ignored
-    engine.stop(PATIENCE_S)
 
 
 def test_stop_ends_the_streams_that_are_open() -> None:
@@ -75,16 +92,15 @@ def test_stop_ends_the_streams_that_are_open() -> None:
     assert isinstance(bench.ended[1].error, Unavailable)
 
 
-def test_a_step_that_hangs_shows_in_busy_since() -> None:
-    model = GatedModel(slots=1)
-    with running(lambda: model) as bench:
-        assert bench.engine.busy_since is None
+def test_a_step_is_told_of_before_it_is_over() -> None:
+    model, recorder = GatedModel(slots=1), Recorder()
+    with running(lambda: model, metrics=recorder) as bench:
         bench.submit(Open(1, CONFIG), Audio(1, silence(0.1)))
         assert model.entered.acquire(timeout=PATIENCE_S)
-        assert bench.engine.busy_since is not None
+        assert (recorder.begun, recorder.steps) == (1, [])
         model.gate.release()
         bench.wait_for(lambda: 1 in bench.results)
-        assert bench.engine.busy_since is None
+    assert len(recorder.steps) == 1
 
 
 # ------------------------------------------------------------------------------------------------------------- streams
@@ -103,15 +119,13 @@ def test_a_stream_from_open_to_end() -> None:
 
 
 def test_commands_given_while_the_model_loads_are_carried_out() -> None:
-    engine_bench = running()
-    with engine_bench as bench:
+    with running() as bench:
         first = bench.run_stream(1, speech(0.5))
-    made = Engine(lambda: NullModel(slots=4), max_batch=4, tick_s=0, deliver=bench.delivered.put)
-    for command in (Open(2, CONFIG), Audio(2, speech(0.5)), HalfClose(2)):
-        made.submit(command)
+    made = EngineThread(lambda: NullModel(slots=4), max_batch=4, tick_s=0, deliver=bench.delivered.put)
+    made.submit(Open(2, CONFIG), Audio(2, speech(0.5)), HalfClose(2))
     made.start()
     bench.wait_ended(2)
-    made.stop(PATIENCE_S)
+    made.stop()
     assert [result.text for result in bench.results[2]] == [result.text for result in first]
 
 
@@ -254,23 +268,6 @@ def test_answers_that_make_no_sense_end_the_stream(
 
 
 def test_metrics_are_told_about_each_step() -> None:
-    class Recorder:
-        def __init__(self) -> None:
-            self.steps: list[tuple[float, float, list[float]]] = []
-            self.failed = self.begun = self.weighings = 0
-
-        def step_begins(self, at: float) -> None:
-            self.begun += 1
-
-        def weighed(self) -> None:
-            self.weighings += 1
-
-        def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
-            self.steps.append((seconds, audio_s, list(waits_s)))
-
-        def step_failed(self, streams: int) -> None:
-            self.failed += streams
-
     recorder = Recorder()
     with running(lambda: PoisonedModel(slots=2), metrics=recorder) as bench:
         bench.run_stream(1, speech(1.0))

@@ -13,7 +13,7 @@ from asr.v1 import asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.audio import FULL_SCALE, speechlike
-from tests.support.process import AsrService, children, gone
+from tests.support.process import AsrService, children
 from tests.support.rpc import Stub, audio, config, retry_after_s, talk, text, transcribe
 from ws_bridge.call import Call
 
@@ -27,10 +27,18 @@ def engine_of(service: AsrService) -> int:
 
 
 async def until_gone(pid: int) -> None:
-    """Returns once there is no such process; nothing tells a process of another's child."""
-    async with asyncio.timeout(20):
-        while not gone(pid):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    """Returns once the process has ended, be it that nobody has reaped it yet."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(handle, ended.set)
+    try:
+        await asyncio.wait_for(ended.wait(), 20)
+    finally:
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV], ids=["killed", "crashed"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +24,45 @@ from asr_service.core import (
     StepResult,
     StreamConfig,
     StreamingModel,
+    TimedCommand,
 )
 from asr_service.engine import Engine, EngineMetrics, EngineState
 from asr_service.model.null import NullModel
 
 PATIENCE_S = 20.0
 """How long a test waits for what must come."""
+
+
+class EngineThread:
+    """An engine in a thread of this process, with a queue for its inbox.
+
+    Attributes:
+        engine: may be read while the thread runs.
+    """
+
+    def __init__(self, load: Callable[[], StreamingModel], **options: Any) -> None:
+        """As `Engine`, but for the inbox."""
+        self._inbox: SimpleQueue[TimedCommand] = SimpleQueue()
+        self.engine = Engine(load, inbox=self._inbox, **options)
+        self._thread = threading.Thread(target=self.engine.run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, *commands: Command) -> None:
+        """Hands commands over in order."""
+        for command in commands:
+            self._inbox.put((time.monotonic(), command))
+
+    def stop(self) -> None:
+        """Ends it after its current step; one that has ended stays as it is."""
+        self._inbox.put((time.monotonic(), None))
+        self.join()
+
+    def join(self) -> None:
+        """Returns once the thread has ended."""
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
 
 
 class Bench:
@@ -44,9 +79,10 @@ class Bench:
         self.delivered: SimpleQueue[tuple[Event, ...]] = SimpleQueue()
         self.states: list[EngineState] = []
         self.settled = threading.Event()  # running, failed or stopped
-        self.engine = Engine(
+        self.thread = EngineThread(
             load, max_batch=max_batch, tick_s=tick_s, deliver=self.delivered.put, metrics=metrics
         )
+        self.engine, self.submit = self.thread.engine, self.thread.submit
         self.engine.on_state(self._note)
         self.results: dict[int, list[Result]] = {}
         self.consumed: dict[int, int] = {}
@@ -56,11 +92,6 @@ class Bench:
         self.states.append(state)
         if state not in (EngineState.LOADING, EngineState.WARMING):
             self.settled.set()
-
-    def submit(self, *commands: Command) -> None:
-        """Hands commands over in order."""
-        for command in commands:
-            self.engine.submit(command)
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Takes deliveries until the condition holds."""
@@ -97,12 +128,12 @@ def running(
 ) -> Iterator[Bench]:
     """An engine that runs, or has failed to; stopped afterwards."""
     bench = Bench(load, max_batch=max_batch, tick_s=tick_s, metrics=metrics)
-    bench.engine.start()
+    bench.thread.start()
     assert bench.settled.wait(patience_s)
     try:
         yield bench
     finally:
-        bench.engine.stop(PATIENCE_S)
+        bench.thread.stop()
 
 
 class PoisonedModel(NullModel):

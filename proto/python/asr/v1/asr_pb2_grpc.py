@@ -57,14 +57,14 @@ class SpeechServiceServicer:
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')  # of the base class: a method that a servicer leaves out is answered UNIMPLEMENTED
 
     def GetServiceInfo(self, request, context):
         """Tells what is served: model, look-ahead, decoder, accepted audio, limits and version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')  # of the base class: a method that a servicer leaves out is answered UNIMPLEMENTED
 
 
 def add_SpeechServiceServicer_to_server(servicer, server):

@@ -30,8 +30,7 @@ from asr_service.core import (
     TimedCommand,
     Word,
 )
-from asr_service.errors import AtCapacity, InternalError, OutOfOrder, Unavailable
-from asr_service.link import (
+from asr_service.engine_link import (
     CommandPipe,
     Frames,
     frame,
@@ -42,6 +41,7 @@ from asr_service.link import (
     unpack_event,
     write_all,
 )
+from asr_service.errors import AtCapacity, InternalError, OutOfOrder, Unavailable
 
 ids = st.integers(0, 2**40)
 names = st.text(max_size=20)
