@@ -161,6 +161,10 @@ class AudioReader:
         source = -(-samples * self._source_rate // self._target_rate)
         return max(1, source * self._width - len(self._odd))
 
+    def exactly(self, samples: int) -> int:
+        """Bytes of so many samples in a row; 0 with resampling, where it depends on what came before."""
+        return 0 if self._resampler is not None else samples * self._width
+
     def read(self, data: bytes) -> Samples:
         """Samples that these bytes complete, float32 [n] at the target rate."""
         if self._width == 2:

@@ -296,10 +296,20 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """The engine took this many bytes of a stream's audio out of its inbox."""
+    """The engine took this many bytes of a stream's audio out of its inbox.
+
+    Attributes:
+        stream: the engine's id of the stream.
+        audio_bytes: since the last time it told.
+        enough: bytes of the stream, from its first one, that the next chunk needs at least, as long as no finalize
+            request comes in between; fewer are of no use to the engine. 0 if they are all welcome as they come.
+        each: bytes of every chunk after it; then `enough` is exact. 0 if that is not known.
+    """
 
     stream: int
     audio_bytes: int
+    enough: int = 0
+    each: int = 0
 
 
 Event = Result | Ended | Consumed

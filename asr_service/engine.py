@@ -19,7 +19,6 @@ from asr_service.core import (
     Audio,
     Cancel,
     Command,
-    Consumed,
     Ended,
     Event,
     Finalize,
@@ -42,6 +41,7 @@ from asr_service.transcript import Vocabulary
 log = logging.getLogger(__name__)
 
 _PAUSE_S = 0.002  # between turns without a step: waking up for each packet of many streams costs more than the packet
+_GATHER_PAUSE_S = 0.005  # the same while a batch is being gathered, which a stream joins now or then
 _IDLE_TURN_S = 1.0  # longest sleep: the load and the model's readings follow while nothing happens, too
 _WEIGH_S = 0.25  # how often the load is worked out
 _UPLOAD_SHARE = 0.5  # of a chunk's duration: how long a step with uploads in it should take at most
@@ -140,7 +140,8 @@ class Engine:
         self._tick_s = tick_s
         self._deliver = deliver
         self._metrics = metrics
-        self._pause_s = min(_PAUSE_S, tick_s)  # none with a tick of 0: steps as soon as one is ready
+        # None with a tick of 0: steps as soon as one is ready.
+        self._pause_s, self._gather_pause_s = min(_PAUSE_S, tick_s), min(_GATHER_PAUSE_S, tick_s)
         self._inbox = inbox
         self.state = EngineState.LOADING
         self._watchers: list[Callable[[EngineState], None]] = []
@@ -221,7 +222,8 @@ class Engine:
         if due_s == 0:
             return
         until = now + (_IDLE_TURN_S if due_s is None else min(due_s, _IDLE_TURN_S))
-        pause_s = min(self._turned + self._pause_s, until) - now
+        pause_s = self._pause_s if due_s is None else self._gather_pause_s
+        pause_s = min(self._turned + pause_s, until) - now
         if pause_s > 0:
             time.sleep(pause_s)
         try:
@@ -293,12 +295,13 @@ class Engine:
             self._events.append(Ended(command.stream, _our_fault(error, 1)))
             return
         self._streams[command.stream] = stream
+        self._events.append(stream.take_consumed())
 
     def _step(self, batch: list[Stream], now: float) -> None:
         """Steps a batch. A step that raises ends its streams and no others."""
         requests = [stream.request() for stream in batch]
         waits_s = [max(0.0, now - (stream.ready_at or now)) for stream in batch]
-        self._events += [Consumed(stream.id, stream.take_consumed()) for stream in batch]
+        self._events += [stream.take_consumed() for stream in batch]
         started = time.monotonic()
         if self._metrics:
             self._metrics.step_begins(started)

@@ -75,7 +75,7 @@ def unpack_command(packed: Packed) -> TimedCommand:
 def pack_event(event: Event) -> Packed:
     """An event as plain values."""
     if type(event) is Consumed:
-        return (_CONSUMED, event.stream, event.audio_bytes)
+        return (_CONSUMED, event.stream, event.audio_bytes, event.enough, event.each)
     if type(event) is Result:
         e = event
         reason = None if e.reason is None else _REASONS.index(e.reason)
@@ -91,7 +91,7 @@ def unpack_event(packed: Packed) -> Event:
     """What `pack_event` packed."""
     kind = packed[0]
     if kind == _CONSUMED:
-        return Consumed(packed[1], packed[2])
+        return Consumed(*packed[1:])
     if kind == _RESULT:
         _, stream, text, reason, utterance, words, *rest = packed
         why = None if reason is None else _REASONS[reason]

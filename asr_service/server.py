@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import partial
 
 import grpc.aio
+import uvloop
 from asr.v1 import asr_pb2, asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -65,7 +66,7 @@ def serve(settings: Settings) -> int:
     server = None
     try:
         server = _Server(settings)
-        return asyncio.run(server.run())
+        return uvloop.run(server.run())
     except SettingsError as error:
         for line in error.message.splitlines():
             log.error("%s", line)

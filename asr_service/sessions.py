@@ -180,7 +180,11 @@ class Session:
         self._submit = submit
         self._inbox_bytes = inbox_bytes
         self._max_unread = max_unread
-        self._waiting = 0  # bytes submitted and not yet consumed
+        self._received = self._consumed = 0  # bytes
+        self._held: list[bytes] = []  # the last of what was received: not enough yet for a chunk
+        self._submitted = 0  # bytes of what came before
+        self._enough = self._each = 0  # bytes received that make the next one, and bytes of those after it
+        self._marked = -1  # bytes before the last finalize request
         self._closed = False  # by half_close or cancel
         self._open_finalizes = 0
         self._room: asyncio.Future[None] | None = None  # the sender waits for it
@@ -193,6 +197,8 @@ class Session:
     async def send_audio(self, data: bytes) -> None:
         """Sends audio; returns at once unless more than the high-water mark waits on its way in.
 
+        Packets are held back until they complete a chunk, so that the engine is not woken by each of them.
+
         A stream that has ended takes no more audio: it is dropped, and `next` tells why.
 
         Raises:
@@ -202,11 +208,13 @@ class Session:
             return
         if self._closed:
             raise OutOfOrder("audio after the end of the stream's input")
-        self._submit(Audio(self.id, data))
-        self._waiting += len(data)
-        while self._waiting > self._inbox_bytes and self.ended is None:
-            self._room = asyncio.get_running_loop().create_future()
-            await self._room
+        self._held.append(data)
+        self._received += len(data)
+        if self._received >= self._enough:
+            self._let_go()
+            while self._received - self._consumed > self._inbox_bytes and self.ended is None:
+                self._room = asyncio.get_running_loop().create_future()
+                await self._room
 
     def finalize(self, tag: str) -> None:
         """Asks for a final now.
@@ -225,12 +233,19 @@ class Session:
             )
             raise LimitReached(message, field="finalize")
         self._open_finalizes += 1
+        self._let_go()
+        self._enough, self._each, self._marked = (
+            0,
+            0,
+            self._received,
+        )  # the next chunk begins here, and is a first one
         self._submit(Finalize(self.id, tag))
 
     def half_close(self) -> None:
         """No more input: the tail is flushed, the last final and the end follow. Again: nothing."""
         if not self._closed:
             self._closed = True
+            self._let_go()
             self._submit(HalfClose(self.id))
 
     def cancel(self) -> None:
@@ -238,6 +253,31 @@ class Session:
         if self.ended is None:
             self._closed = True
             self._submit(Cancel(self.id))
+
+    def _let_go(self) -> None:
+        """Hands over what was held back."""
+        if self._held:
+            data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            self._held.clear()
+            self._submitted = self._received
+            self._submit(Audio(self.id, data))
+        self._look_beyond(self._received)
+
+    def _look_beyond(self, position: int) -> None:
+        """The next chunk that matters is the first one that so many bytes of the stream do not complete."""
+        if self._each and self._enough <= position:
+            self._enough += self._each * (1 + (position - self._enough) // self._each)
+
+    def _take_consumed(self, event: Consumed) -> None:
+        """There is room again, and the next chunk's end is known, unless a finalize request has moved it."""
+        self._consumed += event.audio_bytes
+        if self._received - self._consumed <= self._inbox_bytes:
+            _wake(self._room)
+        if self._consumed > self._marked:
+            self._enough, self._each = event.enough, event.each
+            self._look_beyond(self._submitted)
+            if self._enough <= self._received and not self._closed:
+                self._let_go()
 
     # ------------------------------------------------------------------------------------------------------- receiving
 
@@ -260,9 +300,7 @@ class Session:
     def deliver(self, event: Event) -> None:
         """Takes an event of this stream."""
         if isinstance(event, Consumed):
-            self._waiting -= event.audio_bytes
-            if self._waiting <= self._inbox_bytes:
-                _wake(self._room)
+            self._take_consumed(event)
             return
         if isinstance(event, Ended):
             self._end(event)

@@ -19,6 +19,7 @@ import numpy as np
 
 from asr_service.audio import AudioReader
 from asr_service.core import (
+    Consumed,
     FinalReason,
     ModelInfo,
     Result,
@@ -158,6 +159,7 @@ class Stream:
         self._decoded = 0
         self._reported = 0
         self._enough = self._reader.bytes_for(info.first_chunk_samples)  # fewer cannot make a chunk
+        self._each = self._reader.exactly(info.chunk_samples)
         self._arrivals: deque[tuple[int, float]] = deque()  # (bytes received by then, time)
         self._marks: deque[Mark] = deque()
         # Decoded samples that no chunk has taken, and the chunk cut from them.
@@ -240,10 +242,10 @@ class Stream:
             results.append(self._so_far(unix_ms))
         return results + self._proceed(unix_ms)
 
-    def take_consumed(self) -> int:
-        """Bytes that were decoded since the last call."""
+    def take_consumed(self) -> Consumed:
+        """What was decoded since the last call, and what the chunk after the one that is ready needs."""
         consumed, self._reported = self._decoded - self._reported, self._decoded
-        return consumed
+        return Consumed(self.id, consumed, self._needed(), self._each)
 
     @property
     def audio_s(self) -> float:
@@ -300,6 +302,14 @@ class Stream:
         self._chunk = StepRequest(self.slot, samples, is_first=first, is_last=last, boosts=boosts)
         self.ready_at = max(due, self._answered)  # whoever has more than one chunk queues again
         return True
+
+    def _needed(self) -> int:
+        """Bytes of the stream that the next chunk to be cut needs; 0 if a mark decides it."""
+        if self._marks:
+            return 0
+        if self._chunk is None:
+            return self._decoded + self._enough
+        return self._decoded + self._reader.bytes_for(self._info.chunk_samples - self._have)
 
     def _keep(self, samples: Samples) -> None:
         if samples.size:

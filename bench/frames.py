@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from typing import cast
 
 from asr.v1 import asr_pb2 as pb
 
@@ -94,10 +95,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Says hello: no header table, no pushes, windows that are never full."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop has its own kind
         settings = b"\0\1\0\0\0\0" + b"\0\2\0\0\0\0" + b"\0\4" + _WIDE
-        transport.write(_PREFACE + frame(_SETTINGS, 0, 0, settings) + frame(_WINDOW, 0, 0, _WIDE))
+        self._transport.write(_PREFACE + frame(_SETTINGS, 0, 0, settings) + frame(_WINDOW, 0, 0, _WIDE))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Every stream that is left has lost its service."""

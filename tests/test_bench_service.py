@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.service import LIMIT_S, keeps_up, missing, unbounded
+from bench.efficiency import LIMIT_S, keeps_up, shares, unbounded
+from bench.service import missing
 from clients.load_report import growth, summarize
 from clients.load_streams import Heard, Plan
 
@@ -71,11 +72,16 @@ def test_slots_do_not_bound_what_is_measured() -> None:
         unbounded(lambda slots: {"streams": slots}, 80)
 
 
+def test_a_round_is_compared_with_the_bare_steps_around_it() -> None:
+    assert shares([45, 40], [50, 50, 30]) == [0.9, 1.0]
+    assert shares([45, 40], [50, 0, 30]) == []
+
+
 def test_a_run_without_its_figures_fails() -> None:
-    path = {"bare_streams": 50, "service_streams": 45, "loop_lag_ms": {"p99": 1.0}}
+    path = {"bare_streams": [50, 52], "service_streams": [45], "loop_lag_ms": {"p99": 1.0}}
     assert missing({"transport": {}, "path": path}) == []
-    assert missing({"path": path | {"service_streams": 0, "loop_lag_ms": {}}})
-    assert missing({"path": path | {"bare_streams": 0}})
+    assert missing({"path": path | {"service_streams": [0], "loop_lag_ms": {}}})
+    assert missing({"path": path | {"bare_streams": [50, 0]}})
     live = {"interim": {"p50": 1.0}, "final": {"p50": 1.0}}
     assert missing({"live": {}, "latency_ms": live}) == []
     assert missing({"live": {}, "latency_ms": live | {"final": {}}})

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.core import (
+    Consumed,
     Encoding,
     EndpointingConfig,
     FinalReason,
@@ -78,11 +79,24 @@ def test_without_interims_only_finals(model: NullModel) -> None:
 def test_bytes_are_reported_as_consumed_when_they_are_cut(stream: Stream, model: NullModel) -> None:
     data = speech(1.0) + b"\x01"
     stream.audio(data, 0.0)
-    assert stream.take_consumed() == 2 * model.info.first_chunk_samples
-    assert stream.take_consumed() == 0
+    first, full = 2 * model.info.first_chunk_samples, 2 * model.info.chunk_samples
+    assert stream.take_consumed() == Consumed(stream.id, first, enough=first + full, each=full)
+    assert stream.take_consumed() == Consumed(stream.id, 0, enough=first + full, each=full)
     stream.half_close(0.0, UNIX_MS)
     drain(stream, model)
-    assert stream.take_consumed() == len(data) - 2 * model.info.first_chunk_samples
+    assert stream.take_consumed().audio_bytes == len(data) - first
+
+
+def test_what_the_next_chunk_needs_is_told(stream: Stream, model: NullModel) -> None:
+    first, full = 2 * model.info.first_chunk_samples, 2 * model.info.chunk_samples
+    assert stream.take_consumed() == Consumed(stream.id, 0, enough=first, each=full)
+    stream.audio(bytes(first + 100), 0.0)
+    drain(stream, model)
+    assert stream.take_consumed() == Consumed(stream.id, first, enough=first + full, each=full)
+    stream.finalize("", 0.0, UNIX_MS)
+    assert stream.take_consumed().enough == 0  # the finalize request says where the next chunk ends
+    drain(stream, model)
+    assert stream.take_consumed().enough == first + 100 + first
 
 
 # ---------------------------------------------------------------------------------------------------------- finalize

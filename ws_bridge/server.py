@@ -11,6 +11,7 @@ from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
 
+import uvloop
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as listen
 from websockets.http11 import Request, Response
@@ -154,7 +155,7 @@ def serve(settings: Settings) -> int:
     Raises:
         BadSettings: the port cannot be opened.
     """
-    return asyncio.run(_run(settings))
+    return uvloop.run(_run(settings))
 
 
 async def _run(settings: Settings) -> int:

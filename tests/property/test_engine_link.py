@@ -62,7 +62,7 @@ commands = st.one_of(
 )
 words = st.builds(Word, names, st.integers(0, 10**9), st.integers(0, 10**9), st.floats(0, 1))
 events = st.one_of(
-    st.builds(Consumed, ids, st.integers(0, 10**9)),
+    st.builds(Consumed, ids, *[st.integers(0, 10**9)] * 3),
     st.builds(
         Result,
         stream=ids,
