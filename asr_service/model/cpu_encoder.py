@@ -1,13 +1,11 @@
-"""The encoder step on a CPU: one compiled function for all layers where it fits (`cpu_layers.py`: on tiles, or fp32
-with few rows), else oneDNN's packed products with compiled loops (`cpu_kernels.py`) between them.
+"""The encoder step on a CPU: one compiled function for all layers where it fits (`cpu_layers.py`: fp32, or bf16 on
+tiles), else oneDNN's packed products with compiled loops (`cpu_kernels.py`) between them.
 
 A layer is eight products and six loops. Keys, values and contexts are read and written in their pools, so a step's
 memory traffic is the weights once, each stream's cache once, and activations that stay in the processor's caches.
 """
 
 from __future__ import annotations
-
-import sys
 
 import numba
 import numpy as np
@@ -20,7 +18,7 @@ from asr_service.model.batch import Batch
 from asr_service.model.cpu_amx import has_tiles
 from asr_service.model.cpu_product import Product, array
 from asr_service.model.cpu_rows import Array
-from asr_service.model.cpu_stack import FEW_ROWS, LayerStack, fits
+from asr_service.model.cpu_stack import LayerStack, fits
 from asr_service.model.cpu_subsampling import CpuSubsampling
 from asr_service.model.plan import ChunkPlan
 from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, UnsupportedLayer
@@ -72,13 +70,11 @@ class CpuEncoder:
         self._dtype = dtype
         self.subsampling = CpuSubsampling(weights, plan, slots, dtype)
         self._stack: LayerStack | None = None
-        self._stack_rows = 0
+        self._layers: list[_Layer] = []
         if fits(weights.layers[0]) and (dtype == torch.float32 or has_tiles()):
             self._stack = LayerStack(weights.layers, dtype)
-            self._stack_rows = sys.maxsize if has_tiles() else FEW_ROWS
-        # Library calls are for the rows that the stack is not for.
-        whole = self._stack_rows == sys.maxsize
-        self._layers = [] if whole else [_Layer(layer, dtype) for layer in weights.layers]
+        else:
+            self._layers = [_Layer(layer, dtype) for layer in weights.layers]
         first = weights.layers[0]
         self._heads, self._d_head, self._d_model = first.heads, first.d_head, weights.d_model
         if first.d_head % 4:
@@ -125,7 +121,7 @@ class CpuEncoder:
         real[: batch.size] = batch.frames
         residual = self.subsampling.step(batch, mel).view(rows, self._d_model)
         x = array(residual)
-        if self._stack is not None and rows <= self._stack_rows:
+        if self._stack is not None:
             pools = (self._key_pool, self._value_pool, self._context_pool)
             self._stack.run(x, pools, slots, steps, real, self._ring)
             return residual.view(size, chunk, self._d_model)

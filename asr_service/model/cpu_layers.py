@@ -7,7 +7,8 @@ processor's caches. What becomes of a product (swish, or the sum with the residu
 while it is warm.
 
 Three kinds of product, told apart by the types of the weights and of their input: bfloat16 tiles (`cpu_tiles.py`),
-float32 by three parts on the same tiles, and float32 on vectors for a few rows (both `cpu_split.py`).
+float32 by three parts on the same tiles, and float32 on vectors (both `cpu_split.py`) for a few rows, or where there
+are no tiles.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asr_service.model.cpu_amx import tile_config
+from asr_service.model.cpu_amx import has_tiles, tile_config
 from asr_service.model.cpu_layers import PHASES, run_layers
 from asr_service.model.cpu_product import array
 from asr_service.model.cpu_rows import Array
@@ -21,7 +21,7 @@ from asr_service.model.cpu_tiles import pack
 from asr_service.model.weights import Affine, LayerWeights
 
 FEW_ROWS = 4
-"""Most rows whose float32 products are computed on vectors; more on tiles, if there are."""
+"""Most rows whose float32 products are computed on vectors where there are tiles; all of them where there are none."""
 
 
 class LayerStack:
@@ -54,6 +54,7 @@ class LayerStack:
             array(torch.stack([w.conv.bias for w in layers])),
         )
         self._attention_biases = array(torch.stack([torch.stack([w.bias_u, w.bias_v]) for w in layers]))
+        self._tiles = has_tiles()
         self._config = tile_config()
         self._positions = array(
             torch.stack([functional.pad(w.positions, (0, -w.positions.shape[-1] % 32)) for w in layers])
@@ -83,7 +84,7 @@ class LayerStack:
         padded = -(-rows // 32) * 32
         inner = outer = torch.bfloat16 if self._bf16 else torch.float32
         planes: tuple[int, ...] = ()
-        if not self._bf16 and rows > FEW_ROWS:
+        if not self._bf16 and rows > FEW_ROWS and self._tiles:
             inner, planes = torch.bfloat16, (3,)
         # Off a power of two, so that the rows of a tile do not fall on one set of the cache.
         rooms = (

@@ -228,3 +228,42 @@ def dots(count: int) -> Any:
         return types.void(*[types.int64] * 6), generate
 
     return made
+
+
+def panel(count: int) -> Any:
+    """An intrinsic (a, stride, weights, depth, coming, step, sums): `count` rows times 16 of a block's 32 columns.
+
+    `a`, `stride` and `depth` as in `dots`; `weights` and `sums` begin at the first of the columns and go on by 32.
+    Asks for a line each `step` bytes from `coming` on, as many as there are inputs, if that is not zero.
+    """
+
+    @intrinsic
+    def made(
+        typing_context: Any, a: Any, stride: Any, weights: Any, depth: Any, coming: Any, step: Any, sums: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a, stride, weights, depth, coming, step, sums = arguments
+            totals = [cgutils.alloca_once(builder, _FLOATS) for _ in range(count)]
+            for total in totals:
+                builder.store(_floats(0.0), total)
+            rows = [builder.add(a, builder.mul(stride, _ADDRESS(r))) for r in range(count)]
+            with cgutils.for_range(builder, depth) as loop:
+                with builder.if_then(builder.icmp_unsigned("!=", coming, _ADDRESS(0))):
+                    address = builder.add(coming, builder.mul(loop.index, step))
+                    emit_prefetch(builder, builder.inttoptr(address, BYTES))
+                column = _take(builder, builder.add(weights, builder.mul(loop.index, _ADDRESS(128))), 0)
+                for row, total in zip(rows, totals, strict=True):
+                    place = builder.add(row, builder.mul(loop.index, _ADDRESS(4)))
+                    number = builder.load(builder.inttoptr(place, ir.FloatType().as_pointer()))
+                    spread = builder.insert_element(_floats(0.0), number, _WORD(0))
+                    spread = builder.shuffle_vector(spread, spread, _words(0))
+                    builder.store(
+                        _call(builder, "llvm.fma.v16f32", spread, column, builder.load(total)), total
+                    )
+            for r, total in enumerate(totals):
+                _put(builder, builder.load(total), sums, 128 * r, 4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), generate
+
+    return made

@@ -11,10 +11,10 @@ from asr_service.model.batch import Batch
 from asr_service.model.cpu_amx import COLUMNS, SUMS, has_tiles, start_tiles, stop_tiles, tile_config
 from asr_service.model.cpu_encoder import CpuEncoder
 from asr_service.model.cpu_rows import put
-from asr_service.model.cpu_split import PARTS_STEP, pack_float, split_block
+from asr_service.model.cpu_split import PANEL, PARTS_STEP, float_block, pack_float, split_block
 from asr_service.model.cpu_stack import FEW_ROWS
 from asr_service.model.cpu_team import claim, counters, done, wait
-from asr_service.model.cpu_vectors import STORE
+from asr_service.model.cpu_vectors import ADD, STORE, SWISH
 from asr_service.model.encoder import TorchEncoder
 from asr_service.model.plan import ChunkPlan
 from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, StageWeights
@@ -79,7 +79,7 @@ def _differences(chunk: int, size: int, dtype: torch.dtype) -> list[float]:
 
 @pytest.mark.parametrize(("chunk", "size"), [(1, 1), (1, FEW_ROWS), (2, 2), (2, 5), (2, 20), (14, 3)])
 def test_fp32_few_rows_and_many_give_the_same(chunk: int, size: int) -> None:
-    """Vectors up to `FEW_ROWS` rows, tiles or a library beyond: streams that change between them notice nothing."""
+    """Dots up to `FEW_ROWS` rows, tiles or panels beyond: streams that change between them notice nothing."""
     assert max(_differences(chunk, size, torch.float32)) < 2e-6
 
 
@@ -99,6 +99,37 @@ def test_three_parts_are_as_good_as_float32() -> None:
         return float(((product.double() - exact).norm(dim=1) / exact.norm(dim=1)).max())
 
     assert distance(torch.from_numpy(got)) < 2 * distance(x @ weight.T + bias)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, PANEL, PANEL + 1, 3 * PANEL - 1, 4 * PANEL])
+@pytest.mark.parametrize("kind", [STORE, SWISH, ADD])
+def test_float_blocks_give_each_row_once_and_the_same_in_any_company(rows: int, kind: int) -> None:
+    """Dots of up to four rows and panels of more, whose last one does some rows again."""
+    torch.manual_seed(rows)
+    depth, columns = 96, 64
+    x, out = torch.randn(rows, depth), torch.randn(rows + 3, columns)
+    weight, bias = torch.randn(columns, depth) * 0.1, torch.randn(columns)
+    product = x.double() @ weight.double().T + bias
+    expected = {STORE: product, SWISH: torch.nn.functional.silu(product), ADD: product + out[:rows]}[kind]
+    padded = torch.nn.functional.pad(x, (0, 32, 0, 32)).numpy()
+    got = out.clone().numpy()
+    packed = pack_float(weight)
+    _multiply_floats(padded, rows, depth, packed, bias.numpy(), kind, got)
+    assert torch.allclose(torch.from_numpy(got[:rows]).double(), expected, atol=1e-5)
+    assert (got[rows:] == out[rows:].numpy()).all(), "rows beyond were touched"
+    if rows >= PANEL:
+        fewer = out.clone().numpy()
+        _multiply_floats(padded[1:], PANEL, depth, packed, bias.numpy(), kind, fewer[1:])
+        assert (fewer[1 : min(rows, PANEL + 1)] == got[1 : min(rows, PANEL + 1)]).all()
+
+
+@njit
+def _multiply_floats(x, rows, depth, weights, bias, kind, out):  # type: ignore[no-untyped-def]
+    sums, parts = np.empty(SUMS, np.float32), np.empty(0, np.uint8)
+    blocks = out.shape[1] // COLUMNS
+    for block in range(blocks):
+        coming = block + 1 if block + 1 < blocks else -1
+        float_block(x, rows, depth, weights, 0, bias, block, coming, kind, out, out, sums, parts)
 
 
 @njit
