@@ -71,7 +71,7 @@ class Call(ABC):
         taking: the reader waits for room in the inbox; if the client is quiet, it is our doing.
         stuck: since when a write waits for the client to read, on the loop's clock; None while none does.
         closing: the client has half-closed; it is not idle while its tail is being recognized.
-        asked: when the finalize requests (and the half-close) that are not answered yet came in.
+        asked: monotonic times at which the finalize requests (and the half-close) came in that are not answered yet.
         bytes: audio received; of these, `counted` are in the metrics already.
         trace: of the stream; None without tracing.
     """
@@ -179,7 +179,7 @@ class Call(ABC):
         """Asks for the final of what has come so far."""
         self.feed.finalize(tag)
         if self.sessions[0].ended is None:
-            self.asked.append(self.heard)
+            self.asked.append(time.monotonic())
 
     async def _start(self) -> None:
         """Admits the stream and sets both directions going."""
@@ -232,7 +232,7 @@ class Call(ABC):
             if request is grpc.aio.EOF:
                 self.closing = True
                 self.heard = clock()
-                self.asked.append(self.heard)
+                self.asked.append(time.monotonic())
                 self.feed.half_close()
                 return
             self.heard = clock()
@@ -273,7 +273,7 @@ class Call(ABC):
                 self.metrics.result_sent(time.time() - event.made_unix_ms / 1000)
             latency_s = None
             if event.reason in _ASKED and self.asked and not channel:
-                latency_s = self.loop.time() - self.asked.popleft()
+                latency_s = time.monotonic() - self.asked.popleft()
                 self.metrics.final_latency(latency_s)
             if self.trace is not None and message is not None:
                 self.trace.result(event, channel, latency_s)

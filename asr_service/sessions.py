@@ -181,8 +181,7 @@ class Session:
         self._inbox_bytes = inbox_bytes
         self._max_unread = max_unread
         self._received = self._consumed = 0  # bytes
-        self._held: list[bytes] = []  # the last of what was received: not enough yet for a chunk
-        self._submitted = 0  # bytes of what came before
+        self._held = bytearray()  # the last of what was received: not enough yet for a chunk
         self._enough = self._each = 0  # bytes received that make the next one, and bytes of those after it
         self._marked = -1  # bytes before the last finalize request
         self._closed = False  # by half_close or cancel
@@ -208,7 +207,7 @@ class Session:
             return
         if self._closed:
             raise OutOfOrder("audio after the end of the stream's input")
-        self._held.append(data)
+        self._held += data
         self._received += len(data)
         if self._received >= self._enough:
             self._let_go()
@@ -252,15 +251,14 @@ class Session:
         """The client is gone: the slot comes back by the next tick. After the end: nothing."""
         if self.ended is None:
             self._closed = True
+            self._held.clear()
             self._submit(Cancel(self.id))
 
     def _let_go(self) -> None:
         """Hands over what was held back."""
         if self._held:
-            data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+            self._submit(Audio(self.id, bytes(self._held)))
             self._held.clear()
-            self._submitted = self._received
-            self._submit(Audio(self.id, data))
         self._look_beyond(self._received)
 
     def _look_beyond(self, position: int) -> None:
@@ -275,9 +273,7 @@ class Session:
             _wake(self._room)
         if self._consumed > self._marked:
             self._enough, self._each = event.enough, event.each
-            self._look_beyond(self._submitted)
-            if self._enough <= self._received and not self._closed:
-                self._let_go()
+            self._look_beyond(self._received - len(self._held))
 
     # ------------------------------------------------------------------------------------------------------- receiving
 
@@ -320,6 +316,7 @@ class Session:
     def _end(self, ended: Ended) -> None:
         if self.ended is None:
             self.ended = ended
+            self._held.clear()
             _wake(self._room)
             self.on_end(ended)
 

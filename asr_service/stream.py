@@ -245,6 +245,8 @@ class Stream:
     def take_consumed(self) -> Consumed:
         """What was decoded since the last call, and what the chunk after the one that is ready needs."""
         consumed, self._reported = self._decoded - self._reported, self._decoded
+        if self._marks:
+            return Consumed(self.id, consumed)  # a mark says where the next chunk ends
         return Consumed(self.id, consumed, self._needed(), self._each)
 
     @property
@@ -304,9 +306,7 @@ class Stream:
         return True
 
     def _needed(self) -> int:
-        """Bytes of the stream that the next chunk to be cut needs; 0 if a mark decides it."""
-        if self._marks:
-            return 0
+        """Bytes of the stream that the next chunk to be cut needs, without a mark."""
         if self._chunk is None:
             return self._decoded + self._enough
         return self._decoded + self._reader.bytes_for(self._info.chunk_samples - self._have)

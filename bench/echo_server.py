@@ -1,4 +1,4 @@
-"""A bare grpc.aio server that sends every message back: what the transport alone costs.
+"""A bare grpc.aio server, on the service's event loop, that sends every message back: what the transport alone costs.
 
     python -m bench.echo_server
 
@@ -7,10 +7,10 @@ Prints `serving grpc on HOST:PORT` once it serves, which is what `bench.processe
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import grpc.aio
+import uvloop
 from asr.v1 import asr_pb2 as pb
 
 
@@ -38,4 +38,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

@@ -166,18 +166,18 @@ def efficiency(rounds: int, seconds: float, bare_seconds: float, slots: int) -> 
         return found
 
     baseline, served = [bare()], []
-    for number in range(rounds):
+    for number in range(rounds if baseline[0]["streams"] else 0):
         console.print(f"  round {number + 1} of {rounds}")
         served.append(sustained(str(model), wav, seconds, baseline[-1]["streams"]))
         baseline.append(bare())
     ratios = shares([one["streams"] for one in served], [one["streams"] for one in baseline])
-    typical = sorted(range(rounds), key=lambda number: ratios[number])[rounds // 2]
+    typical = sorted(zip(ratios, served, strict=False), key=lambda pair: pair[0])[len(ratios) // 2 :]
     return {
         "efficiency": round(statistics.median(ratios), 3) if ratios else None,
         "rounds": [round(ratio, 3) for ratio in ratios],
         "service_streams": [one["streams"] for one in served],
         "bare_streams": [one["streams"] for one in baseline],
-        "loop_lag_ms": served[typical]["loop_lag_ms"],
+        "loop_lag_ms": typical[0][1]["loop_lag_ms"] if typical else {},
         "bare_step_ms": [one["step_ms"] for one in baseline],
         "tries": [one["tries"] for one in served],
     }

@@ -140,7 +140,7 @@ def float_block(a, rows, depth, weights, base, bias, block, coming, kind, out, x
         place = np.int64(a.ctypes.data) + begin * stride
         if rows >= PANEL:
             for half in range(2):
-                ahead = there + turn * share if coming >= 0 else np.int64(0)
+                ahead = there + turn * share if coming >= 0 and step > 0 else np.int64(0)
                 _panel(place, stride, here + half * 64, np.int64(depth), ahead, step, total + half * 64)
                 turn += 1
         elif count == 1:

@@ -28,7 +28,7 @@ class LayerStack:
     """Prepared weights of all layers, and the scratch memory of a step."""
 
     def __init__(self, layers: Sequence[LayerWeights], dtype: torch.dtype) -> None:
-        """Widths must be multiples of 32 (`fits`); bfloat16, and float32 for many rows, need `has_tiles()`."""
+        """Widths must be multiples of 32 (`fits`); bfloat16 needs `has_tiles()`."""
         first = layers[0]
         parts = [_products(layer) for layer in layers]
         self._bf16 = dtype == torch.bfloat16

@@ -52,7 +52,7 @@ def _exponential(builder: Any, x: Any) -> Any:
     """e to the power of x, as `cpu_rows.exponential`."""
 
     def fused(a: Any, b: Any, c: Any) -> Any:
-        return _call(builder, "llvm.fma.v16f32", a, b, c)
+        return _call(builder, "llvm.fmuladd.v16f32", a, b, c)
 
     x = _call(builder, "llvm.maxnum.v16f32", x, _floats(-87.0))
     x = _call(builder, "llvm.minnum.v16f32", x, _floats(88.0))
@@ -218,7 +218,7 @@ def dots(count: int) -> Any:
                     spread = builder.shuffle_vector(spread, spread, _words(0))
                     for total, column in zip(totals[r], columns, strict=True):
                         builder.store(
-                            _call(builder, "llvm.fma.v16f32", spread, column, builder.load(total)), total
+                            _call(builder, "llvm.fmuladd.v16f32", spread, column, builder.load(total)), total
                         )
             for r in range(count):
                 for half in range(2):
@@ -258,7 +258,7 @@ def panel(count: int) -> Any:
                     spread = builder.insert_element(_floats(0.0), number, _WORD(0))
                     spread = builder.shuffle_vector(spread, spread, _words(0))
                     builder.store(
-                        _call(builder, "llvm.fma.v16f32", spread, column, builder.load(total)), total
+                        _call(builder, "llvm.fmuladd.v16f32", spread, column, builder.load(total)), total
                     )
             for r, total in enumerate(totals):
                 _put(builder, builder.load(total), sums, 128 * r, 4)

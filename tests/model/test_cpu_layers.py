@@ -53,7 +53,7 @@ def _weights(plan: ChunkPlan) -> EncoderWeights:
     return EncoderWeights([first, *rest], [80, 41, 21, 11], _affine(D, 11 * CHANNELS), layers, D)
 
 
-def _differences(chunk: int, size: int, dtype: torch.dtype) -> list[float]:
+def _differences(chunk: int, size: int, dtype: torch.dtype, *, tiles: bool = True) -> list[float]:
     """Relative distance of the two steps' outputs, over streams of different ages in changing batches."""
     plan = ChunkPlan(160, 400, 8, chunk, 70 // chunk * chunk)
     weights = _weights(plan)
@@ -63,6 +63,8 @@ def _differences(chunk: int, size: int, dtype: torch.dtype) -> list[float]:
     with torch.inference_mode():
         plain = TorchEncoder(weights, plan, size + 1, cpu, torch.float32)
         stack = CpuEncoder(weights, plan, size + 1, dtype)
+        if not tiles and stack._stack is not None:
+            stack._stack._tiles = False  # as on a processor without them
         ages = np.zeros(size, dtype=np.int64)
         for _ in range(2 * plain.ring_chunks + 3):
             slots = np.sort(rng.permutation(size)[: rng.integers(1, size + 1)])
@@ -81,6 +83,12 @@ def _differences(chunk: int, size: int, dtype: torch.dtype) -> list[float]:
 def test_fp32_few_rows_and_many_give_the_same(chunk: int, size: int) -> None:
     """Dots up to `FEW_ROWS` rows, tiles or panels beyond: streams that change between them notice nothing."""
     assert max(_differences(chunk, size, torch.float32)) < 2e-6
+
+
+@NEEDS_TILES
+@pytest.mark.parametrize(("chunk", "size"), [(2, 5), (2, 20)])
+def test_fp32_without_tiles_where_there_are_some(chunk: int, size: int) -> None:
+    assert max(_differences(chunk, size, torch.float32, tiles=False)) < 2e-6
 
 
 @NEEDS_TILES
@@ -121,6 +129,9 @@ def test_float_blocks_give_each_row_once_and_the_same_in_any_company(rows: int, 
         fewer = out.clone().numpy()
         _multiply_floats(padded[1:], PANEL, depth, packed, bias.numpy(), kind, fewer[1:])
         assert (fewer[1 : min(rows, PANEL + 1)] == got[1 : min(rows, PANEL + 1)]).all()
+        alone = out.clone().numpy()
+        _multiply_floats(padded[1:], 1, depth, packed, bias.numpy(), kind, alone[1:])
+        assert (alone[1] == got[1]).all()
 
 
 @njit
