@@ -209,11 +209,11 @@ class Session:
             raise OutOfOrder("audio after the end of the stream's input")
         self._held += data
         self._received += len(data)
-        if self._received >= self._enough:
+        if self._received >= self._enough or self._received - self._consumed > self._inbox_bytes:
             self._let_go()
-            while self._received - self._consumed > self._inbox_bytes and self.ended is None:
-                self._room = asyncio.get_running_loop().create_future()
-                await self._room
+        while self._received - self._consumed > self._inbox_bytes and self.ended is None:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
 
     def finalize(self, tag: str) -> None:
         """Asks for a final now.

@@ -240,6 +240,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="slots that the 114M model's bare step is tried with first, doubled while it fills them; four times as "
         "many with the demo model (%(default)s)",
     )
+    parser.add_argument(
+        "--rounds", type=int, help="of the efficiency, of which the median counts (3; 1 if --quick)"
+    )
     args = parser.parse_args(argv)
     parts = args.only or ["transport", "path", "live"]
     quick = args.quick
@@ -251,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "path" in parts:
         console.print("efficiency: the full path against the bare step, 114M model")
         result["path"] = efficiency(
-            1 if quick else 3, 8.0 if quick else 20.0, 1.5 if quick else 5.0, args.slots
+            args.rounds or (1 if quick else 3), 8.0 if quick else 20.0, 1.5 if quick else 5.0, args.slots
         )
         result["efficiency"] = result["path"]["efficiency"]
         result["loop_lag_p99_ms"] = result["path"]["loop_lag_ms"].get("p99")
