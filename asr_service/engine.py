@@ -40,9 +40,7 @@ from asr_service.transcript import Vocabulary
 
 log = logging.getLogger(__name__)
 
-_PAUSE_S = (
-    0.002  # between turns without a step: waking up for each chunk of many streams costs more than to take it
-)
+_PAUSE_S = 0.002  # between turns without a step: waking up costs more than taking a command
 _GATHER_PAUSE_S = 0.005  # the same while a batch is being gathered, which a stream joins now or then
 _IDLE_TURN_S = 1.0  # longest sleep: the load and the model's readings follow while nothing happens, too
 _WEIGH_S = 0.25  # how often the load is worked out
@@ -224,9 +222,8 @@ class Engine:
         if due_s == 0:
             return
         until = now + (_IDLE_TURN_S if due_s is None else min(due_s, _IDLE_TURN_S))
-        gathering = (
-            due_s is not None and 2 * len(self._scheduler) < self._max_batch
-        )  # it is not full any moment
+        # A batch that is more than half full may be full, and due, any moment.
+        gathering = due_s is not None and 2 * len(self._scheduler) < self._max_batch
         pause_s = self._gather_pause_s if gathering else self._pause_s
         pause_s = min(self._turned + pause_s, until) - now
         if pause_s > 0:

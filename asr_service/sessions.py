@@ -251,7 +251,6 @@ class Session:
         """The client is gone: the slot comes back by the next tick. After the end: nothing."""
         if self.ended is None:
             self._closed = True
-            self._held.clear()
             self._submit(Cancel(self.id))
 
     def _let_go(self) -> None:

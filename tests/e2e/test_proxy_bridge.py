@@ -50,7 +50,7 @@ async def served(behind: Fleet) -> str:
     """The newcomers' text, once the proxy has found out that bridges are there."""
     async with asyncio.timeout(30):
         while not isinstance(text := await attempt_websocket(behind.url), str):  # noqa: ASYNC110 - when the proxy finds out is its own affair
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # the proxy looks once a second and tells nobody what it found
         return text
 
 
