@@ -27,6 +27,7 @@ from asr_service.core import (
     StreamConfig,
 )
 from asr_service.errors import AsrError, AtCapacity, LimitReached, OutOfOrder, Overloaded, QuotaReached
+from asr_service.held import Held
 from asr_service.keys import caller
 
 MAX_UNREAD = 1000
@@ -180,10 +181,7 @@ class Session:
         self._submit = submit
         self._inbox_bytes = inbox_bytes
         self._max_unread = max_unread
-        self._received = self._consumed = 0  # bytes
-        self._held = bytearray()  # the last of what was received: not enough yet for a chunk
-        self._enough = self._each = 0  # bytes received that make the next one, and bytes of those after it
-        self._marked = -1  # bytes before the last finalize request
+        self._held = Held()
         self._closed = False  # by half_close or cancel
         self._open_finalizes = 0
         self._room: asyncio.Future[None] | None = None  # the sender waits for it
@@ -207,11 +205,9 @@ class Session:
             return
         if self._closed:
             raise OutOfOrder("audio after the end of the stream's input")
-        self._held += data
-        self._received += len(data)
-        if self._received >= self._enough or self._received - self._consumed > self._inbox_bytes:
+        if self._held.add(data) or self._held.waiting > self._inbox_bytes:
             self._let_go()
-        while self._received - self._consumed > self._inbox_bytes and self.ended is None:
+        while self._held.waiting > self._inbox_bytes and self.ended is None:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
@@ -233,11 +229,7 @@ class Session:
             raise LimitReached(message, field="finalize")
         self._open_finalizes += 1
         self._let_go()
-        self._enough, self._each, self._marked = (
-            0,
-            0,
-            self._received,
-        )  # the next chunk begins here, and is a first one
+        self._held.mark()
         self._submit(Finalize(self.id, tag))
 
     def half_close(self) -> None:
@@ -255,24 +247,8 @@ class Session:
 
     def _let_go(self) -> None:
         """Hands over what was held back."""
-        if self._held:
-            self._submit(Audio(self.id, bytes(self._held)))
-            self._held.clear()
-        self._look_beyond(self._received)
-
-    def _look_beyond(self, position: int) -> None:
-        """The next chunk that matters is the first one that so many bytes of the stream do not complete."""
-        if self._each and self._enough <= position:
-            self._enough += self._each * (1 + (position - self._enough) // self._each)
-
-    def _take_consumed(self, event: Consumed) -> None:
-        """There is room again, and the next chunk's end is known, unless a finalize request has moved it."""
-        self._consumed += event.audio_bytes
-        if self._received - self._consumed <= self._inbox_bytes:
-            _wake(self._room)
-        if self._consumed > self._marked:
-            self._enough, self._each = event.enough, event.each
-            self._look_beyond(self._received - len(self._held))
+        if data := self._held.take():
+            self._submit(Audio(self.id, data))
 
     # ------------------------------------------------------------------------------------------------------- receiving
 
@@ -295,7 +271,9 @@ class Session:
     def deliver(self, event: Event) -> None:
         """Takes an event of this stream."""
         if isinstance(event, Consumed):
-            self._take_consumed(event)
+            self._held.consumed(event)
+            if self._held.waiting <= self._inbox_bytes:
+                _wake(self._room)
             return
         if isinstance(event, Ended):
             self._end(event)
@@ -315,7 +293,7 @@ class Session:
     def _end(self, ended: Ended) -> None:
         if self.ended is None:
             self.ended = ended
-            self._held.clear()
+            self._held.take()
             _wake(self._room)
             self.on_end(ended)
 

@@ -7,8 +7,8 @@ processor's caches. What becomes of a product (swish, or the sum with the residu
 while it is warm.
 
 Three kinds of product, told apart by the types of the weights and of their input: bfloat16 tiles (`cpu_tiles.py`),
-float32 by three parts on the same tiles, and float32 on vectors (both `cpu_split.py`) for a few rows, or where there
-are no tiles.
+float32 by three parts on the same tiles (`cpu_split.py`), and float32 on vectors (`cpu_floats.py`) for a few rows, or
+where there are no tiles.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from asr_service.model.cpu_amx import COLUMNS, SUMS, start_tiles, stop_tiles
+from asr_service.model.cpu_floats import float_block
 from asr_service.model.cpu_kernels import attend_jobs, convolve_row
 from asr_service.model.cpu_rows import LOOSE, load, normalise, put, store
-from asr_service.model.cpu_split import float_block, split_block
+from asr_service.model.cpu_split import split_block
 from asr_service.model.cpu_team import claim, done, wait
 from asr_service.model.cpu_tiles import tile_block
 from asr_service.model.cpu_vectors import ADD, STORE, SWISH

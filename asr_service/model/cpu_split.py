@@ -1,4 +1,4 @@
-"""Matrix products in float32 by blocks of 32 columns: on the bfloat16 tiles (`cpu_amx.py`), or on vectors.
+"""Matrix products in float32 on the bfloat16 tiles (`cpu_amx.py`), by blocks of 32 columns.
 
 A float32 has 24 significant bits, a bfloat16 eight: cut into three bfloat16 numbers it loses nothing. Of the nine
 products of two such numbers' parts, six are large enough for a float32 sum to notice; the tile unit does these six in
@@ -6,7 +6,7 @@ less time than the vector unit does one in float32 (the idea: Henry, Tang, Heine
 Intelligence Datatype For Higher-Precision Computations", ARITH 2019).
 
 Weights are kept in float32, in the order of a block's rows and columns, and cut when they are used: that costs less
-than reading half as many bytes again, and few rows can use the same weights as they are (`float_block`).
+than reading half as many bytes again, and vectors can use the same weights as they are (`cpu_floats.py`).
 """
 
 from __future__ import annotations
@@ -30,21 +30,14 @@ from asr_service.model.cpu_vectors import (
     ADD,
     SWISH,
     add_row,
-    dots,
-    panel,
     split_pairs,
     store_row_float,
-    swish_row_float,
     swish_row_parts,
 )
 
 _STEP = 4 * DEPTH * COLUMNS  # bytes of a block's weights for DEPTH inputs
 PARTS_STEP = 6 * TILE_BYTES
 """The same in three parts."""
-_dots_1, _dots_2, _dots_4 = dots(1), dots(2), dots(4)
-PANEL = 6
-"""Rows whose sums with 16 columns stay in the registers of a processor that has sixteen of eight numbers each."""
-_panel = panel(PANEL)
 
 
 def pack_float(weight: Tensor) -> Array:
@@ -105,56 +98,3 @@ def split_block(a, rows, depth, weights, base, bias, block, coming, kind, out, x
                 swish_row_parts(total + r * 128, shift, result + (row + r) * width, apart)
             else:
                 store_row_float(total + r * 128, shift, result + (row + r) * width)
-
-
-@njit(fastmath=LOOSE, nogil=True, cache=True)
-def float_block(a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts):  # type: ignore[no-untyped-def]
-    """As `split_block`, on the vector unit: for so few rows that reading the weights is all there is to a product, and
-    for any number of them where there are no tiles.
-
-    Args:
-        a: float32 [rows, at least depth].
-        out: float32 [rows, at least columns].
-        parts: not used.
-    """
-    size = np.int64(depth) * COLUMNS * 4
-    first = np.int64(block * COLUMNS)
-    here = np.int64(weights.ctypes.data) + np.int64(base) * 4 + np.int64(block) * size
-    there = here + np.int64(coming - block) * size if coming >= 0 else np.int64(0)
-    total = np.int64(sums.ctypes.data)
-    shift = np.int64(bias.ctypes.data) + first * 4
-    stride = np.int64(a.shape[1] * 4)
-    width = np.int64(x.shape[1] * 4)
-    result = np.int64(x.ctypes.data) + first * 4
-    if kind != ADD:
-        width = np.int64(out.shape[1] * 4)
-        result = np.int64(out.ctypes.data) + first * 4
-    # The next block is asked for bit by bit: each panel of rows has its share of the lines.
-    share = size // (2 * ((rows + PANEL - 1) // PANEL))
-    step = share // np.int64(depth)
-    row = turn = 0
-    while row < rows:
-        begin, count = row, min(rows - row, 4)
-        if rows >= PANEL:
-            begin, count = min(row, rows - PANEL), PANEL  # the last one may do rows again
-        place = np.int64(a.ctypes.data) + begin * stride
-        if rows >= PANEL:
-            for half in range(2):
-                ahead = there + turn * share if coming >= 0 and step > 0 else np.int64(0)
-                _panel(place, stride, here + half * 64, np.int64(depth), ahead, step, total + half * 64)
-                turn += 1
-        elif count == 1:
-            _dots_1(place, stride, here, np.int64(depth), there, total)
-        elif count == 2:
-            _dots_2(place, stride, here, np.int64(depth), there, total)
-        else:
-            # Of three, the scratch row behind them is computed too.
-            _dots_4(place, stride, here, np.int64(depth), there, total)
-        for r in range(row - begin, count):
-            if kind == ADD:
-                add_row(total + r * 128, shift, result + (begin + r) * width)
-            elif kind == SWISH:
-                swish_row_float(total + r * 128, shift, result + (begin + r) * width)
-            else:
-                store_row_float(total + r * 128, shift, result + (begin + r) * width)
-        row = begin + count

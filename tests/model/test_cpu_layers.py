@@ -10,8 +10,9 @@ from numba import njit, prange
 from asr_service.model.batch import Batch
 from asr_service.model.cpu_amx import COLUMNS, SUMS, has_tiles, start_tiles, stop_tiles, tile_config
 from asr_service.model.cpu_encoder import CpuEncoder
+from asr_service.model.cpu_floats import PANEL, float_block
 from asr_service.model.cpu_rows import put
-from asr_service.model.cpu_split import PANEL, PARTS_STEP, float_block, pack_float, split_block
+from asr_service.model.cpu_split import PARTS_STEP, pack_float, split_block
 from asr_service.model.cpu_stack import FEW_ROWS
 from asr_service.model.cpu_team import claim, counters, done, wait
 from asr_service.model.cpu_vectors import ADD, STORE, SWISH
