@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asr_service.channels import sample_bytes
@@ -150,7 +150,13 @@ async def play(pair: Pair, script: list[Happening]) -> None:
     assert pair.sending is None
 
 
+PLAIN = StreamConfig("test")
+
+
 @settings(deadline=None, max_examples=200)
+# A finalize request moves the chunk's end: what was said before it must not hold what comes after it.
+@example(PLAIN, ["tell", 2_960, "step", "tell", "finalize", "step", 2_960], 1, 0)
+@example(PLAIN, ["tell", 2_960, "step", 640, "finalize", "tell", "step", 2_960], 1, 0)
 @given(configs, scripts, st.sampled_from(sorted(MODELS)), st.sampled_from([0, 80]))
 def test_no_chunk_is_late(config: StreamConfig, script: list[Happening], right: int, silence_ms: int) -> None:
     asyncio.run(play(Pair(MODELS[right], config, silence_ms), script))
