@@ -87,9 +87,8 @@ def unbounded(measure: Callable[[int], dict[str, Any]], slots: int) -> dict[str,
 def keeps_up(report: dict[str, Any], seconds: float) -> bool:
     """Whether a load report is of streams that all ended well, within the limit, and did not fall behind on the way."""
     grown = report["interim_growth_ms"]
-    allowed_s = max(
-        WANDER_S, SHORT * seconds / 2
-    )  # the quarters that are compared are half of the time apart
+    # The quarters that are compared are half of the time apart.
+    allowed_s = max(WANDER_S, SHORT * seconds / 2)
     return bool(report["sustained"] == report["streams"] and grown is not None and grown <= 1000 * allowed_s)
 
 
@@ -170,14 +169,19 @@ def efficiency(rounds: int, seconds: float, bare_seconds: float, slots: int) -> 
         console.print(f"  round {number + 1} of {rounds}")
         served.append(sustained(str(model), wav, seconds, baseline[-1]["streams"]))
         baseline.append(bare())
+    return figures(served, baseline)
+
+
+def figures(served: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the rounds say together: the service's, and the bare steps before, between and after them."""
     ratios = shares([one["streams"] for one in served], [one["streams"] for one in baseline])
-    typical = sorted(zip(ratios, served, strict=False), key=lambda pair: pair[0])[len(ratios) // 2 :]
+    median_on = sorted(zip(ratios, served, strict=False), key=lambda pair: pair[0])[len(ratios) // 2 :]
     return {
         "efficiency": round(statistics.median(ratios), 3) if ratios else None,
         "rounds": [round(ratio, 3) for ratio in ratios],
         "service_streams": [one["streams"] for one in served],
         "bare_streams": [one["streams"] for one in baseline],
-        "loop_lag_ms": typical[0][1]["loop_lag_ms"] if typical else {},
+        "loop_lag_ms": median_on[0][1]["loop_lag_ms"] if median_on else {},
         "bare_step_ms": [one["step_ms"] for one in baseline],
         "tries": [one["tries"] for one in served],
     }

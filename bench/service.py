@@ -208,6 +208,13 @@ def listed(figures: Sequence[int]) -> str:
     return ", ".join(str(figure) for figure in figures)
 
 
+def keep(path: Path | None, result: dict[str, Any]) -> None:
+    """Writes what has been found so far: a run that is broken off has its first parts."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2) + "\n")
+
+
 def missing(result: dict[str, Any]) -> list[str]:
     """What a run should have found and did not."""
     found = []
@@ -251,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print("transport: null model against bare echo")
         result["transport"] = transport(2 if quick else 5, 4.0 if quick else 8.0)
         result["cpu_us_per_packet"] = result["transport"]["cpu_us_per_packet"]
+        keep(args.json, result)
     if "path" in parts:
         console.print("efficiency: the full path against the bare step, 114M model")
         result["path"] = efficiency(
@@ -258,15 +266,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         result["efficiency"] = result["path"]["efficiency"]
         result["loop_lag_p99_ms"] = result["path"]["loop_lag_ms"].get("p99")
+        keep(args.json, result)
     if "live" in parts:
         console.print("latency: demo model at half load")
         packet_us = result.get("cpu_us_per_packet", PACKET_US)
         result["live"] = latency(8.0 if quick else 20.0, 1.0 if quick else 3.0, 4 * args.slots, packet_us)
         result["latency_ms"] = result["live"]["latency_ms"]
+        keep(args.json, result)
     show(result)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
     problems = missing(result)
     for problem in problems:
         console.print(problem, style="red")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.efficiency import LIMIT_S, keeps_up, shares, unbounded
+from bench.efficiency import LIMIT_S, figures, keeps_up, shares, unbounded
 from bench.service import missing
 from clients.load_report import growth, summarize
 from clients.load_streams import Heard, Plan
@@ -75,6 +75,23 @@ def test_slots_do_not_bound_what_is_measured() -> None:
 def test_a_round_is_compared_with_the_bare_steps_around_it() -> None:
     assert shares([45, 40], [50, 50, 30]) == [0.9, 1.0]
     assert shares([45, 40], [50, 0, 30]) == []
+
+
+def test_the_median_round_is_told_and_a_step_that_is_too_slow_has_none() -> None:
+    def bare(streams: int) -> dict[str, Any]:
+        return {"streams": streams, "step_ms": {}}
+
+    def service(streams: int) -> dict[str, Any]:
+        return {"streams": streams, "loop_lag_ms": {"p99": float(streams)}, "tries": []}
+
+    told = figures([service(40), service(45), service(30)], [bare(50)] * 4)
+    assert (told["efficiency"], told["loop_lag_ms"]) == (0.8, {"p99": 40.0})
+    assert missing({"path": told}) == []
+    for slow in (figures([], [bare(0)]), figures([service(2)], [bare(2), bare(0)])):
+        assert slow["efficiency"] is None
+        assert missing({"path": slow}) == [
+            "the bare step of one stream takes longer than its audio: no efficiency"
+        ]
 
 
 def test_a_run_without_its_figures_fails() -> None:
