@@ -31,6 +31,7 @@ from asr_service.keys import KeyRing
 from asr_service.metrics import Metrics
 from asr_service.model import load_model
 from asr_service.model.room import MOST_SLOTS
+from asr_service.priority import do_not_displace
 from asr_service.rpc import SpeechServicer
 from asr_service.sessions import Sessions
 from asr_service.traces import Tracing
@@ -66,6 +67,7 @@ def serve(settings: Settings) -> int:
     server = None
     try:
         server = _Server(settings)
+        do_not_displace()  # after the fork: the engine's process does
         return uvloop.run(server.run())
     except SettingsError as error:
         for line in error.message.splitlines():

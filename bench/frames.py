@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import cast
 
 from asr.v1 import asr_pb2 as pb
@@ -87,11 +88,14 @@ class Connection(asyncio.Protocol):
         self._plan = plan
         self._headers = request_headers(authority)
         self._bodies = [message(pb.RecognizeRequest(audio=packet)) for packet in plan.packets]
+        self._count, self._finalize_every = plan.count, plan.finalize_every  # which it works out each time
+        self._period = plan.packet_ms / 1000
         self._finalize = message(pb.RecognizeRequest(finalize=pb.Finalize()))
         self._buffer = bytearray()
         self._window = self._initial = _START_WINDOW
         self._next = 1
         self.streams: dict[int, _Stream] = {}
+        self._turns: list[tuple[float, int, _Stream]] = []  # a heap: when the next packet of each is due
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Says hello: no header table, no pushes, windows that are never full."""
@@ -111,6 +115,7 @@ class Connection(asyncio.Protocol):
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stream = _Stream(number, header, starts, done, window=self._initial)
         self.streams[number] = stream
+        heappush(self._turns, (self._due(stream), number, stream))
         config = message(
             pb.RecognizeRequest(config=pb.RecognitionConfig(sample_rate_hertz=RATE, stream_id=name))
         )
@@ -124,16 +129,24 @@ class Connection(asyncio.Protocol):
     def send_due(self, now: float) -> None:
         """Sends every packet that is due, in one write."""
         out: list[bytes] = []
-        for stream in self.streams.values():
+        turns, came = self._turns, []
+        while turns and turns[0][0] <= now:
+            stream = heappop(turns)[2]
             self._packets(stream, now, out)
+            came.append(stream)  # not into the heap yet: what the window holds back is still due
+        for stream in came:
+            if stream.sent < self._count and stream.id in self.streams:
+                heappush(turns, (self._due(stream), stream.id, stream))
         if out:
             self._transport.write(b"".join(out))
 
+    def _due(self, stream: _Stream) -> float:
+        return stream.starts + (stream.sent + 1) * self._period
+
     def _packets(self, stream: _Stream, now: float, out: list[bytes]) -> None:
-        plan, heard = self._plan, stream.heard
-        period = plan.packet_ms / 1000
-        while stream.sent < plan.count:
-            due = stream.starts + (stream.sent + 1) * period
+        heard = stream.heard
+        while stream.sent < self._count:
+            due = self._due(stream)
             place = stream.sent % len(self._bodies)
             body = self._bodies[place]
             if due > now or min(stream.window, self._window) < len(body):
@@ -141,14 +154,14 @@ class Connection(asyncio.Protocol):
             stream.sent += 1
             heard.sent.append(now)
             heard.late.append(now - due)
-            heard.bytes += len(plan.packets[place])
+            heard.bytes += len(self._plan.packets[place])
             self._take(stream, len(body))
             out += (len(body).to_bytes(3, "big"), stream.header, body)
-            if plan.finalize_every and stream.sent % plan.finalize_every == 0:
+            if self._finalize_every and stream.sent % self._finalize_every == 0:
                 stream.asked.append(now)
                 self._take(stream, len(self._finalize))
                 out += (len(self._finalize).to_bytes(3, "big"), stream.header, self._finalize)
-            if stream.sent == plan.count:
+            if stream.sent == self._count:
                 stream.asked.append(now)
                 out.append(frame(_DATA, _END_STREAM, stream.id, b""))
 

@@ -72,6 +72,14 @@ async def test_the_engine_goes_with_the_service() -> None:
         await until_gone(engine)
 
 
+def test_what_handles_packets_does_not_displace_steps() -> None:
+    """Every thread of the event loop's process, those of gRPC too, and none of the engine's."""
+    with AsrService() as service:
+        for pid, policy in ((service.pid, os.SCHED_BATCH), (engine_of(service), os.SCHED_OTHER)):
+            threads = os.listdir(f"/proc/{pid}/task")
+            assert {os.sched_getscheduler(int(thread)) for thread in threads} == {policy}
+
+
 async def test_signals_of_a_terminal_are_the_services_to_answer() -> None:
     """Ctrl-C reaches both processes; the stream that is open gets its text."""
     with AsrService() as service:
