@@ -7,7 +7,7 @@ import os
 
 
 def do_not_displace() -> None:
-    """From now on, threads of this process wait for a core to be free, or for its thread's turn to end, before they run.
+    """From now on, threads of this process wait for a free core, or for the end of another thread's turn, to run.
 
     The threads of a step meet every half millisecond, so that whatever displaces one of them stops all. A packet can
     wait: until its chunk is complete nothing depends on it. With a core to spare nothing waits. For the calling thread

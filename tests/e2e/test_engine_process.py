@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import grpc.aio
 import pytest
@@ -76,8 +77,8 @@ def test_what_handles_packets_does_not_displace_steps() -> None:
     """Every thread of the event loop's process, those of gRPC too, and none of the engine's."""
     with AsrService() as service:
         for pid, policy in ((service.pid, os.SCHED_BATCH), (engine_of(service), os.SCHED_OTHER)):
-            threads = os.listdir(f"/proc/{pid}/task")
-            assert {os.sched_getscheduler(int(thread)) for thread in threads} == {policy}
+            threads = Path(f"/proc/{pid}/task").iterdir()
+            assert {os.sched_getscheduler(int(thread.name)) for thread in threads} == {policy}
 
 
 async def test_signals_of_a_terminal_are_the_services_to_answer() -> None:
