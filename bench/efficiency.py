@@ -1,7 +1,8 @@
 """How many streams the whole service sustains, as a share of what the bare batched step sustains on the same cores.
 
-One round is the service between two measurements of the bare step, whose mean it is compared with: machines drift, and
-by more within minutes than what is looked for. The figure is the median of the rounds.
+Machines drift, and by more within a minute than what is looked for. So the service is tried for a few seconds at a
+time, each try between two short measurements of the bare step, and what a try means is its share of their mean. The
+share goes up after a try that kept up and down after one that did not (`up_and_down.py`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import soundfile
 import uvloop
@@ -24,6 +25,7 @@ from bench import frames
 from bench.kept import made_once
 from bench.models import babble
 from bench.processes import ROOT, AsrService, environment, histogram_percentile
+from bench.up_and_down import UpAndDown
 from clients.load_report import summarize
 from clients.load_streams import RATE, Plan
 from clients.wav import load_wav
@@ -35,6 +37,11 @@ SHORT = 0.01
 """Share of real time by which the streams may fall behind; the bare step has to fit exactly ..."""
 WANDER_S = 0.08
 """... but latency may wander by half a chunk, as it does with how chunks meet in steps: 2 % in a run of 8 s."""
+TARGET = 0.85
+"""The share that tries begin with."""
+STEP = 0.03
+MOST_TRIES = 3
+"""Times as many tries as are to count, at most."""
 MOST_SLOTS = 4096
 CACHE = ROOT / "build"
 
@@ -92,19 +99,92 @@ def keeps_up(report: dict[str, Any], seconds: float) -> bool:
     return bool(report["sustained"] == report["streams"] and grown is not None and grown <= 1000 * allowed_s)
 
 
-def sustained_streams(
-    service: AsrService, plan: Plan, expected: int
-) -> tuple[int, dict[str, float], list[dict[str, Any]]]:
-    """The most streams that all keep real time, near `expected`; the loop's lag meanwhile, and each try."""
-    tries: list[dict[str, Any]] = []
-    lag: dict[str, float] = {}
+class BareStep:
+    """`bench.bare_step` in a process of its own that measures when asked to; a context manager."""
 
-    def holds(streams: int) -> bool:
-        before = service.metrics()
+    def __init__(self, model: str, wav: Path, slots: int) -> None:
+        argv = [
+            "-m",
+            "bench.bare_step",
+            "--model",
+            model,
+            "--wav",
+            str(wav),
+            "--slots",
+            str(slots),
+            "--follow",
+        ]
+        self._process = subprocess.Popen(
+            [sys.executable, *argv],
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def streams(self, near: float, seconds: float) -> float:
+        """How many streams the bare step would sustain now; `near` is about as many.
+
+        Raises:
+            RuntimeError: the process has ended.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{near} {seconds}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError("the bare step's process has ended")
+        return float(answer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+
+@dataclass
+class Setup:
+    """What is measured against what."""
+
+    service: AsrService
+    bare: BareStep
+    plan: Plan
+    bare_seconds: float
+
+    def measure(self, expected: float, tries: int) -> dict[str, Any]:
+        """So many tries after the first turn; `expected` streams of the bare step."""
+        search = UpAndDown(TARGET, STEP)
+        found: list[dict[str, Any]] = []
+        before = self.bare.streams(expected, self.bare_seconds)
+        while len(search.tried[search.settled]) < tries and len(found) < MOST_TRIES * tries:
+            streams = round(search.level * before)
+            if streams < 1:
+                break
+            one = self._try(streams)
+            after = self.bare.streams(before, self.bare_seconds)
+            bare = (before + after) / 2
+            search.took(streams / bare, one["keeps_up"])
+            found.append({"share": round(streams / bare, 3), "bare": round(bare, 1)} | one)
+            console.print(
+                f"  {streams} streams of {before:.1f} before and {after:.1f} after, {streams / bare:.3f}: interim p95 "
+                f"{one['interim_latency_ms'].get('p95', float('nan')):.0f} ms, grown by {one['interim_growth_ms']} ms, "
+                f"{one['outcomes']}: {'kept up' if one['keeps_up'] else 'fell behind'}"
+            )
+            before = after
+        return figures(found, search)
+
+    def _try(self, streams: int) -> dict[str, Any]:
+        before = self.service.metrics()
         began = time.monotonic()
-        heard = uvloop.run(frames.run_streams(service.target, plan, streams, ramp_s=0.5))
-        report = summarize(heard, plan, time.monotonic() - began, LIMIT_S)
-        ok = keeps_up(report, plan.seconds)
+        heard = uvloop.run(frames.run_streams(self.service.target, self.plan, streams, ramp_s=0.5))
+        report = summarize(heard, self.plan, time.monotonic() - began, LIMIT_S)
+        after = self.service.metrics()
+        name = "asr_event_loop_lag_seconds"
+        lag = {
+            f"p{q}": round(1000 * histogram_percentile(before, after, name, q / 100), 2) for q in (50, 95, 99)
+        }
         keys = (
             "sustained",
             "outcomes",
@@ -113,94 +193,53 @@ def sustained_streams(
             "final_latency_ms",
             "sent_late_ms",
         )
-        tries.append({"streams": streams, "keeps_up": ok} | {key: report[key] for key in keys})
-        p95 = report["interim_latency_ms"].get("p95", float("nan"))
-        console.print(
-            f"  {streams} streams: {report['sustained']} sustained, interim p95 {p95:.0f} ms, grown by "
-            f"{report['interim_growth_ms']} ms, {report['outcomes']}: {'kept up' if ok else 'fell behind'}"
-        )
-        if ok:
-            after = service.metrics()
-            name = "asr_event_loop_lag_seconds"
-            lag.update(
-                {
-                    f"p{q}": round(1000 * histogram_percentile(before, after, name, q / 100), 2)
-                    for q in (50, 95, 99)
-                }
-            )
-        return ok
-
-    def holds_at_last(streams: int) -> bool:
-        """Tried twice before the answer is no: what else the machine does is not the service's doing."""
-        return holds(streams) or holds(streams)
-
-    by = max(1, round(0.03 * expected))
-    streams = max(1, round(0.9 * expected))
-    if holds_at_last(streams):
-        while holds_at_last(streams + by):
-            streams += by
-        return streams, lag, tries
-    while streams > by:
-        streams -= by
-        if holds_at_last(streams):
-            return streams, lag, tries
-    return 0, lag, tries
+        said = {key: report[key] for key in keys}
+        return {
+            "streams": streams,
+            "keeps_up": keeps_up(report, self.plan.seconds),
+            "loop_lag_ms": lag,
+        } | said
 
 
-def efficiency(rounds: int, seconds: float, bare_seconds: float, slots: int) -> dict[str, Any]:
+def efficiency(tries: int, seconds: float, bare_seconds: float, slots: int) -> dict[str, Any]:
     """The full path against the bare step, with the 114M model at [70,1].
 
     Args:
-        rounds: of which the median counts.
+        tries: of the service that count.
         seconds: that each number of streams is held for.
-        bare_seconds: for each batch size of the bare step.
+        bare_seconds: of the bare step between two tries.
         slots: that the bare step is tried with first.
     """
     model = made_once(CACHE / "large.nemo", large_model)
     wav = made_once(CACHE / "babble.wav", lambda path: soundfile.write(path, babble(20.0, 0), RATE))
-
-    def bare() -> dict[str, Any]:
-        found = unbounded(lambda count: bare_step(str(model), wav, bare_seconds, count), slots)
-        console.print(f"  bare step: {found['streams']} streams; ms by batch: {found['step_ms']}")
-        return found
-
-    baseline, served = [bare()], []
-    for number in range(rounds if baseline[0]["streams"] else 0):
-        console.print(f"  round {number + 1} of {rounds}")
-        served.append(sustained(str(model), wav, seconds, baseline[-1]["streams"]))
-        baseline.append(bare())
-    return figures(served, baseline)
-
-
-def figures(served: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the rounds say together: the service's, and the bare steps before, between and after them."""
-    ratios = shares([one["streams"] for one in served], [one["streams"] for one in baseline])
-    median_on = sorted(zip(ratios, served, strict=False), key=lambda pair: pair[0])[len(ratios) // 2 :]
-    return {
-        "efficiency": round(statistics.median(ratios), 3) if ratios else None,
-        "rounds": [round(ratio, 3) for ratio in ratios],
-        "service_streams": [one["streams"] for one in served],
-        "bare_streams": [one["streams"] for one in baseline],
-        "loop_lag_ms": median_on[0][1]["loop_lag_ms"] if median_on else {},
-        "bare_step_ms": [one["step_ms"] for one in baseline],
-        "tries": [one["tries"] for one in served],
-    }
-
-
-def shares(served: Sequence[int], baseline: Sequence[int]) -> list[float]:
-    """Each round's streams as a share of the mean of the bare steps before and after it; nothing if one found none."""
-    if not all(baseline):
-        return []
-    return [
-        streams / statistics.mean(around) for streams, around in zip(served, pairwise(baseline), strict=True)
-    ]
-
-
-def sustained(model: str, wav: Path, seconds: float, expected: int) -> dict[str, Any]:
-    """What the service sustains over gRPC, near what is expected of it."""
-    slots = 2 * expected + 2  # more than it can sustain: only time says no
+    first = unbounded(lambda count: bare_step(str(model), wav, bare_seconds, count), slots)
+    console.print(f"  bare step: {first['streams']} streams; ms by batch: {first['step_ms']}")
+    if not first["streams"]:
+        return figures([], UpAndDown(TARGET, STEP)) | {"bare_streams": 0}
+    slots = 2 * first["streams"] + 2  # more than can be sustained: only time says no
     plan = plan_of(load_wav(wav, RATE), seconds)
-    with AsrService(model, ASR_MAX_STREAMS=slots, ASR_MAX_BATCH=slots, ASR_LOG_LEVEL="info") as service:
+    with (
+        BareStep(str(model), wav, slots) as bare,
+        AsrService(str(model), ASR_MAX_STREAMS=slots, ASR_MAX_BATCH=slots, ASR_LOG_LEVEL="info") as service,
+    ):
         uvloop.run(frames.run_streams(service.target, plan_of(load_wav(wav, RATE), 2.0), 2, ramp_s=0.5))
-        streams, lag, tries = sustained_streams(service, plan, expected)
-    return {"streams": streams, "loop_lag_ms": lag, "tries": tries}
+        return Setup(service, bare, plan, bare_seconds).measure(first["streams"], tries)
+
+
+def figures(found: Sequence[dict[str, Any]], search: UpAndDown) -> dict[str, Any]:
+    """What the tries say together; the event loop's lag is of those that kept up."""
+    counted = found[search.settled]
+    lags = [one["loop_lag_ms"] for one in counted if one["keeps_up"]]
+    share = search.estimate
+    return {
+        "efficiency": None if share is None else round(share, 3),
+        "shares_from_to": [min(one["share"] for one in counted), max(one["share"] for one in counted)]
+        if counted
+        else [],
+        "service_streams": round(statistics.mean(one["streams"] for one in counted), 1) if counted else 0,
+        "bare_streams": round(statistics.mean(one["bare"] for one in counted), 1) if counted else None,
+        "loop_lag_ms": {name: statistics.median(lag[name] for lag in lags) for name in lags[0]}
+        if lags
+        else {},
+        "tries": list(found),
+    }

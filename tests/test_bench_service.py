@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bench.efficiency import LIMIT_S, figures, keeps_up, shares, unbounded
+from asr_service.core import StepRequest, StepResult
+from asr_service.model.null import NullModel
+from bench.bare_step import sustained_now
+from bench.efficiency import LIMIT_S, figures, keeps_up, unbounded
 from bench.service import missing
+from bench.up_and_down import UpAndDown
 from clients.load_report import growth, summarize
 from clients.load_streams import Heard, Plan
 
@@ -72,33 +79,66 @@ def test_slots_do_not_bound_what_is_measured() -> None:
         unbounded(lambda slots: {"streams": slots}, 80)
 
 
-def test_a_round_is_compared_with_the_bare_steps_around_it() -> None:
-    assert shares([45, 40], [50, 50, 30]) == [0.9, 1.0]
-    assert shares([45, 40], [50, 0, 30]) == []
+@pytest.mark.parametrize("limit", [0.5, 0.8, 0.84, 0.97])
+def test_up_and_down_finds_where_half_of_the_tries_keep_up(limit: float) -> None:
+    """Tries that are decided by chance near the limit, from a level that may be far from it."""
+    random = Random(7)
+    search = UpAndDown(0.85, 0.03)
+    while len(search.tried[search.settled]) < 60:
+        search.took(search.level, search.level < limit + random.gauss(0, 0.03))
+    assert search.estimate == pytest.approx(limit, abs=0.015)
 
 
-def test_the_median_round_is_told_and_a_step_that_is_too_slow_has_none() -> None:
-    def bare(streams: int) -> dict[str, Any]:
-        return {"streams": streams, "step_ms": {}}
+def test_tries_that_all_go_one_way_are_no_answer() -> None:
+    search = UpAndDown(0.85, 0.03)
+    for _ in range(9):
+        search.took(search.level, True)
+        assert search.estimate is None
+    search.took(search.level, False)
+    assert search.estimate == pytest.approx(0.85 + 8.5 * 0.03)
 
-    def service(streams: int) -> dict[str, Any]:
-        return {"streams": streams, "loop_lag_ms": {"p99": float(streams)}, "tries": []}
 
-    told = figures([service(40), service(45), service(30)], [bare(50)] * 4)
-    assert (told["efficiency"], told["loop_lag_ms"]) == (0.8, {"p99": 40.0})
-    assert missing({"path": told}) == []
-    for slow in (figures([], [bare(0)]), figures([service(2)], [bare(2), bare(0)])):
-        assert slow["efficiency"] is None
-        assert missing({"path": slow}) == [
-            "the bare step of one stream takes longer than its audio: no efficiency"
-        ]
+def test_a_line_through_two_batches_tells_how_many_streams_fill_a_chunk() -> None:
+    """The null model that costs 20 ms and 3.5 ms a stream, with a clock of its own."""
+    clock = [0.0]
+
+    class Costly(NullModel):
+        def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+            clock[0] += 0.02 + 0.0035 * len(requests)
+            return super().step(requests)
+
+    model = Costly(slots=64)
+    for near in (30.0, 55.0):
+        found = sustained_now(model, np.zeros(16000, np.float32), near, 1.0, lambda: clock[0])
+        assert found == pytest.approx((model.info.chunk_ms - 20) / 3.5)
+
+
+def told(kept_up: str) -> dict[str, Any]:
+    """What is told of tries that kept up (+) or did not (-), each at its own share."""
+    search = UpAndDown(0.85, 0.03)
+    tries: list[dict[str, Any]] = []
+    for at, sign in enumerate(kept_up):
+        one = {"share": search.level, "streams": 40 + at, "bare": 50.0, "loop_lag_ms": {"p99": float(at)}}
+        tries.append(one | {"keeps_up": sign == "+"})
+        search.took(search.level, sign == "+")
+    return figures(tries, search)
+
+
+def test_tries_from_before_the_first_turn_on_are_told() -> None:
+    path = told("---+-+")
+    assert path["efficiency"] == pytest.approx((0.79 + 0.76 + 0.79 + 0.76) / 4)
+    assert (path["service_streams"], path["bare_streams"]) == (43.5, 50.0)
+    assert path["loop_lag_ms"] == {"p99": 4.0}, "of those that kept up"
+    assert missing({"path": path}) == []
 
 
 def test_a_run_without_its_figures_fails() -> None:
-    path = {"bare_streams": [50, 52], "service_streams": [45], "loop_lag_ms": {"p99": 1.0}}
-    assert missing({"transport": {}, "path": path}) == []
-    assert missing({"path": path | {"service_streams": [0], "loop_lag_ms": {}}})
-    assert missing({"path": path | {"bare_streams": [50, 0]}})
+    assert missing({"transport": {}, "path": told("++")}) == [
+        "all tries of the service went the same way: no efficiency"
+    ]
+    assert missing({"path": told("") | {"bare_streams": 0}}) == [
+        "the bare step of one stream takes longer than its audio: no efficiency"
+    ]
     live = {"interim": {"p50": 1.0}, "final": {"p50": 1.0}}
     assert missing({"live": {}, "latency_ms": live}) == []
     assert missing({"live": {}, "latency_ms": live | {"final": {}}})
