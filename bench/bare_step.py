@@ -5,15 +5,14 @@
 Prints JSON: the most streams whose step takes no longer than the audio it covers, and the step time of each batch
 tried. Where that is all of --slots, more of them may find more.
 
-With --follow it stays and measures when asked to: for each line of its input, a number of streams near the answer and
-for how many seconds, it prints how many streams would fill a chunk's duration now.
+With --follow it stays and steps when asked to: for each line of its input, a number of streams and for how many seconds
+of audio, it steps them in real time and prints, as JSON, when each step ended and how late after its audio, in seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -26,20 +25,12 @@ from asr_service.model import load_model
 from clients.wav import load_wav
 
 WARM_STEPS = 3
-FEWEST_STEPS = 3
 
 
 class Batch:
     """So many streams that all step together, each at another place of the same audio, on and on."""
 
-    def __init__(
-        self,
-        model: StreamingModel,
-        audio: Samples,
-        streams: int,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self._clock = clock
+    def __init__(self, model: StreamingModel, audio: Samples, streams: int) -> None:
         self._model = model
         self._audio = audio
         self._places = [7919 * index % audio.size for index in range(streams)]
@@ -57,9 +48,9 @@ class Batch:
         ]
         self._places = [place + size for place in self._places]
         self._first = False
-        began = self._clock()
+        began = time.perf_counter()
         self._model.step(requests)
-        return self._clock() - began
+        return time.perf_counter() - began
 
 
 def step_ms(model: StreamingModel, audio: Samples, streams: int, seconds: float) -> float:
@@ -94,32 +85,29 @@ def capacity(model: StreamingModel, audio: Samples, seconds: float) -> tuple[int
     return low, measured
 
 
-def sustained_now(
-    model: StreamingModel,
-    audio: Samples,
-    near: float,
+def in_real_time(
+    batch: Batch,
+    chunk_s: float,
     seconds: float,
-    clock: Callable[[], float] = time.perf_counter,
-) -> float:
-    """How many streams would fill a chunk's duration at this moment.
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> list[tuple[float, float]]:
+    """Steps a batch each time its next chunk would be complete, or as soon after that as the step before has ended.
 
-    On the line through the mean step times of a smaller and a larger batch, measured in turns over about `seconds`:
-    what the machine's speed does meanwhile happens to both.
+    Returns:
+        When each step ended, seconds from the start, and how long after its chunk was complete.
     """
-    low = min(max(1, round(0.85 * near)), model.slots - 1)
-    high = min(max(low + 1, round(1.1 * near)), model.slots)
-    batches = [Batch(model, audio, streams, clock) for streams in (low, high)]
-    for batch in batches:
+    batch.step()  # the first is another size
+    began = clock()
+    ended: list[tuple[float, float]] = []
+    for number in range(1, int(seconds / chunk_s) + 1):
+        due = began + number * chunk_s
+        if (ahead := due - clock()) > 0:
+            sleep(ahead)
         batch.step()
-    times: list[list[float]] = [[], []]
-    until = clock() + seconds
-    while clock() < until or len(times[0]) < FEWEST_STEPS:
-        for batch, taken in zip(batches, times, strict=True):
-            taken.append(1000 * batch.step())
-    small, large = map(statistics.mean, times)
-    if large <= small:
-        return model.info.chunk_ms / large * high
-    return low + (model.info.chunk_ms - small) * (high - low) / (large - small)
+        now = clock()
+        ended.append((now - began, now - due))
+    return ended
 
 
 def main() -> None:
@@ -151,8 +139,9 @@ def main() -> None:
     audio: Samples = np.frombuffer(load_wav(args.wav), "<i2").astype(np.float32) / np.float32(32768)
     if args.follow:
         for line in sys.stdin:
-            near, seconds = map(float, line.split())
-            print(sustained_now(model, audio, near, seconds), flush=True)
+            streams, seconds = line.split()
+            batch = Batch(model, audio, int(streams))
+            print(json.dumps(in_real_time(batch, model.info.chunk_ms / 1000, float(seconds))), flush=True)
         return
     streams, measured = capacity(model, audio, args.seconds)
     result = {"streams": streams, "chunk_ms": model.info.chunk_ms, "step_ms": dict(sorted(measured.items()))}

@@ -1,8 +1,8 @@
 """How many streams the whole service sustains, as a share of what the bare batched step sustains on the same cores.
 
-Machines drift, and by more within a minute than what is looked for. So the service is tried for a few seconds at a
-time, each try between two short measurements of the bare step, and what a try means is its share of their mean. The
-share goes up after a try that kept up and down after one that did not (`up_and_down.py`).
+Machines drift, and by more within a minute than what is looked for. So both are tried in turns, a few seconds at a
+time: the service with paced clients, the bare step with a batch whose chunks come in real time. One measure judges
+both, and each goes up after a try that kept up and down after one that did not (`up_and_down.py`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,19 +27,19 @@ from bench.kept import made_once
 from bench.models import babble
 from bench.processes import ROOT, AsrService, environment, histogram_percentile
 from bench.up_and_down import UpAndDown
-from clients.load_report import summarize
-from clients.load_streams import RATE, Plan
+from clients.load_report import growth, percentiles, summarize
+from clients.load_streams import RATE, Heard, Plan
 from clients.wav import load_wav
 
 PACKET_MS = 20.0
 LIMIT_S = 0.5
 """Latency up to which a stream counts as sustained: three chunks."""
 SHORT = 0.01
-"""Share of real time by which the streams may fall behind; the bare step has to fit exactly ..."""
+"""Share of real time by which the streams may fall behind ..."""
 WANDER_S = 0.08
-"""... but latency may wander by half a chunk, as it does with how chunks meet in steps: 2 % in a run of 8 s."""
+"""... and latency may wander by half a chunk, as it does with how chunks meet in steps: 2 % in a run of 8 s."""
 TARGET = 0.85
-"""The share that tries begin with."""
+"""The share that the service begins with."""
 STEP = 0.03
 MOST_TRIES = 3
 """Times as many tries as are to count, at most."""
@@ -123,19 +124,19 @@ class BareStep:
             text=True,
         )
 
-    def streams(self, near: float, seconds: float) -> float:
-        """How many streams the bare step would sustain now; `near` is about as many.
+    def late(self, streams: int, seconds: float) -> Heard:
+        """So many streams in real time: when steps ended and how late.
 
         Raises:
             RuntimeError: the process has ended.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(f"{near} {seconds}\n")
+        self._process.stdin.write(f"{streams} {seconds}\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError("the bare step's process has ended")
-        return float(answer)
+        return Heard(outcome="ok", interims=[(at, late) for at, late in json.loads(answer)])
 
     def __enter__(self) -> Self:
         return self
@@ -144,70 +145,84 @@ class BareStep:
         self._process.communicate()
 
 
+def try_bare(bare: BareStep, plan: Plan, streams: int) -> dict[str, Any]:
+    """The bare step with so many streams."""
+    heard = bare.late(streams, plan.seconds)
+    grown = growth([heard], plan)
+    report = {
+        "streams": streams,
+        "sustained": streams if heard.interims[-1][1] <= LIMIT_S else 0,
+        "interim_latency_ms": percentiles([late for _, late in heard.interims]),
+        "interim_growth_ms": None if grown is None else round(1000 * grown, 2),
+    }
+    return report | {"keeps_up": keeps_up(report, plan.seconds)}
+
+
+def try_service(service: AsrService, plan: Plan, streams: int) -> dict[str, Any]:
+    """The service with so many streams, and the lag of its event loop meanwhile."""
+    before = service.metrics()
+    began = time.monotonic()
+    heard = uvloop.run(frames.run_streams(service.target, plan, streams, ramp_s=0.5))
+    report = summarize(heard, plan, time.monotonic() - began, LIMIT_S)
+    after = service.metrics()
+    name = "asr_event_loop_lag_seconds"
+    lag = {f"p{q}": round(1000 * histogram_percentile(before, after, name, q / 100), 2) for q in (50, 95, 99)}
+    keys = ("streams", "sustained", "outcomes", "interim_latency_ms", "interim_growth_ms", "sent_late_ms")
+    said = {key: report[key] for key in keys} | {"loop_lag_ms": lag}
+    return said | {"keeps_up": keeps_up(report, plan.seconds)}
+
+
+def in_turns(
+    bare: Callable[[int], dict[str, Any]],
+    service: Callable[[int], dict[str, Any]],
+    expected: float,
+    tries: int,
+) -> dict[str, Any]:
+    """Tries both in turns until so many tries of each count, near `expected` streams of the bare step."""
+    sides = (
+        Side("bare step", bare, UpAndDown(expected, STEP)),
+        Side("service", service, UpAndDown(TARGET * expected, STEP)),
+    )
+    while any(len(side.counted) < tries and len(side.tries) < MOST_TRIES * tries for side in sides):
+        for side in sides:
+            side.go()
+    return figures(*sides)
+
+
 @dataclass
-class Setup:
-    """What is measured against what."""
+class Side:
+    """The bare step or the service, and its tries."""
 
-    service: AsrService
-    bare: BareStep
-    plan: Plan
-    bare_seconds: float
+    name: str
+    attempt: Callable[[int], dict[str, Any]]
+    search: UpAndDown
+    tries: list[dict[str, Any]] = field(default_factory=list)
 
-    def measure(self, expected: float, tries: int) -> dict[str, Any]:
-        """So many tries after the first turn; `expected` streams of the bare step."""
-        search = UpAndDown(TARGET, STEP)
-        found: list[dict[str, Any]] = []
-        before = self.bare.streams(expected, self.bare_seconds)
-        while len(search.tried[search.settled]) < tries and len(found) < MOST_TRIES * tries:
-            streams = round(search.level * before)
-            if streams < 1:
-                break
-            one = self._try(streams)
-            after = self.bare.streams(before, self.bare_seconds)
-            bare = (before + after) / 2
-            search.took(streams / bare, one["keeps_up"])
-            found.append({"share": round(streams / bare, 3), "bare": round(bare, 1)} | one)
-            console.print(
-                f"  {streams} streams of {before:.1f} before and {after:.1f} after, {streams / bare:.3f}: interim p95 "
-                f"{one['interim_latency_ms'].get('p95', float('nan')):.0f} ms, grown by {one['interim_growth_ms']} ms, "
-                f"{one['outcomes']}: {'kept up' if one['keeps_up'] else 'fell behind'}"
-            )
-            before = after
-        return figures(found, search)
-
-    def _try(self, streams: int) -> dict[str, Any]:
-        before = self.service.metrics()
-        began = time.monotonic()
-        heard = uvloop.run(frames.run_streams(self.service.target, self.plan, streams, ramp_s=0.5))
-        report = summarize(heard, self.plan, time.monotonic() - began, LIMIT_S)
-        after = self.service.metrics()
-        name = "asr_event_loop_lag_seconds"
-        lag = {
-            f"p{q}": round(1000 * histogram_percentile(before, after, name, q / 100), 2) for q in (50, 95, 99)
-        }
-        keys = (
-            "sustained",
-            "outcomes",
-            "interim_latency_ms",
-            "interim_growth_ms",
-            "final_latency_ms",
-            "sent_late_ms",
+    def go(self) -> None:
+        """One try."""
+        streams = max(1, round(self.search.level))
+        one = self.attempt(streams)
+        self.search.took(streams, one["keeps_up"])
+        self.tries.append(one)
+        latency = one["interim_latency_ms"].get("p95", float("nan"))
+        console.print(
+            f"  {self.name}, {streams} streams: p95 {latency:.0f} ms, grown by {one['interim_growth_ms']} ms: "
+            f"{'kept up' if one['keeps_up'] else 'fell behind'}"
         )
-        said = {key: report[key] for key in keys}
-        return {
-            "streams": streams,
-            "keeps_up": keeps_up(report, self.plan.seconds),
-            "loop_lag_ms": lag,
-        } | said
+
+    @property
+    def counted(self) -> list[dict[str, Any]]:
+        """The tries that count."""
+        return self.tries[self.search.settled]
 
 
 def efficiency(tries: int, seconds: float, bare_seconds: float, slots: int) -> dict[str, Any]:
     """The full path against the bare step, with the 114M model at [70,1].
 
     Args:
-        tries: of the service that count.
-        seconds: that each number of streams is held for.
-        bare_seconds: of the bare step between two tries.
+        tries: of each that count.
+        seconds: of a try.
+        bare_seconds: of each batch size of the bare step, to find where to begin.
         slots: that the bare step is tried with first.
     """
     model = made_once(CACHE / "large.nemo", large_model)
@@ -215,7 +230,7 @@ def efficiency(tries: int, seconds: float, bare_seconds: float, slots: int) -> d
     first = unbounded(lambda count: bare_step(str(model), wav, bare_seconds, count), slots)
     console.print(f"  bare step: {first['streams']} streams; ms by batch: {first['step_ms']}")
     if not first["streams"]:
-        return figures([], UpAndDown(TARGET, STEP)) | {"bare_streams": 0}
+        return {"efficiency": None, "service_streams": None, "bare_streams": 0, "loop_lag_ms": {}}
     slots = 2 * first["streams"] + 2  # more than can be sustained: only time says no
     plan = plan_of(load_wav(wav, RATE), seconds)
     with (
@@ -223,23 +238,22 @@ def efficiency(tries: int, seconds: float, bare_seconds: float, slots: int) -> d
         AsrService(str(model), ASR_MAX_STREAMS=slots, ASR_MAX_BATCH=slots, ASR_LOG_LEVEL="info") as service,
     ):
         uvloop.run(frames.run_streams(service.target, plan_of(load_wav(wav, RATE), 2.0), 2, ramp_s=0.5))
-        return Setup(service, bare, plan, bare_seconds).measure(first["streams"], tries)
+        return in_turns(
+            partial(try_bare, bare, plan), partial(try_service, service, plan), first["streams"], tries
+        )
 
 
-def figures(found: Sequence[dict[str, Any]], search: UpAndDown) -> dict[str, Any]:
+def figures(bare: Side, service: Side) -> dict[str, Any]:
     """What the tries say together; the event loop's lag is of those that kept up."""
-    counted = found[search.settled]
-    lags = [one["loop_lag_ms"] for one in counted if one["keeps_up"]]
-    share = search.estimate
+    alone, served = bare.search.estimate, service.search.estimate
+    lags = [one["loop_lag_ms"] for one in service.counted if one["keeps_up"]]
     return {
-        "efficiency": None if share is None else round(share, 3),
-        "shares_from_to": [min(one["share"] for one in counted), max(one["share"] for one in counted)]
-        if counted
-        else [],
-        "service_streams": round(statistics.mean(one["streams"] for one in counted), 1) if counted else 0,
-        "bare_streams": round(statistics.mean(one["bare"] for one in counted), 1) if counted else None,
+        "efficiency": None if not alone or not served else round(served / alone, 3),
+        "service_streams": None if served is None else round(served, 1),
+        "bare_streams": None if alone is None else round(alone, 1),
         "loop_lag_ms": {name: statistics.median(lag[name] for lag in lags) for name in lags[0]}
         if lags
         else {},
-        "tries": list(found),
+        "service_tries": service.tries,
+        "bare_tries": bare.tries,
     }

@@ -5,7 +5,7 @@
 - `cpu_us_per_packet`: CPU time of the server process per 20 ms packet, 100 streams, a model that does nothing; the
   baseline is a bare grpc.aio server that echoes the same packets.
 - `efficiency`: streams sustained in real time over gRPC with the 114M model (random weights: a step costs what the
-  real one costs), divided by what the bare batched step sustains on the same cores (`efficiency.py`). Sustained, by
+  real one costs), divided by what the bare batched step sustains on the same cores (`efficiency.py`). Sustained, in
   half of the tries: at the end the interims of every stream come within half a second, and on the way they did not come
   later and later.
 - `loop_lag_p99_ms`: how late the server's event loop wakes up while it sustains those.
@@ -192,8 +192,8 @@ def show(result: dict[str, Any]) -> None:
         table.add_row(
             "efficiency, 114M model at [70,1]",
             f"{one['efficiency']}",
-            f"where half of the tries keep up: {one['service_streams']} streams over gRPC on average, the bare step "
-            f"{one['bare_streams']} around them; at least {TARGET}",
+            f"half of the tries keep up at {one['service_streams']} streams over gRPC, and at {one['bare_streams']} of "
+            f"the bare step; at least {TARGET}",
         )
         table.add_row("event loop's lag meanwhile, p99, ms", f"{result['loop_lag_p99_ms']}", "")
     if "live" in result:
@@ -219,7 +219,7 @@ def missing(result: dict[str, Any]) -> list[str]:
         if result["path"]["bare_streams"] == 0:
             found.append("the bare step of one stream takes longer than its audio: no efficiency")
         elif result["path"]["efficiency"] is None:
-            found.append("all tries of the service went the same way: no efficiency")
+            found.append("all tries of one side went the same way: no efficiency")
     if "live" in result and not all(result["latency_ms"].values()):
         found.append("no interims or no finals: no latencies")
     return found

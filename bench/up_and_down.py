@@ -15,8 +15,8 @@ class UpAndDown:
     """Where half of the tries keep up.
 
     Args:
-        level: to begin with.
-        step: up after a try that kept up, down after one that did not.
+        level: to begin with, above 0; after each try, what to try next.
+        step: up after a try that kept up, down after one that did not; a share of the level to begin with.
     """
 
     level: float
@@ -24,11 +24,14 @@ class UpAndDown:
     tried: list[float] = field(default_factory=list)
     kept_up: list[bool] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._by = self.step * self.level
+
     def took(self, level: float, ok: bool) -> None:
         """A try was made, at about the level asked for."""
         self.tried.append(level)
         self.kept_up.append(ok)
-        self.level += self.step if ok else -self.step
+        self.level += self._by if ok else -self._by
 
     @property
     def settled(self) -> slice:

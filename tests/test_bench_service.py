@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import numpy as np
 import pytest
 
-from asr_service.core import StepRequest, StepResult
-from asr_service.model.null import NullModel
-from bench.bare_step import sustained_now
-from bench.efficiency import LIMIT_S, figures, keeps_up, unbounded
+from bench.bare_step import Batch, in_real_time
+from bench.efficiency import LIMIT_S, BareStep, in_turns, keeps_up, try_bare, unbounded
 from bench.service import missing
 from bench.up_and_down import UpAndDown
 from clients.load_report import growth, summarize
@@ -95,48 +92,78 @@ def test_tries_that_all_go_one_way_are_no_answer() -> None:
         search.took(search.level, True)
         assert search.estimate is None
     search.took(search.level, False)
-    assert search.estimate == pytest.approx(0.85 + 8.5 * 0.03)
+    assert search.estimate == pytest.approx(0.85 * (1 + 8.5 * 0.03))
 
 
-def test_a_line_through_two_batches_tells_how_many_streams_fill_a_chunk() -> None:
-    """The null model that costs 20 ms and 3.5 ms a stream, with a clock of its own."""
-    clock = [0.0]
+def test_the_bare_step_is_late_by_what_it_lacks_of_real_time() -> None:
+    """Steps of 100 ms end 100 ms after their chunk of 80 ms at first, and 20 ms later each time."""
+    now = [5.0]
 
-    class Costly(NullModel):
-        def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
-            clock[0] += 0.02 + 0.0035 * len(requests)
-            return super().step(requests)
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
 
-    model = Costly(slots=64)
-    for near in (30.0, 55.0):
-        found = sustained_now(model, np.zeros(16000, np.float32), near, 1.0, lambda: clock[0])
-        assert found == pytest.approx((model.info.chunk_ms - 20) / 3.5)
+    class Steps(Batch):
+        def __init__(self) -> None:
+            self.ms = 100.0
+
+        def step(self) -> float:
+            now[0] += self.ms / 1000
+            return self.ms / 1000
+
+    ended = in_real_time(Steps(), 0.08, 0.81, lambda: now[0], sleep)
+    assert [round(1000 * late) for _, late in ended] == [100 + 20 * at for at in range(10)]
+    fast = Steps()
+    fast.ms = 50.0
+    ended = in_real_time(fast, 0.08, 0.81, lambda: now[0], sleep)
+    assert [(round(1000 * at), round(1000 * late)) for at, late in ended] == [
+        (80 * number + 50, 50) for number in range(1, 11)
+    ]
 
 
-def told(kept_up: str) -> dict[str, Any]:
-    """What is told of tries that kept up (+) or did not (-), each at its own share."""
-    search = UpAndDown(0.85, 0.03)
-    tries: list[dict[str, Any]] = []
-    for at, sign in enumerate(kept_up):
-        one = {"share": search.level, "streams": 40 + at, "bare": 50.0, "loop_lag_ms": {"p99": float(at)}}
-        tries.append(one | {"keeps_up": sign == "+"})
-        search.took(search.level, sign == "+")
-    return figures(tries, search)
+class LateBare(BareStep):
+    """A process that is not there, each of whose steps ends so much later than the one before."""
+
+    def __init__(self, by_s: float) -> None:
+        self.by_s = by_s
+
+    def late(self, streams: int, seconds: float) -> Heard:
+        """As `BareStep.late`."""
+        steps = range(1, int(seconds / CHUNK_S) + 1)
+        return Heard(outcome="ok", interims=[(CHUNK_S * step, 0.1 + self.by_s * step) for step in steps])
 
 
-def test_tries_from_before_the_first_turn_on_are_told() -> None:
-    path = told("---+-+")
-    assert path["efficiency"] == pytest.approx((0.79 + 0.76 + 0.79 + 0.76) / 4)
-    assert (path["service_streams"], path["bare_streams"]) == (43.5, 50.0)
-    assert path["loop_lag_ms"] == {"p99": 4.0}, "of those that kept up"
+@pytest.mark.parametrize(("short", "ok"), [(0.0, True), (0.005, True), (0.015, False), (0.1, False)])
+def test_one_measure_judges_the_bare_step_and_the_service(short: float, ok: bool) -> None:
+    assert try_bare(LateBare(short * CHUNK_S), PLAN, 8)["keeps_up"] == ok
+    report = summarize(streams(8, 1 - short), PLAN, PLAN.seconds, LIMIT_S)
+    assert keeps_up(report, PLAN.seconds) == ok
+
+
+def tried(limit: float) -> Callable[[int], dict[str, Any]]:
+    """Tries that keep up as long as there are not more than so many streams."""
+
+    def attempt(streams: int) -> dict[str, Any]:
+        ok = streams <= limit
+        lag = {"p99": 1.0 if ok else 50.0}
+        return {"keeps_up": ok, "interim_latency_ms": {}, "interim_growth_ms": 0.0, "loop_lag_ms": lag}
+
+    return attempt
+
+
+def test_the_efficiency_is_of_where_both_keep_up_half_of_the_time() -> None:
+    path = in_turns(tried(60.0), tried(54.0), 50.0, 20)
+    assert path["efficiency"] == pytest.approx(0.9, abs=0.01)
+    assert path["loop_lag_ms"] == {"p99": 1.0}, "of those that kept up"
     assert missing({"path": path}) == []
 
 
 def test_a_run_without_its_figures_fails() -> None:
-    assert missing({"transport": {}, "path": told("++")}) == [
-        "all tries of the service went the same way: no efficiency"
-    ]
-    assert missing({"path": told("") | {"bare_streams": 0}}) == [
+    for path in (in_turns(tried(1e9), tried(40.0), 50.0, 3), in_turns(tried(50.0), tried(0.0), 50.0, 3)):
+        assert path["efficiency"] is None
+        assert missing({"transport": {}, "path": path}) == [
+            "all tries of one side went the same way: no efficiency"
+        ]
+    assert missing({"path": {"efficiency": None, "bare_streams": 0}}) == [
         "the bare step of one stream takes longer than its audio: no efficiency"
     ]
     live = {"interim": {"p50": 1.0}, "final": {"p50": 1.0}}

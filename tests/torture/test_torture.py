@@ -18,8 +18,8 @@ pytestmark = [
 
 
 async def test_a_crowd_that_comes_and_goes() -> None:
-    """In half a minute memory is still warming up: its flatness is for the full form to show."""
-    await crowd(30, seed=1, streams=200, memory_share=0.10)
+    """In so little time memory is still warming up: its flatness is for the full form to show."""
+    await crowd(20, seed=1, streams=200, memory_share=0.10)
 
 
 async def test_killed_processes() -> None:
