@@ -251,7 +251,7 @@ def figures(bare: Side, service: Side) -> dict[str, Any]:
         "efficiency": None if not alone or not served else round(served / alone, 3),
         "service_streams": None if served is None else round(served, 1),
         "bare_streams": None if alone is None else round(alone, 1),
-        "loop_lag_ms": {name: statistics.median(lag[name] for lag in lags) for name in lags[0]}
+        "loop_lag_ms": {name: round(statistics.median(lag[name] for lag in lags), 2) for name in lags[0]}
         if lags
         else {},
         "service_tries": service.tries,
