@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="shorter runs: about four minutes")
+    parser.add_argument("--quick", action="store_true", help="shorter runs: about seven minutes")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument(
         "--only", choices=("transport", "path", "live"), action="append", help="some parts (all of them)"
