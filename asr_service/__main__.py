@@ -17,7 +17,7 @@ from pathlib import Path
 
 from asr_service import __version__
 from asr_service.config import Settings, describe, lighten_grpc, load_settings
-from asr_service.errors import SettingsError
+from asr_service.core.errors import SettingsError
 
 _COMMANDS = {
     "serve": "serve until SIGTERM or SIGINT (the default)",
@@ -81,7 +81,7 @@ def _keys(argv: Sequence[str]) -> int:
         help="add its line to this file, which others may not read; made if it is not there",
     )
     chosen = parser.parse_args(argv)
-    from asr_service.keys import new_key
+    from asr_service.access.api_keys import new_key
 
     try:
         key, line = new_key(chosen.name, chosen.max_streams)
@@ -148,8 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _doctor(settings)
 
     lighten_grpc()
-    from asr_service import log
-    from asr_service.server import serve
+    from asr_service.app.wiring import serve
+    from asr_service.observability import log
 
     log.set_up(settings.log_level, settings.log_format)
     return serve(settings)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from asr_service.errors import SettingsError
+from asr_service.core.errors import SettingsError
 
 PREFIX = "ASR_"
 

@@ -17,10 +17,11 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 
-from asr_service import __version__, tls
+from asr_service import __version__
+from asr_service.access import tls
+from asr_service.access.api_keys import KeyRing
 from asr_service.config import Settings
-from asr_service.errors import SettingsError
-from asr_service.keys import KeyRing
+from asr_service.core.errors import SettingsError
 
 DEMO = Path(__file__).parent / "assets" / "demo.nemo"
 SOON = timedelta(days=14)

@@ -19,9 +19,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from asr_service import log
-from asr_service.core import Samples, StepRequest, StreamingModel
+from asr_service.core.values import Samples, StepRequest, StreamingModel
 from asr_service.model import load_model
+from asr_service.observability import log
 from clients.wav import load_wav
 
 WARM_STEPS = 3

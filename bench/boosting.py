@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_service.core import DEFAULT_BOOST, PhraseBoost, Samples, StepRequest
+from asr_service.core.values import DEFAULT_BOOST, PhraseBoost, Samples, StepRequest
 from asr_service.model import load_model
-from asr_service.model.boosting import BoostingTree
+from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.streaming import NemoStreamingModel
-from asr_service.phrases import MAX_PHRASES
+from asr_service.recognition.phrases import MAX_PHRASES
 from bench.options import parse, words_parser, write_report
 from bench.stepping import evaluation_set, text_of
 from demo_model import grammar

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asr_service.model import load_model
-from asr_service.transcript import Vocabulary
+from asr_service.recognition.transcript import Vocabulary
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
 from bench.stepping import TOGETHER, Emitted, evaluation_set, step_all, text_of

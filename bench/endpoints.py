@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from asr_service.core import EndpointingConfig, ModelInfo, Samples
-from asr_service.endpointing import Endpointer, frame_levels
+from asr_service.core.values import EndpointingConfig, ModelInfo, Samples
 from asr_service.model import load_model
-from asr_service.transcript import Vocabulary
+from asr_service.recognition.endpointing import Endpointer, frame_levels
+from asr_service.recognition.transcript import Vocabulary
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
 from bench.stepping import RATE, TOGETHER, Emitted, evaluation_set, step_all

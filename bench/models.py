@@ -188,7 +188,7 @@ def build_model(shape: Shape, seed: int = 0) -> Any:
     import torch
     from omegaconf import OmegaConf
 
-    from asr_service.log import quiet_third_party
+    from asr_service.observability.log import quiet_third_party
 
     quiet_third_party()
     from nemo.collections.asr.models import EncDecHybridRNNTCTCBPEModel

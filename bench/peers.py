@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from asr_service.core import Samples
+from asr_service.core.values import Samples
 from bench.models import babble
 from bench.stepping import RATE, evaluation_set, step_all
 from demo_model.wer import compare, total

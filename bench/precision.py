@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asr_service.core import Samples
+from asr_service.core.values import Samples
 from asr_service.model import load_model
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance

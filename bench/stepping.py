@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import soxr
 
-from asr_service.core import Samples, StepRequest, StreamingModel
+from asr_service.core.values import Samples, StepRequest, StreamingModel
 from bench.score import EVAL, Utterance, read_set
 
 TOGETHER = 128

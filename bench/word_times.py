@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from asr_service.core import Result, StreamConfig, StreamingModel
+from asr_service.core.values import Result, StreamConfig, StreamingModel
 from asr_service.model import load_model
-from asr_service.stream import Stream
-from asr_service.transcript import Vocabulary
+from asr_service.recognition.stream import Stream
+from asr_service.recognition.transcript import Vocabulary
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
 from bench.stepping import utterances

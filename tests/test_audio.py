@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soxr
 
-from asr_service.audio import AudioReader, Resampler
-from asr_service.core import Encoding, Samples
+from asr_service.core.values import Encoding, Samples
+from asr_service.recognition.audio import AudioReader, Resampler
 
 RATES = [8_000, 11_025, 12_000, 22_050, 24_000, 32_000, 44_100, 48_000]
 NOISE = np.random.default_rng(1).integers(-20_000, 20_000, 48_000).astype("<i2")

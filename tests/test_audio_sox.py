@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr_service.audio import AudioReader
-from asr_service.core import Encoding, Samples
+from asr_service.core.values import Encoding, Samples
+from asr_service.recognition.audio import AudioReader
 
 SOX = Path(__file__).parent / "golden" / "sox"
 RATES = [8_000, 11_025, 22_050, 44_100, 48_000]

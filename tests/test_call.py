@@ -12,11 +12,11 @@ from asr.v1 import asr_pb2 as pb
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from asr_service.core import Command, FinalReason, Result
-from asr_service.door import Door
-from asr_service.metrics import Metrics
-from asr_service.rpc import SpeechServicer
-from asr_service.sessions import Sessions
+from asr_service.api.speech import SpeechServicer
+from asr_service.core.values import Command, FinalReason, Result
+from asr_service.observability.metrics import Metrics
+from asr_service.sessions.admission import Door
+from asr_service.sessions.session import Sessions
 
 IDLE_S = 300.0
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_service.channels import Interleaved
-from asr_service.core import Audio, Command, Encoding, Finalize, HalfClose, StreamConfig
-from asr_service.sessions import Sessions
+from asr_service.core.values import Audio, Command, Encoding, Finalize, HalfClose, StreamConfig
+from asr_service.sessions.multichannel import Interleaved
+from asr_service.sessions.session import Sessions
 
 CUTS = st.lists(st.integers(0, 12), max_size=30)
 

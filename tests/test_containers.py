@@ -9,10 +9,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service import containers
-from asr_service.containers import AudioFormat
-from asr_service.core import Encoding
-from asr_service.errors import InvalidArgument
+from asr_service.api.riva import audio_files as containers
+from asr_service.api.riva.audio_files import AudioFormat
+from asr_service.core.errors import InvalidArgument
+from asr_service.core.values import Encoding
 
 PCM = (np.arange(4_000) % 1000).astype("<i2")
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core import EndpointingConfig, FinalReason
-from asr_service.endpointing import HOLD_MS, Endpointer, frame_levels
+from asr_service.core.values import EndpointingConfig, FinalReason
+from asr_service.recognition.endpointing import HOLD_MS, Endpointer, frame_levels
 
 FRAME_MS = 80.0
 

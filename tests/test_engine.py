@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from asr_service.core import (
+from asr_service.core.errors import AtCapacity, InternalError, ModelError, OutOfOrder, Unavailable
+from asr_service.core.values import (
     Audio,
     Cancel,
     Finalize,
@@ -16,10 +17,9 @@ from asr_service.core import (
     StepResult,
     StreamConfig,
 )
-from asr_service.engine import EngineState
-from asr_service.errors import AtCapacity, InternalError, ModelError, OutOfOrder, Unavailable
+from asr_service.engine.engine import EngineState
+from asr_service.engine.slots import Slots
 from asr_service.model.null import NullModel
-from asr_service.slots import Slots
 from tests.support.engines import PATIENCE_S, EngineThread, GatedModel, PoisonedModel, running
 from tests.support.streams import finals, recognize, silence, speech
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from asr_service.core import (
+from asr_service.core.errors import InternalError
+from asr_service.core.values import (
     Audio,
     HalfClose,
     Open,
@@ -15,8 +16,7 @@ from asr_service.core import (
     StepResult,
     StreamConfig,
 )
-from asr_service.engine import EngineState
-from asr_service.errors import InternalError
+from asr_service.engine.engine import EngineState
 from asr_service.model.null import NullModel
 from tests.support.engines import Bench, running
 from tests.support.streams import speech

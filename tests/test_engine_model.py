@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.core import (
+from asr_service.core.values import (
     Audio,
     Command,
     EndpointingConfig,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service import keys
 from asr_service.__main__ import main
-from asr_service.errors import SettingsError
-from asr_service.keys import KeyRing, new_key, parse
+from asr_service.access import api_keys as keys
+from asr_service.access.api_keys import KeyRing, new_key, parse
+from asr_service.core.errors import SettingsError
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from asr_service import log
+from asr_service.observability import log
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,9 @@ def test_third_parties_are_quiet_even_if_they_set_their_level_later() -> None:
         warnings.warn("soon to be removed", FutureWarning, stacklevel=1)
         warnings.warn_explicit("soon to be removed", FutureWarning, "tasks.py", 1, module="nemo.core")
         assert not seen
-        warnings.warn_explicit("never awaited", RuntimeWarning, "call.py", 1, module="asr_service.call")
+        warnings.warn_explicit(
+            "never awaited", RuntimeWarning, "call.py", 1, module="asr_service.api.stream_call"
+        )
         assert [str(warning.message) for warning in seen] == ["never awaited"]
     nemo.error("a real error")
     assert "a notice" not in out.getvalue()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core import PhraseBoost
-from asr_service.phrases import (
+from asr_service.core.values import PhraseBoost
+from asr_service.recognition.phrases import (
     MAX_CHARS,
     MAX_GROUPS,
     MAX_PHRASE_CHARS,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asr_service.scheduler import Scheduler
+from asr_service.engine.scheduler import Scheduler
 
 
 def scheduler(max_batch: int = 4, tick_s: float = 0.02) -> Scheduler:

@@ -8,8 +8,8 @@ import urllib.request
 
 import pytest
 
-from asr_service import scrape
-from asr_service.errors import SettingsError
+from asr_service.core.errors import SettingsError
+from asr_service.observability import metrics_http as scrape
 
 
 def ipv6() -> bool:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from asr_service.core import (
+from asr_service.core.errors import AtCapacity, InternalError, LimitReached, OutOfOrder, Overloaded
+from asr_service.core.values import (
     Audio,
     Cancel,
     Command,
@@ -18,8 +19,7 @@ from asr_service.core import (
     Result,
     StreamConfig,
 )
-from asr_service.errors import AtCapacity, InternalError, LimitReached, OutOfOrder, Overloaded
-from asr_service.sessions import MAX_OPEN_FINALIZES, Session, Sessions
+from asr_service.sessions.session import MAX_OPEN_FINALIZES, Session, Sessions
 
 CONFIG = StreamConfig("test")
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core import (
+from asr_service.core.errors import OutOfOrder
+from asr_service.core.values import (
     Consumed,
     Encoding,
     EndpointingConfig,
@@ -16,9 +17,8 @@ from asr_service.core import (
     StreamConfig,
     Word,
 )
-from asr_service.errors import OutOfOrder
 from asr_service.model.null import NullModel
-from asr_service.stream import BURST_S, INPUT, WORK, Happening, Input, Stream, Work, tables
+from asr_service.recognition.stream import BURST_S, INPUT, WORK, Happening, Input, Stream, Work, tables
 from tests.support.streams import UNIX_MS, drain, finals, new_stream, recognize, silence, speech, step
 
 FINALIZE, END, ENDPOINT = FinalReason.FINALIZE, FinalReason.END_OF_STREAM, FinalReason.ENDPOINT

@@ -8,8 +8,8 @@ import sentencepiece as spm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core import Word
-from asr_service.transcript import Transcript, Vocabulary, unpunctuated
+from asr_service.core.values import Word
+from asr_service.recognition.transcript import Transcript, Vocabulary, unpunctuated
 
 LINES = [
     "book a table for two at eight",

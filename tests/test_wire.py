@@ -8,8 +8,9 @@ from google.rpc import code_pb2, error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service import wire
-from asr_service.core import (
+from asr_service.api import messages as wire
+from asr_service.core.errors import WIRE_STATUS, AsrError, AtCapacity, InternalError, InvalidArgument
+from asr_service.core.values import (
     DEFAULT_BOOST,
     Encoding,
     EndpointingConfig,
@@ -19,7 +20,6 @@ from asr_service.core import (
     StreamConfig,
     Word,
 )
-from asr_service.errors import WIRE_STATUS, AsrError, AtCapacity, InternalError, InvalidArgument
 from asr_service.model.null import NullModel
 
 UINT32 = st.integers(0, 2**32 - 1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asr_service.core import StreamingModel
-from asr_service.errors import ModelError
-from asr_service.model.context import choose_context
-from asr_service.model.room import host_slots
+from asr_service.core.errors import ModelError
+from asr_service.core.values import StreamingModel
+from asr_service.model.look_ahead import choose_context
+from asr_service.model.slot_budget import host_slots
 
 DEMO_MODEL = Path(__file__).parents[1] / "assets" / "demo.nemo"
 
@@ -34,12 +34,12 @@ def load_model(
 
     Args:
         model: hub name, path of a `.nemo` file, "demo" for the packaged demo model, or "null" for no recognition.
-        att_context: look-ahead as "left,right" in encoder frames; see `asr_service.model.context`.
+        att_context: look-ahead as "left,right" in encoder frames; see `asr_service.model.look_ahead`.
         decoder: "rnnt" or "ctc".
         device: "cpu", "cuda:N", or None for the first GPU if there is one and the CPU otherwise.
         precision: "fp32", "tf32" (GPUs) or "bf16".
         encoder: "fast", or "nemo" for NeMo's own step.
-        slots: streams that can be open at the same time; None for what memory holds, `asr_service.model.room`.
+        slots: streams that can be open at the same time; None for what memory holds, `asr_service.model.slot_budget`.
         threads: CPU threads of a step, None for torch's choice.
 
     Raises:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from asr_service.core import StepRequest
-from asr_service.model.plan import ChunkPlan
+from asr_service.core.values import StepRequest
+from asr_service.model.chunk_plan import ChunkPlan
 
 
 @dataclass(frozen=True, slots=True)

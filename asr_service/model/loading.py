@@ -6,28 +6,28 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from asr_service.core import ModelInfo
-from asr_service.errors import ModelError, SettingsError
-from asr_service.log import quiet_third_party
+from asr_service.core.errors import ModelError, SettingsError
+from asr_service.core.values import ModelInfo
 from asr_service.model import model_file
-from asr_service.model.boosting import TreeMaker
-from asr_service.model.context import choose_context
-from asr_service.model.plan import ChunkPlan
-from asr_service.model.room import DEVICE_SHARE, host_slots, slots_in
-from asr_service.phrases import alphabet
+from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.decoders.boosting_tree import TreeMaker
+from asr_service.model.look_ahead import choose_context
+from asr_service.model.slot_budget import DEVICE_SHARE, host_slots, slots_in
+from asr_service.observability.log import quiet_third_party
+from asr_service.recognition.phrases import alphabet
 
 quiet_third_party()
 
 import torch  # noqa: E402  NeMo and torch read the settings above while they are imported
 
-from asr_service.model.ctc import CtcDecoder  # noqa: E402
-from asr_service.model.encoder import TorchEncoder  # noqa: E402
+from asr_service.model.decoders.ctc import CtcDecoder  # noqa: E402
+from asr_service.model.decoders.rnnt import RnntDecoder  # noqa: E402
 from asr_service.model.features import FeatureExtractor  # noqa: E402
-from asr_service.model.graphs import CudaRecorder, RecordedEncoder  # noqa: E402
-from asr_service.model.memory import is_out_of_memory  # noqa: E402
-from asr_service.model.nemo_encoder import NemoEncoder  # noqa: E402
-from asr_service.model.rnnt import RnntDecoder  # noqa: E402
+from asr_service.model.out_of_memory import is_out_of_memory  # noqa: E402
+from asr_service.model.reference.nemo_encoder import NemoEncoder  # noqa: E402
 from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel  # noqa: E402
+from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder, RecordedEncoder  # noqa: E402
+from asr_service.model.torch_encoder.encoder import TorchEncoder  # noqa: E402
 from asr_service.model.weights import EncoderWeights, UnsupportedLayer, read_encoder  # noqa: E402
 
 _log = logging.getLogger(__name__)
@@ -275,7 +275,7 @@ def _fast_encoder(
     if device.type == "cpu" and torch._C._has_mkldnn:
         try:
             # Imported here: the loops are compiled, or read from the cache, while they are imported and first used.
-            from asr_service.model.cpu_encoder import CpuEncoder
+            from asr_service.model.cpu_encoder.encoder import CpuEncoder
 
             return CpuEncoder(weights, plan, rows, dtype)
         except UnsupportedLayer as reason:

@@ -11,7 +11,7 @@ from math import log2, sqrt
 
 import numpy as np
 
-from asr_service.core import ModelInfo, Samples, StepRequest, StepResult
+from asr_service.core.values import ModelInfo, Samples, StepRequest, StepResult
 
 _WORDS = (
     "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike november oscar papa quebec romeo "

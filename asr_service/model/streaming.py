@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_service.core import ModelInfo, OutOfMemory, PhraseBoost, Readings, StepRequest, StepResult
+from asr_service.core.values import ModelInfo, OutOfMemory, PhraseBoost, Readings, StepRequest, StepResult
 from asr_service.model.batch import Batch, Positions
-from asr_service.model.boosting import BoostingTree, TreeMaker
+from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.decoders.boosting_tree import BoostingTree, TreeMaker
+from asr_service.model.decoders.rnnt import Emission
 from asr_service.model.features import FeatureExtractor
-from asr_service.model.memory import is_out_of_memory
-from asr_service.model.plan import ChunkPlan
-from asr_service.model.rnnt import Emission
+from asr_service.model.out_of_memory import is_out_of_memory
 
 
 class Encoder(Protocol):
@@ -69,7 +69,7 @@ _BROKEN = StepResult((), (), (), 0, broken=True)
 
 
 class NemoStreamingModel:
-    """Implements `asr_service.core.StreamingModel` for the FastConformer Hybrid family.
+    """Implements `asr_service.core.values.StreamingModel` for the FastConformer Hybrid family.
 
     Row `slots` of every pool is a spare: rows that pad a batch to its bucket use it.
     """
@@ -106,7 +106,7 @@ class NemoStreamingModel:
         return self._features.state_bytes() + self._encoder.state_bytes() + self._decoder.state_bytes()
 
     def readings(self) -> Readings:
-        """See `asr_service.core.Instrumented`."""
+        """See `asr_service.core.values.Instrumented`."""
         used = total = 0
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asr_service.model.plan import ChunkPlan
+from asr_service.model.chunk_plan import ChunkPlan
 
 
 class UnsupportedLayer(Exception):

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from asr_service.core import Readings
-from asr_service.metrics import SLOT_STATES, Metrics
+from asr_service.core.values import Readings
+from asr_service.observability.metrics import SLOT_STATES, Metrics
 from tests.support.process import ROOT
 from ws_bridge.metrics import Metrics as BridgeMetrics
 

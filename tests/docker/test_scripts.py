@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from asr_service.app.wiring import ENGINE_STOP_S, LAST_WORDS_S
 from asr_service.config import Settings
-from asr_service.server import ENGINE_STOP_S, LAST_WORDS_S
 from bench.processes import free_port
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from asr_service.config import Settings
-from asr_service.stream import tables
+from asr_service.recognition.stream import tables
 from tests.support.audio import speechlike
 from tests.support.bridge import Bridge
 from tests.support.process import ROOT, AsrService, clean_environment

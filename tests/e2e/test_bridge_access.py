@@ -11,7 +11,7 @@ from typing import Any
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
-from asr_service.keys import new_key
+from asr_service.access.api_keys import new_key
 from tests.support.audio import speechlike
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority

@@ -20,7 +20,7 @@ from asr.v1 import asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from asr_service.keys import new_key
+from asr_service.access.api_keys import new_key
 from tests.support.audio import cut, silence, speechlike
 from tests.support.certificates import Authority
 from tests.support.process import ROOT, AsrService, clean_environment

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from asr_service.model.encoder import TorchEncoder
-from asr_service.model.graphs import RecordedEncoder
 from asr_service.model.loading import assemble
 from asr_service.model.streaming import NemoStreamingModel
+from asr_service.model.torch_encoder.cuda_graphs import RecordedEncoder
+from asr_service.model.torch_encoder.encoder import TorchEncoder
 from bench.models import SHAPES, babble, build_model
 from tests.model import reference
 from tests.model.driver import run

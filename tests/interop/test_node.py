@@ -15,7 +15,7 @@ import grpc.aio
 import pytest
 from asr.v1 import asr_pb2_grpc
 
-from asr_service.keys import new_key
+from asr_service.access.api_keys import new_key
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asr_service.model.boosting import BoostingTree
-from asr_service.model.ctc import CtcDecoder
-from asr_service.model.rnnt import Emission, RnntDecoder
+from asr_service.model.decoders.boosting_tree import BoostingTree
+from asr_service.model.decoders.ctc import CtcDecoder
+from asr_service.model.decoders.rnnt import Emission, RnntDecoder
 from tests.model.test_boosting_tree import bonus
 
 VOCABULARY = 12

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr_service.core import Audio, Command, Finalize, HalfClose, Open, PhraseBoost, StreamConfig
+from asr_service.core.values import Audio, Command, Finalize, HalfClose, Open, PhraseBoost, StreamConfig
 from asr_service.model.streaming import NemoStreamingModel
 from bench.models import babble
 from tests.model import reference

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core import PhraseBoost
-from asr_service.model.boosting import FIRST_TOKEN, LATER_TOKEN, BoostingTree, TreeMaker
-from asr_service.phrases import Alphabet
+from asr_service.core.values import PhraseBoost
+from asr_service.model.decoders.boosting_tree import FIRST_TOKEN, LATER_TOKEN, BoostingTree, TreeMaker
+from asr_service.recognition.phrases import Alphabet
 
 VOCABULARY = 5
 tokens = st.lists(st.integers(0, VOCABULARY - 1), max_size=6)

@@ -8,16 +8,23 @@ import torch
 from numba import njit, prange
 
 from asr_service.model.batch import Batch
-from asr_service.model.cpu_amx import COLUMNS, SUMS, has_tiles, start_tiles, stop_tiles, tile_config
-from asr_service.model.cpu_encoder import CpuEncoder
-from asr_service.model.cpu_floats import PANEL, float_block
-from asr_service.model.cpu_rows import put
-from asr_service.model.cpu_split import PARTS_STEP, pack_float, split_block
-from asr_service.model.cpu_stack import FEW_ROWS
-from asr_service.model.cpu_team import claim, counters, done, wait
-from asr_service.model.cpu_vectors import ADD, STORE, SWISH
-from asr_service.model.encoder import TorchEncoder
-from asr_service.model.plan import ChunkPlan
+from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.cpu_encoder.encoder import CpuEncoder
+from asr_service.model.cpu_encoder.isa.amx import (
+    COLUMNS,
+    SUMS,
+    has_tiles,
+    start_tiles,
+    stop_tiles,
+    tile_config,
+)
+from asr_service.model.cpu_encoder.isa.vectors import ADD, STORE, SWISH
+from asr_service.model.cpu_encoder.kernels.barrier import claim, counters, done, wait
+from asr_service.model.cpu_encoder.kernels.gemm_fp32 import PANEL, float_block
+from asr_service.model.cpu_encoder.kernels.gemm_fp32_amx import PARTS_STEP, pack_float, split_block
+from asr_service.model.cpu_encoder.kernels.rows import put
+from asr_service.model.cpu_encoder.packing import FEW_ROWS
+from asr_service.model.torch_encoder.encoder import TorchEncoder
 from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, StageWeights
 
 _CONFIG = tile_config()

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from asr_service.core import StepRequest
+from asr_service.core.values import StepRequest
 from asr_service.model.batch import Positions
+from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.features import FeatureExtractor
-from asr_service.model.plan import ChunkPlan
 from bench.models import babble
 from tests.model import reference
 from tests.model.driver import Fed

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr_service.core import OutOfMemory
-from asr_service.model.encoder import TorchEncoder
-from asr_service.model.graphs import EagerRecorder, RecordedEncoder, Recorder
-from asr_service.model.plan import ChunkPlan
+from asr_service.core.values import OutOfMemory
+from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.streaming import NemoStreamingModel
+from asr_service.model.torch_encoder.cuda_graphs import EagerRecorder, RecordedEncoder, Recorder
+from asr_service.model.torch_encoder.encoder import TorchEncoder
 from asr_service.model.weights import read_encoder
 from bench.models import SHAPES, babble
 from tests.model import reference
@@ -87,7 +87,7 @@ def test_when_recording_fails_steps_go_on_without(
     loaded, model, recorder = nemo_model("tiny"), streaming("tiny", (70, 1)), Once()
     encoder = _recorded(model, loaded, (70, 1), recorder)
     audios = [babble(3.0, seed) for seed in range(5)]
-    with caplog.at_level(logging.WARNING, logger="asr_service.model.graphs"):
+    with caplog.at_level(logging.WARNING, logger="asr_service.model.torch_encoder.cuda_graphs"):
         streams = run(model, audios, seed=1, together=5)
     assert [s.tokens for s in streams] == [reference.tokens(loaded, a, (70, 1), "rnnt") for a in audios]
     assert recorder.tries == 2 and encoder.recorded == ()

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr_service.errors import ModelError, SettingsError
+from asr_service.core.errors import ModelError, SettingsError
 from asr_service.model import load_model
-from asr_service.model.context import choose_context
-from asr_service.model.room import MOST_SLOTS, SLOT_BYTES, slots_in
+from asr_service.model.look_ahead import choose_context
+from asr_service.model.slot_budget import MOST_SLOTS, SLOT_BYTES, slots_in
 from bench.models import babble
 from tests.model import reference
 from tests.model.driver import run
@@ -91,7 +91,7 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 def test_a_mistyped_path_is_told_before_anything_heavy_is_imported() -> None:
     program = (
         "import sys\n"
-        "from asr_service.errors import ModelError\n"
+        "from asr_service.core.errors import ModelError\n"
         "from asr_service.model import load_model\n"
         "try:\n"
         "    load_model(model='no/such.nemo', att_context='70,1', decoder='rnnt', device='cpu', precision='fp32',\n"
@@ -109,7 +109,7 @@ def test_steps_keep_to_the_number_of_threads_that_was_set(tiny_nemo: Path) -> No
         "import sys\n"
         "import numba, torch\n"
         "import numpy as np\n"
-        "from asr_service.core import StepRequest\n"
+        "from asr_service.core.values import StepRequest\n"
         "from asr_service.model import load_model\n"
         "model = load_model(model=sys.argv[1], att_context='70,13', decoder='rnnt', device='cpu', precision='fp32',\n"
         "                   encoder='fast', slots=1, threads=1)\n"
@@ -163,7 +163,7 @@ def test_half_of_the_slots_are_tried_until_there_is_memory(
     held: int, tried: list[int], full: Callable[[], None]
 ) -> None:
     from asr_service.model.loading import as_many_as_fit
-    from asr_service.model.memory import is_out_of_memory
+    from asr_service.model.out_of_memory import is_out_of_memory
 
     asked: list[int] = []
 
@@ -242,7 +242,7 @@ def test_an_unknown_layer_falls_back_to_nemos_step(caplog: pytest.LogCaptureFixt
     import torch
 
     from asr_service.model.loading import assemble
-    from asr_service.model.nemo_encoder import NemoEncoder
+    from asr_service.model.reference.nemo_encoder import NemoEncoder
     from bench.models import SHAPES, build_model
 
     model = build_model(SHAPES["tiny"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.model.plan import ChunkPlan
+from asr_service.model.chunk_plan import ChunkPlan
 
 plans = st.builds(
     ChunkPlan,

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from asr_service.core import StepRequest
-from asr_service.model.cpu_encoder import CpuEncoder
-from asr_service.model.encoder import TorchEncoder
+from asr_service.core.values import StepRequest
+from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.cpu_encoder.encoder import CpuEncoder
 from asr_service.model.loading import assemble
-from asr_service.model.plan import ChunkPlan
 from asr_service.model.streaming import NemoStreamingModel
+from asr_service.model.torch_encoder.encoder import TorchEncoder
 from asr_service.model.weights import read_encoder
 from bench.models import SHAPES, babble
 from tests.model import reference

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.model.room import free_memory
+from asr_service.model.slot_budget import free_memory
 
 GIB = 2**30
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.capacity import LEAST_STEPS, SHARE, WINDOW_S, Load, probe, probe_model, sustained
+from asr_service.engine.capacity import LEAST_STEPS, SHARE, WINDOW_S, Load, probe, probe_model, sustained
 from asr_service.model.null import NullModel
 
 seconds = st.floats(1e-5, 1.0)

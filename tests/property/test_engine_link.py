@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core import (
+from asr_service.core.errors import AtCapacity, InternalError, OutOfOrder, Unavailable
+from asr_service.core.values import (
     Audio,
     Cancel,
     Command,
@@ -30,7 +31,7 @@ from asr_service.core import (
     TimedCommand,
     Word,
 )
-from asr_service.engine_link import (
+from asr_service.engine.ipc import (
     CommandPipe,
     Frames,
     frame,
@@ -41,7 +42,6 @@ from asr_service.engine_link import (
     unpack_event,
     write_all,
 )
-from asr_service.errors import AtCapacity, InternalError, OutOfOrder, Unavailable
 
 ids = st.integers(0, 2**40)
 names = st.text(max_size=20)

@@ -8,8 +8,8 @@ from collections import deque
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asr_service.channels import sample_bytes
-from asr_service.core import (
+from asr_service.core.errors import InternalError
+from asr_service.core.values import (
     Audio,
     Command,
     Consumed,
@@ -20,10 +20,10 @@ from asr_service.core import (
     StepRequest,
     StreamConfig,
 )
-from asr_service.errors import InternalError
 from asr_service.model.null import NullModel
-from asr_service.sessions import Session
-from asr_service.stream import Work
+from asr_service.recognition.stream import Work
+from asr_service.sessions.multichannel import sample_bytes
+from asr_service.sessions.session import Session
 from tests.support.streams import UNIX_MS, new_stream, step
 
 MODELS = {right: NullModel(slots=2, att_context=(70, right)) for right in (0, 1, 6)}

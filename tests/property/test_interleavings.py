@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr_service.core import Audio, Cancel, Command, Finalize, HalfClose, Open, Result, StreamConfig
+from asr_service.core.values import Audio, Cancel, Command, Finalize, HalfClose, Open, Result, StreamConfig
 from asr_service.model.null import NullModel
 from tests.property.test_packets import MODELS, Script, configs, play, scripts
 from tests.support.engines import Bench, running

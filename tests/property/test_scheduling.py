@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_service.scheduler import Scheduler
+from asr_service.engine.scheduler import Scheduler
 
 CHUNK_S = 0.16
 

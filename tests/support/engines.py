@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from asr_service.core import (
+from asr_service.core.values import (
     Audio,
     Command,
     Consumed,
@@ -26,7 +26,7 @@ from asr_service.core import (
     StreamingModel,
     TimedCommand,
 )
-from asr_service.engine import Engine, EngineMetrics, EngineState
+from asr_service.engine.engine import Engine, EngineMetrics, EngineState
 from asr_service.model.null import NullModel
 
 PATIENCE_S = 20.0

@@ -21,14 +21,14 @@ from typing import Any
 
 sys.path.pop(0)  # this folder, whose riva.py would stand in for NVIDIA's package
 
-from asr_service import server
 from asr_service.__main__ import main
+from asr_service.app import wiring as server
+from asr_service.app.wiring import serve
 from asr_service.config import Settings
-from asr_service.core import ModelInfo, OutOfMemory, StepRequest, StepResult
-from asr_service.metrics import Metrics
+from asr_service.core.values import ModelInfo, OutOfMemory, StepRequest, StepResult
 from asr_service.model.null import NullModel
-from asr_service.model.room import host_slots
-from asr_service.server import serve
+from asr_service.model.slot_budget import host_slots
+from asr_service.observability.metrics import Metrics
 
 FAULT = os.environ.get("FAULT", "")
 HEARD = mmap.mmap(-1, 1)  # shared by both processes of the service

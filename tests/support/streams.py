@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from asr_service.core import FinalReason, Result, StreamConfig
+from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.model.null import NullModel
-from asr_service.stream import Stream, Work
-from asr_service.transcript import Vocabulary
+from asr_service.recognition.stream import Stream, Work
+from asr_service.recognition.transcript import Vocabulary
 
 UNIX_MS = 1_700_000_000_000
 

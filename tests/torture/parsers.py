@@ -18,13 +18,14 @@ import soundfile
 from asr.v1 import asr_pb2 as pb
 from google.protobuf.message import DecodeError
 
-from asr_service import containers, wire
-from asr_service.audio import AudioReader
-from asr_service.core import Encoding, StreamConfig
-from asr_service.errors import AsrError, ClientError, InvalidArgument, wire_status
+from asr_service.api import messages as wire
+from asr_service.api.riva import audio_files as containers
+from asr_service.api.riva import mapping
+from asr_service.core.errors import AsrError, ClientError, InvalidArgument, wire_status
+from asr_service.core.values import Encoding, StreamConfig
 from asr_service.model.null import NullModel
-from asr_service.phrases import BOOST_RANGE, MAX_CHARS, MAX_PHRASE_CHARS, MAX_PHRASES, alphabet
-from asr_service.riva import mapping
+from asr_service.recognition.audio import AudioReader
+from asr_service.recognition.phrases import BOOST_RANGE, MAX_CHARS, MAX_PHRASE_CHARS, MAX_PHRASES, alphabet
 from ws_bridge import status
 from ws_bridge.protocol import Audio, Conversation, Finalize, Init
 from ws_bridge.status import Refused, from_grpc

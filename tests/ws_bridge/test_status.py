@@ -11,8 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service import wire
-from asr_service.errors import WIRE_STATUS, AsrError, InvalidArgument, Overloaded
+from asr_service.api import messages as wire
+from asr_service.core.errors import WIRE_STATUS, AsrError, InvalidArgument, Overloaded
 from ws_bridge.status import from_grpc
 
 

@@ -1,0 +1,160 @@
+"""API keys: who may call, and how many streams each may have open. Hashes at rest; docs/security.md says why SHA-256.
+
+A key file holds one `name:hash[:max_streams]` a line, `#` starts a comment. It is read again when it changes; a file
+that cannot be read then leaves the keys as they were and an error in the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_service.core.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+SECRET_BYTES = 32
+"""Random bytes in a key: with so many, nobody guesses, and a fast hash protects them as well as a slow one."""
+_NAME = r"[A-Za-z0-9._-]{1,64}"
+_LINE = re.compile(rf"(?P<name>{_NAME}):(?P<digest>[0-9a-fA-F]{{64}})(?::(?P<limit>\d{{1,6}}))?")
+_LOOK_S = 1.0  # how often the file is looked at, at most
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One line of the file.
+
+    Attributes:
+        name: who has the key; two lines with one name are two keys of one client, as while a key is changed.
+        digest: SHA-256 of the key's text.
+        max_streams: streams that the client may have open at the same time; 0 for no limit of its own.
+    """
+
+    name: str
+    digest: bytes
+    max_streams: int = 0
+
+
+caller: ContextVar[ApiKey | None] = ContextVar("caller", default=None)
+"""The key of the call that this task serves, set where the call is let in; None without keys."""
+
+
+def new_key(name: str, max_streams: int = 0) -> tuple[str, str]:
+    """A new key, and the line of the file that admits it.
+
+    Raises:
+        SettingsError: the name is not one.
+    """
+    if not re.fullmatch(_NAME, name):
+        raise SettingsError(
+            f"{name!r} is no name of a key: it should be 1 to 64 letters, digits, '.', '_' or '-'",
+            field="name",
+        )
+    if not 0 <= max_streams < 1_000_000:
+        raise SettingsError("max-streams should be 0 (no limit of its own) to 999999", field="max_streams")
+    key = "asr_" + secrets.token_urlsafe(SECRET_BYTES)
+    line = f"{name}:{_digest(key).hex()}"
+    return key, f"{line}:{max_streams}" if max_streams else line
+
+
+def parse(text: str) -> tuple[ApiKey, ...]:
+    """The keys of a file's text.
+
+    Raises:
+        SettingsError: naming the first line that is none. Lines are never quoted: one may hold a key by mistake.
+    """
+    keys = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.partition("#")[0].strip()
+        if not line:
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise SettingsError(
+                f"line {number} should be name:hash or name:hash:max_streams, as `python -m asr_service keys new NAME` "
+                "prints it (a hash is 64 hexadecimal digits)",
+                field="api_keys_file",
+            )
+        keys.append(ApiKey(match["name"], bytes.fromhex(match["digest"]), int(match["limit"] or 0)))
+    return tuple(keys)
+
+
+class KeyRing:
+    """The keys of a file, as it is now. One thread only.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        SettingsError: the file cannot be read or has a line that is no key.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._signature()
+        self._keys = self._read()
+        self._looked = time.monotonic()
+
+    def __len__(self) -> int:
+        """Keys there are."""
+        return len(self._keys)
+
+    def find(self, presented: str) -> ApiKey | None:
+        """The key with this text, None if there is none.
+
+        Takes the same time whichever key it is: every digest is compared, each in constant time.
+        """
+        self._look()
+        digest = _digest(presented)
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(key.digest, digest):
+                found = key
+        return found
+
+    def _look(self) -> None:
+        """Reads the file again if it has changed."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        signature = self._signature()
+        if signature == self._seen:
+            return
+        self._seen = signature
+        try:
+            self._keys = self._read()
+        except SettingsError as error:
+            log.error("%s; the keys stay as they were", error.message)
+        else:
+            log.info("read %d API keys from %s", len(self._keys), self._path)
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        """What changes with the file; None if it is not there."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+    def _read(self) -> tuple[ApiKey, ...]:
+        try:
+            return parse(self._path.read_text(encoding="utf-8"))
+        except OSError as error:
+            why = error.strerror or str(error)
+        except UnicodeDecodeError:
+            why = "it is not UTF-8 text"
+        except SettingsError as error:
+            why = error.message
+        raise SettingsError(f"ASR_API_KEYS_FILE={self._path}: {why}", field="api_keys_file")
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,195 @@
+"""Certificates of the gRPC port: read, checked before they are used, and read again when their files change.
+
+gRPC asks for them at each handshake. Files that do not fit together, as in the middle of a renewal, leave the ones in
+use; connections that are open keep theirs.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from asr_service.core.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+_Signature = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the server shows and whom it trusts, as PEM.
+
+    Attributes:
+        certificate: the server's certificate, with its chain.
+        key: its private key.
+        client_ca: authorities whose clients are let in; None if clients need no certificate.
+        not_after: when the server's certificate expires; None if that could not be read.
+    """
+
+    certificate: bytes
+    key: bytes
+    client_ca: bytes | None
+    not_after: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where an identity is read from."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def read(self) -> Identity:
+        """The identity as it is on disk.
+
+        Raises:
+            SettingsError: a file cannot be read, or certificate and key do not belong together.
+        """
+        pems = [
+            _read(path, variable)
+            for path, variable in (
+                (self.certificate, "ASR_TLS_CERT"),
+                (self.key, "ASR_TLS_KEY"),
+                (self.client_ca, "ASR_TLS_CLIENT_CA"),
+            )
+            if path is not None
+        ]
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.certificate, self.key, password=_no_password)
+        except (ssl.SSLError, ValueError, OSError) as error:
+            raise SettingsError(
+                f"ASR_TLS_CERT={self.certificate}, ASR_TLS_KEY={self.key}: not a PEM certificate with the key that "
+                f"belongs to it, without a password ({_reason(error)})",
+                field="tls_cert",
+            ) from None
+        if self.client_ca is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.client_ca)
+            except (ssl.SSLError, OSError) as error:
+                raise SettingsError(
+                    f"ASR_TLS_CLIENT_CA={self.client_ca}: no PEM certificates ({_reason(error)})",
+                    field="tls_client_ca",
+                ) from None
+        return Identity(
+            pems[0], pems[1], pems[2] if self.client_ca else None, expiry(context, self.certificate)
+        )
+
+    def signature(self) -> _Signature | None:
+        """What changes with the files; None while one is not there."""
+        paths = [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
+        try:
+            stats = [path.stat() for path in paths]
+        except OSError:
+            return None
+        return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+
+
+def files(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Files | None:
+    """The files that the settings name; None for no TLS.
+
+    Raises:
+        SettingsError: one is set without the others that it needs.
+    """
+    if certificate is None and key is None:
+        if client_ca is not None:
+            raise SettingsError(
+                "ASR_TLS_CLIENT_CA is set without ASR_TLS_CERT and ASR_TLS_KEY: clients' certificates need the "
+                "server's own",
+                field="tls_client_ca",
+            )
+        return None
+    if certificate is None or key is None:
+        missing, there = ("ASR_TLS_CERT", "ASR_TLS_KEY") if key else ("ASR_TLS_KEY", "ASR_TLS_CERT")
+        raise SettingsError(
+            f"{there} is set without {missing}: set both, or none for no TLS", field=missing[4:].lower()
+        )
+    return Files(certificate, key, client_ca)
+
+
+class Watched:
+    """An identity that follows its files. Any thread.
+
+    Args:
+        where: the files.
+        changed: told of each identity that is taken into use, the first one included.
+
+    Raises:
+        SettingsError: as `Files.read`.
+    """
+
+    def __init__(self, where: Files, changed: Callable[[Identity], None]) -> None:
+        self._files = where
+        self._changed = changed
+        self._lock = threading.Lock()  # handshakes come from gRPC's threads
+        self._seen = where.signature()
+        self.identity = where.read()
+        changed(self.identity)
+
+    def newer(self) -> Identity | None:
+        """The identity if it changed since the last call, and None if it did not or cannot be used."""
+        with self._lock:
+            before = self._files.signature()
+            if before == self._seen or before is None:
+                return None
+            try:
+                identity = self._files.read()
+            except SettingsError as error:
+                log.error("%s; the certificate in use stays", error.message)
+                self._seen = before
+                return None
+            if self._files.signature() != before:
+                return None  # still being written: the next handshake looks again
+            self._seen = before
+            self.identity = identity
+        log.info(
+            "certificate read again from %s, valid until %s", self._files.certificate, identity.not_after
+        )
+        self._changed(identity)
+        return identity
+
+
+def expiry(server: ssl.SSLContext, certificate: Path) -> datetime | None:
+    """When a loaded certificate expires, as a client learns it in a handshake; None if no client would take it."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN  # the certificate vouches for itself
+    client.load_verify_locations(certificate)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = server.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server)
+    for _ in range(4):
+        for side in (theirs, ours):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                return None
+    shown = theirs.getpeercert()
+    if not shown:
+        return None
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
+
+
+def _read(path: Path, variable: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{variable}={path}: {error.strerror}", field=variable[4:].lower()) from None
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+
+
+def _no_password() -> str:
+    """Instead of OpenSSL's question at the terminal."""
+    raise ValueError("the key is encrypted")

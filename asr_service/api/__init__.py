@@ -1,0 +1,1 @@
+"""What clients reach: everything that imports grpc."""

@@ -1,0 +1,290 @@
+"""Protobuf messages to core values and back, and errors to `google.rpc.Status`. Pure; no grpc here."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+
+from asr.v1 import asr_pb2 as pb
+from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from asr_service.core.errors import AsrError, InternalError, InvalidArgument, wire_status
+from asr_service.core.values import (
+    DEFAULT_BOOST,
+    Encoding,
+    EndpointingConfig,
+    FinalReason,
+    ModelInfo,
+    PhraseBoost,
+    Result,
+    StreamConfig,
+)
+from asr_service.recognition.phrases import (
+    BOOST_RANGE,
+    MAX_CHARS,
+    MAX_GROUPS,
+    MAX_PHRASE_CHARS,
+    MAX_PHRASES,
+    Alphabet,
+    alphabet,
+)
+
+MIN_RATE_HZ = 8_000
+MAX_RATE_HZ = 48_000
+MAX_CHANNELS = 2
+MAX_NAME = 128
+TRAILING_SILENCE_MS = (100, 10_000)
+START_TIMEOUT_MS = 100
+ERROR_DOMAIN = "asr.v1"
+
+_ENCODINGS = {
+    pb.AUDIO_ENCODING_UNSPECIFIED: Encoding.LINEAR16,
+    pb.AUDIO_ENCODING_LINEAR16: Encoding.LINEAR16,
+    pb.AUDIO_ENCODING_MULAW: Encoding.MULAW,
+    pb.AUDIO_ENCODING_ALAW: Encoding.ALAW,
+}
+_REASONS = {
+    FinalReason.ENDPOINT: pb.FINAL_REASON_ENDPOINT,
+    FinalReason.FINALIZE: pb.FINAL_REASON_FINALIZE,
+    FinalReason.END_OF_STREAM: pb.FINAL_REASON_END_OF_STREAM,
+}
+_DEFAULTS = EndpointingConfig()
+
+
+def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -> StreamConfig:
+    """What a stream asked for, with defaults filled in.
+
+    Args:
+        config: as it came.
+        info: of the model that phrases are to be written by, None before it is loaded.
+
+    Raises:
+        InvalidArgument: the first field that cannot be served, by its path in the request.
+    """
+    encoding = _ENCODINGS.get(config.encoding)
+    if encoding is None:
+        raise InvalidArgument(
+            f"config.encoding is {config.encoding}, which is no AudioEncoding; it should be LINEAR16 (1), MULAW (2) or "
+            "ALAW (3), or unset for LINEAR16",
+            field="config.encoding",
+        )
+    name = config.stream_id
+    if len(name) > MAX_NAME or not re.fullmatch(r"[ -~]*", name):
+        raise InvalidArgument(
+            f"config.stream_id has {len(name)} characters; it should be at most {MAX_NAME} printable ASCII characters, "
+            "or unset for one made by the server",
+            field="config.stream_id",
+        )
+    return StreamConfig(
+        name=name or uuid.uuid4().hex,
+        encoding=encoding,
+        sample_rate=checked_rate(config.sample_rate_hertz)
+        if config.HasField("sample_rate_hertz")
+        else 16_000,
+        interim_results=config.interim_results if config.HasField("interim_results") else True,
+        word_times=config.word_times,
+        endpointing=_endpointing(config.endpointing) if config.HasField("endpointing") else None,
+        punctuation=config.automatic_punctuation if config.HasField("automatic_punctuation") else True,
+        boosts=_boosts(config.phrase_boosts, info),
+    )
+
+
+def channels(config: pb.RecognitionConfig) -> int:
+    """Channels of a stream's audio.
+
+    Raises:
+        InvalidArgument: there are none or too many.
+    """
+    return checked_channels(config.audio_channel_count) if config.HasField("audio_channel_count") else 1
+
+
+def checked_rate(rate: int) -> int:
+    """The sample rate. Raises InvalidArgument if audio of this rate cannot be recognized."""
+    if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+        raise InvalidArgument(
+            f"config.sample_rate_hertz is {rate}; it should be {MIN_RATE_HZ} to {MAX_RATE_HZ}, or unset for 16000",
+            field="config.sample_rate_hertz",
+        )
+    return rate
+
+
+def checked_channels(count: int) -> int:
+    """The number of channels. Raises InvalidArgument if audio of so many cannot be recognized."""
+    if not 1 <= count <= MAX_CHANNELS:
+        raise InvalidArgument(
+            f"config.audio_channel_count is {count}; it should be 1 to {MAX_CHANNELS}, or unset for 1",
+            field="config.audio_channel_count",
+        )
+    return count
+
+
+def _endpointing(message: pb.Endpointing) -> EndpointingConfig:
+    silence, longest = _DEFAULTS.trailing_silence_ms, _DEFAULTS.max_utterance_ms
+    if message.HasField("trailing_silence_ms"):
+        silence = message.trailing_silence_ms
+        low, high = TRAILING_SILENCE_MS
+        if not low <= silence <= high:
+            raise InvalidArgument(
+                f"config.endpointing.trailing_silence_ms is {silence}; it should be {low} to {high}, or unset for "
+                f"{_DEFAULTS.trailing_silence_ms}",
+                field="config.endpointing.trailing_silence_ms",
+            )
+    if message.HasField("max_utterance_ms"):
+        longest = message.max_utterance_ms
+    start = 0
+    if message.HasField("start_timeout_ms"):
+        start = message.start_timeout_ms
+        if start < START_TIMEOUT_MS:
+            raise InvalidArgument(
+                f"config.endpointing.start_timeout_ms is {start}; it should be {START_TIMEOUT_MS} or more, or unset "
+                "for no such final",
+                field="config.endpointing.start_timeout_ms",
+            )
+    return EndpointingConfig(trailing_silence_ms=silence, max_utterance_ms=longest, start_timeout_ms=start)
+
+
+def _boosts(messages: Sequence[pb.PhraseBoost], info: ModelInfo | None) -> tuple[PhraseBoost, ...]:
+    """Phrases to listen for, each of which the model can write.
+
+    A message has room for millions of groups or phrases: what may be many is counted before it is looked at.
+    """
+    _at_most(MAX_GROUPS, "groups", len(messages))
+    _at_most(MAX_PHRASES, "phrases", sum(len(message.phrases) for message in messages))
+    _at_most(MAX_CHARS, "characters", sum(len(phrase) for message in messages for phrase in message.phrases))
+    known = alphabet(info.pieces) if info else None
+    groups = []
+    for at, message in enumerate(messages):
+        path = f"config.phrase_boosts[{at}]"
+        low, high = BOOST_RANGE
+        boost = message.boost if message.HasField("boost") else DEFAULT_BOOST
+        if not low <= boost <= high:  # nor is a NaN
+            raise InvalidArgument(
+                f"{path}.boost is {boost:g}; it should be {low:g} to {high:g}, or unset for {DEFAULT_BOOST:g}",
+                field=f"{path}.boost",
+            )
+        for number, phrase in enumerate(message.phrases):
+            if problem := _problem(phrase, known):
+                field = f"{path}.phrases[{number}]"
+                raise InvalidArgument(f"{field} {problem}", field=field)
+        if message.phrases:
+            groups.append(PhraseBoost(tuple(message.phrases), boost))
+    return tuple(groups)
+
+
+def _at_most(limit: int, what: str, count: int) -> None:
+    if count > limit:
+        raise InvalidArgument(
+            f"config.phrase_boosts has {count} {what}; there should be at most {limit} {what} in all",
+            field="config.phrase_boosts",
+        )
+
+
+def _problem(phrase: str, known: Alphabet | None) -> str:
+    """What is wrong with a phrase, without repeating it (messages are logged); "" if nothing is."""
+    if not phrase.strip() or len(phrase) > MAX_PHRASE_CHARS:
+        return f"has {len(phrase.strip())} characters; it should have 1 to {MAX_PHRASE_CHARS}"
+    if known is None:
+        return ""
+    written = known.write(phrase)
+    if written.unwritable:
+        shown = ", ".join(repr(char) for char in written.unwritable[:5])
+        return f"has {shown}, which the model cannot write; spell the phrase as the model writes it, in words"
+    return "" if written.text else "has nothing that the model can write; it should hold words"
+
+
+def finalize_tag(message: pb.Finalize) -> str:
+    """The tag of a finalize request.
+
+    Raises:
+        InvalidArgument: the tag is too long.
+    """
+    if len(message.tag) > MAX_NAME:
+        raise InvalidArgument(
+            f"finalize.tag has {len(message.tag)} characters; it should be at most {MAX_NAME}",
+            field="finalize.tag",
+        )
+    return message.tag
+
+
+def response(name: str, result: Result, channel: int = 0) -> pb.RecognizeResponse:
+    """One result of one channel as it goes out, under the stream's name."""
+    seconds, milliseconds = divmod(result.made_unix_ms, 1000)
+    return pb.RecognizeResponse(
+        stream_id=name,
+        result=pb.RecognitionResult(
+            text=result.text,
+            is_final=result.reason is not None,
+            final_reason=pb.FINAL_REASON_UNSPECIFIED if result.reason is None else _REASONS[result.reason],
+            utterance_index=result.utterance,
+            words=[
+                pb.WordInfo(word=w.text, start_ms=w.start_ms, end_ms=w.end_ms, confidence=w.confidence)
+                for w in result.words
+            ],
+            confidence=result.confidence,
+            finalize_tag=result.tag,
+            channel=channel,
+            stability=result.stability,
+        ),
+        audio_processed_ms=result.audio_ms,
+        server_time=timestamp_pb2.Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000),
+    )
+
+
+def service_info(
+    info: ModelInfo,
+    *,
+    version: str,
+    max_streams: int,
+    active_streams: int,
+    max_message_bytes: int,
+    measured_streams: int,
+    load: float,
+) -> pb.GetServiceInfoResponse:
+    """What is served."""
+    return pb.GetServiceInfoResponse(
+        model=info.name,
+        version=version,
+        decoder=info.decoder,
+        att_context=info.att_context,
+        look_ahead_ms=round(info.look_ahead_ms),
+        chunk_ms=round(info.chunk_ms),
+        languages=info.languages,
+        encodings=[value for value in _ENCODINGS if value != pb.AUDIO_ENCODING_UNSPECIFIED],
+        min_sample_rate_hertz=MIN_RATE_HZ,
+        max_sample_rate_hertz=MAX_RATE_HZ,
+        model_sample_rate_hertz=info.sample_rate,
+        max_streams=max_streams,
+        active_streams=active_streams,
+        max_message_bytes=max_message_bytes,
+        device=info.device,
+        precision=info.precision,
+        measured_streams=measured_streams,
+        load=load,
+    )
+
+
+def status(error: AsrError) -> status_pb2.Status:
+    """The status of an error with its details: ErrorInfo always, and what its kind calls for."""
+    wire = wire_status(error)
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason(error), domain=ERROR_DOMAIN)]
+    if isinstance(error, InvalidArgument):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    if isinstance(error, InternalError):
+        details.append(error_details_pb2.RequestInfo(request_id=error.request_id))
+    result = status_pb2.Status(code=wire.grpc_code, message=error.message)
+    for detail in details:
+        result.details.add().Pack(detail)
+    return result
+
+
+def reason(error: AsrError) -> str:
+    """What kind of error it is, as ErrorInfo names it: AT_CAPACITY, STREAM_TIMEOUT, ..."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()

@@ -1,0 +1,38 @@
+"""The interface of NVIDIA Riva (`nvidia.riva.asr`), for clients and frameworks that speak it already.
+
+Optional: its message classes come from NVIDIA's package nvidia-riva-client, and nothing of it is imported unless
+`register` finds that package.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from asr_service.sessions.admission import Door
+
+log = logging.getLogger(__name__)
+
+PACKAGE = "nvidia-riva-client"
+
+
+def register(server: Any, door: Door) -> str | None:
+    """Adds the interface to a grpc.aio server if its package is there; one log line says so either way.
+
+    Returns:
+        The service's full name, None without it. The package is no reason not to serve `asr.v1`: whatever is wrong
+        with it ends up in the log.
+    """
+    try:
+        found = version(PACKAGE)
+    except PackageNotFoundError:
+        log.info("riva interface: off; %s is not installed", PACKAGE)
+        return None
+    try:
+        from asr_service.api.riva.servicer import add
+    except Exception as error:
+        log.warning("riva interface: off; %s %s cannot be used: %s", PACKAGE, found, error)
+        return None
+    log.info("riva interface: on, with the messages of %s %s", PACKAGE, found)
+    return add(server, door)

@@ -1,0 +1,221 @@
+"""Riva's messages to core values and back. Pure; no grpc here.
+
+What Riva's clients set and this service does not have (models by name, inverse normalisation, profanity filters,
+diarization, custom configuration) is accepted and changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from itertools import islice
+
+import riva.client.proto.riva_asr_pb2 as pb
+import riva.client.proto.riva_audio_pb2 as audio_pb
+import riva.client.proto.riva_common_pb2 as common_pb
+
+from asr_service.api import messages as wire
+from asr_service.api.riva.audio_files import AudioFormat
+from asr_service.core.errors import InvalidArgument
+from asr_service.core.values import (
+    DEFAULT_BOOST,
+    Encoding,
+    EndpointingConfig,
+    ModelInfo,
+    PhraseBoost,
+    Result,
+    StreamConfig,
+)
+from asr_service.recognition.phrases import MAX_GROUPS, MAX_PHRASES, fitting
+
+FORCE_FINAL = "force_eou"
+"""Key of `runtime_config` that asks for a final."""
+
+MOST_BOOST = 2.0
+"""Largest boost of a phrase that a Riva client gets: what it sends is of another scale."""
+
+_ENCODINGS = {
+    audio_pb.ENCODING_UNSPECIFIED: Encoding.LINEAR16,
+    audio_pb.LINEAR_PCM: Encoding.LINEAR16,
+    audio_pb.MULAW: Encoding.MULAW,
+    audio_pb.ALAW: Encoding.ALAW,
+}
+_RIVA_ENCODINGS = {
+    Encoding.LINEAR16: audio_pb.LINEAR_PCM,
+    Encoding.MULAW: audio_pb.MULAW,
+    Encoding.ALAW: audio_pb.ALAW,
+}
+_DEFAULT_RATE = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a config asks for, apart from the audio's format, which a WAV header may tell better."""
+
+    format: AudioFormat
+    interim_results: bool
+    word_times: bool
+    endpointing: EndpointingConfig | None
+    punctuation: bool
+    boosts: tuple[PhraseBoost, ...]
+
+    def stream_config(self, name: str, format: AudioFormat) -> StreamConfig:  # noqa: A002 - as RIFF calls it
+        """The config of the stream.
+
+        Raises:
+            InvalidArgument: audio of this format cannot be recognized.
+        """
+        wire.checked_channels(format.channels)
+        return StreamConfig(
+            name=name,
+            encoding=format.encoding,
+            sample_rate=wire.checked_rate(format.sample_rate),
+            interim_results=self.interim_results,
+            word_times=self.word_times,
+            endpointing=self.endpointing,
+            punctuation=self.punctuation,
+            boosts=self.boosts,
+        )
+
+
+def asked(message: pb.StreamingRecognitionConfig, *, endpoints: bool, info: ModelInfo | None = None) -> Asked:
+    """What a stream's config asks for; `endpoints` if utterances end by themselves without its saying so.
+
+    `info` is of the model that phrases are to be written by, None before it is loaded.
+
+    Raises:
+        InvalidArgument: naming the field that cannot be served.
+    """
+    config = message.config
+    encoding = _ENCODINGS.get(config.encoding)
+    if encoding is None:
+        names = {number: name for name, number in audio_pb.AudioEncoding.items()}
+        raise InvalidArgument(
+            f"config.encoding is {names.get(config.encoding, config.encoding)}; streams take LINEAR_PCM, MULAW and "
+            "ALAW, and whole FLAC and Ogg files go to Recognize",
+            field="config.encoding",
+        )
+    return Asked(
+        format=AudioFormat(
+            encoding, config.sample_rate_hertz or _DEFAULT_RATE, config.audio_channel_count or 1
+        ),
+        interim_results=message.interim_results,
+        word_times=config.enable_word_time_offsets,
+        endpointing=_endpointing(config, endpoints=endpoints),
+        punctuation=config.enable_automatic_punctuation,
+        boosts=_boosts(config, info),
+    )
+
+
+def _endpointing(config: pb.RecognitionConfig, *, endpoints: bool) -> EndpointingConfig | None:
+    """`stop_history` is the silence that ends an utterance; other thresholds are of Riva's own detector."""
+    given = config.endpointing_config
+    if given.stop_history > 0:
+        low, high = wire.TRAILING_SILENCE_MS
+        return EndpointingConfig(trailing_silence_ms=min(max(given.stop_history, low), high))
+    return EndpointingConfig() if endpoints or config.HasField("endpointing_config") else None
+
+
+def _boosts(config: pb.RecognitionConfig, info: ModelInfo | None) -> tuple[PhraseBoost, ...]:
+    """The phrases of `speech_contexts`; none is a reason to refuse a stream.
+
+    Riva's scale is of another decoder (NVIDIA recommends 20 to 100, its scripts send 4): what is above `MOST_BOOST`
+    counts as that. 0 is protobuf's "unset", and what is below asks for words to be avoided, which greedy decoding has
+    no use for. Of too many contexts or phrases the first are looked at.
+    """
+    wanted, left = [], MAX_PHRASES
+    for context in islice(config.speech_contexts, MAX_GROUPS):
+        if context.boost >= 0:  # nor is a NaN
+            phrases = tuple(context.phrases[:left])
+            left -= len(phrases)
+            wanted.append(PhraseBoost(phrases, min(context.boost, MOST_BOOST) or DEFAULT_BOOST))
+    return fitting(wanted, info.pieces if info else None)
+
+
+def with_format(config: pb.RecognitionConfig, format: AudioFormat) -> pb.RecognitionConfig:  # noqa: A002
+    """The config for audio of another format."""
+    changed = pb.RecognitionConfig()
+    changed.CopyFrom(config)
+    changed.encoding = _RIVA_ENCODINGS[format.encoding]
+    changed.sample_rate_hertz = format.sample_rate
+    changed.audio_channel_count = format.channels
+    return changed
+
+
+def stream_name(request_id: str) -> str:
+    """The client's id of its request, or a new one if it has none that can be shown."""
+    return request_id if re.fullmatch(rf"[ -~]{{1,{wire.MAX_NAME}}}", request_id) else uuid.uuid4().hex
+
+
+def forces_final(request: pb.StreamingRecognizeRequest) -> bool:
+    """Whether a request asks for a final of what has come so far."""
+    return request.runtime_config.get(FORCE_FINAL, "").strip().lower() in ("true", "1")
+
+
+def streaming_response(result: Result, channel: int, request_id: str) -> pb.StreamingRecognizeResponse | None:
+    """A result as it goes out; None for one without text."""
+    if not result.text:
+        return None
+    final = result.reason is not None
+    return pb.StreamingRecognizeResponse(
+        results=[
+            pb.StreamingRecognitionResult(
+                alternatives=[_alternative(result)],
+                is_final=final,
+                stability=1.0 if final else result.stability,
+                channel_tag=channel + 1,
+                audio_processed=result.audio_ms / 1000,
+            )
+        ],
+        id=common_pb.RequestId(value=request_id) if request_id else None,
+    )
+
+
+def offline_response(responses: list[pb.StreamingRecognizeResponse], request_id: str) -> pb.RecognizeResponse:
+    """The finals of a whole upload, channel by channel."""
+    results = sorted((response.results[0] for response in responses), key=lambda result: result.channel_tag)
+    return pb.RecognizeResponse(
+        results=[
+            pb.SpeechRecognitionResult(
+                alternatives=result.alternatives,
+                channel_tag=result.channel_tag,
+                audio_processed=result.audio_processed,
+            )
+            for result in results
+        ],
+        id=common_pb.RequestId(value=request_id) if request_id else None,
+    )
+
+
+def _alternative(result: Result) -> pb.SpeechRecognitionAlternative:
+    return pb.SpeechRecognitionAlternative(
+        transcript=result.text,
+        confidence=result.confidence,
+        words=[
+            pb.WordInfo(
+                start_time=word.start_ms, end_time=word.end_ms, word=word.text, confidence=word.confidence
+            )
+            for word in result.words
+        ],
+    )
+
+
+def service_config(info: ModelInfo, wanted: str) -> pb.RivaSpeechRecognitionConfigResponse:
+    """What is served, for streams and for whole files; nothing if another model is asked for by name."""
+    if wanted not in ("", info.name):
+        return pb.RivaSpeechRecognitionConfigResponse()
+    shared = {
+        "language_code": ",".join(info.languages),
+        "sample_rate": str(info.sample_rate),
+        "decoder": info.decoder,
+        "chunk_size": f"{info.chunk_ms / 1000:g}",
+        "look_ahead": f"{info.look_ahead_ms / 1000:g}",
+    }
+    kinds = ({"type": "online", "streaming": "True"}, {"type": "offline", "streaming": "False"})
+    return pb.RivaSpeechRecognitionConfigResponse(
+        model_config=[
+            pb.RivaSpeechRecognitionConfigResponse.Config(model_name=info.name, parameters=kind | shared)
+            for kind in kinds
+        ]
+    )

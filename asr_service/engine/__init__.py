@@ -1,0 +1,1 @@
+"""One model on one device: its process, its slots, and who is stepped next."""

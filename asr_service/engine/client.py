@@ -1,0 +1,251 @@
+"""The engine in a process of its own, as the event loop sees it.
+
+In one process the two would take turns at the interpreter: a step is hundreds of short operations, each of which would
+wait while a packet is handled, and the packets behind it would wait for the step. Apart, they meet in two pipes
+(`engine_link.py`). It also bounds what goes wrong in native code: a crash is found and told like an engine that fails.
+
+The engine's process is forked before anything else runs, so that it has the settings and the log as they are; it alone
+imports torch. It takes no signals from a terminal and never outlives the process of the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from asr_service.core.values import Command, Event, ModelInfo, Readings, StreamingModel
+from asr_service.engine.capacity import Probe
+from asr_service.engine.engine import EngineState
+from asr_service.engine.ipc import (
+    Frames,
+    Message,
+    frame,
+    new_pipe,
+    pack_command,
+    read_some,
+    unpack_event,
+)
+from asr_service.engine.process import SHOW_STACKS, live
+from asr_service.engine.slots import Books
+
+log = logging.getLogger(__name__)
+
+_GATHER_S = 0.001  # commands go out together: a system call for each packet of many streams is felt
+_OVER = (EngineState.FAILED, EngineState.STOPPED)
+
+
+class StepMetrics(Protocol):
+    """What is told of the engine's work, on the event loop; as in `EngineMetrics`."""
+
+    def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
+        """A step was made."""
+        ...
+
+    def step_failed(self, streams: int) -> None:
+        """A step raised."""
+        ...
+
+
+class EngineProcess:
+    """Starts the engine's process and speaks to it. For the event loop's thread, but for the attributes.
+
+    Args:
+        load: makes the model; called in the engine's process.
+        max_batch, tick_s, probe, finalize_silence_ms: see `Engine`.
+        deliver: takes a turn's events; called on the event loop.
+        metrics: told about each step, on the event loop.
+
+    Attributes:
+        pid: of the process.
+        state: where the engine is in its life.
+        failure: what ended the engine, None unless its state is FAILED.
+        info: of the model, None until it is loaded.
+        busy_since: monotonic time at which the step now running began, None between steps.
+        load, measured, readings: see `Engine`; at most a second old.
+        books: a snapshot of slots and streams, as old.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], StreamingModel],
+        *,
+        max_batch: int,
+        tick_s: float,
+        deliver: Callable[[Sequence[Event]], None],
+        metrics: StepMetrics,
+        probe: bool = False,
+        finalize_silence_ms: int = 0,
+    ) -> None:
+        self._deliver = deliver
+        self._metrics = metrics
+        self._watchers: list[Callable[[EngineState], None]] = []
+        self.state = EngineState.LOADING
+        self.failure: BaseException | None = None
+        self.info: ModelInfo | None = None
+        self.busy_since: float | None = None
+        self.load = 0.0
+        self.measured: Probe | None = None
+        self.readings = Readings()
+        self.books = Books(0, 0, 0, 0, 0, 0, max_batch)
+        self._loop: asyncio.AbstractEventLoop
+        self._gather_s = min(_GATHER_S, tick_s)
+        self._frames = Frames()
+        self._packed: list[tuple[Any, ...]] = []  # commands that are being gathered
+        self._unsent = bytearray()  # what the pipe had no room for
+        self._reaped = False  # from then on the pid may be another process's
+        commands_out, self._commands = new_pipe()
+        self._events, events_in = new_pipe()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # or both would write what is still in it
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._commands)
+            os.close(self._events)
+            live(
+                load, max_batch=max_batch, tick_s=tick_s, probe=probe, finalize_silence_ms=finalize_silence_ms,
+                commands=commands_out, events=events_in, parent=parent,
+            )  # fmt: skip
+        os.close(commands_out)
+        os.close(events_in)
+
+    # ---------------------------------------------------------------------------------------------- to the engine
+
+    def start(self) -> None:
+        """Follows the process from now on; the event loop has to run."""
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(self._events, False)
+        os.set_blocking(self._commands, False)
+        self._loop.add_reader(self._events, self._read)
+
+    def on_state(self, callback: Callable[[EngineState], None]) -> None:
+        """Calls back, on the event loop, at each change of state. To be set before `start`."""
+        self._watchers.append(callback)
+
+    def submit(self, command: Command) -> None:
+        """Hands a command over; never blocks. Ignored once the engine has failed or stopped."""
+        if self.state in _OVER:
+            return
+        if not self._packed:
+            self._loop.call_later(self._gather_s, self._send)
+        self._packed.append(pack_command(time.monotonic(), command))
+
+    def _send(self) -> None:
+        """Sends the commands that were gathered."""
+        data, self._packed = frame(self._packed), []
+        if self._unsent:
+            self._unsent += data
+            return
+        sent = self._write(data)
+        if sent < len(data):
+            self._unsent += memoryview(data)[sent:]
+            self._loop.add_writer(self._commands, self._send_rest)
+
+    def _send_rest(self) -> None:
+        del self._unsent[: self._write(self._unsent)]
+        if not self._unsent:
+            self._loop.remove_writer(self._commands)
+
+    def _write(self, data: bytes | bytearray) -> int:
+        """How many bytes the pipe took; all of them if nobody reads it any more, which `_read` finds too."""
+        try:
+            return os.write(self._commands, data)
+        except BlockingIOError:
+            return 0
+        except BrokenPipeError:
+            return len(data)
+
+    def show_stacks(self) -> None:
+        """Has the process print what its threads do to stderr."""
+        if not self._reaped:
+            os.kill(self.pid, SHOW_STACKS)
+
+    def stop(self, timeout_s: float) -> None:
+        """Has the engine stop after its current step, and ends its process in so many seconds at the latest.
+
+        One that is still loading has nothing to finish and is ended at once.
+        """
+        if self.state is EngineState.RUNNING:
+            self._unsent += frame([*self._packed, pack_command(time.monotonic(), None)])
+            until = time.monotonic() + timeout_s
+            os.set_blocking(self._events, True)
+            while (left := until - time.monotonic()) > 0:
+                del self._unsent[: self._write(self._unsent)]
+                ready, _, _ = select.select(
+                    [self._events], [self._commands] if self._unsent else [], [], left
+                )
+                if ready and not read_some(self._events):
+                    break
+        if not self._reaped:
+            os.kill(self.pid, signal.SIGKILL)
+            self._reap()
+        if self.state not in _OVER:
+            self.state = EngineState.STOPPED
+
+    # -------------------------------------------------------------------------------------------- from the engine
+
+    def _read(self) -> None:
+        """What came from the engine. Each message is taken on its own: one that fails does not hold up the next."""
+        try:
+            data = read_some(self._events)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._events)
+            self._loop.call_soon(self._lost)
+            return
+        for kind, *values in self._frames.feed(data):
+            self._loop.call_soon(self._take, kind, values)
+
+    def _take(self, kind: int, values: list[Any]) -> None:
+        if kind == Message.BEGUN:
+            self.busy_since = values[0]
+            return
+        if kind == Message.STATE:
+            state, self.info, self.measured, self.failure = pickle.loads(values[0])
+            self._enter(state)
+            return
+        self.load, books, *rest = values
+        self.books = Books(*books)
+        if kind == Message.REPORT:
+            self.readings = Readings(*rest[0])
+        else:
+            self.busy_since = None
+            steps, events = rest
+            for seconds, audio_s, waits_s, failed in steps:
+                if failed:
+                    self._metrics.step_failed(failed)
+                else:
+                    self._metrics.step(seconds=seconds, audio_s=audio_s, waits_s=waits_s)
+            self._deliver([unpack_event(event) for event in events])
+
+    def _lost(self) -> None:
+        """The process is gone, which it says before if it means to."""
+        code = self._reap()
+        if self.state in _OVER:
+            return
+        how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
+        self.failure = RuntimeError(f"the engine's process has ended {how}")
+        log.critical("%s", self.failure)
+        self._enter(EngineState.FAILED)
+
+    def _reap(self) -> int:
+        """The exit code of the process that is gone, or is going: minus the signal's number if one ended it."""
+        _, status = os.waitpid(self.pid, 0)
+        self._reaped = True
+        return os.waitstatus_to_exitcode(status)
+
+    def _enter(self, state: EngineState) -> None:
+        self.state = state
+        if state in _OVER:
+            self.busy_since = None
+        for watcher in self._watchers:
+            watcher(state)

@@ -1,0 +1,1 @@
+"""The encoder step on a CPU, as compiled loops."""

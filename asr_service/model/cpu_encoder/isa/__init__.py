@@ -1,0 +1,1 @@
+"""The instructions that the compiled loops are made of."""

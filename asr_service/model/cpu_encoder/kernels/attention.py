@@ -1,0 +1,253 @@
+"""What lies between the matrix products of a Conformer layer on a CPU, fused, in compiled loops.
+
+A step of a few frames is hundreds of small tensor operations whose results are read once and thrown away. Each function
+here does in one pass over memory what torch does in five to ten, straight on the pools, so that caches are neither
+gathered nor copied. Numba compiles them at first use and keeps the machine code on disk. Each is parallel over rows or
+over (row, head) pairs, which share nothing they write.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from asr_service.model.cpu_encoder.kernels.rows import (
+    LOOSE,
+    as_float,
+    exponential,
+    load,
+    normalise,
+    prefetch,
+    put,
+    store,
+    swish,
+)
+
+
+@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
+def norm(x, weight, bias, eps, out):  # type: ignore[no-untyped-def]
+    """out = norm(x); x float32 [n, d], out [n, d]."""
+    for r in prange(x.shape[0]):
+        row = np.empty(x.shape[1], np.float32)
+        load(x[r], row)
+        normalise(row, weight, bias, eps)
+        store(row, out[r])
+
+
+@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
+def add_norm(x, delta, weight, bias, eps, out):  # type: ignore[no-untyped-def]
+    """x += delta; out = norm(x). All [n, d], x float32."""
+    for r in prange(x.shape[0]):
+        row = np.empty(x.shape[1], np.float32)
+        load(delta[r], row)
+        for i in range(row.shape[0]):
+            row[i] += x[r, i]
+            x[r, i] = row[i]
+        normalise(row, weight, bias, eps)
+        store(row, out[r])
+
+
+@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
+def add_norm_norm(x, delta, weight, bias, eps, next_weight, next_bias, out):  # type: ignore[no-untyped-def]
+    """x = norm(x + delta), the end of a layer; out = norm of that by the next layer's first weights."""
+    for r in prange(x.shape[0]):
+        row = np.empty(x.shape[1], np.float32)
+        load(delta[r], row)
+        for i in range(row.shape[0]):
+            row[i] += x[r, i]
+        normalise(row, weight, bias, eps)
+        for i in range(row.shape[0]):
+            x[r, i] = row[i]
+        normalise(row, next_weight, next_bias, eps)
+        store(row, out[r])
+
+
+@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
+def attend(qkv, keys, values, positions, bias_u, bias_v, slots, steps, real, ring, threads, out):  # type: ignore[no-untyped-def]
+    """`attend_jobs` of all jobs, in so many parts."""
+    jobs = qkv.shape[0] * qkv.shape[3]
+    for part in prange(threads):
+        attend_jobs(
+            part * jobs // threads, (part + 1) * jobs // threads,
+            qkv, keys, values, positions, bias_u, bias_v, slots, steps, real, ring, out,
+        )  # fmt: skip
+
+
+@njit(fastmath=LOOSE, nogil=True, cache=True)
+def attend_jobs(first, last, qkv, keys, values, positions, bias_u, bias_v, slots, steps, real, ring, out):  # type: ignore[no-untyped-def]
+    """Chunked attention with relative positions over a ring of chunks, straight on the pools.
+
+    Args:
+        first, last: which (row, head) pairs.
+        qkv: [B, chunk, 3, heads, d]; queries are scaled already. d is a multiple of 4.
+        keys: pool [slots, heads, d, width], transposed so that one number of all keys lies together. The first
+            places of a row are the ring: one chunk more than attention looks back, so that the new chunk has its own.
+            The rest, up to a multiple of 32, stays zero: whole vectors are computed and the surplus is not looked at.
+        values: pool [slots, heads, rows, d], the ring's places and zero rows up to a multiple of 4.
+        positions: float32 [heads, d, distances], column 0 for distance -(chunk - 1), padded to a multiple of 32.
+        bias_u, bias_v: float32 [heads, d].
+        slots, steps: int64 [B].
+        real: int64 [B], frames of the chunk that are real: later ones are not seen.
+        ring: chunks the ring holds.
+        out: [B x chunk, at least heads x d], or three such planes: see `put`.
+    """
+    size, chunk, _, heads, width = qkv.shape
+    places = keys.shape[3]
+    rows = values.shape[2]
+    distances = positions.shape[2]
+    flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
+    line = 64 // keys.itemsize
+    # A (slot, head) pair's keys and values lie together each, but the processor cannot guess the next pair's place.
+    keys_block, values_block = width * places, rows * width
+    query = np.empty((chunk, width), np.float32)
+    biased = np.empty((chunk, width), np.float32)
+    scores = np.empty((chunk, places), np.float32)
+    by_distance = np.empty((chunk, distances), np.float32)
+    scratch = np.empty(places, np.float32)
+    mixed = np.empty((chunk, width), np.float32)
+    r0 = np.empty(places, np.float32)
+    r1 = np.empty(places, np.float32)
+    r2 = np.empty(places, np.float32)
+    r3 = np.empty(places, np.float32)
+    v0 = np.empty(width, np.float32)
+    v1 = np.empty(width, np.float32)
+    v2 = np.empty(width, np.float32)
+    v3 = np.empty(width, np.float32)
+    for job in range(first, last):
+        b = job // heads
+        h = job % heads
+        slot = slots[b]
+        write = steps[b] % ring
+        # Chunks written so far lie together at the front until the ring is full.
+        count = min(steps[b] + 1, ring) * chunk
+        for i in range(chunk):
+            place = write * chunk + i
+            # The products' type is the pool's: bits are copied as they are.
+            for d in range(width):
+                keys[slot, h, d, place] = qkv[b, i, 1, h, d]
+            for d in range(width):
+                values[slot, h, place, d] = qkv[b, i, 2, h, d]
+            load(qkv[b, i, 0, h], query[i])
+            for d in range(width):
+                biased[i, d] = query[i, d] + bias_v[h, d]
+                query[i, d] = query[i, d] + bias_u[h, d]
+            for j in range(places):
+                scores[i, j] = np.float32(0.0)
+            for j in range(distances):
+                by_distance[i, j] = np.float32(0.0)
+        coming = min(job + 1, size * heads - 1)
+        coming = slots[coming // heads] * heads + coming % heads
+        for d in range(0, width, 4):
+            for j in range(coming * keys_block + d * places, coming * keys_block + (d + 4) * places, line):
+                prefetch(flat_keys, j)
+            k0 = as_float(keys[slot, h, d], r0)
+            k1 = as_float(keys[slot, h, d + 1], r1)
+            k2 = as_float(keys[slot, h, d + 2], r2)
+            k3 = as_float(keys[slot, h, d + 3], r3)
+            for i in range(chunk):
+                a0, a1, a2, a3 = query[i, d], query[i, d + 1], query[i, d + 2], query[i, d + 3]
+                row = scores[i]
+                for j in range(places):
+                    row[j] += (a0 * k0[j] + a1 * k1[j]) + (a2 * k2[j] + a3 * k3[j])
+                a0, a1, a2, a3 = biased[i, d], biased[i, d + 1], biased[i, d + 2], biased[i, d + 3]
+                row = by_distance[i]
+                p0, p1, p2, p3 = (
+                    positions[h, d],
+                    positions[h, d + 1],
+                    positions[h, d + 2],
+                    positions[h, d + 3],
+                )
+                for j in range(distances):
+                    row[j] += (a0 * p0[j] + a1 * p1[j]) + (a2 * p2[j] + a3 * p3[j])
+        for i in range(chunk):
+            row = scores[i]
+            for c in range(count // chunk):
+                age = (write - c) % ring
+                # Column of the distance to the chunk's first frame; it falls by one per frame.
+                column = i + age * chunk + chunk - 1
+                for f in range(chunk):
+                    row[c * chunk + f] += by_distance[i, column - f]
+            for j in range(real[b], chunk):
+                row[write * chunk + j] = np.float32(-1.0e30)
+            top = np.float32(-3.0e38)
+            for j in range(count):
+                top = max(top, row[j])
+            for j in range(places):
+                row[j] -= top
+            exponential(row, scratch, places)
+            for j in range(count, places):
+                row[j] = np.float32(0.0)
+            total = np.float32(0.0)
+            for j in range(places):
+                total += row[j]
+            scale = np.float32(1.0) / total
+            for j in range(places):
+                row[j] *= scale
+            for d in range(width):
+                mixed[i, d] = np.float32(0.0)
+        for j in range(0, min(rows, count + 3), 4):
+            for d in range(coming * values_block + j * width, coming * values_block + (j + 4) * width, line):
+                prefetch(flat_values, d)
+            w0 = as_float(values[slot, h, j], v0)
+            w1 = as_float(values[slot, h, j + 1], v1)
+            w2 = as_float(values[slot, h, j + 2], v2)
+            w3 = as_float(values[slot, h, j + 3], v3)
+            for i in range(chunk):
+                a0, a1, a2, a3 = scores[i, j], scores[i, j + 1], scores[i, j + 2], scores[i, j + 3]
+                row = mixed[i]
+                for d in range(width):
+                    row[d] += (a0 * w0[d] + a1 * w1[d]) + (a2 * w2[d] + a3 * w3[d])
+        for i in range(chunk):
+            put(mixed[i], out, b * chunk + i, h * width)
+
+
+@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
+def convolve(gates, context, slots, weight, bias, norm_weight, norm_bias, eps, out):  # type: ignore[no-untyped-def]
+    """`convolve_row` of all rows."""
+    for b in prange(gates.shape[0]):
+        convolve_row(b, gates, context, slots, weight, bias, norm_weight, norm_bias, eps, out)
+
+
+@njit(fastmath=LOOSE, nogil=True, cache=True)
+def convolve_row(b, gates, context, slots, weight, bias, norm_weight, norm_bias, eps, out):  # type: ignore[no-untyped-def]
+    """Gated linear unit, causal depthwise convolution, layer normalisation, swish.
+
+    Args:
+        b: which row.
+        gates: [B, chunk, 2 d].
+        context: pool [slots, kernel - 1, d], brought up to date.
+        slots: int64 [B].
+        weight: float32 [kernel, d].
+        bias, norm_weight, norm_bias: float32 [d].
+        eps: of the normalisation.
+        out: [B x chunk, at least d], or three such planes: see `put`.
+    """
+    _, chunk, twice = gates.shape
+    width = twice // 2
+    kernel = weight.shape[0]
+    slot = slots[b]
+    frames = np.empty((kernel - 1 + chunk, width), np.float32)
+    gate = np.empty(width, np.float32)
+    scratch = np.empty(width, np.float32)
+    row = np.empty(width, np.float32)
+    for k in range(kernel - 1):
+        load(context[slot, k], frames[k])
+    for t in range(chunk):
+        load(gates[b, t, :width], row)
+        load(gates[b, t, width:], gate)
+        for d in range(width):
+            gate[d] = -gate[d]
+        exponential(gate, scratch, width)
+        for d in range(width):
+            frames[kernel - 1 + t, d] = row[d] / (np.float32(1.0) + gate[d])
+    for t in range(chunk):
+        for d in range(width):
+            row[d] = bias[d]
+        for k in range(kernel):
+            for d in range(width):
+                row[d] += weight[k, d] * frames[t + k, d]
+        normalise(row, norm_weight, norm_bias, eps)
+        swish(row, gate, scratch)
+        put(row, out, b * chunk + t, 0)
+    for k in range(kernel - 1):
+        store(frames[chunk + k], context[slot, k])

@@ -1,0 +1,1 @@
+"""NeMo's own step, to compare with."""

@@ -1,0 +1,1 @@
+"""The encoder step in torch operations: what runs on a GPU."""

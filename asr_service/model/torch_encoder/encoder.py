@@ -1,0 +1,244 @@
+"""The Conformer layers, a chunk at a time, with keys and values cached in rings.
+
+NeMo caches each attention layer's input and projects it again every step. Here the projected keys and values of past
+frames stay in per-slot rings of whole chunks: a step writes its chunk over the oldest one and nothing is moved. Where a
+ring's oldest chunk lies differs between streams, so the relative-position scores, which depend on distance only, are
+computed once for all distances and picked per key through a table (relative positions: Dai et al., Transformer-XL,
+arXiv 1901.02860, section 3.3; chunked attention: Noroozi et al., arXiv 2312.17279).
+
+Weights come prepared from `weights.py`; `cpu_encoder.py` is the same step in compiled loops.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from asr_service.model.batch import Batch
+from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.torch_encoder.subsampling import Subsampling
+from asr_service.model.weights import Affine, EncoderWeights, LayerWeights
+
+
+class _Norm:
+    """Layer normalisation over the last axis."""
+
+    def __init__(self, weights: Affine, eps: float, dtype: torch.dtype) -> None:
+        self.weight, self.bias = weights.weight.to(dtype), weights.bias.to(dtype)
+        self.eps = eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class _Linear:
+    """Affine map."""
+
+    def __init__(self, weights: Affine, dtype: torch.dtype) -> None:
+        self.weight, self.bias = weights.weight.to(dtype), weights.bias.to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+class RingIndex:
+    """Tables that say, for each place of a ring's write position, how far each key is from each query.
+
+    Keys are ordered as in memory: the ring's `left_frames` places, then the new chunk.
+    """
+
+    def __init__(self, plan: ChunkPlan, device: torch.device) -> None:
+        chunk, left = plan.chunk_frames, plan.left_frames
+        self.chunks = left // chunk
+        place = torch.arange(left)
+        write = torch.arange(self.chunks)[:, None]
+        age = (write - place // chunk - 1) % self.chunks + 1
+        key = torch.cat([-age * chunk + place % chunk, torch.arange(chunk).expand(self.chunks, -1)], dim=1)
+        distance = torch.arange(chunk)[None, :, None] - key[:, None, :]
+        self._table = (distance + chunk - 1).to(device)
+        self._place_chunk = (place // chunk).to(device)
+        self._chunk = chunk
+
+    @property
+    def distances(self) -> int:
+        """Distinct distances between a query and a key."""
+        return self.chunks * self._chunk + 2 * self._chunk - 1
+
+    def pick(self, steps: Tensor) -> Tensor:
+        """For streams that took `steps` [B] steps: index of each key's distance, int64 [B, 1, chunk, keys]."""
+        return self._table[steps % self.chunks].unsqueeze(1)
+
+    def hidden(self, batch: Batch) -> Tensor | None:
+        """Keys that may not be seen: places not written yet, and frames after a stream's end.
+
+        Returns:
+            bool [B, 1, 1, keys], True where hidden, or None if all are visible.
+        """
+        if not batch.any_young and batch.masks is None:
+            return None
+        unwritten = self._place_chunk >= batch.steps[:, None]
+        if batch.masks is None:
+            new = torch.zeros(len(batch.steps), self._chunk, dtype=torch.bool, device=unwritten.device)
+        else:
+            new = ~batch.masks[-1]
+        return torch.cat([unwritten, new], dim=1)[:, None, None, :]
+
+
+class _Layer:
+    """One Conformer layer; its state lies in the encoder's pools."""
+
+    def __init__(self, weights: LayerWeights, dtype: torch.dtype) -> None:
+        def norm(affine: Affine) -> _Norm:
+            return _Norm(affine, weights.eps, dtype)
+
+        self.heads, self.d_head = weights.heads, weights.d_head
+        self.norm_ff1 = norm(weights.norm_ff1)
+        self.ff1 = (_Linear(weights.ff1_up, dtype), _Linear(weights.ff1_down, dtype))
+        self.norm_att = norm(weights.norm_att)
+        self.qkv = _Linear(weights.qkv, dtype)
+        self.bias_u, self.bias_v = weights.bias_u.to(dtype), weights.bias_v.to(dtype)
+        self.positions = weights.positions.to(dtype)
+        self.att_out = _Linear(weights.att_out, dtype)
+        self.norm_conv = norm(weights.norm_conv)
+        self.conv_in = _Linear(weights.conv_in, dtype)
+        self.conv_weight, self.conv_bias = weights.conv.weight.to(dtype), weights.conv.bias.to(dtype)
+        self.kernel = self.conv_weight.shape[0]
+        self.conv_norm = norm(weights.conv_norm)
+        self.conv_out = _Linear(weights.conv_out, dtype)
+        self.norm_ff2 = norm(weights.norm_ff2)
+        self.ff2 = (_Linear(weights.ff2_up, dtype), _Linear(weights.ff2_down, dtype))
+        self.norm_out = norm(weights.norm_out)
+
+    def step(
+        self, x: Tensor, keys: Tensor, values: Tensor, context: Tensor, batch: Batch, rows: Tensor, pick: Tensor,
+        hidden: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """One step of one layer.
+
+        Args:
+            x: [B, chunk, d_model].
+            keys, values: this layer's pools, [slots, heads, left, d_head].
+            context: this layer's convolution pool, [slots, kernel - 1, d_model].
+            batch: the step's batch.
+            rows: ring places this step writes, int64 [B, chunk].
+            pick: from `RingIndex.pick`.
+            hidden: from `RingIndex.hidden`.
+
+        Returns:
+            [B, chunk, d_model].
+        """
+        up, down = self.ff1
+        x = x + down(functional.silu(up(self.norm_ff1(x))))
+        x = x + self._attend(self.norm_att(x), keys, values, batch, rows, pick, hidden)
+        gated = functional.glu(self.conv_in(self.norm_conv(x)), dim=-1)
+        x = x + self.conv_out(functional.silu(self.conv_norm(self._convolve(gated, context, batch))))
+        up, down = self.ff2
+        x = x + down(functional.silu(up(self.norm_ff2(x))))
+        return self.norm_out(x)
+
+    def _attend(
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        batch: Batch,
+        rows: Tensor,
+        pick: Tensor,
+        hidden: Tensor | None,
+    ) -> Tensor:
+        size, chunk, _ = x.shape
+        left = keys.shape[2]
+        qkv = self.qkv(x).view(size, chunk, 3, self.heads, self.d_head)
+        query = qkv[:, :, 0]
+        key, value = qkv[:, :, 1].transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+        past_keys, past_values = keys[batch.slots], values[batch.slots]
+        with_u = (query + self.bias_u).transpose(1, 2)
+        # One product per head over all rows: positions do not depend on the stream.
+        with_v = (query + self.bias_v).permute(2, 0, 1, 3).reshape(self.heads, size * chunk, self.d_head)
+        by_distance = torch.bmm(with_v, self.positions).view(self.heads, size, chunk, -1).transpose(0, 1)
+        scores = torch.cat([with_u @ past_keys.transpose(-2, -1), with_u @ key.transpose(-2, -1)], dim=-1)
+        scores = scores + by_distance.gather(-1, pick.expand(-1, self.heads, -1, -1))
+        if hidden is not None:
+            scores = scores.masked_fill(hidden, float("-inf"))
+        weights = scores.softmax(dim=-1)
+        if hidden is not None:
+            # A row whose stream ended before this chunk sees nothing at all; its output is not used.
+            weights = weights.nan_to_num()
+        mixed = weights[..., :left] @ past_values + weights[..., left:] @ value
+        slots = batch.slots[:, None]
+        keys[slots, :, rows] = key.transpose(1, 2)
+        values[slots, :, rows] = value.transpose(1, 2)
+        return self.att_out(mixed.transpose(1, 2).reshape(size, chunk, -1))
+
+    def _convolve(self, x: Tensor, context: Tensor, batch: Batch) -> Tensor:
+        """Causal depthwise convolution over [context, x]; [B, chunk, d_model] in and out."""
+        padded = torch.cat([context[batch.slots], x], dim=1)
+        context[batch.slots] = padded[:, -(self.kernel - 1) :]
+        out: Tensor = (padded.unfold(1, self.kernel, 1) * self.conv_weight.t()).sum(-1)
+        return out + self.conv_bias
+
+
+class TorchEncoder:
+    """Encoder step in torch operations: the one for GPUs, and for CPUs that Numba does not know."""
+
+    def __init__(
+        self, weights: EncoderWeights, plan: ChunkPlan, slots: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Allocates the pools for `slots` rows."""
+        self._plan = plan
+        self.subsampling = Subsampling(weights, slots, device, dtype)
+        self.ring = RingIndex(plan, device)
+        self._layers = [_Layer(layer, dtype) for layer in weights.layers]
+        first = self._layers[0]
+        ring = (len(self._layers), slots, first.heads, plan.left_frames, first.d_head)
+        self._keys = torch.zeros(ring, device=device, dtype=dtype)
+        self._values = torch.zeros(ring, device=device, dtype=dtype)
+        self._context = torch.zeros(
+            len(self._layers), slots, first.kernel - 1, weights.d_model, device=device, dtype=dtype
+        )
+        self._frame = torch.arange(plan.chunk_frames, device=device)
+
+    @property
+    def ring_chunks(self) -> int:
+        """Chunks of the past that attention sees."""
+        return self.ring.chunks
+
+    def step(self, batch: Batch, mel: Tensor) -> Tensor:
+        """Encodes one chunk of each row.
+
+        Args:
+            batch: the step's batch.
+            mel: fp32 [B, chunk_mels, mels].
+
+        Returns:
+            fp32 [B, chunk_frames, d_model]; frames that are not real hold anything finite.
+        """
+        x = self.subsampling.step(batch, mel)
+        pick = self.ring.pick(batch.steps)
+        hidden = self.ring.hidden(batch)
+        rows = (batch.steps % self.ring.chunks)[:, None] * self._plan.chunk_frames + self._frame
+        for layer, keys, values, context in zip(
+            self._layers, self._keys, self._values, self._context, strict=True
+        ):
+            x = layer.step(x, keys, values, context, batch, rows, pick, hidden)
+        return x.float()
+
+    def reset(self, slots: Tensor) -> None:
+        """Forgets the past of the given slots, int64 [n]. Ring places need no clearing: age hides them."""
+        self.subsampling.reset(slots)
+        self._context[:, slots] = 0
+
+    def clear(self, slots: Tensor) -> None:
+        """Overwrites everything the given slots hold, after a step that made numbers that are not finite.
+
+        A hidden key has weight zero, but zero times such a number would still spoil the sum.
+        """
+        self.reset(slots)
+        self._keys[:, slots] = 0
+        self._values[:, slots] = 0
+
+    def state_bytes(self) -> int:
+        """Bytes of state per slot."""
+        pools = (self._keys, self._values, self._context)
+        return self.subsampling.state_bytes() + sum(p[:, 0].numel() * p.element_size() for p in pools)

@@ -1,0 +1,1 @@
+"""One stream, pure: bytes to samples, tokens to text, where utterances end."""

@@ -1,0 +1,120 @@
+"""Where an utterance ends by itself: a pause after a word, or a length. Pure; time is counted in encoder frames."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log10
+
+from asr_service.core.values import EndpointingConfig, FinalReason, Samples
+
+HOLD_MS = 800
+"""How much longer than the silence asked for an utterance without tokens may last while its sound goes on."""
+WINDOW_MS = 10_000
+"""What counts as loud and as quiet is learnt from so much of the past."""
+_RANGE_DB = 50.0  # below the loudest frame everything is equally quiet, digital silence too
+_LEAST_RANGE_DB = 10.0  # where the levels differ less, they do not tell speech from background
+
+
+def frame_levels(samples: Samples, frames: int, frame_samples: int) -> list[float]:
+    """Level in dB of each of a chunk's frames, whose last one ends with it; the first may be shorter or longer."""
+    ends = [max(0, len(samples) - later * frame_samples) for later in range(frames - 1, -1, -1)]
+    parts = [samples[start:end] for start, end in pairwise([0, *ends])]
+    return [10 * log10(float(part @ part) / len(part) + 1e-10) if len(part) else -100.0 for part in parts]
+
+
+class Endpointer:
+    """Finds the ends of one stream's utterances in the frames its tokens were emitted at, and in their loudness.
+
+    A pause is a run of frames without a token: `before_token` finds one inside a step, `after_frames` one that is still
+    going on. Nothing ends inside a word: a token that goes on with a word shows that the pause before it was none, as
+    far as it comes in the step that sees the pause; and frames without a token are no pause while they are as loud as
+    speech, since the pieces of a long word come far apart. Loud is what lies above the middle, in dB, between the
+    quietest and the loudest frame of the last ten seconds. Background that is as loud, or speech that the model has no
+    words for, holds an end back for `HOLD_MS` at most. Before the first word, only the start timeout ends an utterance,
+    once until a word comes. Frames count from the segment's start.
+
+    Args:
+        config: the limits; None if only the client ends utterances.
+        frame_ms: duration of an encoder frame.
+    """
+
+    def __init__(self, config: EndpointingConfig | None, frame_ms: float) -> None:
+        self._silence_ms = config.trailing_silence_ms if config else 0
+        self._longest_ms = config.max_utterance_ms if config else 0
+        self._start_ms = config.start_timeout_ms if config else 0
+        self._frame_ms = frame_ms
+        self._first = -1  # frame of the utterance's first token, -1 before it
+        self._last = -1  # frame of its last token
+        self._from = 0  # frame that the utterance starts at
+        self._told = False  # that no word has come
+        self._levels: deque[float] = deque(maxlen=round(WINDOW_MS / frame_ms))  # of frames before `_heard`
+        self._heard = 0
+
+    @property
+    def listens(self) -> bool:
+        """Whether the levels of frames matter."""
+        return self._silence_ms > 0
+
+    def audio(self, levels_db: Sequence[float]) -> None:
+        """Takes the levels of a step's frames, before the step's tokens; the full scale does not matter."""
+        self._levels.extend(levels_db)
+        self._heard += len(levels_db)
+
+    def before_token(self, frame: int, *, starts_word: bool) -> FinalReason | None:
+        """Whether the utterance ends before a token at this frame; the token then belongs to the next one."""
+        if self._first < 0:
+            return self.after_frames(frame)
+        if not starts_word:
+            return None
+        too_long = self._longest_ms and (frame - self._first) * self._frame_ms >= self._longest_ms
+        return FinalReason.ENDPOINT if too_long else self.after_frames(frame)
+
+    def token(self, frame: int) -> None:
+        """Notes a token at this frame."""
+        if self._first < 0:
+            self._first = frame
+            self._told = False
+        self._last = frame
+
+    def after_frames(self, frames: int) -> FinalReason | None:
+        """Whether the utterance has ended, now that this many frames of the segment are decoded."""
+        if self._first < 0:
+            late = self._start_ms and (frames - self._from) * self._frame_ms >= self._start_ms
+            if not late or self._told:
+                return None
+            self._told = True
+            return FinalReason.ENDPOINT
+        if not self._silence_ms:
+            return None
+        silent_ms = (frames - self._last - 1) * self._frame_ms
+        if silent_ms < self._silence_ms:
+            return None
+        if silent_ms < self._silence_ms + HOLD_MS:
+            silent_ms = (frames - self._last_loud(frames) - 1) * self._frame_ms
+        return FinalReason.ENDPOINT if silent_ms >= self._silence_ms else None
+
+    def _last_loud(self, frames: int) -> int:
+        """The last frame before `frames` that holds a token or is loud."""
+        if not self._levels:
+            return self._last
+        most = max(self._levels)
+        least = max(min(self._levels), most - _RANGE_DB)
+        if most - least < _LEAST_RANGE_DB:
+            return self._last
+        oldest = self._heard - len(self._levels)
+        for frame in range(min(frames, self._heard) - 1, max(self._last, oldest - 1), -1):
+            if self._levels[frame - oldest] > (least + most) / 2:
+                return frame
+        return self._last
+
+    def start_utterance(self, frames: int) -> None:
+        """Starts the next utterance at this frame of the segment."""
+        self._first = self._last = -1
+        self._from = frames
+
+    def start_segment(self) -> None:
+        """Starts a segment and its first utterance: frames count from 0 again."""
+        self.start_utterance(0)
+        self._heard = 0

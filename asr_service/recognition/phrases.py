@@ -1,0 +1,114 @@
+"""Phrases that streams listen for: their limits, and how a model writes them. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+from asr_service.core.values import PhraseBoost
+
+MAX_GROUPS = 1_000
+"""Groups of a stream's phrases; a message has room for millions."""
+
+MAX_PHRASES = 1_000
+"""Phrases of a stream, over all its groups."""
+
+MAX_PHRASE_CHARS = 100
+"""Characters of one phrase."""
+
+MAX_CHARS = 20_000
+"""Characters of a stream's phrases in all: what making a tree of them costs grows with it."""
+
+BOOST_RANGE = (0.0, 10.0)
+
+_SPACE = "\u2581"  # SentencePiece's mark of a word's start
+_SPECIAL = re.compile(r"<.+>")  # unknown, control and byte pieces
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_APOSTROPHES = str.maketrans("\u2018\u2019\u02bc", "'''")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A phrase as a model would write it.
+
+    Attributes:
+        text: lower or upper case where the model knows only that, single spaces; "" if nothing is left.
+        unwritable: characters that the model cannot write, each once, in order; they are missing in `text`.
+    """
+
+    text: str
+    unwritable: str
+
+
+class Alphabet:
+    """The characters that a model's pieces are made of.
+
+    Args:
+        pieces: of the vocabulary, as SentencePiece writes them.
+    """
+
+    def __init__(self, pieces: tuple[str, ...]) -> None:
+        plain = [piece for piece in pieces if not _SPECIAL.fullmatch(piece)]
+        self._known = frozenset("".join(plain).replace(_SPACE, ""))
+        self._any = any(
+            _BYTE.fullmatch(piece) for piece in pieces
+        )  # whatever has no piece is written in bytes
+
+    def write(self, phrase: str) -> Written:
+        """The phrase in the model's characters: as it is where possible, else in the other case; a hyphen that the
+        model does not write is a space, typographic apostrophes are plain ones."""
+        text, unwritable = [], []
+        for char in unicodedata.normalize("NFC", phrase).translate(_APOSTROPHES):
+            if char.isspace():
+                text.append(" ")
+                continue
+            for form in (char, char.lower(), char.upper()):
+                if self._any or self._known.issuperset(form):
+                    text.append(form)
+                    break
+            else:
+                if unicodedata.category(char) == "Pd":
+                    text.append(" ")
+                elif char not in unwritable:
+                    unwritable.append(char)
+        return Written(" ".join("".join(text).split()), "".join(unwritable))
+
+
+@lru_cache(maxsize=4)
+def alphabet(pieces: tuple[str, ...]) -> Alphabet:
+    """The alphabet of a vocabulary, made once."""
+    return Alphabet(pieces)
+
+
+def fitting(groups: Iterable[PhraseBoost], pieces: tuple[str, ...] | None) -> tuple[PhraseBoost, ...]:
+    """What of these can be served, for protocols that reject nothing: phrases that are empty, too long or unwritable
+    are left out; boosts are brought into range.
+
+    Nothing beyond the limits is looked at, and what is left out counts as well: the time this takes, on the event loop,
+    is not the client's to choose.
+
+    Args:
+        groups: as asked for.
+        pieces: of the vocabulary, None before a model is loaded.
+    """
+    known = alphabet(pieces) if pieces is not None else None
+    low, high = BOOST_RANGE
+    count = chars = 0
+    kept = []
+    for group in islice(groups, MAX_GROUPS):
+        phrases = []
+        for phrase in islice(group.phrases, MAX_PHRASES - count):
+            count += 1
+            if len(phrase) > MAX_PHRASE_CHARS or chars + len(phrase) > MAX_CHARS:
+                continue
+            chars += len(phrase)
+            written = known.write(phrase) if known else Written(phrase.strip(), "")
+            if written.text and not written.unwritable:
+                phrases.append(phrase)
+        if phrases:
+            kept.append(PhraseBoost(tuple(phrases), min(max(group.boost, low), high)))
+    return tuple(kept)

@@ -1,0 +1,72 @@
+"""Streams of several channels: each channel is a session of its own, and the sender sees one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from asr_service.core.values import Encoding
+from asr_service.sessions.session import Session
+
+
+class Feed(Protocol):
+    """Where a stream's input goes: one session, or those of all its channels."""
+
+    async def send_audio(self, data: bytes) -> None:
+        """See `Session.send_audio`."""
+        ...
+
+    def finalize(self, tag: str) -> None:
+        """See `Session.finalize`."""
+        ...
+
+    def half_close(self) -> None:
+        """See `Session.half_close`."""
+        ...
+
+
+class Interleaved:
+    """Deals interleaved samples out to a session for each channel.
+
+    Packets may split a sample or a group of samples that belong together; what is incomplete waits for the next packet.
+
+    Args:
+        sessions: of the channels, in their order in the audio.
+        encoding: tells how many bytes a sample has.
+    """
+
+    def __init__(self, sessions: Sequence[Session], encoding: Encoding) -> None:
+        self._sessions = sessions
+        self._width = sample_bytes(encoding)
+        self._rest = b""
+
+    async def send_audio(self, data: bytes) -> None:
+        """Sends the samples that are complete in every channel; waits for the slowest channel's inbox."""
+        data = self._rest + data
+        whole = len(data) - len(data) % (self._width * len(self._sessions))
+        self._rest = data[whole:]
+        if whole:
+            for session, part in zip(self._sessions, self._dealt(data[:whole]), strict=True):
+                await session.send_audio(part)
+
+    def finalize(self, tag: str) -> None:
+        """Asks for a final of every channel."""
+        for session in self._sessions:
+            session.finalize(tag)
+
+    def half_close(self) -> None:
+        """Ends every channel's input. A last sample that not every channel has is left out."""
+        for session in self._sessions:
+            session.half_close()
+
+    def _dealt(self, data: bytes) -> list[bytes]:
+        count, width = len(self._sessions), self._width
+        if width == 1:
+            return [data[channel::count] for channel in range(count)]
+        pairs = memoryview(data).cast("H")
+        return [pairs[channel::count].tobytes() for channel in range(count)]
+
+
+def sample_bytes(encoding: Encoding) -> int:
+    """Bytes of one sample of one channel."""
+    return 2 if encoding is Encoding.LINEAR16 else 1
