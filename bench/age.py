@@ -28,7 +28,7 @@ from asr_service.core.values import Samples, StepRequest
 from asr_service.model import load_model
 from asr_service.model.streaming import NemoStreamingModel
 from bench.kept import made_once
-from bench.models import SHAPES, babble, build_model
+from testbed.models import SHAPES, babble, build_model
 
 LOOP_S = 61.0
 FILLING_S = 8.0

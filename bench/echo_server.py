@@ -2,7 +2,7 @@
 
     python -m bench.echo_server
 
-Prints `serving grpc on HOST:PORT` once it serves, which is what `bench.processes.Server` waits for.
+Prints `serving grpc on HOST:PORT` once it serves, which is what `testbed.processes.Server` waits for.
 """
 
 from __future__ import annotations

@@ -22,14 +22,14 @@ import soundfile
 import uvloop
 from rich.console import Console
 
-from bench import frames
 from bench.kept import made_once
-from bench.models import babble
-from bench.processes import ROOT, AsrService, environment, histogram_percentile
 from bench.up_and_down import UpAndDown
 from clients.load_report import growth, percentiles, summarize
 from clients.load_streams import RATE, Heard, Plan
 from clients.wav import load_wav
+from testbed import grpc_frames as frames
+from testbed.models import babble
+from testbed.processes import ROOT, AsrService, environment, histogram_percentile
 
 PACKET_MS = 20.0
 LIMIT_S = 0.5
@@ -58,7 +58,7 @@ def large_model(path: Path) -> None:
     """The 114M shape with random weights."""
     console.print("  making the 114M model (once)")
     subprocess.run(
-        [sys.executable, "-m", "bench.models", "large", str(path)], cwd=ROOT, env=environment(), check=True
+        [sys.executable, "-m", "testbed.models", "large", str(path)], cwd=ROOT, env=environment(), check=True
     )
 
 

@@ -38,7 +38,7 @@ from asr_service.core.values import OutOfMemory, StepRequest
 from asr_service.model import loading
 from asr_service.model.batch import Batch
 from asr_service.model.streaming import NemoStreamingModel
-from bench.models import SHAPES, babble, build_model
+from testbed.models import SHAPES, babble, build_model
 
 LARGE = Path("build/large.nemo")
 CPU = torch.device("cpu")

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 
 from asr_service.core.values import Samples
-from bench.models import babble
 from bench.stepping import RATE, evaluation_set, step_all
 from demo_model.wer import compare, total
+from testbed.models import babble
 
 BUILT = Path("build/peers")
 LOCK = Path(__file__).with_name("peers.lock")

@@ -36,7 +36,6 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import frames
 from bench.efficiency import (
     CACHE,
     LIMIT_S,
@@ -48,11 +47,12 @@ from bench.efficiency import (
     unbounded,
 )
 from bench.kept import made_once
-from bench.processes import ROOT, AsrService, Server, environment, histogram_percentile
 from clients.load import noise
 from clients.load_report import percentiles, summarize
 from clients.load_streams import METHOD, RATE, GrpcRunner, Heard, Plan, run_streams
 from clients.wav import load_wav
+from testbed import grpc_frames as frames
+from testbed.processes import ROOT, AsrService, Server, environment, histogram_percentile
 
 STREAMS = 100
 """Of the transport measurement."""
@@ -168,7 +168,7 @@ def latency(seconds: float, bare_seconds: float, slots: int, packet_us: float) -
 def tiny_model(path: Path) -> None:
     """A small model with random weights, where the demo model is not there."""
     subprocess.run(
-        [sys.executable, "-m", "bench.models", "tiny", str(path)], cwd=ROOT, env=environment(), check=True
+        [sys.executable, "-m", "testbed.models", "tiny", str(path)], cwd=ROOT, env=environment(), check=True
     )
 
 

@@ -19,7 +19,7 @@ settings.load_profile("no deadline")
 @pytest.fixture(scope="session")
 def tiny_nemo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `.nemo` file of the family with random weights, two layers."""
-    from bench.models import SHAPES, build_model
+    from testbed.models import SHAPES, build_model
 
     path = tmp_path_factory.mktemp("models") / "tiny.nemo"
     build_model(SHAPES["tiny"]).save_to(str(path))

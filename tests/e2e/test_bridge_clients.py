@@ -22,7 +22,7 @@ import soundfile
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, admit, scripted_service, talk
 from tests.support.process import ROOT, AsrService, clean_environment

@@ -18,7 +18,7 @@ from asr.v1 import asr_pb2_grpc
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, listen, talk
 from tests.support.process import ROOT, AsrService, clean_environment

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from bench import frames
 from clients.load_streams import GrpcRunner, Plan, run_streams
 from clients.wav import packets
+from testbed import grpc_frames as frames
 from tests.support.audio import cut, speechlike
 from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, finalize, talk, text

@@ -20,7 +20,7 @@ from asr.v1 import asr_pb2_grpc
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.audio import FULL_SCALE, cut, speechlike
 from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.rpc import (

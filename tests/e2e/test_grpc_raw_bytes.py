@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 from asr.v1 import asr_pb2 as pb
 
-from bench import frames
+from testbed import grpc_frames as frames
 from tests.support.process import AsrService
 from tests.support.rpc import Stub, audio, bad_fields, config, told, until_active
 

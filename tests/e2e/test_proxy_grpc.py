@@ -18,7 +18,7 @@ from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 from google.rpc import status_pb2
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.process import ROOT, AsrService, ServerProcess
 from tests.support.proxies import SHORT, Fleet, attempt, finished, fleet, opened
 from tests.support.rpc import Stub, retry_after_s, transcribe

@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, Bridge, talk
 from tests.support.process import ROOT, AsrService, clean_environment

@@ -12,7 +12,7 @@ from asr_service.model.loading import assemble
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.cuda_graphs import RecordedEncoder
 from asr_service.model.torch_encoder.encoder import TorchEncoder
-from bench.models import SHAPES, babble, build_model
+from testbed.models import SHAPES, babble, build_model
 from tests.model import reference
 from tests.model.driver import run
 

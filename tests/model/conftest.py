@@ -15,7 +15,7 @@ from asr_service.model.streaming import NemoStreamingModel
 def _built(shape: str) -> Any:
     import torch
 
-    from bench.models import SHAPES, build_model
+    from testbed.models import SHAPES, build_model
 
     torch.set_num_threads(1)
     return build_model(SHAPES[shape])

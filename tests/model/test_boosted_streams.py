@@ -12,7 +12,7 @@ import pytest
 
 from asr_service.core.values import Audio, Command, Finalize, HalfClose, Open, PhraseBoost, StreamConfig
 from asr_service.model.streaming import NemoStreamingModel
-from bench.models import babble
+from testbed.models import babble
 from tests.model import reference
 from tests.support.audio import cut
 from tests.support.engines import running

@@ -12,7 +12,7 @@ import pytest
 
 from asr_service.core.values import Audio, Command, HalfClose, Open, StreamConfig
 from asr_service.model.streaming import NemoStreamingModel
-from bench.models import SHAPES, babble
+from testbed.models import SHAPES, babble
 from tests.model import reference
 from tests.support.engines import running
 

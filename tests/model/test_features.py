@@ -12,7 +12,7 @@ from asr_service.core.values import StepRequest
 from asr_service.model.batch import Positions
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.features import FeatureExtractor
-from bench.models import babble
+from testbed.models import babble
 from tests.model import reference
 from tests.model.driver import Fed
 

@@ -16,7 +16,7 @@ from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.cuda_graphs import EagerRecorder, RecordedEncoder, Recorder
 from asr_service.model.torch_encoder.encoder import TorchEncoder
 from asr_service.model.weights import read_encoder
-from bench.models import SHAPES, babble
+from testbed.models import SHAPES, babble
 from tests.model import reference
 from tests.model.driver import run
 

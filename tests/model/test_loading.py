@@ -16,7 +16,7 @@ from asr_service.core.errors import ModelError, SettingsError
 from asr_service.model import load_model
 from asr_service.model.look_ahead import choose_context
 from asr_service.model.slot_budget import MOST_SLOTS, SLOT_BYTES, slots_in
-from bench.models import babble
+from testbed.models import babble
 from tests.model import reference
 from tests.model.driver import run
 
@@ -227,7 +227,7 @@ def test_models_that_cannot_stream_are_refused(change: Callable[[Any], None], re
     import torch
 
     from asr_service.model.loading import assemble
-    from bench.models import SHAPES, build_model
+    from testbed.models import SHAPES, build_model
 
     model = build_model(SHAPES["tiny"])
     change(model)
@@ -243,7 +243,7 @@ def test_an_unknown_layer_falls_back_to_nemos_step(caplog: pytest.LogCaptureFixt
 
     from asr_service.model.loading import assemble
     from asr_service.model.reference.nemo_encoder import NemoEncoder
-    from bench.models import SHAPES, build_model
+    from testbed.models import SHAPES, build_model
 
     model = build_model(SHAPES["tiny"])
     model.encoder.layers[1].conv.norm_type = "instance_norm"

@@ -12,7 +12,7 @@ import torch
 from asr_service.core.values import StepRequest, StepResult
 from asr_service.model.batch import Batch
 from asr_service.model.streaming import NemoStreamingModel
-from bench.models import SHAPES, babble
+from testbed.models import SHAPES, babble
 from tests.model import reference
 from tests.model.driver import run
 

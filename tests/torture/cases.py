@@ -17,7 +17,7 @@ import grpc.aio
 import websockets
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.audio import FULL_SCALE, cut
 from tests.support.bridge import Bridge
 from tests.support.process import AsrService, ServerProcess

@@ -14,7 +14,7 @@ import grpc.aio
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.audio import speechlike
 from tests.support.process import AsrService, ServerProcess
 from tests.support.rpc import Stub, audio, config, finalize, retry_after_s, until_active

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from asr_service.api import messages as wire
 from asr_service.api.riva import audio_files as containers
-from asr_service.api.riva import mapping
+from asr_service.api.riva import messages as mapping
 from asr_service.core.errors import AsrError, ClientError, InvalidArgument, wire_status
 from asr_service.core.values import Encoding, StreamConfig
 from asr_service.model.null import NullModel

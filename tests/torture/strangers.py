@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.bridge import Bridge, Heard, listen
 from tests.support.process import AsrService
 from tests.torture.parsers import seeds

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
-from asr_service.model.cpu_encoder.kernels import attention as kernels
 from asr_service.model.cpu_encoder.isa.amx import has_tiles
+from asr_service.model.cpu_encoder.kernels import attention as kernels
 from asr_service.model.cpu_encoder.kernels.rows import Array
 from asr_service.model.cpu_encoder.onednn_encoder import Product, array
 from asr_service.model.cpu_encoder.packing import LayerStack, fits

@@ -1,4 +1,4 @@
-"""Resampling and G.711 against SoX; tests/golden/make_sox.sh made its side."""
+"""Resampling and G.711 against SoX; golden/make_sox.sh made its side."""
 
 from __future__ import annotations
 

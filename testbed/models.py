@@ -3,8 +3,8 @@
 Random weights recognise nothing, but every tensor has the shape that NVIDIA's model has, so a step costs the same. The
 configuration follows NeMo's published `fastconformer_hybrid_transducer_ctc_bpe_streaming` recipe.
 
-    python -m bench.models tiny build/tiny.nemo
-    python -m bench.models large build/large.nemo
+    python -m testbed.models tiny build/tiny.nemo
+    python -m testbed.models large build/large.nemo
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import pytest
 
 from asr_service.app.wiring import ENGINE_STOP_S, LAST_WORDS_S
 from asr_service.config import Settings
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority
 from tests.support.process import ROOT, START_S, AsrService, ServerProcess, clean_environment

@@ -9,7 +9,7 @@ import urllib.request
 
 from websockets.asyncio.client import connect
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, Heard, listen, talk
 from tests.support.process import AsrService, ServerProcess

@@ -11,7 +11,7 @@ import pytest
 from bench.__main__ import BENCHMARKS
 from bench.options import QUICK_LIMIT, parse, words_parser, write_report
 from bench.stepping import utterances
-from tests.support.process import ROOT
+from testbed.processes import ROOT
 
 ALONE = {"score"}
 """Needs a running service."""

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from bench.processes import Server
+from testbed.processes import Server
 
 
 def test_a_server_that_does_not_come_up_is_told_and_leaves_nothing_to_wait_for() -> None:

@@ -16,7 +16,7 @@ from asr.v1 import asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.asyncio.client import connect
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, listen, until_ready
 from tests.support.process import ServerProcess, children, gone

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What SoX makes of speech at other sample rates and of G.711 bytes, for tests/test_audio_sox.py: tests/golden/sox.
+# What SoX makes of speech at other sample rates and of G.711 bytes, for tests/unit/recognition/test_audio_sox.py: tests/unit/recognition/golden/sox.
 # Needs espeak-ng and sox (Debian packages); the tests need neither. Made with SoX 14.4.2 and eSpeak NG 1.51.
 set -euo pipefail
 cd "$(dirname "$0")/sox"

@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from bench.processes import free_port
+from testbed.processes import free_port
 from tests.support.bridge import CLOSE, INIT, Bridge, Heard, admit, listen, result, scripted_service, talk
 from tests.support.process import ServerProcess
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from asr_service.core.values import Audio, Cancel, Command, Finalize, HalfClose, Open, Result, StreamConfig
 from asr_service.model.null import NullModel
-from tests.property.test_packets import MODELS, Script, configs, play, scripts
 from tests.support.engines import Bench, running
 from tests.support.streams import new_stream
+from tests.unit.recognition.test_packets import MODELS, Script, configs, play, scripts
 
 SLOTS = 6
 IDS = count(1)
