@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from asr_service.core.values import Samples, StepRequest
+from asr_service.core.model import StepRequest
+from asr_service.core.values import Samples
 from asr_service.model import load_model
 from asr_service.model.streaming import NemoStreamingModel
 from bench.kept import made_once

@@ -19,7 +19,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from asr_service.core.values import Samples, StepRequest, StreamingModel
+from asr_service.core.model import StepRequest, StreamingModel
+from asr_service.core.values import Samples
 from asr_service.model import load_model
 from asr_service.observability import log
 from clients.wav import load_wav

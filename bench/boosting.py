@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_service.core.values import DEFAULT_BOOST, PhraseBoost, Samples, StepRequest
+from asr_service.core.model import StepRequest
+from asr_service.core.values import DEFAULT_BOOST, PhraseBoost, Samples
 from asr_service.model import load_model
 from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.streaming import NemoStreamingModel

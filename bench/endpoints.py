@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from asr_service.core.values import EndpointingConfig, ModelInfo, Samples
+from asr_service.core.model import ModelInfo
+from asr_service.core.values import EndpointingConfig, Samples
 from asr_service.model import load_model
 from asr_service.recognition.endpointing import Endpointer, frame_levels
 from asr_service.recognition.transcript import Vocabulary

@@ -34,7 +34,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from asr_service.core.values import OutOfMemory, StepRequest
+from asr_service.core.model import OutOfMemory, StepRequest
 from asr_service.model import loading
 from asr_service.model.batch import Batch
 from asr_service.model.streaming import NemoStreamingModel

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import soxr
 
-from asr_service.core.values import Samples, StepRequest, StreamingModel
+from asr_service.core.model import StepRequest, StreamingModel
+from asr_service.core.values import Samples
 from bench.score import EVAL, Utterance, read_set
 
 TOGETHER = 128

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from asr_service.core.values import Samples, StreamingModel
+from asr_service.core.model import StreamingModel
+from asr_service.core.values import Samples
 from asr_service.model import load_model
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance

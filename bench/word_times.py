@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from asr_service.core.values import Result, StreamConfig, StreamingModel
+from asr_service.core.model import StreamingModel
+from asr_service.core.values import Result, StreamConfig
 from asr_service.model import load_model
 from asr_service.recognition.stream import Stream
 from asr_service.recognition.transcript import Vocabulary

@@ -12,12 +12,12 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from asr_service.core.errors import AsrError, InternalError, InvalidArgument, wire_status
+from asr_service.core.model import ModelInfo
 from asr_service.core.values import (
     DEFAULT_BOOST,
     Encoding,
     EndpointingConfig,
     FinalReason,
-    ModelInfo,
     PhraseBoost,
     Result,
     StreamConfig,

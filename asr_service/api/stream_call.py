@@ -22,6 +22,7 @@ from grpc_status import rpc_status
 
 from asr_service.access.api_keys import caller
 from asr_service.api import messages as wire
+from asr_service.core.commands import Ended
 from asr_service.core.errors import (
     AsrError,
     InternalError,
@@ -30,7 +31,7 @@ from asr_service.core.errors import (
     StreamTimeout,
     wire_status,
 )
-from asr_service.core.values import Ended, FinalReason, Result, StreamConfig
+from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.observability.traces import Trace
 from asr_service.sessions.admission import Door
 from asr_service.sessions.multichannel import Feed, Interleaved

@@ -26,7 +26,8 @@ from asr_service.api.key_check import KeyCheck
 from asr_service.api.speech import SpeechServicer
 from asr_service.config import Settings
 from asr_service.core.errors import SettingsError, Unavailable
-from asr_service.core.values import StreamConfig, StreamingModel
+from asr_service.core.model import StreamingModel
+from asr_service.core.values import StreamConfig
 from asr_service.engine.client import EngineProcess
 from asr_service.engine.cpu_priority import do_not_displace
 from asr_service.engine.engine import EngineState

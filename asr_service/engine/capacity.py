@@ -15,7 +15,8 @@ from statistics import median
 
 import numpy as np
 
-from asr_service.core.values import Samples, StepRequest, StreamingModel
+from asr_service.core.model import StepRequest, StreamingModel
+from asr_service.core.values import Samples
 
 SHARE = 0.75
 """Of a chunk's duration that the steps of all streams may take; the rest is for arrivals that bunch."""

@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from asr_service.core.values import Command, Event, ModelInfo, Readings, StreamingModel
+from asr_service.core.commands import Command, Event
+from asr_service.core.model import ModelInfo, Readings, StreamingModel
 from asr_service.engine.capacity import Probe
 from asr_service.engine.engine import EngineState
 from asr_service.engine.ipc import (

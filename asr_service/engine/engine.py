@@ -14,6 +14,17 @@ from enum import Enum
 from queue import Empty
 from typing import Protocol
 
+from asr_service.core.commands import (
+    Audio,
+    Cancel,
+    Command,
+    Ended,
+    Event,
+    Finalize,
+    HalfClose,
+    Open,
+    TimedCommand,
+)
 from asr_service.core.errors import (
     AsrError,
     AtCapacity,
@@ -22,23 +33,8 @@ from asr_service.core.errors import (
     SettingsError,
     Unavailable,
 )
-from asr_service.core.values import (
-    Audio,
-    Cancel,
-    Command,
-    Ended,
-    Event,
-    Finalize,
-    HalfClose,
-    Instrumented,
-    ModelInfo,
-    Open,
-    OutOfMemory,
-    Readings,
-    Result,
-    StreamingModel,
-    TimedCommand,
-)
+from asr_service.core.model import Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
+from asr_service.core.values import Result
 from asr_service.engine.capacity import Load, Probe, probe_model
 from asr_service.engine.scheduler import Scheduler
 from asr_service.engine.slots import Books, Slots

@@ -20,17 +20,8 @@ from enum import IntEnum
 from queue import Empty
 from typing import Any
 
-from asr_service.core.values import (
-    Audio,
-    Cancel,
-    Command,
-    Consumed,
-    Event,
-    FinalReason,
-    Result,
-    TimedCommand,
-    Word,
-)
+from asr_service.core.commands import Audio, Cancel, Command, Consumed, Event, TimedCommand
+from asr_service.core.values import FinalReason, Result, Word
 
 Packed = tuple[Any, ...]
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any, NoReturn
 
+from asr_service.core.commands import Event
 from asr_service.core.errors import SettingsError
-from asr_service.core.values import Event, StreamingModel
+from asr_service.core.model import StreamingModel
 from asr_service.engine.engine import Engine, EngineState
 from asr_service.engine.ipc import CommandPipe, Message, frame, pack_event, write_all
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from asr_service.core.errors import ModelError
-from asr_service.core.values import StreamingModel
+from asr_service.core.model import StreamingModel
 from asr_service.model.look_ahead import choose_context
 from asr_service.model.slot_budget import host_slots
 

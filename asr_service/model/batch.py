@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from asr_service.core.values import StepRequest
+from asr_service.core.model import StepRequest
 from asr_service.model.chunk_plan import ChunkPlan
 
 

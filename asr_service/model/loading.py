@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from asr_service.core.errors import ModelError, SettingsError
-from asr_service.core.values import ModelInfo
+from asr_service.core.model import ModelInfo
 from asr_service.model import model_file
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.decoders.boosting_tree import TreeMaker

@@ -11,7 +11,8 @@ from math import log2, sqrt
 
 import numpy as np
 
-from asr_service.core.values import ModelInfo, Samples, StepRequest, StepResult
+from asr_service.core.model import ModelInfo, StepRequest, StepResult
+from asr_service.core.values import Samples
 
 _WORDS = (
     "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike november oscar papa quebec romeo "

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_service.core.values import ModelInfo, OutOfMemory, PhraseBoost, Readings, StepRequest, StepResult
+from asr_service.core.model import ModelInfo, OutOfMemory, Readings, StepRequest, StepResult
+from asr_service.core.values import PhraseBoost
 from asr_service.model.batch import Batch, Positions
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.decoders.boosting_tree import BoostingTree, TreeMaker
@@ -69,7 +70,7 @@ _BROKEN = StepResult((), (), (), 0, broken=True)
 
 
 class NemoStreamingModel:
-    """Implements `asr_service.core.values.StreamingModel` for the FastConformer Hybrid family.
+    """Implements `asr_service.core.model.StreamingModel` for the FastConformer Hybrid family.
 
     Row `slots` of every pool is a spare: rows that pad a batch to its bucket use it.
     """
@@ -106,7 +107,7 @@ class NemoStreamingModel:
         return self._features.state_bytes() + self._encoder.state_bytes() + self._decoder.state_bytes()
 
     def readings(self) -> Readings:
-        """See `asr_service.core.values.Instrumented`."""
+        """See `asr_service.core.model.Instrumented`."""
         used = total = 0
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)

@@ -17,17 +17,10 @@ from enum import Enum
 
 import numpy as np
 
+from asr_service.core.commands import Consumed
 from asr_service.core.errors import OutOfOrder
-from asr_service.core.values import (
-    Consumed,
-    FinalReason,
-    ModelInfo,
-    Result,
-    Samples,
-    StepRequest,
-    StepResult,
-    StreamConfig,
-)
+from asr_service.core.model import ModelInfo, StepRequest, StepResult
+from asr_service.core.values import FinalReason, Result, Samples, StreamConfig
 from asr_service.recognition.audio import AudioReader
 from asr_service.recognition.endpointing import Endpointer, frame_levels
 from asr_service.recognition.transcript import Transcript, Vocabulary

@@ -10,7 +10,8 @@ from typing import NoReturn
 
 from asr_service.api import messages as wire
 from asr_service.core.errors import AsrError, Unavailable
-from asr_service.core.values import ModelInfo, StreamConfig
+from asr_service.core.model import ModelInfo
+from asr_service.core.values import StreamConfig
 from asr_service.observability.metrics import Metrics
 from asr_service.observability.traces import Tracing
 from asr_service.sessions.session import Session, Sessions

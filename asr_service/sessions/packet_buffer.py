@@ -6,7 +6,7 @@ chunk ends (`Consumed`); whatever is not known errs on the side of letting packe
 
 from __future__ import annotations
 
-from asr_service.core.values import Consumed
+from asr_service.core.commands import Consumed
 
 
 class Held:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 
 from asr_service.access.api_keys import caller
-from asr_service.core.errors import AsrError, AtCapacity, LimitReached, OutOfOrder, Overloaded, QuotaReached
-from asr_service.core.values import (
+from asr_service.core.commands import (
     Audio,
     Cancel,
     Command,
@@ -22,12 +21,11 @@ from asr_service.core.values import (
     Ended,
     Event,
     Finalize,
-    FinalReason,
     HalfClose,
     Open,
-    Result,
-    StreamConfig,
 )
+from asr_service.core.errors import AsrError, AtCapacity, LimitReached, OutOfOrder, Overloaded, QuotaReached
+from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.sessions.packet_buffer import Held
 
 MAX_UNREAD = 1000

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from asr_service.core.values import StepRequest, StreamingModel
+from asr_service.core.model import StepRequest, StreamingModel
 
 
 @dataclass(eq=False)

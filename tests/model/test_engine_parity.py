@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr_service.core.values import Audio, Command, HalfClose, Open, StreamConfig
+from asr_service.core.commands import Audio, Command, HalfClose, Open
+from asr_service.core.values import StreamConfig
 from asr_service.model.streaming import NemoStreamingModel
 from testbed.models import SHAPES, babble
 from tests.model import reference

@@ -9,16 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.core.values import (
-    Audio,
-    Command,
-    EndpointingConfig,
-    Finalize,
-    HalfClose,
-    Open,
-    Result,
-    StreamConfig,
-)
+from asr_service.core.commands import Audio, Command, Finalize, HalfClose, Open
+from asr_service.core.values import EndpointingConfig, Result, StreamConfig
 from asr_service.model import load_model
 from tests.support.engines import Bench, running
 from tests.support.streams import silence, speech

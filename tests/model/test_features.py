@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from asr_service.core.values import StepRequest
+from asr_service.core.model import StepRequest
 from asr_service.model.batch import Positions
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.features import FeatureExtractor

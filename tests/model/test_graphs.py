@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asr_service.core.values import OutOfMemory
+from asr_service.core.model import OutOfMemory
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.cuda_graphs import EagerRecorder, RecordedEncoder, Recorder

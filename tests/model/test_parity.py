@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from asr_service.core.values import StepRequest, StepResult
+from asr_service.core.model import StepRequest, StepResult
 from asr_service.model.batch import Batch
 from asr_service.model.streaming import NemoStreamingModel
 from testbed.models import SHAPES, babble

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from asr_service.core.values import StepRequest
+from asr_service.core.model import StepRequest
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
 from asr_service.model.loading import assemble

@@ -11,21 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from asr_service.core.values import (
-    Audio,
-    Command,
-    Consumed,
-    Ended,
-    Event,
-    HalfClose,
-    Open,
-    Result,
-    StepRequest,
-    StepResult,
-    StreamConfig,
-    StreamingModel,
-    TimedCommand,
-)
+from asr_service.core.commands import Audio, Command, Consumed, Ended, Event, HalfClose, Open, TimedCommand
+from asr_service.core.model import StepRequest, StepResult, StreamingModel
+from asr_service.core.values import Result, StreamConfig
 from asr_service.engine.engine import Engine, EngineMetrics, EngineState
 from asr_service.model.null import NullModel
 

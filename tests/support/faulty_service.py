@@ -25,7 +25,7 @@ from asr_service.__main__ import main
 from asr_service.app import wiring as server
 from asr_service.app.wiring import serve
 from asr_service.config import Settings
-from asr_service.core.values import ModelInfo, OutOfMemory, StepRequest, StepResult
+from asr_service.core.model import ModelInfo, OutOfMemory, StepRequest, StepResult
 from asr_service.model.null import NullModel
 from asr_service.model.slot_budget import host_slots
 from asr_service.observability.metrics import Metrics

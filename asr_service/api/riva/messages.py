@@ -18,11 +18,11 @@ import riva.client.proto.riva_common_pb2 as common_pb
 from asr_service.api import messages as wire
 from asr_service.api.riva.audio_files import AudioFormat
 from asr_service.core.errors import InvalidArgument
+from asr_service.core.model import ModelInfo
 from asr_service.core.values import (
     DEFAULT_BOOST,
     Encoding,
     EndpointingConfig,
-    ModelInfo,
     PhraseBoost,
     Result,
     StreamConfig,

@@ -13,7 +13,8 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from asr_service.api.speech import SpeechServicer
-from asr_service.core.values import Command, FinalReason, Result
+from asr_service.core.commands import Command
+from asr_service.core.values import FinalReason, Result
 from asr_service.observability.metrics import Metrics
 from asr_service.sessions.admission import Door
 from asr_service.sessions.session import Sessions

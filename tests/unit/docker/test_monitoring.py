@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from asr_service.core.values import Readings
+from asr_service.core.model import Readings
 from asr_service.observability.metrics import SLOT_STATES, Metrics
 from tests.support.process import ROOT
 from ws_bridge.metrics import Metrics as BridgeMetrics

@@ -5,18 +5,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from asr_service.core.commands import Audio, Cancel, Finalize, HalfClose, Open
 from asr_service.core.errors import AtCapacity, InternalError, ModelError, OutOfOrder, Unavailable
-from asr_service.core.values import (
-    Audio,
-    Cancel,
-    Finalize,
-    FinalReason,
-    HalfClose,
-    Open,
-    StepRequest,
-    StepResult,
-    StreamConfig,
-)
+from asr_service.core.model import StepRequest, StepResult
+from asr_service.core.values import FinalReason, StreamConfig
 from asr_service.engine.engine import EngineState
 from asr_service.engine.slots import Slots
 from asr_service.model.null import NullModel

@@ -6,16 +6,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from asr_service.core.commands import Audio, HalfClose, Open
 from asr_service.core.errors import InternalError
-from asr_service.core.values import (
-    Audio,
-    HalfClose,
-    Open,
-    OutOfMemory,
-    StepRequest,
-    StepResult,
-    StreamConfig,
-)
+from asr_service.core.model import OutOfMemory, StepRequest, StepResult
+from asr_service.core.values import StreamConfig
 from asr_service.engine.engine import EngineState
 from asr_service.model.null import NullModel
 from tests.support.engines import Bench, running

@@ -11,24 +11,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core.errors import AtCapacity, InternalError, OutOfOrder, Unavailable
-from asr_service.core.values import (
+from asr_service.core.commands import (
     Audio,
     Cancel,
     Command,
     Consumed,
-    Encoding,
     Ended,
-    EndpointingConfig,
     Event,
     Finalize,
-    FinalReason,
     HalfClose,
     Open,
+    TimedCommand,
+)
+from asr_service.core.errors import AtCapacity, InternalError, OutOfOrder, Unavailable
+from asr_service.core.values import (
+    Encoding,
+    EndpointingConfig,
+    FinalReason,
     PhraseBoost,
     Result,
     StreamConfig,
-    TimedCommand,
     Word,
 )
 from asr_service.engine.ipc import (

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr_service.core.values import Audio, Cancel, Command, Finalize, HalfClose, Open, Result, StreamConfig
+from asr_service.core.commands import Audio, Cancel, Command, Finalize, HalfClose, Open
+from asr_service.core.values import Result, StreamConfig
 from asr_service.model.null import NullModel
 from tests.support.engines import Bench, running
 from tests.support.streams import new_stream

@@ -6,17 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr_service.core.commands import Consumed
 from asr_service.core.errors import OutOfOrder
-from asr_service.core.values import (
-    Consumed,
-    Encoding,
-    EndpointingConfig,
-    FinalReason,
-    Result,
-    StepResult,
-    StreamConfig,
-    Word,
-)
+from asr_service.core.model import StepResult
+from asr_service.core.values import Encoding, EndpointingConfig, FinalReason, Result, StreamConfig, Word
 from asr_service.model.null import NullModel
 from asr_service.recognition.stream import BURST_S, INPUT, WORK, Happening, Input, Stream, Work, tables
 from tests.support.streams import UNIX_MS, drain, finals, new_stream, recognize, silence, speech, step

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_service.core.values import Audio, Command, Encoding, Finalize, HalfClose, StreamConfig
+from asr_service.core.commands import Audio, Command, Finalize, HalfClose
+from asr_service.core.values import Encoding, StreamConfig
 from asr_service.sessions.multichannel import Interleaved
 from asr_service.sessions.session import Sessions
 

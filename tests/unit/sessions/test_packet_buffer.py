@@ -8,18 +8,10 @@ from collections import deque
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asr_service.core.commands import Audio, Command, Consumed, Ended, Finalize, HalfClose
 from asr_service.core.errors import InternalError
-from asr_service.core.values import (
-    Audio,
-    Command,
-    Consumed,
-    Encoding,
-    Ended,
-    Finalize,
-    HalfClose,
-    StepRequest,
-    StreamConfig,
-)
+from asr_service.core.model import StepRequest
+from asr_service.core.values import Encoding, StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.recognition.stream import Work
 from asr_service.sessions.multichannel import sample_bytes

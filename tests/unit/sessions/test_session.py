@@ -5,20 +5,9 @@ from typing import Any
 
 import pytest
 
+from asr_service.core.commands import Audio, Cancel, Command, Consumed, Ended, Finalize, HalfClose, Open
 from asr_service.core.errors import AtCapacity, InternalError, LimitReached, OutOfOrder, Overloaded
-from asr_service.core.values import (
-    Audio,
-    Cancel,
-    Command,
-    Consumed,
-    Ended,
-    Finalize,
-    FinalReason,
-    HalfClose,
-    Open,
-    Result,
-    StreamConfig,
-)
+from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.sessions.session import MAX_OPEN_FINALIZES, Session, Sessions
 
 CONFIG = StreamConfig("test")

@@ -1,0 +1,83 @@
+"""What crosses between a front end and an engine: commands in, events out. All are frozen and plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asr_service.core.values import Result, StreamConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The stream is over and its slot is back. `error` is None after a flushed half-close or a cancel."""
+
+    stream: int
+    error: Exception | None
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """The engine took this many bytes of a stream's audio out of its inbox.
+
+    Attributes:
+        stream: the engine's id of the stream.
+        audio_bytes: since the last time it told.
+        enough: bytes of the stream, from its first one, that the next chunk needs at least, as long as no finalize
+            request comes in between; fewer are of no use to the engine. 0 if they are all welcome as they come.
+        each: bytes of every chunk after it; then `enough` is exact. 0 if that is not known.
+    """
+
+    stream: int
+    audio_bytes: int
+    enough: int = 0
+    each: int = 0
+
+
+Event = Result | Ended | Consumed
+"""What crosses from the engine to the event loop; a tick's events cross in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Starts a stream on a slot. The event loop has already counted it against the permits."""
+
+    stream: int
+    config: StreamConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Audio bytes as they came."""
+
+    stream: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finalize:
+    """The client wants the final now."""
+
+    stream: int
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class HalfClose:
+    """The client is done: flush, last final, end."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The client is gone: give the slot back, send nothing more."""
+
+    stream: int
+
+
+Command = Open | Audio | Finalize | HalfClose | Cancel
+"""What crosses from the event loop to the engine."""
+
+
+TimedCommand = tuple[float, Command | None]
+"""A command with the time at which it was given, monotonic seconds; None tells the engine to stop."""

@@ -1,0 +1,164 @@
+"""What an engine asks of a model: the protocol, its requests and its answers. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from asr_service.core.values import PhraseBoost, Samples
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the layers above the model need to know about it.
+
+    Attributes:
+        name: hub name or file name.
+        device: "cpu" or "cuda:N".
+        precision: "fp32", "tf32" or "bf16".
+        decoder: "rnnt" or "ctc".
+        sample_rate: Hz.
+        att_context: (left, right) in encoder frames.
+        pieces: the vocabulary's pieces by token id, as SentencePiece writes them (word starts carry U+2581).
+        frame_samples: samples an encoder frame stands for (1280: 80 ms).
+        chunk_frames: encoder frames a full step makes (look-ahead + 1).
+        first_chunk_samples: samples the first step of a stream needs.
+        chunk_samples: samples each later step needs (chunk_frames * frame_samples).
+        languages: BCP-47 codes.
+        word_lag_ms: by how much a word's first token comes after the word's start, and the end of its last token's
+            frame after the word's end; typical of the model, taken off the words' times.
+    """
+
+    name: str
+    device: str
+    precision: str
+    decoder: str
+    sample_rate: int
+    att_context: tuple[int, int]
+    pieces: tuple[str, ...]
+    frame_samples: int
+    chunk_frames: int
+    first_chunk_samples: int
+    chunk_samples: int
+    languages: tuple[str, ...] = ("en-US",)
+    word_lag_ms: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def frame_ms(self) -> float:
+        """Duration of one encoder frame in ms."""
+        return 1000.0 * self.frame_samples / self.sample_rate
+
+    @property
+    def chunk_ms(self) -> float:
+        """Audio that one full step takes, in ms."""
+        return 1000.0 * self.chunk_samples / self.sample_rate
+
+    @property
+    def look_ahead_ms(self) -> float:
+        """Audio after a frame that the model waits for, in ms."""
+        return self.frame_ms * (self.chunk_frames - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """One stream's part of a step.
+
+    Attributes:
+        slot: row of pooled state leased to the stream.
+        samples: new audio at the model's rate since the slot's previous step, float32 [n]. n is
+            `first_chunk_samples` or `chunk_samples`, or anything from 0 to one less if `is_last`.
+        is_first: the slot's state starts anew with this step, whatever was in it.
+        is_last: no audio follows in this segment; what is left is flushed with its true length. The slot's next
+            step must be a first one.
+        boosts: with a first step, the phrases that this segment listens for; their place in the audio starts anew.
+    """
+
+    slot: int
+    samples: Samples
+    is_first: bool
+    is_last: bool
+    boosts: tuple[PhraseBoost, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step made of one stream's part, in the order of the requests.
+
+    Attributes:
+        tokens: new token ids.
+        token_frames: encoder frame each token was emitted at, counted from the segment's first frame.
+        token_probs: probability of each token in [0, 1], under the decoder that emitted it.
+        frames: encoder frames decoded in this step.
+        broken: the row's numbers were not finite: nothing came of it, and the slot's next step must be a first one.
+            The other rows are as they would be without it.
+    """
+
+    tokens: tuple[int, ...]
+    token_frames: tuple[int, ...]
+    token_probs: tuple[float, ...]
+    frames: int
+    broken: bool = False
+
+
+class OutOfMemory(Exception):
+    """The device had no memory for a step or a warm-up: smaller batches may fit.
+
+    As after any failure of a step, the state of its slots is undefined.
+    """
+
+
+class StreamingModel(Protocol):
+    """A model that steps many streams at once. One thread only may use it."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Rows of pooled state: streams that can be open at the same time."""
+        ...
+
+    def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
+        """Runs every code path that live steps take, so that the first stream finds them warm.
+
+        Raises:
+            OutOfMemory: batches of this size do not fit; it may be called again with a smaller one.
+        """
+        ...
+
+    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+        """Steps the given slots together, each at most once.
+
+        A failure may leave the state of the given slots undefined, of no others; their next step must be a first one.
+
+        Raises:
+            OutOfMemory: the batch does not fit into memory.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What a model measures of itself.
+
+    Attributes:
+        stages: seconds spent in each stage of all steps so far, by its name.
+        memory_used: bytes of the device's memory that are taken, 0 where it has none of its own.
+        memory_total: bytes of memory the device has.
+    """
+
+    stages: tuple[tuple[str, float], ...] = ()
+    memory_used: int = 0
+    memory_total: int = 0
+
+
+@runtime_checkable
+class Instrumented(Protocol):
+    """A `StreamingModel` that also measures itself; asked by its own thread, a few times a second."""
+
+    def readings(self) -> Readings:
+        """As of now."""
+        ...
