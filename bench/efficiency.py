@@ -24,8 +24,8 @@ from rich.console import Console
 
 from bench.kept import made_once
 from bench.up_and_down import UpAndDown
-from clients.load_report import growth, percentiles, summarize
-from clients.load_streams import RATE, Heard, Plan
+from clients.loadgen.report import growth, percentiles, summarize
+from clients.loadgen.streams import RATE, Heard, Plan
 from clients.wav import load_wav
 from testbed import grpc_frames as frames
 from testbed.models import babble

@@ -47,9 +47,9 @@ from bench.efficiency import (
     unbounded,
 )
 from bench.kept import made_once
-from clients.load import noise
-from clients.load_report import percentiles, summarize
-from clients.load_streams import METHOD, RATE, GrpcRunner, Heard, Plan, run_streams
+from clients.loadgen.__main__ import noise
+from clients.loadgen.report import percentiles, summarize
+from clients.loadgen.streams import METHOD, RATE, GrpcRunner, Heard, Plan, run_streams
 from clients.wav import load_wav
 from testbed import grpc_frames as frames
 from testbed.processes import ROOT, AsrService, Server, environment, histogram_percentile

@@ -15,7 +15,7 @@ from typing import cast
 
 from asr.v1 import asr_pb2 as pb
 
-from clients.load_streams import METHOD, RATE, Heard, Plan
+from clients.loadgen.streams import METHOD, RATE, Heard, Plan
 
 TICK_S = 0.005
 END_S = 60.0

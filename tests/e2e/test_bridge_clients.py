@@ -204,7 +204,7 @@ async def test_a_microphone_client_stops_rather_than_lose_audio(kind: str, tmp_p
 def load(url: str, folder: Path, *options: object) -> tuple[int, str, dict[str, Any]]:
     """Exit code, output and figures of the load generator over WebSocket."""
     path = folder / "load.json"
-    code, out, err = run("-m", "clients.load", "--ws", url, "--json", path, *options)
+    code, out, err = run("-m", "clients.loadgen", "--ws", url, "--json", path, *options)
     assert "Traceback" not in err
     return code, out + err, json.loads(path.read_text() or "{}")
 

@@ -96,8 +96,8 @@ def calls(guarded: Guarded) -> dict[str, tuple[Any, ...]]:
         "file over WebSocket": ("clients.ws_client_wav", (guarded.wav, guarded.wss, "--fast"), None),
         "live over gRPC": ("clients.mic", ("-", "--to", guarded.grpc), pcm),
         "live over WebSocket": ("clients.mic", ("-", "--to", guarded.wss), pcm),
-        "load over gRPC": ("clients.load", ("--grpc", guarded.grpc, *load), None),
-        "load over WebSocket": ("clients.load", ("--ws", guarded.wss, *load), None),
+        "load over gRPC": ("clients.loadgen", ("--grpc", guarded.grpc, *load), None),
+        "load over WebSocket": ("clients.loadgen", ("--ws", guarded.wss, *load), None),
     }
 
 
@@ -142,7 +142,7 @@ MODULES = {
     "clients.grpc_client_wav": ["a.wav"],
     "clients.ws_client_wav": ["a.wav"],
     "clients.mic": ["-"],
-    "clients.load": [],
+    "clients.loadgen": [],
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from clients.load_streams import GrpcRunner, Plan, run_streams
+from clients.loadgen.streams import GrpcRunner, Plan, run_streams
 from clients.wav import packets
 from testbed import grpc_frames as frames
 from tests.support.audio import cut, speechlike
@@ -119,7 +119,7 @@ def test_load_generator(service: AsrService, tmp_path: Path) -> None:
         "--json",
         path,
     ]
-    done = client("load", "--streams", 8, *options)
+    done = client("loadgen", "--streams", 8, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(path.read_text())
     assert report["outcomes"] == {"ok": 8}
@@ -131,7 +131,7 @@ def test_load_generator(service: AsrService, tmp_path: Path) -> None:
         set(report["interim_latency_ms"]) == set(report["final_latency_ms"]) == {"p50", "p95", "p99", "max"}
     )
 
-    done = client("load", "--streams", 20, *options)
+    done = client("loadgen", "--streams", 20, *options)
     assert done.returncode == 1
     report = json.loads(path.read_text())
     assert report["outcomes"] == {"ok": 16, "RESOURCE_EXHAUSTED": 4}
@@ -142,7 +142,7 @@ def test_load_generator(service: AsrService, tmp_path: Path) -> None:
 def test_load_generator_finds_the_most(service: AsrService, tmp_path: Path) -> None:
     path = tmp_path / "load.json"
     options = ["--grpc", service.target, "--duration", 1, "--ramp", 0.1, "--json", path]
-    assert client("load", "--find-max", "--streams", 6, *options).returncode == 0
+    assert client("loadgen", "--find-max", "--streams", 6, *options).returncode == 0
     assert json.loads(path.read_text())["max_streams"] == 16
 
 
@@ -151,10 +151,10 @@ def test_load_generator_complains_in_one_line(tmp_path: Path) -> None:
         (["--grpc", UNREACHABLE], "nobody answers there"),
         (["--ws", f"ws://{UNREACHABLE}"], "cannot connect"),
     ):
-        done = client("load", *where)
+        done = client("loadgen", *where)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert says in done.stderr
-    done = client("load", "--wav", tmp_path / "missing.wav")
+    done = client("loadgen", "--wav", tmp_path / "missing.wav")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
@@ -164,10 +164,10 @@ def test_load_generator_knows_before_the_run_whether_it_can_write(
     """A folder that is missing is made; what cannot be a folder is an argument that cannot be used."""
     path = tmp_path / "runs" / "today" / "load.json"
     options = ["--grpc", service.target, "--streams", 1, "--duration", 0.2, "--ramp", 0, "--json"]
-    assert client("load", *options, path).returncode == 0
+    assert client("loadgen", *options, path).returncode == 0
     assert json.loads(path.read_text())["outcomes"] == {"ok": 1}
     for bad in (path / "load.json", path.parent):
-        done = client("load", *options, bad)
+        done = client("loadgen", *options, bad)
         assert (done.returncode, done.stdout) == (2, "")
         assert f"--json {bad}: " in done.stderr.splitlines()[-1]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clients.demo import ASSETS, CLIPS
-from clients.demo_view import difference, word_errors
+from clients.demo.__main__ import ASSETS, CLIPS
+from clients.demo.view import difference, word_errors
 from tests.support.process import ROOT, clean_environment
 
 

@@ -60,7 +60,10 @@ def test_the_service_brings_its_data_and_no_tests(tmp_path: Path) -> None:
     [
         ("asr.v1.asr_pb2, asr.v1.asr_pb2_grpc", "torch nemo numpy asr_service"),
         ("ws_bridge.server", "torch nemo asr_service"),
-        ("clients.grpc_client_wav, clients.load, clients.demo", "torch nemo asr_service ws_bridge"),
+        (
+            "clients.grpc_client_wav, clients.loadgen.__main__, clients.demo.__main__",
+            "torch nemo asr_service ws_bridge",
+        ),
         ("asr_service.app.wiring", "torch nemo"),
     ],
 )

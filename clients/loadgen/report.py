@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from clients.load_streams import Heard, Plan, outcomes
+from clients.loadgen.streams import Heard, Plan, outcomes
 
 SETTLE_S = 1.0
 """Start of each stream that is left out of its interim latencies: connecting is not recognizing."""

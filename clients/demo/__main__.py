@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clients.demo_processes import DemoError, Process
-from clients.demo_streams import Clip, Heard, over_grpc, over_websocket
-from clients.demo_view import Rows, difference, tail
+from clients.demo.processes import DemoError, Process
+from clients.demo.streams import Clip, Heard, over_grpc, over_websocket
+from clients.demo.view import Rows, difference, tail
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "asr_service" / "assets"
 RANDOM_MODEL = ROOT / "build" / "demo-random.nemo"
 CLIPS = 3

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STOP_S = 60.0
 """Longest wait for a program to end: longer than it may drain, and on a busy machine its exit alone takes a while."""
 LOOK_S = 0.05

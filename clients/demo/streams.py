@@ -16,7 +16,7 @@ import websockets
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
-from clients.demo_processes import DemoError
+from clients.demo.processes import DemoError
 from clients.grpc_client_wav import WavStream, recognize
 from clients.wav import Pacer, WavError, duration_s, load_wav, packets
 

@@ -1,8 +1,8 @@
 """Load generator: many paced streams over gRPC or WebSocket, and how well they were served.
 
-    python -m clients.load --streams 100 --duration 30
-    python -m clients.load --ws ws://localhost:8080 --streams 100 --json load.json
-    python -m clients.load --find-max --duration 15
+    python -m clients.loadgen --streams 100 --duration 30
+    python -m clients.loadgen --ws ws://localhost:8080 --streams 100 --json load.json
+    python -m clients.loadgen --find-max --duration 15
 
 Latency of an interim: from sending the packet that completes the audio it takes into account, until it is received.
 Exit codes: 0 all streams ended well, 1 some did not or nobody answered, 2 an argument cannot be used.
@@ -24,8 +24,8 @@ from rich.console import Console
 
 from clients import access
 from clients.handshake import NoConnection
-from clients.load_report import show, summarize
-from clients.load_streams import RATE, GrpcRunner, Heard, Plan, WebSocketRunner, run_streams
+from clients.loadgen.report import show, summarize
+from clients.loadgen.streams import RATE, GrpcRunner, Heard, Plan, WebSocketRunner, run_streams
 from clients.wav import WavError, load_wav
 
 CONNECT_S = 5.0
@@ -124,7 +124,7 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m clients.load",
+        prog="python -m clients.loadgen",
         description="Opens many paced streams and tells how well they were served.",
     )
     parser.add_argument("--streams", type=int, default=10, help="streams at the same time (%(default)s)")
