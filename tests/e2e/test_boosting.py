@@ -99,8 +99,8 @@ async def test_grpc(stub: Stub, case: Case) -> None:
     both = finals(await talk_grpc(stub, [opening, audio(case.pcm), finalize(), audio(case.pcm)]))
     assert [final.text for final in both] == [case.boosted] * 2
     # The slots are clean afterwards, and no boost is none.
-    unboosted = {"phrase_boosts": phrases(case.word, boost=0)}
-    again = await asyncio.gather(*(transcribe(stub, case.pcm, **unboosted) for _ in range(8)))
+    unboosted = phrases(case.word, boost=0)
+    again = await asyncio.gather(*(transcribe(stub, case.pcm, phrase_boosts=unboosted) for _ in range(8)))
     assert again == [case.plain] * 8
 
 

@@ -121,7 +121,7 @@ async def test_raw_audio_from_another_program(bridge: Bridge, service: AsrServic
 
 def test_microphone_client_tells_what_is_wrong(bridge: Bridge, service: AsrService) -> None:
     port = free_port()
-    cases = [
+    cases: list[tuple[list[object], int, str]] = [
         (["-", "--to", service.target, "--rate", 5], 1, "INVALID_ARGUMENT: config.sample_rate_hertz"),
         (["-", "--to", bridge.url, "--rate", 5], 1, "invalid_argument: sr"),
         (["-", "--to", f"ws://127.0.0.1:{port}"], 1, "cannot connect"),

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from asr.v1 import asr_pb2 as pb
@@ -82,7 +83,7 @@ async def test_text_does_not_depend_on_packets(bridge: Bridge, stub: Stub, size:
     ],
 )
 async def test_rates_and_encodings(
-    bridge: Bridge, stub: Stub, fields: dict[str, object], same: dict[str, object]
+    bridge: Bridge, stub: Stub, fields: dict[str, object], same: dict[str, Any]
 ) -> None:
     data = random.Random(7).randbytes(24_000)
     heard = await talk(bridge, [init(**fields), *cut(data, 320), CLOSE])
@@ -91,7 +92,7 @@ async def test_rates_and_encodings(
 
 async def test_finalize_and_the_stream_goes_on(bridge: Bridge) -> None:
     first, second = speechlike(1.0, seed=1), speechlike(1.0, seed=2)
-    said = [
+    said: list[str | bytes] = [
         INIT,
         *cut(first, 640),
         '{"op":"finalize"}',
@@ -257,8 +258,8 @@ async def test_a_slow_reader_gets_every_final_after_the_interims_of_its_utteranc
     assert len(heard.of("final")) == 21
     assert heard.code == 1000
     words: list[str] = []
-    for message in heard.messages:
-        now = message["text"].split()
+    for told in heard.messages:
+        now = told["text"].split()
         assert now[: len(words)] == words
-        words = [] if message["final"] else now
+        words = [] if told["final"] else now
     assert finals(heard)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -35,7 +36,7 @@ async def open_stream(bridge: Bridge) -> AsyncIterator[ClientConnection]:
         yield client
 
 
-async def started(*args: object, **settings: object) -> AsrService:
+async def started(*args: object, **settings: Any) -> AsrService:
     """A service, without holding up the event loop."""
     return await asyncio.to_thread(lambda: AsrService(*map(str, args), **settings))
 

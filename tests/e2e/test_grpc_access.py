@@ -17,6 +17,7 @@ import grpc.aio
 import pytest
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
+from grpc.aio import UnaryUnaryMultiCallable
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -146,7 +147,9 @@ class Keyed:
 
     async def code(self, *headers: str) -> grpc.StatusCode:
         """How a stream with these authorization headers ends."""
-        call = self.stub.Recognize([config()], metadata=tuple(("authorization", text) for text in headers))
+        call = self.stub.Recognize(
+            iter([config()]), metadata=tuple(("authorization", text) for text in headers)
+        )
         return await ending(call)
 
 
@@ -168,9 +171,11 @@ async def test_nothing_but_health_without_a_key(keyed: Keyed) -> None:
     for metadata in ((), (("authorization", "Bearer wrong"),), (("authorization", keyed.key),)):
         reflection = reflection_pb2_grpc.ServerReflectionStub(keyed.channel)
         asked = reflection_pb2.ServerReflectionRequest(list_services="")
-        unknown = keyed.channel.unary_unary("/asr.v1.SpeechService/NoSuchMethod")
+        unknown: UnaryUnaryMultiCallable[Any, Any] = keyed.channel.unary_unary(
+            "/asr.v1.SpeechService/NoSuchMethod"
+        )
         for call in (
-            keyed.stub.Recognize([config()], metadata=metadata),
+            keyed.stub.Recognize(iter([config()]), metadata=metadata),
             keyed.stub.GetServiceInfo(pb.GetServiceInfoRequest(), metadata=metadata),
             reflection.ServerReflectionInfo(iter([asked]), metadata=metadata),
             unknown(b"", metadata=metadata),
@@ -203,7 +208,7 @@ async def test_streams_of_one_key_are_limited(keyed: Keyed) -> None:
     for call in held:
         await call.write(config())
         await call.initial_metadata()
-    third = keyed.stub.Recognize([config()], metadata=alice)
+    third = keyed.stub.Recognize(iter([config()]), metadata=alice)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await third.read()
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc.aio
 import pytest
 from asr.v1 import asr_pb2 as pb
+from grpc.aio import StreamStreamMultiCallable
 
 from tests.support.audio import cut, speechlike
 from tests.support.process import AsrService
@@ -125,8 +127,10 @@ async def test_request_with_nothing_set(stub: Stub, place: str) -> None:
 async def test_bytes_that_are_no_message(service: AsrService, place: str) -> None:
     good = [] if place == "first" else [config().SerializeToString()]
     async with grpc.aio.insecure_channel(service.target) as channel:
-        recognize = channel.stream_stream("/asr.v1.SpeechService/Recognize")
-        error = await told(lambda: anext(aiter(recognize([*good, b"\xff\xff\xff\xff"]))))
+        recognize: StreamStreamMultiCallable[Any, Any] = channel.stream_stream(
+            "/asr.v1.SpeechService/Recognize"
+        )
+        error = await told(lambda: anext(aiter(recognize(iter([*good, b"\xff\xff\xff\xff"])))))
     assert error.code() is INVALID
     assert bad_fields(error) == ["request"]
 
@@ -186,7 +190,10 @@ async def test_clients_that_vanish(stub: Stub, service: AsrService) -> None:
     """Their connections break mid-stream, without a word; their permits come back."""
     for _ in range(3):
         async with grpc.aio.insecure_channel(service.target) as channel:
-            calls = [channel.stream_stream("/asr.v1.SpeechService/Recognize")() for _ in range(5)]
+            recognize: StreamStreamMultiCallable[Any, Any] = channel.stream_stream(
+                "/asr.v1.SpeechService/Recognize"
+            )
+            calls = [recognize() for _ in range(5)]
             for call in calls:
                 await call.write(config().SerializeToString())
                 await call.write(audio(bytes(12_345)).SerializeToString())

@@ -56,7 +56,7 @@ async def test_a_client_that_half_closes_and_never_reads_is_ended() -> None:
         async with grpc.aio.insecure_channel(service.target, options=SMALL_WINDOW) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
             turn = [audio(speechlike(1.0, seed=1)), finalize("x" * 100)]
-            call = stub.Recognize([config(interim_results=False, word_times=True), *turn * 300])
+            call = stub.Recognize(iter([config(interim_results=False, word_times=True), *turn * 300]))
             ended = await line(service, "stream ended")
             assert "outcome=deadline_exceeded" in ended and "results were not read" in ended
             call.cancel()

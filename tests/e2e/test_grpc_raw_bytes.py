@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import Any
 
 import grpc.aio
 import pytest
 from asr.v1 import asr_pb2 as pb
+from grpc.aio import StreamStreamMultiCallable
 
 from testbed import grpc_frames as frames
 from tests.support.process import AsrService
@@ -50,7 +52,9 @@ async def test_a_string_that_is_not_utf8(service: AsrService, place: str) -> Non
     broken = good[place].SerializeToString().replace(b"name", b"na\xff\xfe")
     before = [config().SerializeToString()] if place == "tag" else []
     async with grpc.aio.insecure_channel(service.target) as channel:
-        recognize = channel.stream_stream("/asr.v1.SpeechService/Recognize")
-        error = await told(lambda: anext(aiter(recognize([*before, broken]))))
+        recognize: StreamStreamMultiCallable[Any, Any] = channel.stream_stream(
+            "/asr.v1.SpeechService/Recognize"
+        )
+        error = await told(lambda: anext(aiter(recognize(iter([*before, broken])))))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert bad_fields(error) == ["request"]

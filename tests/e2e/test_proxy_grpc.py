@@ -141,9 +141,9 @@ async def test_one_instance_alone(kind: str, tmp_path: Path) -> None:
             held = await opened(stub, b"")
             service.signal()
             await said(service, "draining 1 streams")
-            error = await asyncio.to_thread(by_curl, behind.target)
-            assert (error["code"], error["message"]) == ("unavailable", "the service is draining")
-            assert [detail["type"] for detail in error["details"]].count("google.rpc.RetryInfo") == 1
+            told = await asyncio.to_thread(by_curl, behind.target)
+            assert (told["code"], told["message"]) == ("unavailable", "the service is draining")
+            assert [detail["type"] for detail in told["details"]].count("google.rpc.RetryInfo") == 1
             assert await finished(held, SHORT) == expected
             assert await asyncio.to_thread(service.wait) == 0
             assert (await asyncio.to_thread(by_curl, behind.target))["code"] == "unavailable"

@@ -87,12 +87,13 @@ class Collector:
         )
 
     def _wait(self, wanted: Any) -> Span:
+        def first() -> Span | None:
+            return next(filter(wanted, self.spans), None)
+
         with self._news:
-            found: list[Span] = []
-            assert self._news.wait_for(
-                lambda: bool(found.extend(span for span in self.spans if wanted(span)) or found), PATIENCE_S
-            ), f"no such span among {[facts(span.attributes) for span in self.spans]}"
-            return found[0]
+            found = self._news.wait_for(first, PATIENCE_S)
+            assert found, f"no such span among {[facts(span.attributes) for span in self.spans]}"
+            return found
 
     def children(self, span: Span) -> list[Span]:
         return [one for one in self.spans if one.parent_span_id == span.span_id]
@@ -132,7 +133,7 @@ async def test_a_stream_is_a_span_of_its_client_s_trace(stub: Stub, collector: C
     pcm = speechlike(2.0, seed=3)
     requests = [config(stream_id="traced", encoding=1), *map(audio, cut(pcm, 640)), finalize()]
     requests += map(audio, cut(pcm, 640))
-    call = stub.Recognize(requests, metadata=(("traceparent", SAMPLED), ("tracestate", "vendor=1")))
+    call = stub.Recognize(iter(requests), metadata=(("traceparent", SAMPLED), ("tracestate", "vendor=1")))
     responses = [response async for response in call]
     span = await collector.span("traced")
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
@@ -197,7 +198,7 @@ async def test_what_is_refused_and_what_fails(stub: Stub, collector: Collector, 
     await holder.write(config(stream_id="holder"))
     await holder.initial_metadata()
     with pytest.raises(grpc.aio.AioRpcError):
-        async for _ in stub.Recognize([config(stream_id="unlucky")]):
+        async for _ in stub.Recognize(iter([config(stream_id="unlucky")])):
             pass
     refused = await collector.refused()
     assert facts(refused.attributes)["error.type"] == "RESOURCE_EXHAUSTED"
@@ -221,10 +222,10 @@ async def test_what_is_refused_and_what_fails(stub: Stub, collector: Collector, 
 
 async def test_a_trace_that_is_not_sampled_is_not_sent(stub: Stub, collector: Collector) -> None:
     unsampled = SAMPLED.removesuffix("01") + "00"
-    async for _ in stub.Recognize([config(stream_id="unseen")], metadata=(("traceparent", unsampled),)):
+    async for _ in stub.Recognize(iter([config(stream_id="unseen")]), metadata=(("traceparent", unsampled),)):
         pass
     nonsense = (("traceparent", "00-nonsense"), ("traceparent", "\x7f" * 2000))
-    async for _ in stub.Recognize([config(stream_id="seen")], metadata=nonsense[:1]):
+    async for _ in stub.Recognize(iter([config(stream_id="seen")]), metadata=nonsense[:1]):
         pass
     span = await collector.span("seen")
     assert not span.parent_span_id
@@ -237,7 +238,9 @@ async def test_a_collector_that_is_gone_is_felt_by_nobody() -> None:
     ) as service:
         async with grpc.aio.insecure_channel(service.target) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
-            responses = [response async for response in stub.Recognize([config(), audio(speechlike(1.0))])]
+            responses = [
+                response async for response in stub.Recognize(iter([config(), audio(speechlike(1.0))]))
+            ]
         assert finals(responses)
         assert service.stop() == 0
 

@@ -211,7 +211,7 @@ async def test_what_recognize_itself_takes(stub: Stub, speech: dict[str, bytes])
             await call.write(audio(packet))
         asked = time.monotonic()
         await call.write(finalize("now"))
-        response = await call.read()
+        response: Any = await call.read()
         waits.append(time.monotonic() - asked)
         assert response.result.finalize_tag == "now"
         call.cancel()

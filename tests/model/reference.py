@@ -19,7 +19,8 @@ def features(model: Any, samples: npt.NDArray[np.float32]) -> torch.Tensor:
         mel, length = model.preprocessor(
             input_signal=torch.from_numpy(samples)[None], length=torch.tensor([len(samples)])
         )
-    return mel[0, :, : int(length[0])]
+    valid: torch.Tensor = mel[0, :, : int(length[0])]
+    return valid
 
 
 def encode(model: Any, samples: npt.NDArray[np.float32], context: tuple[int, int]) -> torch.Tensor:
@@ -30,7 +31,8 @@ def encode(model: Any, samples: npt.NDArray[np.float32], context: tuple[int, int
         return torch.zeros(0, model.encoder.d_model)
     with torch.inference_mode():
         encoded, length = model.encoder(audio_signal=mel[None], length=torch.tensor([mel.shape[1]]))
-    return encoded[0, :, : int(length[0])].t()
+    frames: torch.Tensor = encoded[0, :, : int(length[0])].t()
+    return frames
 
 
 def tokens(model: Any, samples: npt.NDArray[np.float32], context: tuple[int, int], decoder: str) -> list[int]:

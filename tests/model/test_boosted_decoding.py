@@ -81,7 +81,8 @@ def rows(seed: int, count: int) -> list[Row]:
 def decode(decoder: Any, streams: Sequence[Row], seed: int, *, together: int) -> None:
     """All streams, in random batches and in slots that are used again, chunk by chunk."""
     rng = random.Random(seed)
-    waiting, live, free = list(streams), {}, list(range(SLOTS))
+    waiting, free = list(streams), list(range(SLOTS))
+    live: dict[int, tuple[Row, int]] = {}
     with torch.inference_mode():
         while waiting or live:
             while waiting and len(live) < together and free:

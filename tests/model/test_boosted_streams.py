@@ -38,7 +38,7 @@ def test_text_is_the_same_for_any_packets_slot_and_neighbours(
     pcm = [(babble(4.0, 700 + n)[: int(16_000 * s)] * 32767).astype(np.int16) for n, s in enumerate(SECONDS)]
     plain = [
         loaded.tokenizer.ids_to_text(
-            reference.tokens(loaded, one.astype(np.float32) / 32768, CONTEXT, decoder)
+            reference.tokens(loaded, one.astype(np.float32) / np.float32(32768), CONTEXT, decoder)
         )
         for one in pcm
     ]

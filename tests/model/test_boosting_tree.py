@@ -73,7 +73,7 @@ def test_streams_with_the_same_phrases_share_a_tree_and_none_is_made_of_nothing(
     maker = TreeMaker(encode, Alphabet(tuple("abcdx")), VOCABULARY, unknown=4)
     groups = (PhraseBoost(("AB", "c"), 2.0),)
     first = maker.tree(groups)
-    assert first is maker.tree((PhraseBoost(("AB", "c"), 2.0),)) is not None
+    assert first is not None and first is maker.tree((PhraseBoost(("AB", "c"), 2.0),))
     assert encoded == ["ab", "c"]
     assert at(first, 0) == [2.0, 0.0, 2.0, 0.0, 0.0]
     assert maker.tree(()) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def plan(seed: int) -> tuple[StreamConfig, list[bytes | str]]:
     return StreamConfig("test", sample_rate=rate, word_times=True, endpointing=endpointing), script
 
 
-def commands(stream: int, config: StreamConfig, script: list[bytes | str], packet: int) -> list[Command]:
+def commands(stream: int, config: StreamConfig, script: Sequence[bytes | str], packet: int) -> list[Command]:
     made: list[Command] = [Open(stream, config)]
     for part in script:
         if isinstance(part, str):
@@ -87,7 +87,11 @@ def test_streams_beside_each_other_are_as_they_are_alone(bench: Bench) -> None:
 def test_finalize_splits_a_stream_into_segments_that_are_as_if_alone(bench: Bench) -> None:
     parts = [speech(1.3, seed=1), speech(0.37, seed=2), speech(2.0, seed=3)]
     finals = []
-    for script in ([parts[0], "", parts[1], "", parts[2]], *([part] for part in parts)):
+    scripts: list[Sequence[bytes | str]] = [
+        [parts[0], "", parts[1], "", parts[2]],
+        *([part] for part in parts),
+    ]
+    for script in scripts:
         stream = next(IDS)
         bench.submit(*commands(stream, StreamConfig("test", interim_results=False), script, packet=640))
         bench.wait_ended(stream)

@@ -30,7 +30,7 @@ class Bridge(ServerProcess):
 
     def __init__(self, target: str, *options: str, **settings: object) -> None:
         """`settings` by full name (ASR_BRIDGE_CHANNELS=1); returns when it listens."""
-        defaults: dict[str, object] = {
+        defaults: dict[str, Any] = {
             "ASR_HOST": "127.0.0.1",
             "ASR_PORT": 0,
             "ASR_GRPC_TARGET": target,
@@ -144,7 +144,8 @@ class _Scripted(asr_pb2_grpc.SpeechServiceServicer):
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
 
-    async def Recognize(self, requests: Any, context: Any) -> None:  # noqa: N802 - the contract's name
+    # The contract's name, and what grpc.aio takes beside generators: a coroutine that writes to its context.
+    async def Recognize(self, requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         await self._handler(requests, context)
 
 
@@ -152,7 +153,7 @@ class _Scripted(asr_pb2_grpc.SpeechServiceServicer):
 async def scripted_service(handler: Handler, port: int = 0) -> AsyncIterator[str]:
     """A gRPC service whose `Recognize` is the given coroutine; its HOST:PORT. For what the real one does not do."""
     server = aio.server(options=[("grpc.so_reuseport", 0)])
-    asr_pb2_grpc.add_SpeechServiceServicer_to_server(_Scripted(handler), server)
+    asr_pb2_grpc.add_SpeechServiceServicer_to_server(_Scripted(handler), server)  # type: ignore[abstract]
     healthy = health.aio.HealthServicer()
     await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

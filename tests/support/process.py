@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 60.0
@@ -155,7 +155,7 @@ class AsrService(ServerProcess):
     def __init__(self, *options: str, wait: bool = True, **settings: object) -> None:
         """`settings` by full name (ASR_MAX_STREAMS=2), FAULT or IDLE_TIMEOUT_S for `faulty_service`; waits until
         it serves."""
-        defaults: dict[str, object] = {
+        defaults: dict[str, Any] = {
             "ASR_HOST": "127.0.0.1",
             "ASR_GRPC_PORT": 0,
             "ASR_MODEL": "null",

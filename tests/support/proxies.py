@@ -74,7 +74,7 @@ class Fleet:
     def start_service(self, number: int, **settings: object) -> AsrService:
         """A service that serves, in place of the one of this number that was stopped."""
         grpc_port, metrics_port = self._service_ports[number]
-        defaults = {
+        defaults: dict[str, Any] = {
             "ASR_GRPC_PORT": grpc_port,
             "ASR_METRICS_PORT": metrics_port,
             "ASR_MAX_STREAMS": 32,
@@ -250,7 +250,8 @@ async def attempt_websocket(url: str) -> str | int | tuple[int | None, str]:
         async with connect(url, compression=None) as client:
             listening = asyncio.create_task(listen(client, heard))
             try:
-                for message in [INIT, *cut(SHORT, 3200), CLOSE]:
+                said: list[str | bytes] = [INIT, *cut(SHORT, 3200), CLOSE]
+                for message in said:
                     await client.send(message)
             except ConnectionClosed:
                 pass  # what was heard tells why

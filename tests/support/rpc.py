@@ -44,7 +44,7 @@ async def talk(
     stub: Stub, requests: Iterable[pb.RecognizeRequest] | AsyncIterable[pb.RecognizeRequest]
 ) -> list[pb.RecognizeResponse]:
     """Sends everything, half-closes, and returns all that came back."""
-    return [response async for response in stub.Recognize(requests)]
+    return [response async for response in stub.Recognize(requests)]  # type: ignore[arg-type]
 
 
 async def transcribe(stub: Stub, pcm: bytes, packet: int = 640, **fields: Any) -> str:

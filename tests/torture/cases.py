@@ -123,7 +123,7 @@ async def killing(seconds: float, seed: int, *, streams: int = 12) -> dict[str, 
     """
     rng = random.Random(seed)
     grpc_port, metrics_port = free_port(), free_port()
-    settings = {
+    settings: dict[str, Any] = {
         "ASR_GRPC_PORT": grpc_port,
         "ASR_METRICS_PORT": metrics_port,
         "ASR_MAX_STREAMS": 64,

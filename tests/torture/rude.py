@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 
 import grpc.aio
 from asr.v1 import asr_pb2 as pb
@@ -46,7 +46,7 @@ async def talk(target: str, pieces: AsyncIterator[bytes], *, reads: bool) -> Non
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
             call = stub.Recognize()
 
-            async def hear(call: AsyncIterator[object] = call) -> None:
+            async def hear(call: AsyncIterable[object] = call) -> None:
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     async for _ in call:
                         pass

@@ -134,7 +134,9 @@ async def upload(channel: grpc.Channel, rng: random.Random) -> str:
     file = spoiled(rng, rng.choice(seeds("file")))
     size = len(file)
     request = b"\x12" + bytes((size & 127 | 128, size >> 7 & 127 | 128, size >> 14)) + file  # field 2, audio
-    call = channel.unary_unary("/nvidia.riva.asr.RivaSpeechRecognition/Recognize")
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+        "/nvidia.riva.asr.RivaSpeechRecognition/Recognize"
+    )
     return await asyncio.to_thread(_outcome, lambda: call(request, timeout=HANG_S), [request])
 
 
@@ -142,7 +144,7 @@ def _call(channel: grpc.Channel, rng: random.Random, method: str, target: str) -
     """In a thread: grpc.aio puts a status of its own for that of a stream that ends while it writes."""
     good = seeds(target)
     requests = [spoiled(rng, rng.choice((good[0], rng.choice(good)))) for _ in range(rng.randint(1, 4))]
-    call = channel.stream_stream(method)
+    call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
     return _outcome(lambda: list(call(iter(requests), timeout=HANG_S)), requests)
 
 

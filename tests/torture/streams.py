@@ -170,7 +170,7 @@ async def learn(target: str, scripts: list[Script]) -> None:
         for script in scripts:
             pieces = script.pieces(random.Random(0))
             requests = [config(), *(finalize() if piece is None else audio(piece) for piece in pieces)]
-            answers = [response async for response in stub.Recognize(requests)]
+            answers = [response async for response in stub.Recognize(iter(requests))]
             script.finals = [answer.result.text for answer in answers if answer.result.is_final]
             assert len(script.finals) == len(script.segments)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import pytest
 from asr.v1 import asr_pb2 as pb
 from google.rpc import code_pb2, error_details_pb2
@@ -23,9 +25,10 @@ from asr_service.core.values import (
 from asr_service.model.null import NullModel
 
 UINT32 = st.integers(0, 2**32 - 1)
+M = TypeVar("M")
 
 
-def optional(message: type, **fields: st.SearchStrategy) -> st.SearchStrategy:  # type: ignore[type-arg]
+def optional(message: type[M], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[M]:
     """Messages with any of these fields set or unset."""
     return st.fixed_dictionaries({}, optional=fields).map(lambda given: message(**given))
 
@@ -48,19 +51,18 @@ CONFIGS = optional(
 @given(CONFIGS)
 def test_any_config_is_served_or_refused_by_field(message: pb.RecognitionConfig) -> None:
     """Nothing but InvalidArgument comes out, it names a field that is set, and what is served is within the limits."""
+    refused: InvalidArgument | None = None
     try:
         config = wire.stream_config(message)
     except InvalidArgument as error:
         refused = error
-    else:
-        refused = None
     if refused is not None:
         path = refused.field.split(".")
         assert path[0] == "config"
-        holder = message
+        holder: Any = message
         for name in path[1:]:
             value = getattr(holder, name)
-            assert value or holder.HasField(name)  # type: ignore[arg-type]
+            assert value or holder.HasField(name)
             holder = value
         assert refused.field in refused.message
         return

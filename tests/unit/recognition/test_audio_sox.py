@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ def likeness_db(ours: Samples, theirs: Samples, below_hz: float) -> float:
     spectra = [np.fft.rfft(signal * window) for signal in (theirs, ours - theirs)]
     band = np.fft.rfftfreq(len(theirs), 1 / 16_000) <= below_hz
     signal, difference = (float((np.abs(spectrum[band]) ** 2).sum()) for spectrum in spectra)
-    return 10 * np.log10(signal / difference)
+    return 10 * math.log10(signal / difference)
 
 
 @pytest.mark.parametrize("rate", RATES)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import random
+from typing import Any
 
 import pytest
 import sentencepiece as spm
@@ -20,7 +21,7 @@ LINES = [
 FRAME_MS = 80.0
 
 
-def train(**options: object) -> spm.SentencePieceProcessor:
+def train(**options: Any) -> spm.SentencePieceProcessor:
     model = io.BytesIO()
     spm.SentencePieceTrainer.train(
         sentence_iterator=iter(LINES * 20),

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -35,7 +36,12 @@ def serving() -> Iterator[tuple[ServerProcess, list[int]]]:
 @contextmanager
 def serving_at(grpc_port: int, port: int, host: str = "127.0.0.1") -> Iterator[ServerProcess]:
     """Both programs up on these ports."""
-    settings = {"ASR_HOST": host, "ASR_GRPC_PORT": grpc_port, "ASR_PORT": port, "ASR_MODEL": "null"}
+    settings: dict[str, Any] = {
+        "ASR_HOST": host,
+        "ASR_GRPC_PORT": grpc_port,
+        "ASR_PORT": port,
+        "ASR_MODEL": "null",
+    }
     with ServerProcess(["tools/serve.py"], **settings) as process:
         try:
             process.wait_line(r"serving grpc")

@@ -97,7 +97,12 @@ async def test_a_background_task_that_fails_ends_the_process(tmp_path: Path) -> 
         "sys.exit(main([]))\n"
     )
     async with scripted_service(count_bytes) as target:
-        settings = {"ASR_HOST": "127.0.0.1", "ASR_PORT": 0, "ASR_GRPC_TARGET": target, "ASR_DRAIN_S": 600}
+        settings: dict[str, Any] = {
+            "ASR_HOST": "127.0.0.1",
+            "ASR_PORT": 0,
+            "ASR_GRPC_TARGET": target,
+            "ASR_DRAIN_S": 600,
+        }
         with ServerProcess(["-c", program], **settings) as process:
             port = process.wait_line(r"listening\b.*\bport\W+(\d+)").group(1)
             async with connect(f"ws://127.0.0.1:{port}") as client:
@@ -231,7 +236,7 @@ async def test_a_client_that_reads_late_gets_the_latest_interim() -> None:
             async with connect(bridge.url, compression=None, max_queue=1) as client, asyncio.timeout(60):
                 await client.send(INIT)
                 await written.wait()
-                numbers = []
+                numbers: list[int] = []
                 while not numbers or numbers[-1] != 1999:
                     numbers.append(int(json.loads(await client.recv())["text"].split()[0]))
                 await client.send(CLOSE)
@@ -338,7 +343,7 @@ async def test_streams_share_the_channels() -> None:
 
     async with scripted_service(note) as target:
         with Bridge(target, ASR_BRIDGE_CHANNELS=3) as bridge:
-            said = [INIT, *[b"\0" * 640] * 5, CLOSE]
+            said: list[str | bytes] = [INIT, *[b"\0" * 640] * 5, CLOSE]
             all_heard: list[Heard] = await asyncio.gather(*(talk(bridge, said) for _ in range(12)))
     assert [heard.final["text"] for heard in all_heard] == ["3200"] * 12
     assert len(peers) == 3
@@ -375,7 +380,9 @@ async def test_requests_as_the_service_sees_them() -> None:
         await context.write(result("", final=True))
 
     init = '{"op":"init","sid":"a b","sr":8000,"enc":"alaw","endpoint_ms":400}'
-    said = [init, b"", b"\1", '{"op":"keepalive"}', '{"op":"finalize","tag":"t"}', '{"op":"close"}', b"late"]
+    said: list[str | bytes] = [
+        *(init, b"", b"\1", '{"op":"keepalive"}', '{"op":"finalize","tag":"t"}', '{"op":"close"}', b"late")
+    ]
     async with scripted_service(note) as target:
         with Bridge(target) as bridge:
             assert (await talk(bridge, said)).code == 1000

@@ -309,7 +309,7 @@ def result(final: bool) -> asr_pb2.RecognizeResponse:
         result=asr_pb2.RecognitionResult(
             text='caf\u00e9 "now"',
             is_final=final,
-            final_reason=asr_pb2.FINAL_REASON_FINALIZE if final else 0,
+            final_reason=asr_pb2.FINAL_REASON_FINALIZE if final else asr_pb2.FINAL_REASON_UNSPECIFIED,
             utterance_index=2,
             words=[asr_pb2.WordInfo(word="caf\u00e9", start_ms=80, end_ms=240, confidence=0.5)]
             if final
