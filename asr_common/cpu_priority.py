@@ -1,4 +1,4 @@
-"""How the event loop's threads share the cores with the model's steps."""
+"""How threads that handle packets share the cores with the steps of a model."""
 
 from __future__ import annotations
 

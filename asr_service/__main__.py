@@ -11,12 +11,12 @@ import argparse
 import os
 import stat
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from asr_common.settings import add_options, describe
 from asr_service import __version__
-from asr_service.config import Settings, describe, lighten_grpc, load_settings
+from asr_service.config import Settings, lighten_grpc, load_settings
 from asr_service.core.errors import SettingsError
 
 _COMMANDS = {
@@ -31,7 +31,7 @@ The WebSocket bridge has settings of its own: python -m ws_bridge --help."""
 
 
 def _parser() -> argparse.ArgumentParser:
-    """One option per setting, grouped; every value is left to the settings to judge."""
+    """The command, and one option per setting."""
     parser = argparse.ArgumentParser(
         prog="python -m asr_service",
         usage="python -m asr_service [serve|doctor] [--option VALUE ...]",
@@ -49,20 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         default="serve",
         help="\n".join(f"{name}: {what}" for name, what in _COMMANDS.items()),
     )
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for doc in describe():
-        if doc.group not in groups:
-            groups[doc.group] = parser.add_argument_group(doc.group)
-        text = "\n".join(
-            [*textwrap.wrap(doc.description, 78), f"[{doc.variable}, default: {doc.default}]", " "]
-        )
-        groups[doc.group].add_argument(
-            doc.option,
-            dest=doc.field,
-            default=argparse.SUPPRESS,
-            metavar="|".join(doc.choices) or "VALUE",
-            help=text.replace("%", "%%"),
-        )
+    add_options(parser, describe(Settings))
     return parser
 
 

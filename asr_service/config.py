@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings
 
+from asr_common.settings import CONFIG, BadSettings, load
 from asr_service.core.errors import SettingsError
-
-PREFIX = "ASR_"
 
 
 def _setting(group: str, default: Any, description: str, *, shown: str = "", **limits: Any) -> Any:
@@ -32,9 +30,7 @@ def _setting(group: str, default: Any, description: str, *, shown: str = "", **l
 class Settings(BaseSettings):
     """The service's settings, from `ASR_*` variables unless given by name."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", allow_inf_nan=False
-    )
+    model_config = CONFIG
 
     model: str = _setting(
         "Model",
@@ -283,54 +279,16 @@ class Settings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
 
-@dataclass(frozen=True, slots=True)
-class SettingDoc:
-    """One setting as its help shows it."""
-
-    group: str
-    field: str
-    variable: str
-    option: str
-    default: str
-    choices: tuple[str, ...]
-    description: str
-
-
-def describe() -> list[SettingDoc]:
-    """Every setting in the order of declaration."""
-    docs = []
-    for name, field in Settings.model_fields.items():
-        extra = field.json_schema_extra
-        assert isinstance(extra, dict), "every field is made by _setting"
-        default = field.default
-        shown = str(extra["shown"]) or (f"{default:g}" if isinstance(default, float) else str(default))
-        choices = tuple(getattr(field.annotation, "__args__", ())) if isinstance(default, str) else ()
-        docs.append(
-            SettingDoc(
-                group=str(extra["group"]),
-                field=name,
-                variable=PREFIX + name.upper(),
-                option="--" + name.replace("_", "-"),
-                default=shown,
-                choices=choices,
-                description=field.description or "",
-            )
-        )
-    return docs
-
-
 def load_settings(options: Mapping[str, str] | None = None) -> Settings:
     """Settings from the environment; `options` (by field name) go before it.
 
     Raises:
         SettingsError: with one line for each value that cannot be, naming its variable and what would be right.
     """
-    given = dict(options or {})
     try:
-        return Settings(**given)  # type: ignore[arg-type]
-    except ValidationError as error:
-        lines = [_explain(dict(item), given) for item in error.errors(include_url=False)]
-        raise SettingsError("\n".join(lines), field=str(error.errors()[0]["loc"][0])) from None
+        return load(Settings, options or {})
+    except BadSettings as error:
+        raise SettingsError(str(error), field=error.field) from None
 
 
 def lighten_grpc() -> None:
@@ -341,13 +299,3 @@ def lighten_grpc() -> None:
     """
     if version("grpcio").startswith("1.85."):
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
-
-
-def _explain(item: dict[str, Any], options: Mapping[str, str]) -> str:
-    """One line for one error of pydantic."""
-    name = str(item["loc"][0]).lower().removeprefix(PREFIX.lower())
-    said = str(item["msg"])
-    for start in ("Value error, ", "Input "):
-        said = said.removeprefix(start)
-    where = "--" + name.replace("_", "-") if name in options else PREFIX + name.upper()
-    return f"{where}={item['input']}: {said}"

@@ -11,9 +11,9 @@ import re
 import sys
 from pathlib import Path
 
-from asr_service.config import describe
+from asr_common.settings import describe
+from asr_service.config import Settings
 from ws_bridge.config import Settings as BridgeSettings
-from ws_bridge.config import variable
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -28,17 +28,17 @@ def _table(rows: list[tuple[str, str, str]]) -> str:
 
 def service() -> str:
     """Settings of the service."""
-    return _table([(doc.variable, f"`{doc.default}`", doc.description) for doc in describe()])
+    return _table([(doc.variable, f"`{doc.default}`", doc.description) for doc in describe(Settings)])
 
 
 def bridge() -> str:
     """Settings of the bridge."""
-    rows = []
-    for name, field in BridgeSettings.model_fields.items():
-        default = f"{field.default:g}" if type(field.default) is float else str(field.default)
-        shown = "none" if field.default in (None, "") else f"`{default}`"
-        rows.append((variable(name), shown, field.description or ""))
-    return _table(rows)
+    return _table(
+        [
+            (doc.variable, doc.default if doc.default == "none" else f"`{doc.default}`", doc.description)
+            for doc in describe(BridgeSettings)
+        ]
+    )
 
 
 def updated(text: str) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Sequence
 
-from ws_bridge.config import BadSettings, Settings, load, option, variable
+from asr_common.settings import BadSettings, add_options, describe
+from ws_bridge.config import IMPLIED, Settings, load
 
 _EPILOG = """\
 Exit codes: 0 stopped as asked, 1 a part of it failed, 2 a setting cannot be served, 128 + N ended at once by a second
@@ -21,7 +21,7 @@ python -m asr_service --help."""
 
 
 def _parser() -> argparse.ArgumentParser:
-    """One option per setting; every value is left to the settings to judge."""
+    """One option per setting."""
     parser = argparse.ArgumentParser(
         prog="python -m ws_bridge",
         description="WebSocket bridge to the speech service. Every option is also an environment variable; the option "
@@ -30,17 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
         allow_abbrev=False,
     )
-    for name, field in Settings.model_fields.items():
-        default = f"{field.default:g}" if type(field.default) is float else field.default
-        shown = "none" if default in (None, "") else default
-        text = [*textwrap.wrap(field.description or "", 78), f"[{variable(name)}, default: {shown}]", " "]
-        parser.add_argument(
-            option(name),
-            dest=name,
-            default=argparse.SUPPRESS,
-            metavar="VALUE",
-            help="\n".join(text).replace("%", "%%"),
-        )
+    add_options(parser, describe(Settings, IMPLIED))
     return parser
 
 

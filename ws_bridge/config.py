@@ -8,24 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings
 
-PREFIX = "ASR_"
+from asr_common import settings
 
-
-class BadSettings(Exception):
-    """Settings that cannot be served: one line for each."""
+IMPLIED = "bridge_"
+"""Goes without saying in options of the bridge."""
 
 
 class Settings(BaseSettings):
     """The bridge's settings, from `ASR_*` variables unless given by name."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", allow_inf_nan=False
-    )
+    model_config = settings.CONFIG
 
     host: str = Field("0.0.0.0", description="Address to listen on. 127.0.0.1 admits this machine only.")
     port: int = Field(
@@ -163,29 +160,10 @@ def _split(value: str) -> Iterator[str]:
     return (part.strip() for part in value.split(",") if part.strip())
 
 
-def variable(name: str) -> str:
-    """Environment variable of a field."""
-    return PREFIX + name.upper()
-
-
-def option(name: str) -> str:
-    """Command line option of a field: the word `bridge` goes without saying there."""
-    return "--" + name.removeprefix("bridge_").replace("_", "-")
-
-
 def load(options: Mapping[str, str]) -> Settings:
     """Settings from the environment; `options` (by field name) go before it.
 
     Raises:
         BadSettings: with a line for each value that cannot be, naming it and what would be right.
     """
-    try:
-        return Settings(**dict(options))  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise BadSettings("\n".join(_line(dict(item), options) for item in error.errors())) from None
-
-
-def _line(item: dict[str, Any], options: Mapping[str, str]) -> str:
-    name = str(item["loc"][0]).lower().removeprefix(PREFIX.lower())
-    said = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return f"{option(name) if name in options else variable(name)}={item['input']}: {said}"
+    return settings.load(Settings, options, IMPLIED)

@@ -12,7 +12,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
 
-from ws_bridge.config import BadSettings, variable
+from asr_common.settings import BadSettings, variable
 from ws_bridge.protocol import State
 
 _CODES = {1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1011, 1013}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import signal
 from collections import Counter
 from http import HTTPStatus
-from pathlib import Path
 
 import uvloop
 from websockets.asyncio.server import Server, ServerConnection
@@ -18,8 +16,11 @@ from websockets.asyncio.server import serve as listen
 from websockets.http11 import Request, Response
 from websockets.typing import Origin
 
+from asr_common.cpu_priority import do_not_displace
+from asr_common.ready_file import write_ready_file
+from asr_common.settings import BadSettings, variable
 from ws_bridge.channels import Channels
-from ws_bridge.config import BadSettings, Settings, variable
+from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
 from ws_bridge.metrics import Metrics
 from ws_bridge.session import Session
@@ -156,9 +157,7 @@ def serve(settings: Settings) -> int:
     Raises:
         BadSettings: the port cannot be opened.
     """
-    with contextlib.suppress(AttributeError, OSError):
-        # On a full machine packets wait for a core rather than displace a step of the model: as the service's do.
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    do_not_displace()
     return uvloop.run(_run(settings))
 
 
@@ -195,7 +194,7 @@ async def _run(settings: Settings) -> int:
         keeper.add_done_callback(keeper_ended)
     port: int = next(iter(server.sockets)).getsockname()[1]
     if settings.bridge_ready_file is not None:
-        _write_ready_file(settings.bridge_ready_file, settings.host, port)
+        write_ready_file(settings.bridge_ready_file, {"host": settings.host, "port": port})
     log.info(
         "listening", extra={"fields": {"host": settings.host, "port": port, "service": settings.grpc_target}}
     )
@@ -224,10 +223,3 @@ def _on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, came, number)
     return told
-
-
-def _write_ready_file(path: Path, host: str, port: int) -> None:
-    """Appears with all its content or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({"pid": os.getpid(), "host": host, "port": port}) + "\n")
-    part.replace(path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from pathlib import Path
 
 import grpc
 
-from ws_bridge.config import BadSettings, variable
+from asr_common.certificates import load_chain, server_context, why_unusable
+from asr_common.followed_files import FollowedFiles
+from asr_common.settings import BadSettings, variable
 
 log = logging.getLogger(__name__)
 
@@ -28,35 +29,27 @@ class Shown:
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
-        self._files = certificate, key
-        self._seen = self._signature()
+        self._paths = certificate, key
         try:
-            self.context = _context(certificate, key)
+            self._followed = FollowedFiles(self._paths, lambda: server_context(certificate, key))
         except (OSError, ValueError) as error:
             names = f"{variable('bridge_tls_cert')}={certificate}, {variable('bridge_tls_key')}={key}"
-            raise BadSettings(f"{names}: not a PEM certificate with its key ({_reason(error)})") from None
+            raise BadSettings(
+                f"{names}: not a PEM certificate with its key ({why_unusable(error)})"
+            ) from None
+        self.context = self._followed.value
 
     def look(self) -> None:
         """Takes what the files hold now, if they have changed; files that do not fit together change nothing."""
-        now = self._signature()
-        if now == self._seen:
-            return
-        self._seen = now
         try:
-            _context(*self._files)  # a context that half takes them would be of no use any more
-            self.context.load_cert_chain(*self._files, password=_no_password)
+            # Made and checked as a context of their own: one that half takes them would be of no use any more.
+            if self._followed.newer() is None:
+                return
+            load_chain(self.context, *self._paths)
         except (OSError, ValueError) as error:
-            log.error("%s: %s; the certificate in use stays", self._files[0], _reason(error))
+            log.error("%s: %s; the certificate in use stays", self._paths[0], why_unusable(error))
         else:
-            log.info("certificate read again", extra={"fields": {"file": str(self._files[0])}})
-
-    def _signature(self) -> list[tuple[int, int, int]] | None:
-        """What changes with the files; None while one is not there."""
-        try:
-            stats = [path.stat() for path in self._files]
-        except OSError:
-            return None
-        return [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats]
+            log.info("certificate read again", extra={"fields": {"file": str(self._paths[0])}})
 
 
 def shown(certificate: Path | None, key: Path | None) -> Shown | None:
@@ -88,18 +81,3 @@ def trust(
         except OSError as error:
             raise BadSettings(f"{variable(name)}={path}: {error.strerror}") from None
     return grpc.ssl_channel_credentials(pems["grpc_ca"], pems["grpc_key"], pems["grpc_cert"])
-
-
-def _context(certificate: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key, password=_no_password)
-    return context
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-
-
-def _no_password() -> str:
-    """Instead of OpenSSL's question at the terminal."""
-    raise ValueError("the key is encrypted")

@@ -11,11 +11,11 @@ import hmac
 import logging
 import re
 import secrets
-import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_common.followed_files import FollowedFiles
 from asr_service.core.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ SECRET_BYTES = 32
 """Random bytes in a key: with so many, nobody guesses, and a fast hash protects them as well as a slow one."""
 _NAME = r"[A-Za-z0-9._-]{1,64}"
 _LINE = re.compile(rf"(?P<name>{_NAME}):(?P<digest>[0-9a-fA-F]{{64}})(?::(?P<limit>\d{{1,6}}))?")
-_LOOK_S = 1.0  # how often the file is looked at, at most
+_LOOK_S = 1.0
+"""How much time lies between two looks at the file, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +99,11 @@ class KeyRing:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen = self._signature()
-        self._keys = self._read()
-        self._looked = time.monotonic()
+        self._file = FollowedFiles([path], self._read, look_s=_LOOK_S)
 
     def __len__(self) -> int:
         """Keys there are."""
-        return len(self._keys)
+        return len(self._file.value)
 
     def find(self, presented: str) -> ApiKey | None:
         """The key with this text, None if there is none.
@@ -114,35 +113,20 @@ class KeyRing:
         self._look()
         digest = _digest(presented)
         found = None
-        for key in self._keys:
+        for key in self._file.value:
             if hmac.compare_digest(key.digest, digest):
                 found = key
         return found
 
     def _look(self) -> None:
         """Reads the file again if it has changed."""
-        now = time.monotonic()
-        if now - self._looked < _LOOK_S:
-            return
-        self._looked = now
-        signature = self._signature()
-        if signature == self._seen:
-            return
-        self._seen = signature
         try:
-            self._keys = self._read()
+            keys = self._file.newer()
         except SettingsError as error:
             log.error("%s; the keys stay as they were", error.message)
         else:
-            log.info("read %d API keys from %s", len(self._keys), self._path)
-
-    def _signature(self) -> tuple[int, int, int] | None:
-        """What changes with the file; None if it is not there."""
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+            if keys is not None:
+                log.info("read %d API keys from %s", len(keys), self._path)
 
     def _read(self) -> tuple[ApiKey, ...]:
         try:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import logging
 import ssl
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from asr_common.certificates import server_context, why_unusable
+from asr_common.followed_files import FollowedFiles
 from asr_service.core.errors import SettingsError
 
 log = logging.getLogger(__name__)
-
-_Signature = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +60,12 @@ class Files:
             )
             if path is not None
         ]
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(self.certificate, self.key, password=_no_password)
-        except (ssl.SSLError, ValueError, OSError) as error:
+            context = server_context(self.certificate, self.key)
+        except (ValueError, OSError) as error:
             raise SettingsError(
                 f"ASR_TLS_CERT={self.certificate}, ASR_TLS_KEY={self.key}: not a PEM certificate with the key that "
-                f"belongs to it, without a password ({_reason(error)})",
+                f"belongs to it, without a password ({why_unusable(error)})",
                 field="tls_cert",
             ) from None
         if self.client_ca is not None:
@@ -75,21 +73,17 @@ class Files:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.client_ca)
             except (ssl.SSLError, OSError) as error:
                 raise SettingsError(
-                    f"ASR_TLS_CLIENT_CA={self.client_ca}: no PEM certificates ({_reason(error)})",
+                    f"ASR_TLS_CLIENT_CA={self.client_ca}: no PEM certificates ({why_unusable(error)})",
                     field="tls_client_ca",
                 ) from None
         return Identity(
             pems[0], pems[1], pems[2] if self.client_ca else None, expiry(context, self.certificate)
         )
 
-    def signature(self) -> _Signature | None:
-        """What changes with the files; None while one is not there."""
-        paths = [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
-        try:
-            stats = [path.stat() for path in paths]
-        except OSError:
-            return None
-        return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+    @property
+    def paths(self) -> list[Path]:
+        """Every file there is."""
+        return [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
 
 
 def files(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Files | None:
@@ -126,33 +120,26 @@ class Watched:
     """
 
     def __init__(self, where: Files, changed: Callable[[Identity], None]) -> None:
-        self._files = where
+        self._certificate = where.certificate
         self._changed = changed
-        self._lock = threading.Lock()  # handshakes come from gRPC's threads
-        self._seen = where.signature()
-        self.identity = where.read()
+        self._followed = FollowedFiles(where.paths, where.read)
         changed(self.identity)
+
+    @property
+    def identity(self) -> Identity:
+        """The one in use."""
+        return self._followed.value
 
     def newer(self) -> Identity | None:
         """The identity if it changed since the last call, and None if it did not or cannot be used."""
-        with self._lock:
-            before = self._files.signature()
-            if before == self._seen or before is None:
-                return None
-            try:
-                identity = self._files.read()
-            except SettingsError as error:
-                log.error("%s; the certificate in use stays", error.message)
-                self._seen = before
-                return None
-            if self._files.signature() != before:
-                return None  # still being written: the next handshake looks again
-            self._seen = before
-            self.identity = identity
-        log.info(
-            "certificate read again from %s, valid until %s", self._files.certificate, identity.not_after
-        )
-        self._changed(identity)
+        try:
+            identity = self._followed.newer()
+        except SettingsError as error:
+            log.error("%s; the certificate in use stays", error.message)
+            return None
+        if identity is not None:
+            log.info("certificate read again from %s, valid until %s", self._certificate, identity.not_after)
+            self._changed(identity)
         return identity
 
 
@@ -184,12 +171,3 @@ def _read(path: Path, variable: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{variable}={path}: {error.strerror}", field=variable[4:].lower()) from None
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-
-
-def _no_password() -> str:
-    """Instead of OpenSSL's question at the terminal."""
-    raise ValueError("the key is encrypted")

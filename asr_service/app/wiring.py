@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -17,6 +16,8 @@ from asr.v1 import asr_pb2, asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from asr_common.cpu_priority import do_not_displace
+from asr_common.ready_file import write_ready_file
 from asr_service import __version__
 from asr_service.access import tls
 from asr_service.access.api_keys import KeyRing
@@ -29,7 +30,6 @@ from asr_service.core.errors import SettingsError, Unavailable
 from asr_service.core.model import StreamingModel
 from asr_service.core.values import StreamConfig
 from asr_service.engine.client import EngineProcess
-from asr_service.engine.cpu_priority import do_not_displace
 from asr_service.engine.engine import EngineState
 from asr_service.model import load_model
 from asr_service.model.slot_budget import MOST_SLOTS
@@ -236,7 +236,12 @@ class _Server:
             self.door.refusal = None
             self.health.set(serving=True)
             if self.settings.ready_file is not None:
-                _write_ready(self.settings, port)
+                where = {
+                    "host": self.settings.host,
+                    "grpc_port": port,
+                    "metrics_port": self.settings.metrics_port,
+                }
+                write_ready_file(self.settings.ready_file, where)
             log.info("serving grpc on %s:%d", self.settings.host, port)
         elif state is EngineState.FAILED:
             self._engine_failed(self.engine.failure or RuntimeError("the engine stopped"))
@@ -374,17 +379,3 @@ def _listen(server: grpc.aio.Server, host: str, port: int, identity: tls.Watched
             field="grpc_port",
         )
     return bound
-
-
-def _write_ready(settings: Settings, port: int) -> None:
-    """Tells scripts where the service listens; the file appears whole or not at all."""
-    assert settings.ready_file is not None
-    ready = {
-        "pid": os.getpid(),
-        "host": settings.host,
-        "grpc_port": port,
-        "metrics_port": settings.metrics_port,
-    }
-    part = settings.ready_file.with_name(settings.ready_file.name + ".part")
-    part.write_text(json.dumps(ready) + "\n")
-    part.replace(settings.ready_file)

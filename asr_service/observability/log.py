@@ -1,16 +1,12 @@
-"""Logging: one line a record, as text for people or as JSON for collectors. Audio and transcripts are never logged.
-
-Values that belong to a record go into `extra={"fields": {...}}`; both formats show them.
-"""
+"""Logging of the service: `asr_common.log_lines`, and libraries kept quiet. Audio and transcripts are never logged."""
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
 import warnings
-from datetime import UTC, datetime
 from typing import Literal, TextIO
+
+from asr_common import log_lines
 
 QUIETED = (
     "nv_one_logger",
@@ -24,52 +20,9 @@ QUIETED = (
 """Loggers of libraries whose notices say nothing to an operator. Their errors are kept, except telemetry's."""
 
 
-def _time(record: logging.LogRecord) -> str:
-    """When it happened, in UTC whatever the machine's zone is: logs of several machines are read together."""
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-
-
-class TextFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.123+00:00 INFO    asr_service.app.wiring: message key=value`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback below it if there is one."""
-        line = f"{_time(record)} {record.levelname:<7} {record.name}: {record.getMessage()}"
-        for key, value in getattr(record, "fields", {}).items():
-            line += f" {key}={value}"
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, the record's fields, exception."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as one line of JSON."""
-        entry: dict[str, object] = {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        entry.update(getattr(record, "fields", {}))
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str)
-
-
 def set_up(level: str, form: Literal["text", "json"], stream: TextIO | None = None) -> None:
-    """Sends every record of `level` and above to `stream` (stderr); replaces what was set up before.
-
-    Debug records are our own only: libraries print what they handle, which may be headers, audio and texts.
-    """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel("INFO" if level == "debug" else level.upper())
-    logging.getLogger("asr_service").setLevel(level.upper())
+    """Sends every record of `level` and above to `stream` (stderr); debug records are the service's own only."""
+    log_lines.set_up("asr_service", level, form, stream)
     quiet_third_party()
 
 
@@ -96,4 +49,4 @@ def quiet_third_party() -> None:
     if not telemetry.handlers:
         telemetry.addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
-    warnings.filterwarnings("default", module=r"asr_service(\.|$)")
+    warnings.filterwarnings("default", module=r"asr_(service|common)(\.|$)")

@@ -12,7 +12,7 @@ import sys
 
 import atheris  # type: ignore[import-not-found, unused-ignore]
 
-with atheris.instrument_imports(include=["asr_service", "ws_bridge"]):
+with atheris.instrument_imports(include=["asr_common", "asr_service", "ws_bridge"]):
     from tests.torture.parsers import TARGETS
 
 

@@ -1,11 +1,9 @@
-"""Log lines in both formats, and libraries kept quiet."""
+"""Libraries kept quiet."""
 
 from __future__ import annotations
 
 import io
-import json
 import logging
-import time
 import warnings
 from collections.abc import Iterator
 
@@ -24,54 +22,6 @@ def restore() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(levels[0])
     own.setLevel(levels[1])
-
-
-def test_json_is_one_object_a_line() -> None:
-    out = io.StringIO()
-    log.set_up("info", "json", out)
-    logging.getLogger("a.b").info(
-        "two\nlines of %s", "text", extra={"fields": {"stream": "x", "seconds": 1.5}}
-    )
-    logging.getLogger("a.b").debug("not shown")
-    try:
-        raise ValueError("what went wrong")
-    except ValueError:
-        logging.getLogger("a.b").exception("it failed")
-    first, second = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert first["message"] == "two\nlines of text"
-    assert (first["level"], first["logger"], first["stream"], first["seconds"]) == ("info", "a.b", "x", 1.5)
-    assert "ValueError: what went wrong" in second["exception"]
-
-
-def test_text_shows_fields() -> None:
-    out = io.StringIO()
-    log.set_up("warning", "text", out)
-    logging.getLogger("a").warning("stream ended", extra={"fields": {"outcome": "ok"}})
-    assert out.getvalue().endswith("WARNING a: stream ended outcome=ok\n")
-
-
-@pytest.mark.parametrize("formatter", [log.TextFormatter(), log.JsonFormatter()])
-def test_times_are_utc_in_every_zone(formatter: logging.Formatter, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = logging.makeLogRecord({"name": "a", "msg": "told", "created": 0.25})
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    try:
-        assert "1970-01-01T00:00:00.250+00:00" in formatter.format(record)
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-def test_libraries_do_not_talk_at_debug() -> None:
-    out = io.StringIO()
-    log.set_up("debug", "text", out)
-    for name in ("asr_service.anything", "a_library.anything"):
-        for number, level in ((1, logging.DEBUG), (2, logging.INFO)):
-            logging.getLogger(name).log(level, "number %d", number)
-    shown = [
-        line.partition(" asr_service.")[2] or line.partition(" a_")[2] for line in out.getvalue().splitlines()
-    ]
-    assert shown == ["anything: number 1", "anything: number 2", "library.anything: number 2"]
 
 
 def test_third_parties_are_quiet_even_if_they_set_their_level_later() -> None:

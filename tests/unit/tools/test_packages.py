@@ -46,6 +46,7 @@ def test_the_stubs_are_a_typed_package_of_their_own(tmp_path: Path) -> None:
 def test_the_service_brings_its_data_and_no_tests(tmp_path: Path) -> None:
     names = wheel(ROOT, tmp_path)
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
+        "asr_common",
         "asr_service",
         "clients",
         "ws_bridge",
@@ -58,6 +59,7 @@ def test_the_service_brings_its_data_and_no_tests(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("modules", "never"),
     [
+        ("asr_common.settings, asr_common.log_lines", "torch nemo numpy grpc asr_service ws_bridge clients"),
         ("asr.v1.asr_pb2, asr.v1.asr_pb2_grpc", "torch nemo numpy asr_service"),
         ("ws_bridge.server", "torch nemo asr_service"),
         (

@@ -1,0 +1,1 @@
+"""What service, bridge and clients share: small, and without an import of theirs."""
