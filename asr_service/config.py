@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, NoDecode
 
 from asr_common.settings import CONFIG, BadSettings, load
 from asr_service.core.errors import SettingsError
+from asr_service.core.model_settings import DEFAULT_ATT_CONTEXT, ModelSettings, parse_att_context
 
 
 def _setting(group: str, default: Any, description: str, *, shown: str = "", **limits: Any) -> Any:
@@ -39,12 +40,13 @@ class Settings(BaseSettings):
         "measuring transport and for testing clients). Larger models know more words and take longer per step.",
         min_length=1,
     )
-    att_ctx: str = _setting(
+    att_ctx: Annotated[tuple[int, int], NoDecode] = _setting(
         "Model",
-        "70,1",
+        DEFAULT_ATT_CONTEXT,
         "Attention context in encoder frames, left,right: one of the pairs the model offers. More on the right "
         "(70,6: 480 ms, 70,13: 1040 ms of look-ahead) gives fewer errors and serves more streams; less (70,0) gives "
         "earlier words.",
+        shown="{},{}".format(*DEFAULT_ATT_CONTEXT),
     )
     decoder: Literal["rnnt", "ctc"] = _setting(
         "Model", "rnnt", "rnnt makes fewer errors; ctc takes less time per step and so serves more streams."
@@ -252,12 +254,10 @@ class Settings(BaseSettings):
         shown="none",
     )
 
-    @field_validator("att_ctx")
+    @field_validator("att_ctx", mode="before")
     @classmethod
-    def _pair(cls, value: str) -> str:
-        if not re.fullmatch(r"\s*-?\d+\s*,\s*-?\d+\s*", value):
-            raise ValueError("should be two whole numbers with a comma between, such as 70,1")
-        return value
+    def _att_context(cls, value: object) -> object:
+        return parse_att_context(value) if isinstance(value, str) else value
 
     @field_validator("otlp_endpoint")
     @classmethod
@@ -277,6 +277,20 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @property
+    def model_settings(self) -> ModelSettings:
+        """What of the settings says which model is made, and how."""
+        return ModelSettings(
+            name=self.model,
+            att_context=self.att_ctx,
+            decoder=self.decoder,
+            device=self.device,
+            precision=self.precision,
+            encoder=self.encoder,
+            slots=self.max_streams,
+            threads=self.threads,
+        )
 
 
 def load_settings(options: Mapping[str, str] | None = None) -> Settings:

@@ -6,6 +6,7 @@ Nothing is changed and no model is loaded. Each check stands alone: one that fai
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import resource
 import socket
@@ -22,8 +23,9 @@ from asr_service.access import tls
 from asr_service.access.api_keys import KeyRing
 from asr_service.config import Settings
 from asr_service.core.errors import SettingsError
+from asr_service.model.locate import nemo_path
+from asr_service.model.precision import why_not
 
-DEMO = Path(__file__).parent / "assets" / "demo.nemo"
 SOON = timedelta(days=14)
 """A certificate that expires sooner is worth a word."""
 DEVICE_S = 120.0
@@ -97,8 +99,8 @@ def _model(settings: Settings) -> Iterator[Finding]:
     if name == "null":
         yield Finding("model", Verdict.NOTE, "null: no recognition", "set ASR_MODEL for real words")
         return
-    path = DEMO if name == "demo" else Path(name).expanduser()
-    if path.suffix == ".nemo":
+    path = nemo_path(name)
+    if path is not None:
         if not path.is_file():
             yield Finding("model", Verdict.WRONG, f"{path} does not exist", "correct ASR_MODEL")
         elif not os.access(path, os.R_OK):
@@ -242,11 +244,8 @@ def cpu_precision(precision: str, *, bf16: bool, flags: set[str]) -> Iterator[Fi
         bf16: whether torch has kernels for bf16 on this CPU.
         flags: what the CPU can do.
     """
-    if precision == "tf32":
-        yield Finding("precision", Verdict.WRONG, "tf32 is for NVIDIA GPUs", "set ASR_PRECISION=fp32")
-    elif precision == "bf16" and not bf16:
-        advice = "set ASR_PRECISION=fp32"
-        yield Finding("precision", Verdict.WRONG, "bf16 needs a CPU with AVX-512 or AMX", advice)
+    if reason := why_not(precision, "cpu", cpu_has_bf16=bf16):
+        yield Finding("precision", Verdict.WRONG, f"{precision} {reason}", "set ASR_PRECISION=fp32")
     elif precision == "bf16" and not {"amx_bf16", "avx512_bf16"} & flags:
         advice = "set ASR_PRECISION=fp32"
         yield Finding("precision", Verdict.NOTE, "bf16 has no hardware here and is slow", advice)
@@ -258,22 +257,11 @@ def _device(settings: Settings) -> Iterator[Finding]:
     if settings.model == "null":
         return
     # In a process of its own: importing torch takes seconds and hundreds of megabytes, and a broken driver may hang it.
-    program = (
-        "import torch\n"
-        "bf16 = int(torch.ops.mkldnn._is_mkldnn_bf16_supported())\n"
-        "print(torch.get_num_threads(), torch.version.cuda or '-', torch.cuda.device_count(), bf16)\n"
-        "for n in range(torch.cuda.device_count()):\n"
-        "    free, total = torch.cuda.mem_get_info(n)\n"
-        "    print(torch.cuda.get_device_name(n), f'{free / 2**30:.1f} of {total / 2**30:.1f} GiB free', sep=', ')\n"
-    )
+    command = [sys.executable, "-m", "asr_service.model.devices"]
+    if settings.device is not None:
+        command.append(settings.device)
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            capture_output=True,
-            text=True,
-            timeout=DEVICE_S,
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEVICE_S, check=False)
     except subprocess.TimeoutExpired:
         yield Finding(
             "device", Verdict.WRONG, f"torch did not answer in {DEVICE_S:g} s", "check the GPU's driver"
@@ -284,19 +272,19 @@ def _device(settings: Settings) -> Iterator[Finding]:
         why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         yield Finding("device", Verdict.WRONG, f"torch cannot be used: {why}", "run make setup")
         return
-    threads, cuda, count, bf16 = lines[0].split()
-    yield Finding("torch", Verdict.OK, f"{settings.threads or threads} threads a step, CUDA {cuda}")
-    wanted = settings.device or ("cuda:0" if int(count) else "cpu")
-    index = int(wanted.partition(":")[2] or 0)
-    if wanted == "cpu":
-        note = Verdict.NOTE if settings.device is None else Verdict.OK
-        advice = "a GPU serves many more streams" if settings.device is None else ""
-        if int(count):
-            advice = f"there are {count} GPUs: ASR_DEVICE=cuda:0 uses one"
-        yield Finding("device", note, "the CPU", advice)
-        yield from cpu_precision(settings.precision, bf16=bf16 == "1", flags=_flags())
-    elif index < int(count):
-        yield Finding("device", Verdict.OK, f"{wanted}: {lines[1 + index]}")
-    else:
+    found = json.loads(lines[-1])
+    threads, gpus, device = settings.threads or found["threads"], found["gpus"], found["device"]
+    yield Finding("torch", Verdict.OK, f"{threads} threads a step, CUDA {found['cuda'] or '-'}")
+    if not device:
         advice = "check nvidia-smi and the driver, or set ASR_DEVICE=cpu"
-        yield Finding("device", Verdict.WRONG, f"{wanted}, and there are {count} usable GPUs", advice)
+        yield Finding("device", Verdict.WRONG, found["problem"], advice)
+    elif device == "cpu":
+        unset = settings.device is None
+        advice = "a GPU serves many more streams" if unset else ""
+        if gpus:
+            advice = f"there are {len(gpus)} GPUs: ASR_DEVICE=cuda:0 uses one"
+        yield Finding("device", Verdict.NOTE if unset else Verdict.OK, "the CPU", advice)
+        yield from cpu_precision(settings.precision, bf16=found["cpu_has_bf16"], flags=_flags())
+    else:
+        index = int(device.partition(":")[2] or 0)
+        yield Finding("device", Verdict.OK, f"{device}: {gpus[index]}")

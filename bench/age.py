@@ -25,8 +25,9 @@ import numpy as np
 from rich.console import Console
 
 from asr_service.core.model import StepRequest
+from asr_service.core.model_settings import ModelSettings
 from asr_service.core.values import Samples
-from asr_service.model import load_model
+from asr_service.model import make_model
 from asr_service.model.streaming import NemoStreamingModel
 from bench.kept import made_once
 from testbed.models import SHAPES, babble, build_model
@@ -133,10 +134,9 @@ def memory(model: NemoStreamingModel, steps: int) -> dict[str, object]:
 
 
 def _load(model: str, batch: int, precision: str, threads: int | None) -> NemoStreamingModel:
-    loaded = load_model(
-        model=model, att_context="70,1", decoder="rnnt", device="cpu", precision=precision, encoder="fast",
-        slots=batch, threads=threads,
-    )  # fmt: skip
+    loaded = make_model(
+        ModelSettings(name=model, device="cpu", precision=precision, slots=batch, threads=threads)
+    )
     assert isinstance(loaded, NemoStreamingModel)
     return loaded
 

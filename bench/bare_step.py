@@ -20,8 +20,9 @@ from collections.abc import Callable
 import numpy as np
 
 from asr_service.core.model import StepRequest, StreamingModel
+from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import Samples
-from asr_service.model import load_model
+from asr_service.model import make_model
 from asr_service.observability import log
 from clients.wav import load_wav
 
@@ -127,15 +128,14 @@ def main() -> None:
     parser.add_argument("--follow", action="store_true", help="measure when asked to, see above")
     args = parser.parse_args()
     log.set_up("error", "text")
-    model = load_model(
-        model=args.model,
-        att_context=args.att_ctx,
-        decoder=args.decoder,
-        device="cpu",
-        precision="fp32",
-        encoder="fast",
-        slots=args.slots,
-        threads=None,
+    model = make_model(
+        ModelSettings(
+            name=args.model,
+            att_context=parse_att_context(args.att_ctx),
+            decoder=args.decoder,
+            device="cpu",
+            slots=args.slots,
+        )
     )
     audio: Samples = np.frombuffer(load_wav(args.wav), "<i2").astype(np.float32) / np.float32(32768)
     if args.follow:

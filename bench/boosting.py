@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 
 from asr_service.core.model import StepRequest
+from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import DEFAULT_BOOST, PhraseBoost, Samples
-from asr_service.model import load_model
+from asr_service.model import make_model
 from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.recognition.phrases import MAX_PHRASES
@@ -299,10 +300,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The whole report."""
     chosen = sorted(evaluation_set(options.limit), key=lambda pair: len(pair[1]))  # a batch ends together
     audios = [audio for _, audio in chosen]
-    model = load_model(
-        model=options.model, att_context=options.att_ctx, decoder=options.decoder, device=options.device,
-        precision="fp32", encoder="fast", slots=TOGETHER * len(SHARES), threads=options.threads,
-    )  # fmt: skip
+    model = make_model(
+        ModelSettings(
+            name=options.model,
+            att_context=parse_att_context(options.att_ctx),
+            decoder=options.decoder,
+            device=options.device,
+            slots=TOGETHER * len(SHARES),
+            threads=options.threads,
+        )
+    )
     assert isinstance(model, NemoStreamingModel)
     references = [utterance.text.split() for utterance, _ in chosen]
     begun = time.monotonic()

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asr_service.model import load_model
+from asr_service.core.model_settings import ModelSettings, parse_att_context
+from asr_service.model import make_model
 from asr_service.recognition.transcript import Vocabulary
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
@@ -174,10 +175,16 @@ def measure_decoder(
     model_name: str, att_context: str, decoder: str, threads: int | None, limit: int
 ) -> list[Row]:
     """All rows of one decoder."""
-    model: Any = load_model(
-        model=model_name, att_context=att_context, decoder=decoder, device="cpu", precision="fp32", encoder="fast",
-        slots=TOGETHER, threads=threads,
-    )  # fmt: skip
+    model: Any = make_model(
+        ModelSettings(
+            name=model_name,
+            att_context=parse_att_context(att_context),
+            decoder=decoder,
+            device="cpu",
+            slots=TOGETHER,
+            threads=threads,
+        )
+    )
     vocabulary = Vocabulary(model.info.pieces)
     chosen: list[tuple[Utterance, Any]] = evaluation_set(limit)
     as_served = model._decoder.confidence

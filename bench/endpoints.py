@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from asr_service.core.model import ModelInfo
+from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import EndpointingConfig, Samples
-from asr_service.model import load_model
+from asr_service.model import make_model
 from asr_service.recognition.endpointing import Endpointer, frame_levels
 from asr_service.recognition.transcript import Vocabulary
 from bench.options import parse, words_parser, write_report
@@ -82,10 +83,15 @@ def ends_of(
 
 def measure(model_name: str, att_context: str, threads: int | None, limit: int) -> list[Row]:
     """All rows."""
-    model = load_model(
-        model=model_name, att_context=att_context, decoder="rnnt", device="cpu", precision="fp32", encoder="fast",
-        slots=TOGETHER, threads=threads,
-    )  # fmt: skip
+    model = make_model(
+        ModelSettings(
+            name=model_name,
+            att_context=parse_att_context(att_context),
+            device="cpu",
+            slots=TOGETHER,
+            threads=threads,
+        )
+    )
     info, vocabulary = model.info, Vocabulary(model.info.pieces)
     chosen = evaluation_set(limit)
     repeats = round(TAIL_S / LEAD_S)

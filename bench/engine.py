@@ -35,8 +35,10 @@ from rich.console import Console
 from rich.table import Table
 
 from asr_service.core.model import OutOfMemory, StepRequest
+from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.model import loading
 from asr_service.model.batch import Batch
+from asr_service.model.devices import choose_device
 from asr_service.model.streaming import NemoStreamingModel
 from testbed.models import SHAPES, babble, build_model
 
@@ -85,7 +87,7 @@ def large_model(device: torch.device = CPU) -> Any:
         made = LARGE.with_suffix(f".{os.getpid()}.nemo")
         build_model(SHAPES["large"]).save_to(str(made))
         made.replace(LARGE)
-    return loading.restore(str(LARGE), device)
+    return loading.read_nemo(str(LARGE), device)
 
 
 def _nemo_step(encoder: Any, batch: int, mel: torch.Tensor) -> Callable[[], object]:
@@ -178,13 +180,10 @@ def measure(
     """Measures all combinations of the loaded model; `show` gets each row as it is done."""
     rows = []
     for look_ahead in look_aheads:
-        models = {
-            precision: loading.assemble(
-                loaded, name="large", att_context=look_ahead, decoder="rnnt", device=device,
-                precision=precision, encoder="fast", slots=max(batches),
-            )
-            for precision in precisions
-        }  # fmt: skip
+        models = {}
+        for precision in precisions:
+            settings = ModelSettings("large", parse_att_context(look_ahead), precision=precision)
+            models[precision] = loading.assemble(loaded, settings, device, max(batches))
         for batch in batches:
             info = models[precisions[0]].info
             mel = torch.randn(batch, 8 * info.chunk_frames, 80, device=device)
@@ -213,9 +212,11 @@ def largest(loaded: Any, look_ahead: str, precision: str, device: torch.device, 
     for batch in LARGEST:
         try:
             model = loading.assemble(
-                loaded, name="large", att_context=look_ahead, decoder="rnnt", device=device, precision=precision,
-                encoder="fast", slots=batch,
-            )  # fmt: skip
+                loaded,
+                ModelSettings(name="large", att_context=parse_att_context(look_ahead), precision=precision),
+                device,
+                batch,
+            )
             step = _whole_step(model, batch)
             times = [_timed(step, device) for _ in range(steps)]
         except (torch.OutOfMemoryError, OutOfMemory):
@@ -251,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ["70,1", "70,0"] if options.quick else ["70,13", "70,6", "70,1", "70,0"]
     )
     batches = options.batch or ([1, 32] if options.quick else [1, 16, 32, 64, 128])
-    device = loading.choose_device(options.device)
+    device = choose_device(options.device)
     on_gpu = device.type == "cuda"
     machine = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} CPU threads"
     precisions = options.precision or (["fp32", "tf32", "bf16"] if on_gpu else ["fp32", "bf16"])

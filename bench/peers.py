@@ -83,12 +83,12 @@ _NEMO_PIPELINE = {
 
 def run_this(model: str, precision: str, batch: int) -> Work:
     """This service's step."""
-    from asr_service.model import load_model
+    from asr_service.core.model_settings import ModelSettings
+    from asr_service.model import make_model
 
-    loaded = load_model(
-        model=model, att_context="{},{}".format(*CONTEXT), decoder="rnnt", device="cpu", precision=precision,
-        encoder="fast", slots=batch, threads=None,
-    )  # fmt: skip
+    loaded = make_model(
+        ModelSettings(name=model, att_context=CONTEXT, device="cpu", precision=precision, slots=batch)
+    )
     loaded.warm_up(batch, lambda _: None)
 
     def work(audios: Sequence[Samples]) -> list[str]:
@@ -153,7 +153,7 @@ def export(model: str, folder: Path) -> None:
 
     from asr_service.model import loading
 
-    loaded: Any = loading.restore(model, torch.device("cpu"))
+    loaded: Any = loading.read_nemo(model, torch.device("cpu"))
     encoder = loaded.encoder
     encoder.set_default_att_context_size(list(CONTEXT))
     loaded.change_decoding_strategy(decoder_type="rnnt")
@@ -224,7 +224,7 @@ def one(peer: str, model: str, audio: Path, batch: int) -> dict[str, Any]:
     if peer == "nemo":
         path = model
         if model == "demo":
-            from asr_service.model import DEMO_MODEL
+            from asr_service.model.locate import DEMO_MODEL
 
             path = str(DEMO_MODEL)
         work = run_nemo(path, batch)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import Samples
-from asr_service.model import load_model
+from asr_service.model import make_model
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
 from bench.stepping import evaluation_set, step_all, text_of
@@ -31,10 +32,17 @@ def measure(
     tokens: dict[str, list[list[int]]] = {}
     rates: dict[str, float] = {}
     for precision in ("fp32", "bf16"):
-        loaded = load_model(
-            model=model, att_context=look_ahead, decoder=decoder, device="cpu", precision=precision, encoder="fast",
-            slots=TOGETHER, threads=threads,
-        )  # fmt: skip
+        loaded = make_model(
+            ModelSettings(
+                name=model,
+                att_context=parse_att_context(look_ahead),
+                decoder=decoder,
+                device="cpu",
+                precision=precision,
+                slots=TOGETHER,
+                threads=threads,
+            )
+        )
         tokens[precision] = [one.tokens for one in step_all(loaded, [audio for _, audio in chosen])]
         errors = [
             compare(utterance.text, text_of(loaded.info.pieces, one))

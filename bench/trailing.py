@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from asr_service.core.model import StreamingModel
+from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import Samples
-from asr_service.model import load_model
+from asr_service.model import make_model
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
 from bench.stepping import RATE, TOGETHER, evaluation_set, step_all, text_of
@@ -136,10 +137,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = [pair for pair in evaluation_set(options.limit) if _is_timed(pair[0])]
     rows: list[Row] = []
     for look_ahead in options.att_ctx or LOOK_AHEADS:
-        model = load_model(
-            model=options.model, att_context=look_ahead, decoder=options.decoder, device="cpu", precision="fp32",
-            encoder="fast", slots=TOGETHER, threads=options.threads,
-        )  # fmt: skip
+        model = make_model(
+            ModelSettings(
+                name=options.model,
+                att_context=parse_att_context(look_ahead),
+                decoder=options.decoder,
+                device="cpu",
+                slots=TOGETHER,
+                threads=options.threads,
+            )
+        )
         for row in measure(model, look_ahead, chosen):
             rows.append(row)
             if not options.table:

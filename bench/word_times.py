@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from asr_service.core.model import StreamingModel
+from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import Result, StreamConfig
-from asr_service.model import load_model
+from asr_service.model import make_model
 from asr_service.recognition.stream import Stream
 from asr_service.recognition.transcript import Vocabulary
 from bench.options import parse, words_parser, write_report
@@ -82,15 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--att-ctx", default="70,1", help="look-ahead (default: 70,1)")
     parser.add_argument("--raw", action="store_true", help="times with the model's lag")
     options = parse(parser, arguments)
-    model = load_model(
-        model=options.model,
-        att_context=options.att_ctx,
-        decoder=options.decoder,
-        device=None,
-        precision="fp32",
-        encoder="fast",
-        slots=1,
-        threads=options.threads,
+    model = make_model(
+        ModelSettings(
+            name=options.model,
+            att_context=parse_att_context(options.att_ctx),
+            decoder=options.decoder,
+            slots=1,
+            threads=options.threads,
+        )
     )
     gaps: Counter[int] = Counter()
     found: list[tuple[float, float]] = []

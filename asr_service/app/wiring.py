@@ -27,11 +27,10 @@ from asr_service.api.key_check import KeyCheck
 from asr_service.api.speech import SpeechServicer
 from asr_service.config import Settings
 from asr_service.core.errors import SettingsError, Unavailable
-from asr_service.core.model import StreamingModel
 from asr_service.core.values import StreamConfig
 from asr_service.engine.client import EngineProcess
 from asr_service.engine.engine import EngineState
-from asr_service.model import load_model
+from asr_service.model import make_model
 from asr_service.model.slot_budget import MOST_SLOTS
 from asr_service.observability import metrics_http as scrape
 from asr_service.observability.metrics import Metrics
@@ -89,7 +88,7 @@ class _Server:
         self.settings = settings
         self.metrics = Metrics()
         self.engine = EngineProcess(
-            partial(_load, settings),
+            partial(make_model, settings.model_settings),
             max_batch=settings.max_batch,
             tick_s=settings.step_ms / 1000,
             deliver=lambda events: self.sessions.deliver(events),
@@ -319,20 +318,6 @@ class _Server:
             due = time.monotonic() + LAG_PERIOD_S  # the loop's own clock counts whole milliseconds
             await asyncio.sleep(LAG_PERIOD_S)
             self.metrics.loop_lag(max(0.0, time.monotonic() - due))
-
-
-def _load(settings: Settings) -> StreamingModel:
-    """Loads the model the settings name; runs in the engine's process."""
-    return load_model(
-        model=settings.model,
-        att_context=settings.att_ctx,
-        decoder=settings.decoder,
-        device=settings.device,
-        precision=settings.precision,
-        encoder=settings.encoder,
-        slots=settings.max_streams,
-        threads=settings.threads,
-    )
 
 
 def _tls_kind(identity: tls.Watched | None) -> str:

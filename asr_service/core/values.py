@@ -1,6 +1,6 @@
 """Values of a stream that rooms hand to each other: its config, audio, words and results.
 
-Everything here is frozen and plain (numbers, strings, tuples, numpy arrays): it may cross a thread or a process as it is.
+Everything here is frozen and plain (numbers, strings, tuples, numpy arrays) and may cross threads and processes.
 """
 
 from __future__ import annotations

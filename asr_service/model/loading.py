@@ -1,4 +1,4 @@
-"""From a name to a model that streams: restore through NeMo, check, choose device, look-ahead and encoder."""
+"""Reads a model through NeMo and makes the parts that stream it: features, encoder step, decoder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 from asr_service.core.errors import ModelError, SettingsError
 from asr_service.core.model import ModelInfo
-from asr_service.model import model_file
+from asr_service.core.model_settings import ModelSettings
+from asr_service.model import precision
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.decoders.boosting_tree import TreeMaker
-from asr_service.model.look_ahead import choose_context
+from asr_service.model.locate import find_nemo_file
+from asr_service.model.look_ahead import choose_att_context
 from asr_service.model.slot_budget import DEVICE_SHARE, host_slots, slots_in
 from asr_service.observability.log import quiet_third_party
 from asr_service.recognition.phrases import alphabet
@@ -22,6 +24,7 @@ import torch  # noqa: E402  NeMo and torch read the settings above while they ar
 
 from asr_service.model.decoders.ctc import CtcDecoder  # noqa: E402
 from asr_service.model.decoders.rnnt import RnntDecoder  # noqa: E402
+from asr_service.model.devices import choose_device, cpu_has_bf16  # noqa: E402
 from asr_service.model.features import FeatureExtractor  # noqa: E402
 from asr_service.model.out_of_memory import is_out_of_memory  # noqa: E402
 from asr_service.model.reference.nemo_encoder import NemoEncoder  # noqa: E402
@@ -37,38 +40,30 @@ WORD_LAG_MS = {"rnnt": (250.0, 148.0), "ctc": (241.0, 158.0)}
 """Lag of words' starts and ends by decoder: medians on the demo model, of `bench.word_times`; docs/words.md."""
 
 
-def load_nemo(
-    *, model: str, att_context: str, decoder: str, device: str | None, precision: str, encoder: str,
-    slots: int | None, threads: int | None,
-) -> NemoStreamingModel:  # fmt: skip
-    """Loads a model of the cache-aware FastConformer Hybrid family; see `asr_service.model.load_model`."""
-    target = choose_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
+def make_nemo_model(settings: ModelSettings) -> NemoStreamingModel:
+    """Makes a model of the cache-aware FastConformer Hybrid family; see `asr_service.model.make_model`."""
+    device = choose_device(settings.device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     try:
-        loaded = restore(model, target)
-
-        def make(count: int) -> NemoStreamingModel:
-            return assemble(
-                loaded, name=model, att_context=att_context, decoder=decoder, device=target, precision=precision,
-                encoder=encoder, slots=count,
-            )  # fmt: skip
-
-        return make(slots) if slots is not None else as_many_as_fit(make, _room(target))
+        nemo = read_nemo(settings.name, device)
+        if settings.slots is not None:
+            return assemble(nemo, settings, device, settings.slots)
+        return as_many_as_fit(lambda slots: assemble(nemo, settings, device, slots), _slot_budget(device))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise SettingsError(
-            f"ASR_MAX_STREAMS: {target} has no memory for the model and {slots or 1} streams ({_first_line(error)}); "
-            "set a smaller number, or free memory on the device",
+            f"ASR_MAX_STREAMS: {device} has no memory for the model and {settings.slots or 1} streams "
+            f"({_first_line(error)}); set a smaller number, or free memory on the device",
             field="ASR_MAX_STREAMS",
         ) from error
 
 
 def as_many_as_fit(make: Callable[[int], Made], slots: int) -> Made:
-    """Makes something for so many slots, or for half of them, and so on, until there is memory for it.
+    """Calls `make` with a number of slots, then with half of it, and so on, until there is memory for what it makes.
 
-    An error that says that there is none for one slot is raised as it came.
+    An error that says that there is no memory for one slot is raised as it came.
     """
     while True:
         try:
@@ -82,153 +77,119 @@ def as_many_as_fit(make: Callable[[int], Made], slots: int) -> Made:
         torch.cuda.empty_cache()
 
 
-def _room(device: torch.device) -> int:
+def _slot_budget(device: torch.device) -> int:
     """Slots for a device, once the model is on it."""
     if device.type == "cuda":
         return slots_in(torch.cuda.mem_get_info(device)[0], DEVICE_SHARE)
     return host_slots()
 
 
-def choose_device(device: str | None) -> torch.device:
-    """The device a setting names.
+def read_nemo(name: str, device: torch.device) -> Any:
+    """Reads a hub's model or a `.nemo` file through NeMo: its model object in eval mode, in fp32 on the device.
 
     Raises:
-        SettingsError: if it is set and not there.
+        ModelError: there is no such model. That there is no memory for it is raised as it came.
     """
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda:0")
-        _log.warning("no GPU found: the model runs on the CPU (set ASR_DEVICE=cpu to say that this is meant)")
-        return torch.device("cpu")
-    try:
-        wanted = torch.device(device)
-    except RuntimeError:
-        raise SettingsError(f"ASR_DEVICE is {device!r}: write cpu or cuda:N", field="ASR_DEVICE") from None
-    if wanted.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (wanted.index or 0) >= count:
-            raise SettingsError(
-                f"ASR_DEVICE is {device!r}, but this machine has {count or 'no'} usable GPU{'s' * (count != 1)}: "
-                "check the driver, or set ASR_DEVICE=cpu",
-                field="ASR_DEVICE",
-            )
-    elif wanted.type != "cpu":
-        raise SettingsError(f"ASR_DEVICE is {device!r}: write cpu or cuda:N", field="ASR_DEVICE")
-    return wanted
-
-
-def restore(model: str, device: torch.device) -> Any:
-    """Restores a hub name or a `.nemo` file through NeMo, in eval mode and fp32 on the device.
-
-    Raises:
-        ModelError: if there is no such model. That there is no memory for it is raised as it came.
-    """
-    path = model_file(model)
+    path = find_nemo_file(name)
     from nemo.collections.asr.models import ASRModel
 
     quiet_third_party()  # once more: NeMo sets up its own logging while it is imported
     try:
         if path is not None:
-            _log.info("loading %s", path)
-            loaded = ASRModel.restore_from(str(path), map_location=device)
+            _log.info("reading %s", path)
+            nemo = ASRModel.restore_from(str(path), map_location=device)
         else:
-            _log.info("loading %s from the hub (fetched once, then cached)", model)
-            loaded = ASRModel.from_pretrained(model, map_location=device)
+            _log.info("reading %s from the hub (fetched once, then cached)", name)
+            nemo = ASRModel.from_pretrained(name, map_location=device)
     except Exception as error:
         if is_out_of_memory(error):
             raise
         raise ModelError(
-            f"ASR_MODEL {model!r} could not be loaded: {_first_line(error)}. Give a hub name that this machine can "
+            f"ASR_MODEL {name!r} could not be loaded: {_first_line(error)}. Give a hub name that this machine can "
             "reach, the path of a .nemo file, or `demo`",
             field="ASR_MODEL",
         ) from error
-    loaded.eval()
-    loaded.requires_grad_(False)
-    return loaded
+    nemo.eval()
+    nemo.requires_grad_(False)
+    return nemo
 
 
-def assemble(
-    loaded: Any, *, name: str, att_context: str, decoder: str, device: torch.device, precision: str, encoder: str,
-    slots: int,
-) -> NemoStreamingModel:  # fmt: skip
-    """Builds the streaming model around a restored NeMo model.
+def assemble(nemo: Any, settings: ModelSettings, device: torch.device, slots: int) -> NemoStreamingModel:
+    """Makes the streaming model around NeMo's model object.
+
+    Args:
+        nemo: from `read_nemo`, on the device.
+        settings: the model's name, attention context, decoder, precision and encoder are looked at.
+        device: where the model runs.
+        slots: streams that can be open at the same time.
 
     Raises:
-        SettingsError: if look-ahead, decoder, precision or encoder is not offered.
-        ModelError: if the model cannot stream.
+        SettingsError: look-ahead, decoder, precision or encoder is not offered.
+        ModelError: the model cannot stream.
     """
-    _refuse_unstreamable(loaded, name, decoder)
-    plan, context = _plan(loaded, att_context)
-    dtype = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}.get(precision)
-    if dtype is None:
-        raise SettingsError(f"ASR_PRECISION is {precision!r}: fp32, tf32 or bf16", field="ASR_PRECISION")
-    if precision == "tf32" and device.type != "cuda":
-        raise SettingsError(f"ASR_PRECISION=tf32 is for NVIDIA GPUs, not for {device}", field="ASR_PRECISION")
-    if dtype == torch.bfloat16 and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        raise SettingsError(
-            "ASR_PRECISION=bf16 needs a CPU with AVX-512 or AMX (this one has neither): use fp32",
-            field="ASR_PRECISION",
-        )
+    _refuse_unstreamable(nemo, settings)
+    plan, context = _plan(nemo, settings.att_context)
+    if reason := precision.why_not(settings.precision, device.type, cpu_has_bf16=cpu_has_bf16()):
+        raise SettingsError(f"ASR_PRECISION={settings.precision}: {reason}", field="ASR_PRECISION")
     if device.type == "cuda":
         # Both, since torch lets convolutions use TF32 unless told otherwise: fp32 is to mean fp32.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        tf32 = settings.precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    # One more than there are slots: the spare row of `NemoStreamingModel`.
     rows = slots + 1
-    featurizer = loaded.preprocessor.featurizer
+    featurizer = nemo.preprocessor.featurizer
     features = FeatureExtractor(featurizer, plan, rows, device)
     with torch.inference_mode():
-        step = _encoder(loaded.encoder, plan, features.mels, rows, device, dtype, encoder)
-        makers: dict[str, Callable[..., Decoder]] = {"rnnt": RnntDecoder, "ctc": CtcDecoder}
-        if decoder not in makers:
-            raise SettingsError(f"ASR_DECODER is {decoder!r}: rnnt or ctc", field="ASR_DECODER")
-        decode = makers[decoder](loaded, rows, device)
+        encoder = _encoder(nemo.encoder, plan, features.mels, rows, device, settings)
+        decoder = _decoder(nemo, rows, device, settings.decoder)
     info = ModelInfo(
-        name=name,
+        name=settings.name,
         device=str(device),
-        precision=precision,
-        decoder=decoder,
+        precision=settings.precision,
+        decoder=settings.decoder,
         sample_rate=int(featurizer.sample_rate),
         att_context=context,
-        pieces=_pieces(loaded.tokenizer),
+        pieces=_pieces(nemo.tokenizer),
         frame_samples=plan.hop * plan.stride,
         chunk_frames=plan.chunk_frames,
         first_chunk_samples=plan.first_chunk_samples,
         chunk_samples=plan.chunk_samples,
-        languages=tuple(loaded.cfg.get("languages", ("en-US",))),
-        word_lag_ms=WORD_LAG_MS[decoder],
+        languages=tuple(nemo.cfg.get("languages", ("en-US",))),
+        word_lag_ms=WORD_LAG_MS[settings.decoder],
     )
-    return NemoStreamingModel(
-        info, plan, features, step, decode, slots, device, _tree_maker(loaded.tokenizer, info)
-    )
+    trees = _tree_maker(nemo.tokenizer, info)
+    return NemoStreamingModel(info, plan, features, encoder, decoder, slots, device, trees)
 
 
-def _refuse_unstreamable(loaded: Any, name: str, decoder: str) -> None:
-    """Raises ModelError with the reason if the model cannot stream with this decoder."""
+def _refuse_unstreamable(nemo: Any, settings: ModelSettings) -> None:
+    """Raises ModelError with the reason if the model cannot stream with the decoder that is set."""
+    name, decoder = settings.name, settings.decoder
 
     def refuse(reason: str) -> ModelError:
         return ModelError(f"ASR_MODEL {name!r} cannot stream: {reason}", field="ASR_MODEL")
 
-    encoder: Any = getattr(loaded, "encoder", None)
+    encoder: Any = getattr(nemo, "encoder", None)
     if type(encoder).__name__ not in ("ConformerEncoder", "ConformerEncoderAdapter"):
         raise refuse(f"its encoder is {type(encoder).__name__}, not a cache-aware Conformer")
     if encoder.att_context_style != "chunked_limited" or encoder.att_context_size_all[0][1] < 0:
         raise refuse("its attention is not limited to chunks (att_context_style is not chunked_limited)")
     if list(encoder.conv_context_size)[1] != 0 or not getattr(encoder.pre_encode, "is_causal", False):
         raise refuse("its convolutions look into the future (they are not causal)")
-    normalize = loaded.preprocessor.featurizer.normalize
+    normalize = nemo.preprocessor.featurizer.normalize
     if normalize not in (None, False, "NA", "None", ""):
         raise refuse(
             f"its features are normalised over the whole recording (normalize: {normalize}), which is not known while "
             "audio is still coming"
         )
-    if decoder == "ctc" and not hasattr(loaded, "ctc_decoder"):
+    if decoder == "ctc" and not hasattr(nemo, "ctc_decoder"):
         raise ModelError(f"ASR_MODEL {name!r} has no CTC decoder: set ASR_DECODER=rnnt", field="ASR_DECODER")
-    if decoder == "rnnt" and not hasattr(loaded, "joint"):
+    if decoder == "rnnt" and not hasattr(nemo, "joint"):
         raise ModelError(f"ASR_MODEL {name!r} has no RNN-T decoder: set ASR_DECODER=ctc", field="ASR_DECODER")
 
 
-def _plan(loaded: Any, att_context: str) -> tuple[ChunkPlan, tuple[int, int]]:
-    """Chunk geometry and attention context; sets the look-ahead in the loaded encoder."""
-    featurizer, encoder = loaded.preprocessor.featurizer, loaded.encoder
+def _plan(nemo: Any, wanted: tuple[int, int]) -> tuple[ChunkPlan, tuple[int, int]]:
+    """Chunk geometry and attention context; sets the look-ahead in NeMo's encoder."""
+    featurizer, encoder = nemo.preprocessor.featurizer, nemo.encoder
     if featurizer.exact_pad or featurizer.frame_splicing != 1 or featurizer.win_length % 2:
         raise ModelError(
             "ASR_MODEL has features with exact padding, splicing or an odd window", field="ASR_MODEL"
@@ -236,7 +197,7 @@ def _plan(loaded: Any, att_context: str) -> tuple[ChunkPlan, tuple[int, int]]:
     stride = int(encoder.subsampling_factor)
     frame_ms = 1000.0 * featurizer.hop_length * stride / featurizer.sample_rate
     offered = [(int(left), int(right)) for left, right in encoder.att_context_size_all]
-    context = choose_context(att_context, offered, frame_ms)
+    context = choose_att_context(wanted, offered, frame_ms)
     encoder.set_default_att_context_size(list(context))
     chunk = context[1] + 1
     plan = ChunkPlan(
@@ -250,11 +211,12 @@ def _plan(loaded: Any, att_context: str) -> tuple[ChunkPlan, tuple[int, int]]:
 
 
 def _encoder(
-    encoder: Any, plan: ChunkPlan, mels: int, rows: int, device: torch.device, dtype: torch.dtype, wanted: str
+    encoder: Any, plan: ChunkPlan, mels: int, rows: int, device: torch.device, settings: ModelSettings
 ) -> Encoder:
-    if wanted not in ("fast", "nemo"):
-        raise SettingsError(f"ASR_ENCODER is {wanted!r}: fast or nemo", field="ASR_ENCODER")
-    if wanted == "fast":
+    if settings.encoder not in ("fast", "nemo"):
+        raise SettingsError(f"ASR_ENCODER is {settings.encoder!r}: fast or nemo", field="ASR_ENCODER")
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    if settings.encoder == "fast":
         try:
             weights = read_encoder(encoder, plan, mels)
         except UnsupportedLayer as reason:
@@ -266,6 +228,13 @@ def _encoder(
     if dtype != torch.float32:
         raise SettingsError("ASR_PRECISION: NeMo's own encoder step runs in fp32 only", field="ASR_PRECISION")
     return NemoEncoder(encoder, plan, mels, rows, device)
+
+
+def _decoder(nemo: Any, rows: int, device: torch.device, name: str) -> Decoder:
+    makers: dict[str, Callable[..., Decoder]] = {"rnnt": RnntDecoder, "ctc": CtcDecoder}
+    if name not in makers:
+        raise SettingsError(f"ASR_DECODER is {name!r}: rnnt or ctc", field="ASR_DECODER")
+    return makers[name](nemo, rows, device)
 
 
 def _fast_encoder(

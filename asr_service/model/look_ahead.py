@@ -1,9 +1,8 @@
-"""Which look-ahead is meant: the rules for `ASR_ATT_CTX`."""
+"""Which look-ahead a model steps with: the rules for `ASR_ATT_CTX`."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 
 from asr_service.core.errors import SettingsError
@@ -14,36 +13,31 @@ _log = logging.getLogger(__name__)
 _CARD_NAMES = {(70, 16): 480.0, (70, 33): 1040.0}
 
 
-def choose_context(wanted: str, offered: Sequence[tuple[int, int]], frame_ms: float) -> tuple[int, int]:
-    """The model's attention context that a setting names.
+def choose_att_context(
+    wanted: tuple[int, int], offered: Sequence[tuple[int, int]], frame_ms: float
+) -> tuple[int, int]:
+    """Chooses the attention context that a setting means among those that a model offers.
 
     Args:
-        wanted: "left,right" in encoder frames.
+        wanted: (left, right) in encoder frames, as the setting says it.
         offered: what the model was trained with.
         frame_ms: duration of an encoder frame.
 
     Raises:
-        SettingsError: if it names none; the message lists what the model offers.
+        SettingsError: the model has no such context; the message lists what it offers.
     """
-    listing = "; ".join(f"{left},{right} ({right * frame_ms:.0f} ms look-ahead)" for left, right in offered)
-    match = re.fullmatch(r"\s*\[?\s*(-?\d+)\s*,\s*(-?\d+)\s*\]?\s*", wanted)
-    if match is None:
-        raise SettingsError(
-            f"ASR_ATT_CTX is {wanted!r}: write left,right in encoder frames. This model offers: {listing}",
-            field="ASR_ATT_CTX",
-        )
-    pair = (int(match[1]), int(match[2]))
-    if pair in offered:
-        return pair
-    look_ahead = _CARD_NAMES.get(pair)
+    if wanted in offered:
+        return wanted
+    look_ahead_ms = _CARD_NAMES.get(wanted)
     for left, right in offered:
-        if look_ahead is not None and left == pair[0] and abs(right * frame_ms - look_ahead) < 1.0:
+        if look_ahead_ms is not None and left == wanted[0] and abs(right * frame_ms - look_ahead_ms) < 1.0:
             _log.info(
                 "ASR_ATT_CTX %d,%d is the documented name of %.0f ms: using the model's own %d,%d",
-                *pair, look_ahead, left, right,
+                *wanted, look_ahead_ms, left, right,
             )  # fmt: skip
             return left, right
+    listing = "; ".join(f"{left},{right} ({right * frame_ms:.0f} ms look-ahead)" for left, right in offered)
     raise SettingsError(
-        f"ASR_ATT_CTX is {wanted!r}, which this model does not have. It offers: {listing}",
+        f"ASR_ATT_CTX={wanted[0]},{wanted[1]}: this model does not have it. It offers: {listing}",
         field="ASR_ATT_CTX",
     )

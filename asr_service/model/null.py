@@ -21,7 +21,7 @@ _WORDS = (
 _SAMPLE_RATE = 16_000
 _FRAME_SAMPLES = 1280
 FRAME_MS = 1000 * _FRAME_SAMPLES / _SAMPLE_RATE
-CONTEXTS = ((70, 13), (70, 6), (70, 1), (70, 0))
+ATT_CONTEXTS = ((70, 13), (70, 6), (70, 1), (70, 0))
 """The look-aheads it offers: those of the default model."""
 _EDGE_SAMPLES = 200  # frame i is whole at sample 1280 i + 200, as in the real models
 _LOUD = 0.01  # root mean square from which a frame makes a word

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from asr_service.core.model_settings import ModelSettings
 from asr_service.model.loading import assemble
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.cuda_graphs import RecordedEncoder
@@ -32,9 +33,11 @@ def make() -> Callable[..., NemoStreamingModel]:
         context: tuple[int, int], precision: str = "fp32", decoder: str = "rnnt"
     ) -> NemoStreamingModel:
         return assemble(
-            loaded, name="tiny", att_context=f"{context[0]},{context[1]}", decoder=decoder,
-            device=torch.device("cuda:0"), precision=precision, encoder="fast", slots=16,
-        )  # fmt: skip
+            loaded,
+            ModelSettings(name="tiny", att_context=context, decoder=decoder, precision=precision),
+            torch.device("cuda:0"),
+            16,
+        )
 
     assembled.loaded = loaded  # type: ignore[attr-defined]
     return assembled

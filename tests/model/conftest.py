@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from asr_service.core.model_settings import ModelSettings
 from asr_service.model.streaming import NemoStreamingModel
 
 
@@ -38,8 +39,10 @@ def streaming(nemo_model: Callable[[str], Any]) -> Callable[..., NemoStreamingMo
         shape: str, context: tuple[int, int], *, decoder: str = "rnnt", encoder: str = "fast", slots: int = 20
     ) -> NemoStreamingModel:
         return assemble(
-            nemo_model(shape), name=shape, att_context=f"{context[0]},{context[1]}", decoder=decoder,
-            device=torch.device("cpu"), precision="fp32", encoder=encoder, slots=slots,
-        )  # fmt: skip
+            nemo_model(shape),
+            ModelSettings(name=shape, att_context=context, decoder=decoder, encoder=encoder),
+            torch.device("cpu"),
+            slots,
+        )
 
     return make

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from asr_service.core.commands import Audio, Command, Finalize, HalfClose, Open
+from asr_service.core.model_settings import ModelSettings
 from asr_service.core.values import EndpointingConfig, Result, StreamConfig
-from asr_service.model import load_model
+from asr_service.model import make_model
 from tests.support.engines import Bench, running
 from tests.support.streams import silence, speech
 
@@ -21,14 +22,12 @@ IDS = count(1)
 
 @pytest.fixture(scope="module", params=["rnnt", "ctc"])
 def bench(request: pytest.FixtureRequest, tiny_nemo: Path) -> Iterator[Bench]:
+    settings = ModelSettings(name=str(tiny_nemo), decoder=request.param, device="cpu", slots=SLOTS, threads=1)
     with running(
-        lambda: load_model(
-            model=str(tiny_nemo), att_context="70,1", decoder=request.param, device="cpu", precision="fp32",
-            encoder="fast", slots=SLOTS, threads=1,
-        ),
+        lambda: make_model(settings),
         max_batch=5,
         patience_s=120,
-    ) as made:  # fmt: skip
+    ) as made:
         yield made
 
 

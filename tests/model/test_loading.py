@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 from asr_service.core.errors import ModelError, SettingsError
-from asr_service.model import load_model
-from asr_service.model.look_ahead import choose_context
+from asr_service.core.model_settings import ModelSettings
+from asr_service.model import make_model
+from asr_service.model.look_ahead import choose_att_context
 from asr_service.model.slot_budget import MOST_SLOTS, SLOT_BYTES, slots_in
 from testbed.models import babble
 from tests.model import reference
@@ -24,11 +26,7 @@ OFFERED = [(70, 13), (70, 6), (70, 1), (70, 0)]
 
 
 def _load(model: str, **changes: Any) -> Any:
-    settings = {
-        "att_context": "70,1", "decoder": "rnnt", "device": "cpu", "precision": "fp32", "encoder": "fast",
-        "slots": 2, "threads": 1,
-    }  # fmt: skip
-    return load_model(model=model, **{**settings, **changes})
+    return make_model(replace(ModelSettings(model, device="cpu", slots=2, threads=1), **changes))
 
 
 def test_a_nemo_file_loads_and_streams(tiny_nemo: Path, nemo_model: Callable[[str], Any]) -> None:
@@ -43,22 +41,22 @@ def test_a_nemo_file_loads_and_streams(tiny_nemo: Path, nemo_model: Callable[[st
 
 @pytest.mark.parametrize("pair", OFFERED)
 def test_listed_contexts_are_used_as_they_are(pair: tuple[int, int]) -> None:
-    assert choose_context(f" [{pair[0]}, {pair[1]}] ", OFFERED, 80.0) == pair
+    assert choose_att_context(pair, OFFERED, 80.0) == pair
 
 
-@pytest.mark.parametrize(("name", "meant"), [("70,16", (70, 6)), ("70,33", (70, 13))])
+@pytest.mark.parametrize(("pair", "meant"), [((70, 16), (70, 6)), ((70, 33), (70, 13))])
 def test_documented_names_mean_the_models_own(
-    caplog: pytest.LogCaptureFixture, name: str, meant: tuple[int, int]
+    caplog: pytest.LogCaptureFixture, pair: tuple[int, int], meant: tuple[int, int]
 ) -> None:
     with caplog.at_level(logging.INFO):
-        assert choose_context(name, OFFERED, 80.0) == meant
+        assert choose_att_context(pair, OFFERED, 80.0) == meant
     assert len(caplog.records) == 1 and f"{meant[0]},{meant[1]}" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["70,2", "70", "", "70,1,1", "abc", "16,70", "70;1"])
-def test_other_contexts_list_what_there_is(name: str) -> None:
+@pytest.mark.parametrize("pair", [(70, 2), (16, 70), (70, -1)])
+def test_other_contexts_list_what_there_is(pair: tuple[int, int]) -> None:
     with pytest.raises(SettingsError, match=r"70,13 .*70,6 .*70,1 .*70,0") as caught:
-        choose_context(name, OFFERED, 80.0)
+        choose_att_context(pair, OFFERED, 80.0)
     assert caught.value.field == "ASR_ATT_CTX"
 
 
@@ -70,7 +68,7 @@ def test_other_contexts_list_what_there_is(name: str) -> None:
         ({"decoder": "beam"}, "ASR_DECODER"),
         ({"precision": "int3"}, "ASR_PRECISION"),
         ({"encoder": "slow"}, "ASR_ENCODER"),
-        ({"att_context": "70,5"}, "ASR_ATT_CTX"),
+        ({"att_context": (70, 5)}, "ASR_ATT_CTX"),
     ],
 )
 def test_bad_settings_name_their_variable(tiny_nemo: Path, changes: dict[str, Any], field: str) -> None:
@@ -92,10 +90,10 @@ def test_a_mistyped_path_is_told_before_anything_heavy_is_imported() -> None:
     program = (
         "import sys\n"
         "from asr_service.core.errors import ModelError\n"
-        "from asr_service.model import load_model\n"
+        "from asr_service.core.model_settings import ModelSettings\n"
+        "from asr_service.model import make_model\n"
         "try:\n"
-        "    load_model(model='no/such.nemo', att_context='70,1', decoder='rnnt', device='cpu', precision='fp32',\n"
-        "               encoder='fast', slots=1, threads=1)\n"
+        "    make_model(ModelSettings('no/such.nemo', device='cpu', slots=1, threads=1))\n"
         "except ModelError as error:\n"
         "    print(error.field, 'torch' in sys.modules)\n"
     )
@@ -109,10 +107,10 @@ def test_steps_keep_to_the_number_of_threads_that_was_set(tiny_nemo: Path) -> No
         "import sys\n"
         "import numba, torch\n"
         "import numpy as np\n"
-        "from asr_service.core.values import StepRequest\n"
-        "from asr_service.model import load_model\n"
-        "model = load_model(model=sys.argv[1], att_context='70,13', decoder='rnnt', device='cpu', precision='fp32',\n"
-        "                   encoder='fast', slots=1, threads=1)\n"
+        "from asr_service.core.model import StepRequest\n"
+        "from asr_service.core.model_settings import ModelSettings\n"
+        "from asr_service.model import make_model\n"
+        "model = make_model(ModelSettings(sys.argv[1], (70, 13), device='cpu', slots=1, threads=1))\n"
         "model.step([StepRequest(0, np.zeros(model.info.first_chunk_samples, np.float32), True, False)])\n"
         "print(torch.get_num_threads(), numba.get_num_threads())\n"
     )
@@ -123,9 +121,9 @@ def test_steps_keep_to_the_number_of_threads_that_was_set(tiny_nemo: Path) -> No
 
 
 def test_the_null_model_takes_the_look_ahead_too() -> None:
-    assert _load("null", att_context="70,33").info.att_context == (70, 13)
+    assert _load("null", att_context=(70, 33)).info.att_context == (70, 13)
     with pytest.raises(SettingsError, match="70,13"):
-        _load("null", att_context="70,5")
+        _load("null", att_context=(70, 5))
 
 
 def test_without_a_number_of_streams_memory_decides(tiny_nemo: Path) -> None:
@@ -232,10 +230,7 @@ def test_models_that_cannot_stream_are_refused(change: Callable[[Any], None], re
     model = build_model(SHAPES["tiny"])
     change(model)
     with pytest.raises(ModelError, match=reason):
-        assemble(
-            model, name="x", att_context="70,1", decoder="rnnt", device=torch.device("cpu"), precision="fp32",
-            encoder="fast", slots=1,
-        )  # fmt: skip
+        assemble(model, ModelSettings(name="x"), torch.device("cpu"), 1)
 
 
 def test_an_unknown_layer_falls_back_to_nemos_step(caplog: pytest.LogCaptureFixture) -> None:
@@ -248,9 +243,6 @@ def test_an_unknown_layer_falls_back_to_nemos_step(caplog: pytest.LogCaptureFixt
     model = build_model(SHAPES["tiny"])
     model.encoder.layers[1].conv.norm_type = "instance_norm"
     with caplog.at_level(logging.WARNING):
-        made = assemble(
-            model, name="x", att_context="70,1", decoder="rnnt", device=torch.device("cpu"), precision="fp32",
-            encoder="fast", slots=1,
-        )  # fmt: skip
+        made = assemble(model, ModelSettings(name="x"), torch.device("cpu"), 1)
     assert isinstance(made._encoder, NemoEncoder)
     assert len([r for r in caplog.records if "NeMo's own step" in r.message]) == 1

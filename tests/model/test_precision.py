@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from asr_service.core.model import StepRequest
+from asr_service.core.model_settings import ModelSettings
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
 from asr_service.model.loading import assemble
@@ -73,10 +74,7 @@ def test_bf16_is_close_to_fp32(nemo_model: Callable[[str], Any]) -> None:
     weights = read_encoder(loaded.encoder, plan, 80)
     outputs = []
     for dtype in (torch.float32, torch.bfloat16):
-        model = assemble(
-            loaded, name="small", att_context="70,1", decoder="rnnt", device=torch.device("cpu"), precision="fp32",
-            encoder="fast", slots=1,
-        )  # fmt: skip
+        model = assemble(loaded, ModelSettings(name="small"), torch.device("cpu"), 1)
         model._encoder = CpuEncoder(weights, plan, 2, dtype)
         encoded: list[torch.Tensor] = []
         inner = model._encoder.step

@@ -1,0 +1,45 @@
+"""Which model an engine makes, and how: the settings that travel from the environment to `asr_service.model`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+DEFAULT_ATT_CONTEXT = (70, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Which model is made, and how.
+
+    Attributes:
+        name: hub name, path of a `.nemo` file, "demo" for the bundled model, or "null" for no recognition.
+        att_context: attention context (left, right) in encoder frames; see `asr_service.model.look_ahead`.
+        decoder: "rnnt" or "ctc".
+        device: "cpu", "cuda:N", or None for the first GPU if there is one and the CPU otherwise.
+        precision: "fp32", "tf32" (GPUs) or "bf16".
+        encoder: "fast", or "nemo" for NeMo's own step.
+        slots: streams that can be open at the same time; None for what memory holds (`asr_service.model.slot_budget`).
+        threads: CPU threads of a step, None for torch's choice.
+    """
+
+    name: str
+    att_context: tuple[int, int] = DEFAULT_ATT_CONTEXT
+    decoder: str = "rnnt"
+    device: str | None = None
+    precision: str = "fp32"
+    encoder: str = "fast"
+    slots: int | None = None
+    threads: int | None = None
+
+
+def parse_att_context(text: str) -> tuple[int, int]:
+    """Reads an attention context written as `70,1` or `[70, 1]`: (left, right) in encoder frames.
+
+    Raises:
+        ValueError: the text is neither; the message says what is right.
+    """
+    match = re.fullmatch(r"\s*(\[?)\s*(-?\d+)\s*,\s*(-?\d+)\s*(\]?)\s*", text)
+    if match is None or bool(match[1]) != bool(match[4]):
+        raise ValueError("should be two whole numbers with a comma between, such as 70,1")
+    return int(match[2]), int(match[3])

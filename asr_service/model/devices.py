@@ -1,0 +1,93 @@
+"""Which device a model runs on: the rules for `ASR_DEVICE`, and what there is.
+
+`python -m asr_service.model.devices [DEVICE]` prints the survey as JSON, for those who cannot import torch themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import asdict, dataclass
+
+import torch
+
+from asr_service.core.errors import SettingsError
+
+_log = logging.getLogger(__name__)
+
+
+def choose_device(device: str | None) -> torch.device:
+    """Chooses the device that a setting names; without one the first GPU if there is one, else the CPU.
+
+    Raises:
+        SettingsError: the device is set and not there.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        _log.warning("no GPU found: the model runs on the CPU (set ASR_DEVICE=cpu to say that this is meant)")
+        return torch.device("cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise SettingsError(f"ASR_DEVICE is {device!r}: write cpu or cuda:N", field="ASR_DEVICE") from None
+    if wanted.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (wanted.index or 0) >= count:
+            raise SettingsError(
+                f"ASR_DEVICE is {device!r}, but this machine has {count or 'no'} usable GPU{'s' * (count != 1)}: "
+                "check the driver, or set ASR_DEVICE=cpu",
+                field="ASR_DEVICE",
+            )
+    elif wanted.type != "cpu":
+        raise SettingsError(f"ASR_DEVICE is {device!r}: write cpu or cuda:N", field="ASR_DEVICE")
+    return wanted
+
+
+def cpu_has_bf16() -> bool:
+    """Whether torch has bf16 kernels for this CPU."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What torch finds on this machine.
+
+    Attributes:
+        threads: CPU threads of a step unless they are set.
+        cuda: version of CUDA that torch was built for, "" for none.
+        gpus: name and memory of each GPU that can be used.
+        cpu_has_bf16: whether torch has bf16 kernels for this CPU.
+        device: what `choose_device` chooses; "" if it refuses.
+        problem: why it refuses.
+    """
+
+    threads: int
+    cuda: str
+    gpus: tuple[str, ...]
+    cpu_has_bf16: bool
+    device: str
+    problem: str
+
+
+def survey(device: str | None) -> Survey:
+    """Looks at the devices there are, and at the one that a setting names."""
+    gpus = []
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        gpus.append(
+            f"{torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        )
+    chosen = problem = ""
+    try:
+        chosen = str(choose_device(device))
+    except SettingsError as error:
+        problem = error.message
+    return Survey(
+        torch.get_num_threads(), torch.version.cuda or "", tuple(gpus), cpu_has_bf16(), chosen, problem
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(survey(sys.argv[1] if len(sys.argv) > 1 else None))) + "\n")
