@@ -24,7 +24,7 @@ from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import Samples
 from asr_service.model import make_model
 from asr_service.observability import log
-from clients.wav import load_wav
+from clients.wav import read_wav
 
 WARM_STEPS = 3
 
@@ -137,7 +137,7 @@ def main() -> None:
             slots=args.slots,
         )
     )
-    audio: Samples = np.frombuffer(load_wav(args.wav), "<i2").astype(np.float32) / np.float32(32768)
+    audio: Samples = np.frombuffer(read_wav(args.wav), "<i2").astype(np.float32) / np.float32(32768)
     if args.follow:
         for line in sys.stdin:
             streams, seconds = line.split()

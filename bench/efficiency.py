@@ -24,9 +24,9 @@ from rich.console import Console
 
 from bench.kept import made_once
 from bench.up_and_down import UpAndDown
+from clients.loadgen.plan import RATE, Heard, Plan
 from clients.loadgen.report import growth, percentiles, summarize
-from clients.loadgen.streams import RATE, Heard, Plan
-from clients.wav import load_wav
+from clients.wav import read_wav
 from testbed import grpc_frames as frames
 from testbed.models import babble
 from testbed.processes import ROOT, AsrService, environment, histogram_percentile
@@ -232,12 +232,12 @@ def efficiency(tries: int, seconds: float, bare_seconds: float, slots: int) -> d
     if not first["streams"]:
         return {"efficiency": None, "service_streams": None, "bare_streams": 0, "loop_lag_ms": {}}
     slots = 2 * first["streams"] + 2  # more than can be sustained: only time says no
-    plan = plan_of(load_wav(wav, RATE), seconds)
+    plan = plan_of(read_wav(wav, RATE), seconds)
     with (
         BareStep(str(model), wav, slots) as bare,
         AsrService(str(model), ASR_MAX_STREAMS=slots, ASR_MAX_BATCH=slots, ASR_LOG_LEVEL="info") as service,
     ):
-        uvloop.run(frames.run_streams(service.target, plan_of(load_wav(wav, RATE), 2.0), 2, ramp_s=0.5))
+        uvloop.run(frames.run_streams(service.target, plan_of(read_wav(wav, RATE), 2.0), 2, ramp_s=0.5))
         return in_turns(
             partial(try_bare, bare, plan), partial(try_service, service, plan), first["streams"], tries
         )

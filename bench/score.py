@@ -16,13 +16,14 @@ import json
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import soundfile
 
+from clients.pacing import packets
 from demo_model.wer import Errors, align, compare, total
 
 EVAL = Path(__file__).resolve().parent.parent / "demo_model" / "eval"
@@ -41,9 +42,8 @@ class Utterance:
     rate: int
     pcm: bytes
 
-    def packets(self) -> list[bytes]:
-        size = self.rate * PACKET_MS // 1000 * 2
-        return [self.pcm[at : at + size] for at in range(0, len(self.pcm), size)]
+    def packets(self) -> Iterator[bytes]:
+        return packets(self.pcm, self.rate, PACKET_MS)
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,10 @@ from bench.efficiency import (
     unbounded,
 )
 from bench.kept import made_once
-from clients.loadgen.__main__ import noise
+from clients.loadgen.plan import RATE, Heard, Plan, noise
 from clients.loadgen.report import percentiles, summarize
-from clients.loadgen.streams import METHOD, RATE, GrpcRunner, Heard, Plan, run_streams
-from clients.wav import load_wav
+from clients.loadgen.streams import METHOD, GrpcRunner, run_streams
+from clients.wav import read_wav
 from testbed import grpc_frames as frames
 from testbed.processes import ROOT, AsrService, Server, environment, histogram_percentile
 
@@ -71,7 +71,7 @@ class EchoRunner(GrpcRunner):
         self._calls = [channel.stream_stream(METHOD) for channel in self._channels]
 
     @staticmethod
-    async def _read(call: Any, heard: Heard, asked: list[float], plan: Plan) -> None:
+    async def _read(call: Any, heard: Heard, plan: Plan) -> None:
         async for _ in call:
             pass
 
@@ -136,7 +136,7 @@ def latency(seconds: float, bare_seconds: float, slots: int, packet_us: float) -
     model = str(DEMO) if named else str(made_once(CACHE / "tiny.nemo", tiny_model))
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "clips.wav"
-        pcm = b"".join(load_wav(clip, RATE) for clip in clips) or noise()
+        pcm = b"".join(read_wav(clip, RATE) for clip in clips) or noise()
         soundfile.write(wav, np.frombuffer(pcm, "<i2"), RATE)
         bare = unbounded(lambda count: bare_step(model, wav, bare_seconds, count), slots)
         slots = bare["streams"] + 2

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import grpc.aio
+if TYPE_CHECKING:
+    import grpc.aio
 
 KEY_VARIABLE = "ASR_API_KEY"
 
@@ -34,7 +36,10 @@ class Access:
     api_key: str = field(default="", repr=False)
 
     def channel(self, target: str, options: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:
-        """A gRPC channel, with TLS if it was asked for."""
+        """Opens a gRPC channel, with TLS if it was asked for."""
+        # Here, since the WebSocket client, which is copied to where there is no gRPC, uses this file too.
+        import grpc.aio
+
         if not self.tls:
             return grpc.aio.insecure_channel(target, options=options)
         pems = [path.read_bytes() if path else None for path in (self.ca, self.key, self.cert)]

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 import grpc.aio
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
+if not __package__:  # run as a script: the project is where its packages are
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from clients import access
 from clients.display import LiveText
-from clients.wav import Pacer, WavError, duration_s, load_wav, packets
+from clients.pacing import Pacer, completing_packet, duration_s, packets
+from clients.wav import WavError, read_wav
 
 RATE = 16_000
 CONNECT_S = 5.0
@@ -34,12 +38,12 @@ class WavStream:
     that holds the last sample the result takes into account.
     """
 
-    def __init__(self, pcm: bytes, config: pb.RecognitionConfig, *, chunk_ms: float, realtime: bool) -> None:
+    def __init__(self, pcm: bytes, config: pb.RecognitionConfig, *, packet_ms: float, realtime: bool) -> None:
         """`pcm` is 16-bit mono at `config.sample_rate_hertz`."""
         self._config = config
         self._rate = config.sample_rate_hertz
         self._pcm = pcm
-        self._chunk_ms = chunk_ms
+        self._packet_ms = packet_ms
         self._realtime = realtime
         self._sent_at: list[float] = []
         self.closed_at = 0.0
@@ -53,7 +57,7 @@ class WavStream:
         yield pb.RecognizeRequest(config=self._config)
         await self.admitted.wait()
         pacer = Pacer()
-        for packet in packets(self._pcm, self._rate, self._chunk_ms):
+        for packet in packets(self._pcm, self._rate, self._packet_ms):
             if self._realtime:
                 await pacer.wait(duration_s(packet, self._rate))
             self._sent_at.append(time.monotonic())
@@ -65,7 +69,7 @@ class WavStream:
         if response.result.final_reason == pb.FINAL_REASON_END_OF_STREAM:
             since = self.closed_at
         else:
-            index = math.ceil(response.audio_processed_ms / self._chunk_ms) - 1
+            index = completing_packet(response.audio_processed_ms, self._packet_ms)
             since = self._sent_at[min(max(index, 0), len(self._sent_at) - 1)]
         return 1000 * (time.monotonic() - since)
 
@@ -129,7 +133,7 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
                 f"    {word.start_ms / 1000:8.2f} {word.end_ms / 1000:8.2f}  {word.confidence:.2f}  {word.word}"
             )
 
-    stream = WavStream(pcm, build_config(args), chunk_ms=args.chunk_ms, realtime=args.realtime)
+    stream = WavStream(pcm, build_config(args), packet_ms=args.packet_ms, realtime=args.realtime)
     async with args.access.channel(args.target) as channel:
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -172,7 +176,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     pace.add_argument("--fast", dest="realtime", action="store_false", help="as fast as the service takes it")
     parser.add_argument(
-        "--chunk-ms", "--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)"
+        "--packet-ms",
+        "--chunk-ms",
+        dest="packet_ms",
+        type=float,
+        default=20.0,
+        help="length of a packet (%(default)g)",
     )
     parser.add_argument("--words", action="store_true", help="show words with times and confidence")
     parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
@@ -184,10 +193,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     access.add_options(parser)
     args = parser.parse_args(argv)
     args.access = access.chosen(args, parser)
-    if args.chunk_ms <= 0:
-        parser.error("--chunk-ms should be more than 0")
+    if not args.packet_ms > 0:
+        parser.error("--packet-ms should be more than 0")
     try:
-        pcm = load_wav(args.wav, RATE)
+        pcm = read_wav(args.wav, RATE)
     except WavError as error:
         print(error, file=sys.stderr)
         return 2

@@ -34,7 +34,7 @@ if not __package__:  # run as a script: the project is where its packages are
 from clients import access
 from clients.display import LiveText
 from clients.handshake import CONNECT_S, NoConnection, connect
-from clients.wav import packet_bytes
+from clients.pacing import packet_bytes, packet_samples
 
 PACKET_MS = 20
 WAITING = 500
@@ -116,7 +116,7 @@ def record(source: Source, rate: int, device: str | None) -> Callable[[], object
             samplerate=rate,
             channels=1,
             dtype="int16",
-            blocksize=rate * PACKET_MS // 1000,
+            blocksize=packet_samples(rate, PACKET_MS),
             device=int(device) if device is not None and device.isdigit() else device,
             callback=lambda data, _frames, _time, _status: source.put(bytes(data), wait=False),
         )

@@ -23,7 +23,8 @@ if not __package__:  # run as a script: the project is where its packages are
 from clients import access
 from clients.display import LiveText
 from clients.handshake import NoConnection, connect
-from clients.wav import Pacer, WavError, duration_s, load_wav, packets
+from clients.pacing import Pacer, duration_s, packets
+from clients.wav import WavError, read_wav
 
 RATE = 16_000
 
@@ -149,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.url.startswith(("ws://", "wss://")):
         parser.error(f"url {args.url!r} should start with ws:// or wss://, such as ws://localhost:8080")
     try:
-        pcm = load_wav(args.wav, RATE)
+        pcm = read_wav(args.wav, RATE)
     except WavError as error:
         print(error, file=sys.stderr)
         return 2

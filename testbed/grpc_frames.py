@@ -15,7 +15,8 @@ from typing import cast
 
 from asr.v1 import asr_pb2 as pb
 
-from clients.loadgen.streams import METHOD, RATE, Heard, Plan
+from clients.loadgen.plan import RATE, Heard, Plan
+from clients.loadgen.streams import METHOD
 
 TICK_S = 0.005
 END_S = 60.0
@@ -77,8 +78,6 @@ class _Stream:
     window: int = _START_WINDOW
     sent: int = 0
     inbox: bytearray = field(default_factory=bytearray)
-    asked: list[float] = field(default_factory=list)
-    answered: int = 0
 
 
 class Connection(asyncio.Protocol):
@@ -158,11 +157,11 @@ class Connection(asyncio.Protocol):
             self._take(stream, len(body))
             out += (len(body).to_bytes(3, "big"), stream.header, body)
             if self._finalize_every and stream.sent % self._finalize_every == 0:
-                stream.asked.append(now)
+                heard.asked.append(now)
                 self._take(stream, len(self._finalize))
                 out += (len(self._finalize).to_bytes(3, "big"), stream.header, self._finalize)
             if stream.sent == self._count:
-                stream.asked.append(now)
+                heard.asked.append(now)
                 out.append(frame(_DATA, _END_STREAM, stream.id, b""))
 
     def _take(self, stream: _Stream, size: int) -> None:
@@ -221,15 +220,12 @@ class Connection(asyncio.Protocol):
         while len(inbox) >= 5 and len(inbox) >= 5 + (size := int.from_bytes(inbox[1:5], "big")):
             response = pb.RecognizeResponse.FromString(bytes(inbox[5 : 5 + size]))
             del inbox[: 5 + size]
-            if not response.result.is_final:
+            result = response.result
+            if result.is_final:
+                asked_for = result.final_reason != pb.FINAL_REASON_ENDPOINT
+                stream.heard.final(result.text, asked_for=asked_for)
+            else:
                 stream.heard.interim(response.audio_processed_ms, self._plan.packet_ms)
-                continue
-            stream.heard.text += response.result.text + " "
-            if response.result.final_reason != pb.FINAL_REASON_ENDPOINT and stream.answered < len(
-                stream.asked
-            ):
-                stream.heard.finals.append(time.monotonic() - stream.asked[stream.answered])
-                stream.answered += 1
 
     def _end(self, stream: _Stream, outcome: str) -> None:
         stream.heard.outcome = outcome

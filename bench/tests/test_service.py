@@ -12,8 +12,8 @@ from bench.bare_step import Batch, in_real_time
 from bench.efficiency import LIMIT_S, BareStep, in_turns, keeps_up, try_bare, unbounded
 from bench.service import missing
 from bench.up_and_down import UpAndDown
+from clients.loadgen.plan import Heard, Plan
 from clients.loadgen.report import growth, summarize
-from clients.loadgen.streams import Heard, Plan
 
 CHUNK_S = 0.16
 PLAN = Plan.of(bytes(640), 20, 20.0)

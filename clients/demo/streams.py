@@ -18,7 +18,8 @@ from asr.v1 import asr_pb2_grpc
 
 from clients.demo.processes import DemoError
 from clients.grpc_client_wav import WavStream, recognize
-from clients.wav import Pacer, WavError, duration_s, load_wav, packets
+from clients.pacing import Pacer, completing_packet, duration_s, packets
+from clients.wav import WavError, read_wav
 
 RATE = 16_000
 PACKET_MS = 20.0
@@ -38,7 +39,7 @@ class Clip:
     def read(cls, path: Path, text: str) -> Self:
         """A clip from an audio file."""
         try:
-            return cls(path.stem, load_wav(path, RATE), text)
+            return cls(path.stem, read_wav(path, RATE), text)
         except WavError as error:
             raise DemoError(str(error)) from None
 
@@ -72,7 +73,7 @@ async def over_grpc(target: str, clip: Clip, on_text: OnText) -> Heard:
     """Streams the clip in real time over gRPC."""
     heard = Heard()
     config = pb.RecognitionConfig(sample_rate_hertz=RATE, stream_id=clip.name)
-    stream = WavStream(clip.pcm, config, chunk_ms=PACKET_MS, realtime=True)
+    stream = WavStream(clip.pcm, config, packet_ms=PACKET_MS, realtime=True)
     finals: list[str] = []
     started = time.monotonic()
 
@@ -120,9 +121,8 @@ async def over_websocket(url: str, clip: Clip, on_text: OnText) -> Heard:
             message: dict[str, Any] = json.loads(raw)
             match message["op"]:
                 case "interim":
-                    # Whole packets, counted from 1: the last of them completed this interim's audio.
-                    index = min(-int(-message["audio_ms"] // PACKET_MS), len(sent)) - 1
-                    heard.interims_ms.append(1000 * (now - sent[max(index, 0)]))
+                    index = completing_packet(message["audio_ms"], PACKET_MS)
+                    heard.interims_ms.append(1000 * (now - sent[min(max(index, 0), len(sent) - 1)]))
                     if message["text"] and heard.first_word_ms is None:
                         heard.first_word_ms = 1000 * (now - started)
                     on_text(" ".join([*finals, message["text"]]))

@@ -19,24 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from clients import access
 from clients.handshake import NoConnection
+from clients.loadgen.plan import RATE, Heard, Plan, noise
 from clients.loadgen.report import show, summarize
-from clients.loadgen.streams import RATE, GrpcRunner, Heard, Plan, WebSocketRunner, run_streams
-from clients.wav import WavError, load_wav
+from clients.loadgen.streams import GrpcRunner, WebSocketRunner, run_streams
+from clients.wav import WavError, read_wav
 
 CONNECT_S = 5.0
-
-
-def noise(seconds: float = 10.0, seed: int = 0) -> bytes:
-    """Bursts of noise with pauses, 16-bit mono: work for a server when no recording is at hand."""
-    rng = np.random.default_rng(seed)
-    loud = np.repeat(rng.random(int(seconds * 2)) < 0.7, RATE // 2)
-    pcm: bytes = (rng.uniform(-0.3, 0.3, loud.size) * loud * 32767).astype("<i2").tobytes()
-    return pcm
 
 
 async def probe(
@@ -172,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             parser.error(f"--json {args.json}: {error.strerror or error}")
     try:
-        pcm = load_wav(args.wav, RATE) if args.wav else noise()
+        pcm = read_wav(args.wav, RATE) if args.wav else noise()
     except WavError as error:
         print(error, file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from clients.loadgen.streams import Heard, Plan, outcomes
+from clients.loadgen.plan import Heard, Plan
 
 SETTLE_S = 1.0
 """Start of each stream that is left out of its interim latencies: connecting is not recognizing."""
@@ -67,7 +68,7 @@ def summarize(heard: list[Heard], plan: Plan, wall_s: float, limit_s: float) -> 
     return {
         "streams": len(heard),
         "sustained": sum(sustained(one, plan, limit_s) for one in heard),
-        "outcomes": dict(outcomes(heard)),
+        "outcomes": dict(Counter(one.outcome for one in heard)),
         "error_details": details,
         "seconds": round(wall_s, 2),
         "audio_s": round(audio_s, 2),

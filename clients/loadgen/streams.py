@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import grpc.aio
 import websockets
@@ -20,91 +18,17 @@ from asr.v1 import asr_pb2 as pb
 
 from clients.access import Access
 from clients.handshake import NoConnection, connect
-from clients.wav import duration_s, packet_bytes, packets
+from clients.loadgen.plan import RATE, Heard, Plan
+from clients.pacing import Pacer
 
 METHOD = "/asr.v1.SpeechService/Recognize"
-RATE = 16_000
 DIRECT = Access()
 """No TLS and no key."""
 FINAL_S = 60.0
 """Longest wait for the last final after the end of the audio."""
+FINALIZE = '{"op":"finalize"}'
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What every stream sends.
-
-    Attributes:
-        packets: 16-bit mono audio in packets of `packet_ms`, all of them whole, sent round and round.
-        seconds: how long a stream sends.
-        finalize_every_s: how often it asks for a final on its way; 0 for never.
-        realtime: paced, or as fast as the service takes it.
-    """
-
-    packets: tuple[bytes, ...]
-    packet_ms: float
-    seconds: float
-    finalize_every_s: float = 0.0
-    realtime: bool = True
-
-    @classmethod
-    def of(
-        cls,
-        pcm: bytes,
-        packet_ms: float,
-        seconds: float,
-        *,
-        finalize_every_s: float = 0.0,
-        realtime: bool = True,
-    ) -> Self:
-        """A plan that sends this 16-bit mono audio, at `RATE`, in packets of whole samples.
-
-        Silence fills the last packet: each is paced and counted as a whole one.
-        """
-        size = packet_bytes(RATE, packet_ms)
-        whole = pcm + bytes(-len(pcm) % size)
-        exact_ms = 1000 * duration_s(whole[:size], RATE)
-        return cls(tuple(packets(whole, RATE, packet_ms)), exact_ms, seconds, finalize_every_s, realtime)
-
-    @property
-    def count(self) -> int:
-        """Packets of a stream."""
-        return max(1, round(1000 * self.seconds / self.packet_ms))
-
-    @property
-    def finalize_every(self) -> int:
-        """Packets between two finalize requests; 0 for none."""
-        return round(1000 * self.finalize_every_s / self.packet_ms)
-
-
-@dataclass(slots=True)
-class Heard:
-    """What one stream sent and heard; times in seconds.
-
-    Attributes:
-        outcome: "ok", or the code of the error.
-        interims: (seconds into the stream, latency) of each interim.
-        finals: from finalize or half-close to its final.
-        late: how late each packet was sent; what the generator itself could not keep.
-        bytes: of audio sent.
-    """
-
-    outcome: str = ""
-    detail: str = ""
-    started: float = 0.0
-    sent: list[float] = field(default_factory=list)
-    late: list[float] = field(default_factory=list)
-    interims: list[tuple[float, float]] = field(default_factory=list)
-    finals: list[float] = field(default_factory=list)
-    text: str = ""
-    bytes: int = 0
-
-    def interim(self, audio_ms: float, packet_ms: float) -> None:
-        """An interim came that takes `audio_ms` of audio into account."""
-        now = time.monotonic()
-        index = -int(-audio_ms // packet_ms) - 1
-        if 0 <= index < len(self.sent):
-            self.interims.append((now - self.started, now - self.sent[index]))
+Message = TypeVar("Message", bound=bytes | str)
 
 
 class Runner(Protocol):
@@ -115,16 +39,38 @@ class Runner(Protocol):
         ...
 
 
-async def _pace(heard: Heard, due: float, *, realtime: bool) -> None:
-    """Waits until a packet is due and notes how late it goes."""
-    if realtime:
-        delay = due - time.monotonic()
-        if delay > 0:
-            await asyncio.sleep(delay)
-    now = time.monotonic()
-    if realtime:
-        heard.late.append(now - due)
-    heard.sent.append(now)
+async def send_audio(
+    plan: Plan,
+    heard: Heard,
+    write: Callable[[Message], Awaitable[object]],
+    packets: Sequence[Message],
+    finalize: Message,
+) -> None:
+    """Sends a stream's audio and its finalize requests at the pace of the plan, and notes when.
+
+    Args:
+        plan: what is sent.
+        heard: takes the times; has its start already.
+        write: sends one message.
+        packets: the plan's packets as `write` takes them.
+        finalize: the request for a final as `write` takes it.
+    """
+    pacer, finalize_every = Pacer(heard.started), plan.finalize_every
+    for number in range(plan.count):
+        if plan.realtime:
+            await pacer.wait(plan.packet_ms / 1000)
+        now = time.monotonic()
+        if plan.realtime:
+            heard.late.append(now - pacer.due)
+        heard.sent.append(now)
+        place = number % len(packets)
+        heard.bytes += len(plan.packets[place])
+        await write(packets[place])
+        if finalize_every and (number + 1) % finalize_every == 0:
+            heard.asked.append(time.monotonic())
+            await write(finalize)
+    # The end of the audio, which follows at once, asks for the last final.
+    heard.asked.append(time.monotonic())
 
 
 class GrpcRunner:
@@ -159,23 +105,13 @@ class GrpcRunner:
         await asyncio.sleep(max(0.0, start - time.monotonic()))
         config = pb.RecognitionConfig(sample_rate_hertz=RATE, stream_id=f"load-{index}")
         call = self._calls[index % len(self._calls)](metadata=self._metadata)
-        asked: list[float] = []
-        reader = asyncio.create_task(self._read(call, heard, asked, plan))
+        reader = asyncio.create_task(self._read(call, heard, plan))
         try:
             await call.write(pb.RecognizeRequest(config=config).SerializeToString())
             # Admitted, or refused: a call that ends while it writes loses its reason.
             await call.initial_metadata()
             heard.started = time.monotonic()
-            for number in range(plan.count):
-                due = heard.started + (number + 1) * plan.packet_ms / 1000
-                await _pace(heard, due, realtime=plan.realtime)
-                place = number % len(plan.packets)
-                heard.bytes += len(plan.packets[place])
-                await call.write(self._packets[place])
-                if plan.finalize_every and (number + 1) % plan.finalize_every == 0:
-                    asked.append(time.monotonic())
-                    await call.write(self._finalize)
-            asked.append(time.monotonic())
+            await send_audio(plan, heard, call.write, self._packets, self._finalize)
             await call.done_writing()
             async with asyncio.timeout(FINAL_S):
                 await reader
@@ -194,21 +130,14 @@ class GrpcRunner:
 
     @staticmethod
     async def _read(
-        call: grpc.aio.StreamStreamCall[bytes, pb.RecognizeResponse],
-        heard: Heard,
-        asked: list[float],
-        plan: Plan,
+        call: grpc.aio.StreamStreamCall[bytes, pb.RecognizeResponse], heard: Heard, plan: Plan
     ) -> None:
-        answered = 0
         async for response in call:
             result = response.result
-            if not result.is_final:
+            if result.is_final:
+                heard.final(result.text, asked_for=result.final_reason != pb.FINAL_REASON_ENDPOINT)
+            else:
                 heard.interim(response.audio_processed_ms, plan.packet_ms)
-                continue
-            heard.text += result.text + " "
-            if result.final_reason != pb.FINAL_REASON_ENDPOINT and answered < len(asked):
-                heard.finals.append(time.monotonic() - asked[answered])
-                answered += 1
 
 
 class WebSocketRunner:
@@ -232,23 +161,13 @@ class WebSocketRunner:
         heard = Heard()
         await asyncio.sleep(max(0.0, start - time.monotonic()))
         sid = f"load-{index}"
-        asked: list[float] = []
         try:
             async with await connect(self._url, self._tls, self._headers, max_queue=None) as socket:
-                reader = asyncio.create_task(self._read(socket, heard, asked, plan))
+                reader = asyncio.create_task(self._read(socket, heard, plan))
                 try:
                     await socket.send(json.dumps({"op": "init", "sid": sid, "sr": RATE, "details": True}))
                     heard.started = time.monotonic()
-                    for number in range(plan.count):
-                        due = heard.started + (number + 1) * plan.packet_ms / 1000
-                        await _pace(heard, due, realtime=plan.realtime)
-                        packet = plan.packets[number % len(plan.packets)]
-                        heard.bytes += len(packet)
-                        await socket.send(packet)
-                        if plan.finalize_every and (number + 1) % plan.finalize_every == 0:
-                            asked.append(time.monotonic())
-                            await socket.send('{"op":"finalize"}')
-                    asked.append(time.monotonic())
+                    await send_audio(plan, heard, socket.send, plan.packets, FINALIZE)
                     await socket.send(json.dumps({"op": "close", "sid": sid}))
                     async with asyncio.timeout(FINAL_S):
                         await reader
@@ -267,10 +186,7 @@ class WebSocketRunner:
         return heard
 
     @staticmethod
-    async def _read(
-        socket: websockets.ClientConnection, heard: Heard, asked: list[float], plan: Plan
-    ) -> None:
-        answered = 0
+    async def _read(socket: websockets.ClientConnection, heard: Heard, plan: Plan) -> None:
         async for raw in socket:
             message: dict[str, Any] = json.loads(raw)
             match message.get("op"):
@@ -278,10 +194,7 @@ class WebSocketRunner:
                     if "audio_ms" in message:
                         heard.interim(float(message["audio_ms"]), plan.packet_ms)
                 case "final":
-                    heard.text += str(message.get("text", "")) + " "
-                    if answered < len(asked):
-                        heard.finals.append(time.monotonic() - asked[answered])
-                        answered += 1
+                    heard.final(str(message.get("text", "")))
                 case "error":
                     heard.outcome, heard.detail = str(message.get("code")), str(message.get("message"))
 
@@ -298,8 +211,3 @@ async def run_streams(
 
     begin = time.monotonic() + 0.05
     return await asyncio.gather(*(one(i, begin + ramp_s * i / streams) for i in range(streams)))
-
-
-def outcomes(heard: list[Heard]) -> Counter[str]:
-    """How many streams ended how."""
-    return Counter(one.outcome for one in heard)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from clients.loadgen.streams import GrpcRunner, Plan, run_streams
-from clients.wav import packets
+from clients.loadgen.plan import Plan
+from clients.loadgen.streams import GrpcRunner, run_streams
+from clients.pacing import packets
 from testbed import grpc_frames as frames
 from tests.support.audio import cut, speechlike
 from tests.support.process import ROOT, AsrService, clean_environment

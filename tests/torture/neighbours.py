@@ -14,13 +14,13 @@ import grpc.aio
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
+from clients.pacing import duration_s, packets
 from testbed.processes import free_port
-from tests.support.audio import speechlike
+from tests.support.audio import RATE, speechlike
 from tests.support.process import AsrService, ServerProcess
 from tests.support.rpc import Stub, audio, config, finalize, retry_after_s, until_active
 from tests.torture.rude import COUNT, HERE
 from tests.torture.streams import (
-    BYTES_PER_S,
     Behaviour,
     Client,
     Watch,
@@ -29,8 +29,7 @@ from tests.torture.streams import (
     shown,
 )
 
-PACKET_S = 0.02
-PACKET = int(BYTES_PER_S * PACKET_S)
+PACKET_MS = 20
 DEAD_S = 40.0
 """In which a peer that has vanished is found, as the service documents: 30 s of silence and 10 s for an answer."""
 SLACK_S = 20.0
@@ -54,9 +53,9 @@ async def turns(stub: Stub, ends: float, seed: int, waits: list[float]) -> None:
         raise AssertionError("neither admitted nor refused")
     due = loop.time()
     while loop.time() < ends:
-        for begin in range(0, len(pcm), PACKET):
-            await call.write(audio(pcm[begin : begin + PACKET]))
-            due += PACKET_S
+        for packet in packets(pcm, RATE, PACKET_MS):
+            await call.write(audio(packet))
+            due += duration_s(packet, RATE)
             await asyncio.sleep(due - loop.time())
         asked = loop.time()
         await call.write(finalize())

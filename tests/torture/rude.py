@@ -15,9 +15,9 @@ import grpc.aio
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
-from tests.support.audio import speechlike
+from clients.pacing import duration_s
+from tests.support.audio import RATE, speechlike
 from tests.support.rpc import Stub, audio, config
-from tests.torture.streams import BYTES_PER_S
 
 COUNT = 3
 HERE = "here"
@@ -35,7 +35,7 @@ async def fast() -> AsyncIterator[bytes]:
     pcm = speechlike(5.0, seed=1)
     while True:
         yield pcm
-        await asyncio.sleep(len(pcm) / BYTES_PER_S / 100)
+        await asyncio.sleep(duration_s(pcm, RATE) / 100)
 
 
 async def talk(target: str, pieces: AsyncIterator[bytes], *, reads: bool) -> None:

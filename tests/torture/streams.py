@@ -15,12 +15,12 @@ from asr.v1 import asr_pb2_grpc
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from tests.support.audio import speechlike
+from clients.pacing import duration_s
+from tests.support.audio import RATE, speechlike
 from tests.support.process import resident_bytes
 from tests.support.rpc import Stub, audio, config, finalize
 from ws_bridge.call import Call, Outcome  # with the service's statuses; grpc.aio makes some up
 
-BYTES_PER_S = 32_000
 HOLD_S = 120.0
 """Nothing that a service promises takes longer: whoever waits so long was left hanging."""
 
@@ -148,7 +148,7 @@ class Client:
             if not await call.write(finalize() if piece is None else audio(piece)):
                 return False  # the reader learns why
             if piece is not None and self.how.pace:
-                await asyncio.sleep(len(piece) / BYTES_PER_S / self.how.pace)
+                await asyncio.sleep(duration_s(piece, RATE) / self.how.pace)
         await call.half_close()
         return False
 
