@@ -1,7 +1,7 @@
-"""The settings tables of README.md, made from the settings themselves.
+"""Makes the settings tables of docs/settings.md from the settings themselves.
 
 python tools/settings_tables.py           prints them
-python tools/settings_tables.py --write   puts them between their marks in README.md
+python tools/settings_tables.py --write   writes them between their marks in docs/settings.md
 """
 
 from __future__ import annotations
@@ -11,45 +11,39 @@ import re
 import sys
 from pathlib import Path
 
+from pydantic_settings import BaseSettings
+
 from asr_common.settings import describe
 from asr_service.config import Settings
 from ws_bridge.config import Settings as BridgeSettings
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
+PROGRAMS: dict[str, type[BaseSettings]] = {"service": Settings, "bridge": BridgeSettings}
+"""By the name that stands in the marks of the program's table."""
 
 
-def _table(rows: list[tuple[str, str, str]]) -> str:
+def table(settings: type[BaseSettings]) -> str:
+    """Makes the table of a program's settings; defaults in words stand as words, not as code."""
     lines = ["| variable | default | what it trades |", "| --- | --- | --- |"]
-    for name, default, text in rows:
-        cells = (cell.replace("|", "\\|") for cell in (f"`{name}`", default, text))
+    for doc in describe(settings):
+        default = doc.default if doc.default == "none" or " " in doc.default else f"`{doc.default}`"
+        cells = (cell.replace("|", "\\|") for cell in (f"`{doc.variable}`", default, doc.description))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def service() -> str:
-    """Settings of the service."""
-    return _table([(doc.variable, f"`{doc.default}`", doc.description) for doc in describe(Settings)])
-
-
-def bridge() -> str:
-    """Settings of the bridge."""
-    return _table(
-        [
-            (doc.variable, doc.default if doc.default == "none" else f"`{doc.default}`", doc.description)
-            for doc in describe(BridgeSettings)
-        ]
-    )
-
-
 def updated(text: str) -> str:
-    """The README's text with its tables as they should be."""
-    for name, table in (("service", service()), ("bridge", bridge())):
+    """Returns the document's text with its tables as they should be.
+
+    Raises:
+        ValueError: a table has no marks.
+    """
+    for name, settings in PROGRAMS.items():
         start, end = f"<!-- settings:{name} -->", "<!-- settings:end -->"
-        pattern = re.compile(rf"{start}\n.*?{end}", re.DOTALL)
-        if not pattern.search(text):
-            raise ValueError(f"{README.name} has no {start} ... {end}")
-        block = f"{start}\n{table}\n{end}"
-        text = pattern.sub(lambda _, block=block: block, text, count=1)  # type: ignore[misc]
+        found = re.search(rf"{start}\n.*?{end}", text, re.DOTALL)
+        if found is None:
+            raise ValueError(f"{DOCUMENT.name} has no {start} ... {end}")
+        text = f"{text[: found.start()]}{start}\n{table(settings)}\n{end}{text[found.end() :]}"
     return text
 
 
@@ -58,11 +52,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--write", action="store_true", help="update README.md")
+    parser.add_argument("--write", action="store_true", help="update docs/settings.md")
     if parser.parse_args().write:
-        README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+        DOCUMENT.write_text(updated(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
     else:
-        print(f"{service()}\n\n{bridge()}")
+        print("\n\n".join(table(settings) for settings in PROGRAMS.values()))
     return 0
 
 

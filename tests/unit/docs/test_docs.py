@@ -22,12 +22,13 @@ from tools.settings_tables import updated
 from ws_bridge.config import Settings as BridgeSettings
 
 README = ROOT / "README.md"
-DOCUMENTS = [
-    README,
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "proto/python/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+ARCHITECTURE = ROOT / "docs/architecture.md"
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+INSIDE = [ROOT / "proto/python/README.md", *sorted(ROOT.glob("asr_service/**/README.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *INSIDE, *PAGES]
+README_WORDS = 1600
+"""What somebody reads before the first try; the rest has pages of its own."""
+PROGRAMS = ("asr_service", "ws_bridge", "asr_common")
 OTHER_VARIABLES = {"ASR_IMAGE", "ASR_API_KEY"}
 """Of docker/*.sh and of the clients, not of the servers."""
 
@@ -39,14 +40,33 @@ def blocks(document: Path, language: str) -> list[str]:
     )
 
 
+def anchors(document: Path) -> set[str]:
+    """Names that links may give after `#`: those that GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_the_settings_tables_are_those_of_the_programs() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
     assert text == updated(text), "run: python tools/settings_tables.py --write"
 
 
 def test_the_state_tables_are_those_of_the_code() -> None:
-    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    text = ARCHITECTURE.read_text(encoding="utf-8")
     assert f"<!-- states -->\n{tables().strip()}\n<!-- states:end -->" in text
+
+
+def test_the_readme_is_short_and_has_the_two_commands() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.split()) <= README_WORDS
+    lines = [line for block in blocks(README, "sh") for line in block.splitlines()]
+    assert {"make demo", "make test"} <= set(lines)
+
+
+@pytest.mark.parametrize("index", ["docs/README.md", "docs/decisions/README.md"])
+def test_an_index_lists_every_page_beside_it(index: str) -> None:
+    listed = set(re.findall(r"\]\(([^)#]+)", (ROOT / index).read_text(encoding="utf-8")))
+    assert {path.name for path in (ROOT / index).parent.glob("*.md")} - {"README.md"} <= listed
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -59,15 +79,30 @@ def test_what_a_document_names_exists(document: Path) -> None:
     assert asked <= targets
     known = {f"ASR_{name.upper()}" for kind in (Settings, BridgeSettings) for name in kind.model_fields}
     assert set(re.findall(r"\bASR_[A-Z_]+[A-Z]\b", text)) <= known | OTHER_VARIABLES
-    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (document.parent / link).exists(), link
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text):
+        target = document.parent / link if link else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), f"{link}#{anchor}"
     for module in re.findall(r"-m ((?:clients|bench|demo_model)[\w.]*)", text):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), module
 
 
+@pytest.mark.parametrize(
+    "document",
+    [path for path in DOCUMENTS if path != ARCHITECTURE],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_the_files_that_a_document_names_exist(document: Path) -> None:
+    """Paths from the root of the repository; the architecture, which leaves the package out, has a test of its own."""
+    text = document.read_text(encoding="utf-8")
+    kinds = "py|md|sh|cfg|conf|ya?ml|json|csv|html|toml|lock|proto|nemo"
+    for name in set(re.findall(rf"`((?:[\w.-]+/)+[\w.-]+\.(?:{kinds}))`", text)):
+        assert (ROOT / name).exists() or name.startswith("build/"), name
+
+
 def test_the_sources_that_the_architecture_names_exist() -> None:
-    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    text = ARCHITECTURE.read_text(encoding="utf-8")
     folders = (ROOT, ROOT / "asr_service", ROOT / "ws_bridge")
     for name in set(re.findall(r"`([\w/]+\.py)`", text)):
         assert any((folder / name).exists() for folder in folders), name
@@ -75,7 +110,7 @@ def test_the_sources_that_the_architecture_names_exist() -> None:
 
 @pytest.mark.parametrize("package", ["asr_service", "ws_bridge"])
 def test_the_architecture_names_every_source(package: str) -> None:
-    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    text = ARCHITECTURE.read_text(encoding="utf-8")
     for path in (ROOT / package).rglob("*.py"):
         name = path.relative_to(ROOT / package).as_posix()
         told = re.search(rf"(?<![\w/])({package}/)?{re.escape(name)}", text)
@@ -83,12 +118,28 @@ def test_the_architecture_names_every_source(package: str) -> None:
 
 
 def test_the_layers_are_those_that_are_checked() -> None:
-    text = " ".join((ROOT / "docs/architecture.md").read_text(encoding="utf-8").split())
+    text = " ".join(ARCHITECTURE.read_text(encoding="utf-8").split())
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = [re.split(r" [|:] ", layer) for layer in contracts[0]["layers"]]
     told = re.search(r"`([a-z_]+(?:(?:, | > )[a-z_]+)+)`", text)
     assert told is not None
     assert [layer.split(", ") for layer in told[1].split(" > ")] == layers[1:]
+
+
+def test_the_messages_in_the_troubleshooting_are_those_of_the_programs() -> None:
+    """Spans of code with several words are messages, or commands of make; dots or N stand for what varies."""
+    sources = [path for name in PROGRAMS for path in sorted((ROOT / name).rglob("*.py"))]
+    # A message may go over several literals, and has braces for what varies.
+    said = re.sub(r'"\s*f?"', "", " ".join(path.read_text(encoding="utf-8") for path in sources))
+    said = re.sub(r"\{[^{}]*\}", "...", said)
+    text = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("|")]
+    spans = {span for row in rows for span in re.findall(r"`([^`]+)`", "|".join(row[1:3]))}
+    messages = {span for span in spans if " " in span and "make " not in span}
+    assert messages
+    for message in messages:
+        for part in re.split(r"\.\.\.|\bN\b|'cuda:0'|\bno usable\b", message):
+            assert part.strip() in said, message
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +181,7 @@ def test_the_grpc_snippet_runs(service: str, folder: Path) -> None:
 
 
 def test_the_websocket_snippet_runs(service: str, folder: Path) -> None:
-    (snippet,) = (block for block in blocks(README, "python") if "import websockets" in block)
+    (snippet,) = blocks(ROOT / "docs/websocket.md", "python")
     with Bridge(service) as bridge:
         said = python(snippet.replace("ws://localhost:8080", bridge.url), folder)
     assert "'op': 'interim'" in said
@@ -147,7 +198,7 @@ def test_the_buf_commands_run(service: str, folder: Path) -> None:
     buf = shutil.which("buf") or shutil.which("buf", path=str(Path(sys.executable).parent))
     if buf is None or shutil.which("bash") is None:
         pytest.skip("needs buf and bash")
-    (commands,) = (block for block in blocks(README, "sh") if block.startswith("buf curl"))
+    (commands,) = (block for block in blocks(ROOT / "docs/grpc.md", "sh") if block.startswith("buf curl"))
     environment = clean_environment(HOME=folder)
     environment["PATH"] = f"{Path(buf).parent}:{environment['PATH']}"
     done = subprocess.run(
