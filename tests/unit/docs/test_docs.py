@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from asr_service import __version__
 from asr_service.config import Settings
 from asr_service.recognition.stream import tables
 from tests.support.audio import speechlike
@@ -61,6 +62,11 @@ def test_the_readme_is_short_and_has_the_two_commands() -> None:
     assert len(text.split()) <= README_WORDS
     lines = [line for block in blocks(README, "sh") for line in block.splitlines()]
     assert {"make demo", "make test"} <= set(lines)
+
+
+def test_the_version_has_release_notes() -> None:
+    notes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(__version__)}\b", notes, re.MULTILINE)
 
 
 @pytest.mark.parametrize("index", ["docs/README.md", "docs/decisions/README.md"])
