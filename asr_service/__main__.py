@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _doctor(settings)
 
     lighten_grpc()
-    from asr_service.app.wiring import serve
+    from asr_service.app.life import serve
     from asr_service.observability import log
 
     log.set_up(settings.log_level, settings.log_format)

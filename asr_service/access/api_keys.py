@@ -11,7 +11,6 @@ import hmac
 import logging
 import re
 import secrets
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +40,6 @@ class ApiKey:
     name: str
     digest: bytes
     max_streams: int = 0
-
-
-caller: ContextVar[ApiKey | None] = ContextVar("caller", default=None)
-"""The key of the call that this task serves, set where the call is let in; None without keys."""
 
 
 def new_key(name: str, max_streams: int = 0) -> tuple[str, str]:

@@ -269,7 +269,7 @@ def service_info(
 def status(error: AsrError) -> status_pb2.Status:
     """The status of an error with its details: ErrorInfo always, and what its kind calls for."""
     wire = wire_status(error)
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason(error), domain=ERROR_DOMAIN)]
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)]
     if isinstance(error, InvalidArgument):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
@@ -283,8 +283,3 @@ def status(error: AsrError) -> status_pb2.Status:
     for detail in details:
         result.details.add().Pack(detail)
     return result
-
-
-def reason(error: AsrError) -> str:
-    """What kind of error it is, as ErrorInfo names it: AT_CAPACITY, STREAM_TIMEOUT, ..."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()

@@ -17,29 +17,29 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """The engine took this many bytes of a stream's audio out of its inbox.
+    """The engine has consumed bytes of a stream's audio.
 
     Attributes:
         stream: the engine's id of the stream.
-        audio_bytes: since the last time it told.
-        enough: bytes of the stream, from its first one, that the next chunk needs at least, as long as no finalize
-            request comes in between; fewer are of no use to the engine. 0 if they are all welcome as they come.
-        each: bytes of every chunk after it; then `enough` is exact. 0 if that is not known.
+        audio_bytes: bytes consumed since the event before this one.
+        next_chunk_end: bytes of the stream, from its first one, that the next chunk needs at least, as long as no
+            finalize request comes in between; fewer are of no use to the engine. 0 if all are welcome as they come.
+        chunk_bytes: bytes of every chunk after it; then `next_chunk_end` is exact. 0 if that is not known.
     """
 
     stream: int
     audio_bytes: int
-    enough: int = 0
-    each: int = 0
+    next_chunk_end: int = 0
+    chunk_bytes: int = 0
 
 
 Event = Result | Ended | Consumed
-"""What crosses from the engine to the event loop; a tick's events cross in one call."""
+"""What crosses from an engine to a front end; a turn's events cross together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Starts a stream on a slot. The event loop has already counted it against the permits."""
+    """Starts a stream on a slot. The front end has already counted it against the permits."""
 
     stream: int
     config: StreamConfig
@@ -76,7 +76,7 @@ class Cancel:
 
 
 Command = Open | Audio | Finalize | HalfClose | Cancel
-"""What crosses from the event loop to the engine."""
+"""What crosses from a front end to an engine."""
 
 
 TimedCommand = tuple[float, Command | None]

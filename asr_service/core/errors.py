@@ -7,6 +7,7 @@ WebSocket close codes are those of RFC 6455 and the IANA registry.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -25,6 +26,11 @@ class AsrError(Exception):
         self.message = message
         self.field = field
         self.retry_after_s = retry_after_s
+
+    @property
+    def reason(self) -> str:
+        """The kind of error, as `google.rpc.ErrorInfo` names it: AT_CAPACITY, STREAM_TIMEOUT, ..."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).upper()
 
 
 class SettingsError(AsrError):

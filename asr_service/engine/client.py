@@ -1,11 +1,11 @@
-"""The engine in a process of its own, as the event loop sees it.
+"""Starts an engine's process and speaks to it: the front end's side of an engine.
 
 In one process the two would take turns at the interpreter: a step is hundreds of short operations, each of which would
 wait while a packet is handled, and the packets behind it would wait for the step. Apart, they meet in two pipes
-(`engine_link.py`). It also bounds what goes wrong in native code: a crash is found and told like an engine that fails.
+(`ipc.py`). It also bounds what goes wrong in native code: a crash is found and reported like an engine that fails.
 
 The engine's process is forked before anything else runs, so that it has the settings and the log as they are; it alone
-imports torch. It takes no signals from a terminal and never outlives the process of the event loop.
+imports torch. It takes no signals from a terminal and never outlives the process of the front end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from asr_service.core.commands import Command, Event
 from asr_service.core.model import ModelInfo, Readings, StreamingModel
 from asr_service.engine.capacity import Probe
-from asr_service.engine.engine import EngineState
+from asr_service.engine.contract import EngineSettings, EngineState
 from asr_service.engine.ipc import (
     Frames,
     Message,
@@ -34,17 +34,18 @@ from asr_service.engine.ipc import (
     read_some,
     unpack_event,
 )
-from asr_service.engine.process import SHOW_STACKS, live
+from asr_service.engine.process import SHOW_STACKS, run_process
 from asr_service.engine.slots import Books
 
 log = logging.getLogger(__name__)
 
-_GATHER_S = 0.001  # commands go out together: a system call for each packet of many streams is felt
+# Commands go out together: a system call for each packet of many streams is felt.
+_GATHER_S = 0.001
 _OVER = (EngineState.FAILED, EngineState.STOPPED)
 
 
 class StepMetrics(Protocol):
-    """What is told of the engine's work, on the event loop; as in `EngineMetrics`."""
+    """Takes what an engine tells of its work, on the event loop; as in `EngineMetrics`."""
 
     def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
         """A step was made."""
@@ -55,12 +56,12 @@ class StepMetrics(Protocol):
         ...
 
 
-class EngineProcess:
-    """Starts the engine's process and speaks to it. For the event loop's thread, but for the attributes.
+class EngineClient:
+    """Starts an engine's process and speaks to it. For the event loop's thread, but for the attributes.
 
     Args:
-        load: makes the model; called in the engine's process.
-        max_batch, tick_s, probe, finalize_silence_ms: see `Engine`.
+        make_model: makes the model; called in the engine's process.
+        settings: how the engine steps its streams.
         deliver: takes a turn's events; called on the event loop.
         metrics: told about each step, on the event loop.
 
@@ -68,7 +69,7 @@ class EngineProcess:
         pid: of the process.
         state: where the engine is in its life.
         failure: what ended the engine, None unless its state is FAILED.
-        info: of the model, None until it is loaded.
+        info: of the model, None until it is made.
         busy_since: monotonic time at which the step now running began, None between steps.
         load, measured, readings: see `Engine`; at most a second old.
         books: a snapshot of slots and streams, as old.
@@ -76,45 +77,42 @@ class EngineProcess:
 
     def __init__(
         self,
-        load: Callable[[], StreamingModel],
+        make_model: Callable[[], StreamingModel],
+        settings: EngineSettings,
         *,
-        max_batch: int,
-        tick_s: float,
         deliver: Callable[[Sequence[Event]], None],
         metrics: StepMetrics,
-        probe: bool = False,
-        finalize_silence_ms: int = 0,
     ) -> None:
         self._deliver = deliver
         self._metrics = metrics
-        self._watchers: list[Callable[[EngineState], None]] = []
-        self.state = EngineState.LOADING
+        self._state_callbacks: list[Callable[[EngineState], None]] = []
+        self.state = EngineState.MAKING_MODEL
         self.failure: BaseException | None = None
         self.info: ModelInfo | None = None
         self.busy_since: float | None = None
         self.load = 0.0
         self.measured: Probe | None = None
         self.readings = Readings()
-        self.books = Books(0, 0, 0, 0, 0, 0, max_batch)
+        self.books = Books(0, 0, 0, 0, 0, 0, settings.max_batch)
         self._loop: asyncio.AbstractEventLoop
-        self._gather_s = min(_GATHER_S, tick_s)
+        self._gather_s = min(_GATHER_S, settings.tick_s)
         self._frames = Frames()
-        self._packed: list[tuple[Any, ...]] = []  # commands that are being gathered
-        self._unsent = bytearray()  # what the pipe had no room for
-        self._reaped = False  # from then on the pid may be another process's
+        # Commands that are being gathered, and bytes that the pipe had no room for.
+        self._packed: list[tuple[Any, ...]] = []
+        self._unsent = bytearray()
+        # From then on the pid may be another process's.
+        self._reaped = False
         commands_out, self._commands = new_pipe()
         self._events, events_in = new_pipe()
+        # Or both processes would write what is still in them.
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # or both would write what is still in it
+            stream.flush()
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._commands)
             os.close(self._events)
-            live(
-                load, max_batch=max_batch, tick_s=tick_s, probe=probe, finalize_silence_ms=finalize_silence_ms,
-                commands=commands_out, events=events_in, parent=parent,
-            )  # fmt: skip
+            run_process(make_model, settings, commands=commands_out, events=events_in, parent=parent)
         os.close(commands_out)
         os.close(events_in)
 
@@ -129,7 +127,7 @@ class EngineProcess:
 
     def on_state(self, callback: Callable[[EngineState], None]) -> None:
         """Calls back, on the event loop, at each change of state. To be set before `start`."""
-        self._watchers.append(callback)
+        self._state_callbacks.append(callback)
 
     def submit(self, command: Command) -> None:
         """Hands a command over; never blocks. Ignored once the engine has failed or stopped."""
@@ -156,7 +154,7 @@ class EngineProcess:
             self._loop.remove_writer(self._commands)
 
     def _write(self, data: bytes | bytearray) -> int:
-        """How many bytes the pipe took; all of them if nobody reads it any more, which `_read` finds too."""
+        """Writes to the pipe; returns how many bytes it took: all if nobody reads any more, which `_read` finds too."""
         try:
             return os.write(self._commands, data)
         except BlockingIOError:
@@ -172,7 +170,7 @@ class EngineProcess:
     def stop(self, timeout_s: float) -> None:
         """Has the engine stop after its current step, and ends its process in so many seconds at the latest.
 
-        One that is still loading has nothing to finish and is ended at once.
+        An engine that is still making its model has nothing to finish and is ended at once.
         """
         if self.state is EngineState.RUNNING:
             self._unsent += frame([*self._packed, pack_command(time.monotonic(), None)])
@@ -194,7 +192,7 @@ class EngineProcess:
     # -------------------------------------------------------------------------------------------- from the engine
 
     def _read(self) -> None:
-        """What came from the engine. Each message is taken on its own: one that fails does not hold up the next."""
+        """Reads what came from the engine. Messages are taken one by one: one that fails does not hold up the next."""
         try:
             data = read_some(self._events)
         except BlockingIOError:
@@ -229,7 +227,7 @@ class EngineProcess:
             self._deliver([unpack_event(event) for event in events])
 
     def _lost(self) -> None:
-        """The process is gone, which it says before if it means to."""
+        """Finds out how the process ended; one that means to end has said so before."""
         code = self._reap()
         if self.state in _OVER:
             return
@@ -239,7 +237,7 @@ class EngineProcess:
         self._enter(EngineState.FAILED)
 
     def _reap(self) -> int:
-        """The exit code of the process that is gone, or is going: minus the signal's number if one ended it."""
+        """Waits for the process to be gone; its exit code, or minus the number of the signal that ended it."""
         _, status = os.waitpid(self.pid, 0)
         self._reaped = True
         return os.waitstatus_to_exitcode(status)
@@ -248,5 +246,5 @@ class EngineProcess:
         self.state = state
         if state in _OVER:
             self.busy_since = None
-        for watcher in self._watchers:
-            watcher(state)
+        for callback in self._state_callbacks:
+            callback(state)

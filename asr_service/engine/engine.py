@@ -1,18 +1,16 @@
-"""The engine: one thread that owns the model, its slots and every stream.
+"""The engine: one thread that owns a model, its slots and every stream that it steps.
 
-Two hand-overs connect it with the event loop, both of plain frozen values: commands come in through its inbox, a turn's
-events go out through `deliver` in one call. Pipes lie between, since it has a process of its own (`engine_process.py`
-is the event loop's side, `engine_child.py` the engine's).
+Two hand-overs connect it with a front end, both of plain frozen values: commands come in through its inbox, a turn's
+events go out through `deliver` in one call. Pipes lie between: the engine has a process of its own (`process.py`), and
+`client.py` is the front end's side of the pipes.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from enum import Enum
+from collections.abc import Callable
 from queue import Empty
-from typing import Protocol
 
 from asr_service.core.commands import (
     Audio,
@@ -23,7 +21,6 @@ from asr_service.core.commands import (
     Finalize,
     HalfClose,
     Open,
-    TimedCommand,
 )
 from asr_service.core.errors import (
     AsrError,
@@ -36,6 +33,7 @@ from asr_service.core.errors import (
 from asr_service.core.model import Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
 from asr_service.core.values import Result
 from asr_service.engine.capacity import Load, Probe, probe_model
+from asr_service.engine.contract import EngineMetrics, EngineSettings, EngineState, Inbox
 from asr_service.engine.scheduler import Scheduler
 from asr_service.engine.slots import Books, Slots
 from asr_service.recognition.stream import Stream, Work
@@ -43,82 +41,32 @@ from asr_service.recognition.transcript import Vocabulary
 
 log = logging.getLogger(__name__)
 
-_PAUSE_S = 0.002  # between turns without a step: waking up costs more than taking a command
-_GATHER_PAUSE_S = 0.005  # the same while a batch is being gathered, which a stream joins now or then
-_IDLE_TURN_S = 1.0  # longest sleep: the load and the model's readings follow while nothing happens, too
-_WEIGH_S = 0.25  # how often the load is worked out
-_UPLOAD_SHARE = 0.5  # of a chunk's duration: how long a step with uploads in it should take at most
-
-
-class EngineState(Enum):
-    """Where the engine is in its life."""
-
-    LOADING = "loading"
-    WARMING = "warming"
-    RUNNING = "running"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
-class EngineMetrics(Protocol):
-    """What the engine tells about its work, in its thread; calls must be quick and must not raise."""
-
-    def step_begins(self, at: float) -> None:
-        """A step begins at this monotonic time; it is over once `step` or `step_failed` is called."""
-        ...
-
-    def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
-        """A step was made.
-
-        Args:
-            seconds: that the model took.
-            audio_s: seconds of audio in it, over all its streams.
-            waits_s: for each stream, seconds from when its chunk was due until the step began; 0 for uploads.
-        """
-        ...
-
-    def step_failed(self, streams: int) -> None:
-        """A step raised; so many streams were ended."""
-        ...
-
-    def weighed(self) -> None:
-        """The engine's `load` and `readings` are those of now: four times a second, once while it is idle."""
-        ...
-
-
-class Inbox(Protocol):
-    """Where the engine takes commands from; a queue of `TimedCommand`."""
-
-    def qsize(self) -> int:
-        """Commands that are there."""
-        ...
-
-    def get_nowait(self) -> TimedCommand:
-        """The next one; only called while `qsize` said that it is there."""
-        ...
-
-    def get(self, *, timeout: float) -> TimedCommand:
-        """The next one. Raises queue.Empty if there is none for so many seconds."""
-        ...
+# Between turns without a step: waking up costs more than taking a command.
+_PAUSE_S = 0.002
+# The same while a batch is being gathered, which a stream joins now or then.
+_GATHER_PAUSE_S = 0.005
+# Longest sleep: the load and the model's readings follow while nothing happens, too.
+_IDLE_TURN_S = 1.0
+# How often the load is worked out.
+_LOAD_PERIOD_S = 0.25
+# Of a chunk's duration: how long a step with uploads in it should take at most.
+_UPLOAD_SHARE = 0.5
 
 
 class Engine:
     """Steps all streams through one model, in the thread that calls `run`.
 
     Args:
-        load: makes the model; called by `run`, as all else is.
+        make_model: makes the model; called by `run`, as all else is.
+        settings: how streams are stepped.
         inbox: where commands come from; None as a command ends all streams with Unavailable, and the engine.
-        max_batch: most streams in a step.
-        tick_s: for how long ready streams are gathered; see `Scheduler`.
         deliver: takes a turn's events.
         metrics: told about each step.
-        probe: whether to measure, once warm, how many streams the machine sustains.
-        finalize_silence_ms: see `Stream`.
 
     Attributes:
         state: where the engine is in its life.
         failure: what ended the engine, None unless its state is FAILED.
-        info: of the model, None until it is loaded.
+        info: of the model, None until it is made.
         load: moving p95 of the time that live chunks take, over their duration; see `capacity.Load`.
         measured: what the probe found, None before or without it.
         readings: what the model measures of itself, if it does.
@@ -126,28 +74,25 @@ class Engine:
 
     def __init__(
         self,
-        load: Callable[[], StreamingModel],
+        make_model: Callable[[], StreamingModel],
+        settings: EngineSettings,
         *,
         inbox: Inbox,
-        max_batch: int,
-        tick_s: float,
         deliver: Callable[[tuple[Event, ...]], None],
         metrics: EngineMetrics | None = None,
-        probe: bool = False,
-        finalize_silence_ms: int = 0,
     ) -> None:
-        self._load = load
-        self._probe = probe
-        self._finalize_silence_ms = finalize_silence_ms
-        self._max_batch = max_batch
-        self._tick_s = tick_s
+        self._make_model = make_model
+        self._settings = settings
+        # May become smaller than the settings say, when memory runs out.
+        self._max_batch = settings.max_batch
         self._deliver = deliver
         self._metrics = metrics
-        # None with a tick of 0: steps as soon as one is ready.
-        self._pause_s, self._gather_pause_s = min(_PAUSE_S, tick_s), min(_GATHER_PAUSE_S, tick_s)
+        # No pauses with a tick of 0: steps as soon as one stream is ready.
+        self._pause_s = min(_PAUSE_S, settings.tick_s)
+        self._gather_pause_s = min(_GATHER_PAUSE_S, settings.tick_s)
         self._inbox = inbox
-        self.state = EngineState.LOADING
-        self._watchers: list[Callable[[EngineState], None]] = []
+        self.state = EngineState.MAKING_MODEL
+        self._state_callbacks: list[Callable[[EngineState], None]] = []
         self.failure: BaseException | None = None
         self.info: ModelInfo | None = None
         self.load = 0.0
@@ -160,16 +105,17 @@ class Engine:
         self._streams: dict[int, Stream] = {}
         self._events: list[Event] = []
         self._stopping = False
-        self._meter = Load()
-        self._weighed = 0.0  # when the load was last worked out
-        self._turned = 0.0  # when the last turn began
+        self._load_meter = Load()
+        # Monotonic times: when the load was last worked out, and when the last turn began.
+        self._load_measured_at = 0.0
+        self._turn_began = 0.0
 
     def on_state(self, callback: Callable[[EngineState], None]) -> None:
         """Calls back, in the engine's thread, at each change of state. To be set before `run`."""
-        self._watchers.append(callback)
+        self._state_callbacks.append(callback)
 
     def books(self) -> Books:
-        """A snapshot for metrics."""
+        """Counts slots and streams as they are now, for metrics."""
         states = [stream.work for stream in list(self._streams.values())]
         fresh, running = states.count(Work.FRESH), states.count(Work.RUNNING)
         ready = len(self._scheduler) if self.info else 0
@@ -177,19 +123,19 @@ class Engine:
         return Books(self._slots.count, leased, free, fresh, running, ready, self._max_batch)
 
     def run(self) -> None:
-        """The engine's life, from loading to its end; to be called once."""
+        """Makes the model and steps streams until the engine is stopped or fails; to be called once."""
         try:
-            self._model = model = self._load()
+            self._model = model = self._make_model()
             self._slots = Slots(model.slots)
             self._vocabulary = Vocabulary(model.info.pieces)
             budget_s = _UPLOAD_SHARE * model.info.chunk_ms / 1000
             self._scheduler = Scheduler(
-                max_batch=self._max_batch, tick_s=self._tick_s, upload_budget_s=budget_s
+                max_batch=self._max_batch, tick_s=self._settings.tick_s, upload_budget_s=budget_s
             )
             self.info = model.info
             self._enter(EngineState.WARMING)
             self._warm_up()
-            if self._probe:
+            if self._settings.probe:
                 self.measured = probe_model(model, self._max_batch)
             self._enter(EngineState.RUNNING)
             while not self._stopping:
@@ -199,7 +145,8 @@ class Engine:
             self._enter(EngineState.STOPPED)
         except BaseException as failure:
             self.failure = failure
-            if not isinstance(failure, SettingsError):  # those are told to the person, without a traceback
+            # A wrong setting is told to the person who set it, without a traceback.
+            if not isinstance(failure, SettingsError):
                 log.critical("the engine has failed", exc_info=failure)
             self._enter(EngineState.FAILED)
 
@@ -228,7 +175,7 @@ class Engine:
         # A batch that is more than half full may be full, and due, any moment.
         gathering = due_s is not None and 2 * len(self._scheduler) < self._max_batch
         pause_s = self._gather_pause_s if gathering else self._pause_s
-        pause_s = min(self._turned + pause_s, until) - now
+        pause_s = min(self._turn_began + pause_s, until) - now
         if pause_s > 0:
             time.sleep(pause_s)
         try:
@@ -237,19 +184,20 @@ class Engine:
             pass
 
     def _turn(self) -> None:
-        """One turn: take in what came, decide, step, give out."""
-        self._turned = now = time.monotonic()
-        for _ in range(self._inbox.qsize()):  # what comes meanwhile waits a turn: steps are not starved
+        """Does one turn: takes the commands that have come, decides who is stepped, steps, hands out the events."""
+        self._turn_began = now = time.monotonic()
+        # What comes meanwhile waits a turn: steps are not starved.
+        for _ in range(self._inbox.qsize()):
             self._take(*self._inbox.get_nowait())
         batch = [self._streams[stream] for stream in self._scheduler.take(now)]
         if batch:
             self._step(batch, now)
-        if now - self._weighed > _WEIGH_S:
-            self._weighed, self.load = now, self._meter.value(now)
+        if now - self._load_measured_at > _LOAD_PERIOD_S:
+            self._load_measured_at, self.load = now, self._load_meter.value(now)
             if isinstance(self._model, Instrumented):
                 self.readings = self._model.readings()
             if self._metrics:
-                self._metrics.weighed()
+                self._metrics.load_measured()
         if self._events:
             if not self._streams:
                 self._slots.check()
@@ -257,7 +205,7 @@ class Engine:
             self._deliver(events)
 
     def _take(self, now: float, command: Command | None) -> None:
-        """Carries out a command that came now. Streams that are gone are ignored: it was on its way when they ended."""
+        """Carries out a command that came at `now`. One for a stream that has ended was on its way: it is ignored."""
         if command is None:
             self._stopping = True
             return
@@ -293,7 +241,7 @@ class Engine:
         try:
             stream = Stream(
                 command.stream, command.config, self._model.info, self._vocabulary, slot, now,
-                self._finalize_silence_ms,
+                self._settings.finalize_silence_ms,
             )  # fmt: skip
         except Exception as error:
             self._slots.give_back(slot)
@@ -325,7 +273,7 @@ class Engine:
         seconds = ended - started
         live = [now - stream.ready_at for stream in batch if stream.ready_at and stream.ready_at <= now]
         if live:
-            self._meter.add(ended, 1000 * (max(live) + seconds) / self._model.info.chunk_ms)
+            self._load_meter.add(ended, 1000 * (max(live) + seconds) / self._model.info.chunk_ms)
         self._scheduler.stepped(len(batch), seconds)
         unix_ms = _unix_ms()
         broken = [stream for stream, answer in zip(batch, answers, strict=True) if answer.broken]
@@ -354,9 +302,9 @@ class Engine:
 
     def _fail(self, streams: list[Stream], error: Exception) -> None:
         """Ends these streams by our own fault."""
-        told = _our_fault(error, len(streams))
+        bug = _our_fault(error, len(streams))
         for stream in streams:
-            self._end(stream, InternalError(request_id=told.request_id))
+            self._end(stream, InternalError(request_id=bug.request_id))
 
     def _end(self, stream: Stream, error: AsrError | None) -> None:
         """Gives the slot back and tells so; after this the id means nothing."""
@@ -372,15 +320,15 @@ class Engine:
 
     def _enter(self, state: EngineState) -> None:
         self.state = state
-        for watcher in self._watchers:
-            watcher(state)
+        for callback in self._state_callbacks:
+            callback(state)
 
 
 def _our_fault(error: Exception, streams: int) -> InternalError:
-    """What clients are told of a bug: a request id, which the log has with the traceback."""
-    told = InternalError()
-    log.error("request %s: %d streams ended by an internal error", told.request_id, streams, exc_info=error)
-    return told
+    """Logs a bug with its traceback and makes the error that clients are told: both have its request id."""
+    bug = InternalError()
+    log.error("request %s: %d streams ended by an internal error", bug.request_id, streams, exc_info=error)
+    return bug
 
 
 def _unix_ms() -> int:

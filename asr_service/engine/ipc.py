@@ -1,4 +1,4 @@
-"""The two pipes between the event loop and the engine's process: frames of plain values.
+"""The two pipes between a front end and an engine's process: frames of plain values.
 
 A frame is a length, four bytes, and what `marshal` makes of tuples, numbers, strings and bytes: both ends are the same
 program, and a packet costs a fraction of what pickling it would. What is rare, as a config or an error, is pickled.
@@ -66,7 +66,7 @@ def unpack_command(packed: Packed) -> TimedCommand:
 def pack_event(event: Event) -> Packed:
     """An event as plain values."""
     if type(event) is Consumed:
-        return (_CONSUMED, event.stream, event.audio_bytes, event.enough, event.each)
+        return (_CONSUMED, event.stream, event.audio_bytes, event.next_chunk_end, event.chunk_bytes)
     if type(event) is Result:
         e = event
         reason = None if e.reason is None else _REASONS.index(e.reason)
@@ -126,7 +126,7 @@ class CommandPipe:
 
     Args:
         pipe: descriptor to read from.
-        lost: called when the event loop's process is gone; should not return.
+        lost: called when the front end is gone; should not return.
     """
 
     def __init__(self, pipe: int, lost: Callable[[], None]) -> None:

@@ -1,7 +1,7 @@
-"""What of a stream's audio waits for the rest of its chunk before it goes to the engine. Pure.
+"""Buffers a stream's packets until they complete a chunk. Pure.
 
 The engine can use whole chunks only, so packets that complete none would wake it for nothing. It says where the next
-chunk ends (`Consumed`); whatever is not known errs on the side of letting packets go.
+chunk ends (`Consumed`); where that is not known, packets are passed on at once.
 """
 
 from __future__ import annotations
@@ -9,48 +9,48 @@ from __future__ import annotations
 from asr_service.core.commands import Consumed
 
 
-class Held:
-    """The packets of one stream that complete no chunk yet: less than a chunk's bytes.
+class PacketBuffer:
+    """Buffers the packets of one stream until they complete a chunk: less than a chunk's bytes.
 
     Attributes:
-        waiting: bytes received that the engine has not consumed, whether they are held or not.
+        unconsumed: bytes received that the engine has not consumed, whether they are buffered or on their way.
     """
 
     def __init__(self) -> None:
-        self.waiting = 0
-        self._bytes = bytearray()
+        self.unconsumed = 0
+        self._packets = bytearray()
         self._received = 0
-        self._enough = self._each = (
-            0  # bytes received that complete the next chunk, and bytes of those after it
-        )
-        self._marked = -1  # bytes received before the last mark
+        # Bytes received that complete the next chunk, and bytes of each chunk after it; 0 while they are not known.
+        self._chunk_end = self._chunk_bytes = 0
+        # Bytes received before the segment that goes on now.
+        self._segment_start = -1
 
     def add(self, data: bytes) -> bool:
-        """Takes a packet; whether what is held should go now."""
-        self._bytes += data
+        """Takes a packet; returns whether what is buffered completes a chunk and should go now."""
+        self._packets += data
         self._received += len(data)
-        self.waiting += len(data)
-        return self._received >= self._enough
+        self.unconsumed += len(data)
+        return self._received >= self._chunk_end
 
     def take(self) -> bytes:
-        """All that is held; it is not held any more."""
-        data = bytes(self._bytes)
-        self._bytes.clear()
-        self._look_beyond(self._received)
+        """Empties the buffer and returns what was in it."""
+        data = bytes(self._packets)
+        self._packets.clear()
+        self._skip_chunks_before(self._received)
         return data
 
-    def mark(self) -> None:
-        """A segment ends here: where its chunks end says nothing about the next one's."""
-        self._enough, self._each, self._marked = 0, 0, self._received
+    def start_segment(self) -> None:
+        """Starts a new segment: where the last one's chunks end says nothing about it."""
+        self._chunk_end, self._chunk_bytes, self._segment_start = 0, 0, self._received
 
     def consumed(self, event: Consumed) -> None:
-        """What the engine says; about chunks only if it was said of this segment."""
-        self.waiting -= event.audio_bytes
-        if self._received - self.waiting > self._marked:
-            self._enough, self._each = event.enough, event.each
-            self._look_beyond(self._received - len(self._bytes))
+        """Takes over what the engine says it consumed, and where chunks end if it says so of this segment."""
+        self.unconsumed -= event.audio_bytes
+        if self._received - self.unconsumed > self._segment_start:
+            self._chunk_end, self._chunk_bytes = event.next_chunk_end, event.chunk_bytes
+            self._skip_chunks_before(self._received - len(self._packets))
 
-    def _look_beyond(self, position: int) -> None:
-        """The next chunk that matters is the first one that so many bytes of the stream do not complete."""
-        if self._each and self._enough <= position:
-            self._enough += self._each * (1 + (position - self._enough) // self._each)
+    def _skip_chunks_before(self, position: int) -> None:
+        """Moves on to the first chunk that so many bytes of the stream do not complete."""
+        if self._chunk_bytes and self._chunk_end <= position:
+            self._chunk_end += self._chunk_bytes * (1 + (position - self._chunk_end) // self._chunk_bytes)

@@ -14,7 +14,8 @@ import numpy as np
 from asr_service.core.commands import Audio, Command, Consumed, Ended, Event, HalfClose, Open, TimedCommand
 from asr_service.core.model import StepRequest, StepResult, StreamingModel
 from asr_service.core.values import Result, StreamConfig
-from asr_service.engine.engine import Engine, EngineMetrics, EngineState
+from asr_service.engine.contract import EngineMetrics, EngineSettings, EngineState
+from asr_service.engine.engine import Engine
 from asr_service.model.null import NullModel
 
 PATIENCE_S = 20.0
@@ -28,10 +29,13 @@ class EngineThread:
         engine: may be read while the thread runs.
     """
 
-    def __init__(self, load: Callable[[], StreamingModel], **options: Any) -> None:
+    def __init__(
+        self, make_model: Callable[[], StreamingModel], *, max_batch: int, tick_s: float, **options: Any
+    ) -> None:
         """As `Engine`, but for the inbox."""
         self._inbox: SimpleQueue[TimedCommand] = SimpleQueue()
-        self.engine = Engine(load, inbox=self._inbox, **options)
+        settings = EngineSettings(max_batch, tick_s)
+        self.engine = Engine(make_model, settings, inbox=self._inbox, **options)
         self._thread = threading.Thread(target=self.engine.run, daemon=True)
 
     def start(self) -> None:
@@ -78,7 +82,7 @@ class Bench:
 
     def _note(self, state: EngineState) -> None:
         self.states.append(state)
-        if state not in (EngineState.LOADING, EngineState.WARMING):
+        if state not in (EngineState.MAKING_MODEL, EngineState.WARMING):
             self.settled.set()
 
     def wait_for(self, condition: Callable[[], bool]) -> None:

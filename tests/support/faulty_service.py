@@ -17,15 +17,15 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 sys.path.pop(0)  # this folder, whose riva.py would stand in for NVIDIA's package
 
 from asr_service.__main__ import main
-from asr_service.app import wiring as server
-from asr_service.app.wiring import serve
+from asr_service.app import life, wiring
+from asr_service.app.life import serve
 from asr_service.config import Settings
 from asr_service.core.model import ModelInfo, OutOfMemory, StepRequest, StepResult
+from asr_service.core.model_settings import ModelSettings
 from asr_service.model.null import NullModel
 from asr_service.model.slot_budget import host_slots
 from asr_service.observability.metrics import Metrics
@@ -73,17 +73,17 @@ def serve_impatiently(settings: Settings) -> int:
     return serve(settings.model_copy(update={"idle_timeout_s": IDLE_TIMEOUT_S}))
 
 
-def load_faulty(*, slots: int | None, **_: Any) -> FaultyModel:
+def make_faulty(settings: ModelSettings) -> FaultyModel:
     if FAULT == "load":
         threading.Event().wait()
-    return FaultyModel(slots=slots or host_slots())
+    return FaultyModel(slots=settings.slots or host_slots())
 
 
 if __name__ == "__main__":
     # Where it looks for them, not where they are.
-    server.load_model = load_faulty  # type: ignore[attr-defined]
+    wiring.make_model = make_faulty  # type: ignore[attr-defined]
     if FAULT == "watch":
-        server.Metrics = FaultyMetrics  # type: ignore[attr-defined]
+        wiring.Metrics = FaultyMetrics  # type: ignore[attr-defined]
     if IDLE_TIMEOUT_S:
-        server.serve = serve_impatiently
+        life.serve = serve_impatiently
     sys.exit(main(sys.argv[1:]))

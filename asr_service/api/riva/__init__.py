@@ -10,14 +10,14 @@ import logging
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from asr_service.sessions.admission import Door
+from asr_service.sessions.admission import Admission
 
 log = logging.getLogger(__name__)
 
 PACKAGE = "nvidia-riva-client"
 
 
-def register(server: Any, door: Door) -> str | None:
+def register(server: Any, admission: Admission) -> str | None:
     """Adds the interface to a grpc.aio server if its package is there; one log line says so either way.
 
     Returns:
@@ -35,4 +35,4 @@ def register(server: Any, door: Door) -> str | None:
         log.warning("riva interface: off; %s %s cannot be used: %s", PACKAGE, found, error)
         return None
     log.info("riva interface: on, with the messages of %s %s", PACKAGE, found)
-    return add(server, door)
+    return add(server, admission)

@@ -15,7 +15,7 @@ import riva.client.proto.riva_asr_pb2 as pb
 import riva.client.proto.riva_audio_pb2 as audio_pb
 import riva.client.proto.riva_common_pb2 as common_pb
 
-from asr_service.api import messages as wire
+from asr_service.api import messages as asr_v1
 from asr_service.api.riva.audio_files import AudioFormat
 from asr_service.core.errors import InvalidArgument
 from asr_service.core.model import ModelInfo
@@ -66,11 +66,11 @@ class Asked:
         Raises:
             InvalidArgument: audio of this format cannot be recognized.
         """
-        wire.checked_channels(format.channels)
+        asr_v1.checked_channels(format.channels)
         return StreamConfig(
             name=name,
             encoding=format.encoding,
-            sample_rate=wire.checked_rate(format.sample_rate),
+            sample_rate=asr_v1.checked_rate(format.sample_rate),
             interim_results=self.interim_results,
             word_times=self.word_times,
             endpointing=self.endpointing,
@@ -112,7 +112,7 @@ def _endpointing(config: pb.RecognitionConfig, *, endpoints: bool) -> Endpointin
     """`stop_history` is the silence that ends an utterance; other thresholds are of Riva's own detector."""
     given = config.endpointing_config
     if given.stop_history > 0:
-        low, high = wire.TRAILING_SILENCE_MS
+        low, high = asr_v1.TRAILING_SILENCE_MS
         return EndpointingConfig(trailing_silence_ms=min(max(given.stop_history, low), high))
     return EndpointingConfig() if endpoints or config.HasField("endpointing_config") else None
 
@@ -145,7 +145,7 @@ def with_format(config: pb.RecognitionConfig, format: AudioFormat) -> pb.Recogni
 
 def stream_name(request_id: str) -> str:
     """The client's id of its request, or a new one if it has none that can be shown."""
-    return request_id if re.fullmatch(rf"[ -~]{{1,{wire.MAX_NAME}}}", request_id) else uuid.uuid4().hex
+    return request_id if re.fullmatch(rf"[ -~]{{1,{asr_v1.MAX_NAME}}}", request_id) else uuid.uuid4().hex
 
 
 def forces_final(request: pb.StreamingRecognizeRequest) -> bool:

@@ -16,8 +16,8 @@ from asr_service.api.speech import SpeechServicer
 from asr_service.core.commands import Command
 from asr_service.core.values import FinalReason, Result
 from asr_service.observability.metrics import Metrics
-from asr_service.sessions.admission import Door
-from asr_service.sessions.session import Sessions
+from asr_service.sessions.admission import Admission
+from asr_service.sessions.registry import SessionRegistry
 
 IDLE_S = 300.0
 
@@ -44,11 +44,11 @@ class Client:
         self.reads = asyncio.Event()
         self.heard: list[pb.RecognizeResponse] = []
         self.commands: list[Command] = []
-        self.sessions = Sessions(self.commands.append, max_streams=1, inbox_bytes=lambda _: 1 << 20)
-        door = Door(self.sessions, Metrics(), idle_timeout_s=IDLE_S, max_stream_s=0)
-        door.refusal = None
+        self.sessions = SessionRegistry(self.commands.append, max_streams=1, inbox_bytes=lambda _: 1 << 20)
+        admission = Admission(self.sessions, Metrics(), idle_timeout_s=IDLE_S, max_stream_s=0)
+        admission.refusal = None
         context: Any = self
-        self.call = loop.create_task(SpeechServicer(door, max_message_bytes=1).Recognize(None, context))
+        self.call = loop.create_task(SpeechServicer(admission, max_message_bytes=1).Recognize(None, context))
 
     async def say(self, message: object) -> None:
         """Sends a message, or EOF; returns when the service has taken it and waits for the next."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.app.wiring import ENGINE_STOP_S, LAST_WORDS_S
+from asr_service.app.life import ENGINE_STOP_S, LAST_WORDS_S
 from asr_service.config import Settings
 from testbed.processes import free_port
 from tests.support.bridge import Bridge

@@ -9,7 +9,7 @@ from asr_service.core.commands import Audio, Cancel, Finalize, HalfClose, Open
 from asr_service.core.errors import AtCapacity, InternalError, ModelError, OutOfOrder, Unavailable
 from asr_service.core.model import StepRequest, StepResult
 from asr_service.core.values import FinalReason, StreamConfig
-from asr_service.engine.engine import EngineState
+from asr_service.engine.contract import EngineState
 from asr_service.engine.slots import Slots
 from asr_service.model.null import NullModel
 from tests.support.engines import PATIENCE_S, EngineThread, GatedModel, PoisonedModel, running
@@ -28,7 +28,7 @@ class Recorder:
     def step_begins(self, at: float) -> None:
         self.begun += 1
 
-    def weighed(self) -> None:
+    def load_measured(self) -> None:
         self.weighings += 1
 
     def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:

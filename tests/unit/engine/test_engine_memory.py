@@ -10,7 +10,7 @@ from asr_service.core.commands import Audio, HalfClose, Open
 from asr_service.core.errors import InternalError
 from asr_service.core.model import OutOfMemory, StepRequest, StepResult
 from asr_service.core.values import StreamConfig
-from asr_service.engine.engine import EngineState
+from asr_service.engine.contract import EngineState
 from asr_service.model.null import NullModel
 from tests.support.engines import Bench, running
 from tests.support.streams import speech

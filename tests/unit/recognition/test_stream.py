@@ -73,8 +73,8 @@ def test_bytes_are_reported_as_consumed_when_they_are_cut(stream: Stream, model:
     data = speech(1.0) + b"\x01"
     stream.audio(data, 0.0)
     first, full = 2 * model.info.first_chunk_samples, 2 * model.info.chunk_samples
-    assert stream.take_consumed() == Consumed(stream.id, first, enough=first + full, each=full)
-    assert stream.take_consumed() == Consumed(stream.id, 0, enough=first + full, each=full)
+    assert stream.take_consumed() == Consumed(stream.id, first, next_chunk_end=first + full, chunk_bytes=full)
+    assert stream.take_consumed() == Consumed(stream.id, 0, next_chunk_end=first + full, chunk_bytes=full)
     stream.half_close(0.0, UNIX_MS)
     drain(stream, model)
     assert stream.take_consumed().audio_bytes == len(data) - first
@@ -82,14 +82,14 @@ def test_bytes_are_reported_as_consumed_when_they_are_cut(stream: Stream, model:
 
 def test_what_the_next_chunk_needs_is_told(stream: Stream, model: NullModel) -> None:
     first, full = 2 * model.info.first_chunk_samples, 2 * model.info.chunk_samples
-    assert stream.take_consumed() == Consumed(stream.id, 0, enough=first, each=full)
+    assert stream.take_consumed() == Consumed(stream.id, 0, next_chunk_end=first, chunk_bytes=full)
     stream.audio(bytes(first + 100), 0.0)
     drain(stream, model)
-    assert stream.take_consumed() == Consumed(stream.id, first, enough=first + full, each=full)
+    assert stream.take_consumed() == Consumed(stream.id, first, next_chunk_end=first + full, chunk_bytes=full)
     stream.finalize("", 0.0, UNIX_MS)
-    assert stream.take_consumed().enough == 0  # the finalize request says where the next chunk ends
+    assert stream.take_consumed().next_chunk_end == 0  # the finalize request says where the next chunk ends
     drain(stream, model)
-    assert stream.take_consumed().enough == first + 100 + first
+    assert stream.take_consumed().next_chunk_end == first + 100 + first
 
 
 # ---------------------------------------------------------------------------------------------------------- finalize

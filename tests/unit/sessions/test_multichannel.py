@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from asr_service.core.commands import Audio, Command, Finalize, HalfClose
 from asr_service.core.values import Encoding, StreamConfig
 from asr_service.sessions.multichannel import Interleaved
-from asr_service.sessions.session import Sessions
+from asr_service.sessions.registry import SessionRegistry
 
 CUTS = st.lists(st.integers(0, 12), max_size=30)
 
@@ -19,7 +19,7 @@ def sent(
 ) -> tuple[list[bytes], list[Command]]:
     """What each channel's session got of the data in pieces, and everything that was submitted."""
     submitted: list[Command] = []
-    sessions = Sessions(submitted.append, max_streams=channels, inbox_bytes=lambda _: 1_000_000)
+    sessions = SessionRegistry(submitted.append, max_streams=channels, inbox_bytes=lambda _: 1_000_000)
     opened = [sessions.open(StreamConfig("x", encoding=encoding)) for _ in range(channels)]
 
     async def run() -> None:

@@ -8,7 +8,8 @@ import pytest
 from asr_service.core.commands import Audio, Cancel, Command, Consumed, Ended, Finalize, HalfClose, Open
 from asr_service.core.errors import AtCapacity, InternalError, LimitReached, OutOfOrder, Overloaded
 from asr_service.core.values import FinalReason, Result, StreamConfig
-from asr_service.sessions.session import MAX_OPEN_FINALIZES, Session, Sessions
+from asr_service.sessions.registry import SessionRegistry
+from asr_service.sessions.session import MAX_OPEN_FINALIZES, Session
 
 CONFIG = StreamConfig("test")
 
@@ -18,7 +19,7 @@ class Desk:
 
     def __init__(self, max_streams: int = 2, inbox_bytes: int = 1_000) -> None:
         self.commands: list[Command] = []
-        self.sessions = Sessions(
+        self.sessions = SessionRegistry(
             self.commands.append, max_streams=max_streams, inbox_bytes=lambda config: inbox_bytes
         )
 
@@ -60,7 +61,7 @@ async def test_permits_come_back_when_the_engine_has_ended_the_stream(desk: Desk
 
 async def test_a_load_above_the_limit_is_told_with_both(desk: Desk) -> None:
     load = 0.5
-    sessions = Sessions(
+    sessions = SessionRegistry(
         desk.commands.append, max_streams=2, inbox_bytes=lambda _: 1, load=lambda: load, max_load=0.5
     )
     sessions.open(CONFIG)

@@ -1,0 +1,79 @@
+"""What an engine is given and what it tells: its settings, its states, its inbox and its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from asr_service.core.commands import TimedCommand
+
+
+class EngineState(Enum):
+    """Where an engine is in its life."""
+
+    MAKING_MODEL = "making model"
+    WARMING = "warming"
+    RUNNING = "running"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How an engine steps its streams.
+
+    Attributes:
+        max_batch: most streams in a step.
+        tick_s: for how long ready streams are gathered; see `Scheduler`.
+        probe: whether to measure, once the model is warm, how many streams the machine sustains.
+        finalize_silence_ms: see `Stream`.
+    """
+
+    max_batch: int
+    tick_s: float
+    probe: bool = False
+    finalize_silence_ms: int = 0
+
+
+class EngineMetrics(Protocol):
+    """Takes what an engine tells of its work, in the engine's thread; must be quick and must not raise."""
+
+    def step_begins(self, at: float) -> None:
+        """A step begins at this monotonic time; it is over once `step` or `step_failed` is called."""
+        ...
+
+    def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
+        """A step was made.
+
+        Args:
+            seconds: that the model took.
+            audio_s: seconds of audio in it, over all its streams.
+            waits_s: for each stream, seconds from when its chunk was due until the step began; 0 for uploads.
+        """
+        ...
+
+    def step_failed(self, streams: int) -> None:
+        """A step raised; so many streams were ended."""
+        ...
+
+    def load_measured(self) -> None:
+        """The engine's `load` and `readings` are new: four times a second, once a second while it is idle."""
+        ...
+
+
+class Inbox(Protocol):
+    """A queue of `TimedCommand` that an engine takes its commands from."""
+
+    def qsize(self) -> int:
+        """The number of commands that are there."""
+        ...
+
+    def get_nowait(self) -> TimedCommand:
+        """Takes the next command; only called while `qsize` said that there is one."""
+        ...
+
+    def get(self, *, timeout: float) -> TimedCommand:
+        """Waits for the next command. Raises queue.Empty if there is none for so many seconds."""
+        ...
