@@ -36,7 +36,8 @@ from asr_service.engine.capacity import Load, Probe, probe_model
 from asr_service.engine.contract import EngineMetrics, EngineSettings, EngineState, Inbox
 from asr_service.engine.scheduler import Scheduler
 from asr_service.engine.slots import Books, Slots
-from asr_service.recognition.stream import Stream, Work
+from asr_service.recognition.states import Work
+from asr_service.recognition.stream import Stream
 from asr_service.recognition.transcript import Vocabulary
 
 log = logging.getLogger(__name__)

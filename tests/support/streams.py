@@ -6,7 +6,8 @@ import numpy as np
 
 from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.model.null import NullModel
-from asr_service.recognition.stream import Stream, Work
+from asr_service.recognition.states import Work
+from asr_service.recognition.stream import Stream
 from asr_service.recognition.transcript import Vocabulary
 
 UNIX_MS = 1_700_000_000_000

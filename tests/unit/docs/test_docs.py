@@ -15,7 +15,7 @@ import pytest
 
 from asr_service import __version__
 from asr_service.config import Settings
-from asr_service.recognition.stream import tables
+from asr_service.recognition.states import tables
 from tests.support.audio import speechlike
 from tests.support.bridge import Bridge
 from tests.support.process import ROOT, AsrService, clean_environment

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from asr_service.core.values import Encoding, EndpointingConfig, Result, StreamConfig
 from asr_service.model.null import NullModel
-from asr_service.recognition.stream import Stream, Work
+from asr_service.recognition.states import Work
+from asr_service.recognition.stream import Stream
 from tests.support.streams import UNIX_MS, drain, new_stream, silence, speech
 
 MODELS = {right: NullModel(slots=1, att_context=(70, right)) for right in (0, 1, 6, 13)}

@@ -11,7 +11,9 @@ from asr_service.core.errors import OutOfOrder
 from asr_service.core.model import StepResult
 from asr_service.core.values import Encoding, EndpointingConfig, FinalReason, Result, StreamConfig, Word
 from asr_service.model.null import NullModel
-from asr_service.recognition.stream import BURST_S, INPUT, WORK, Happening, Input, Stream, Work, tables
+from asr_service.recognition.chunk_cutter import BURST_S
+from asr_service.recognition.states import INPUT, WORK, Happening, Input, Work, tables
+from asr_service.recognition.stream import Stream
 from tests.support.streams import UNIX_MS, drain, finals, new_stream, recognize, silence, speech, step
 
 FINALIZE, END, ENDPOINT = FinalReason.FINALIZE, FinalReason.END_OF_STREAM, FinalReason.ENDPOINT

@@ -13,7 +13,7 @@ from asr_service.core.errors import InternalError
 from asr_service.core.model import StepRequest
 from asr_service.core.values import Encoding, StreamConfig
 from asr_service.model.null import NullModel
-from asr_service.recognition.stream import Work
+from asr_service.recognition.states import Work
 from asr_service.sessions.multichannel import sample_bytes
 from asr_service.sessions.session import Session
 from tests.support.streams import UNIX_MS, new_stream, step
