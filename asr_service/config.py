@@ -1,7 +1,7 @@
 """Settings of the service: read once, validated once, frozen. The only reader of the environment.
 
-Each setting is a field; its description states what is traded. `python -m asr_service --help` and the settings table of
-the README are made from them.
+Each setting is a field; its description states what is traded. `python -m asr_service --help` and the table in
+docs/settings.md are made from them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -67,6 +68,22 @@ def test_the_readme_is_short_and_has_the_two_commands() -> None:
 def test_the_version_has_release_notes() -> None:
     notes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"^## {re.escape(__version__)}\b", notes, re.MULTILINE)
+
+
+def test_the_figures_of_the_step_are_those_that_were_measured() -> None:
+    text = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    measured = json.loads((ROOT / "bench/results/engine-cpu-2cores-amx.json").read_text())["rows"]
+    found = {(row["look_ahead"], row["batch"], row["precision"]): row for row in measured}
+    for look_ahead, batch in dict.fromkeys((row["look_ahead"], row["batch"]) for row in measured):
+        fp32, bf16 = found[look_ahead, batch, "fp32"], found[look_ahead, batch, "bf16"]
+        expected = [row[name] for row in (fp32, bf16) for name in ("step_ms", "speedup")]
+        expected += [bf16["whole_ms"], bf16["realtime_streams"], fp32["realtime_streams"]]
+        line = re.search(rf"^\| {look_ahead} \| {batch} \| (.*) \|$", text, re.MULTILINE)
+        assert line is not None, (look_ahead, batch)
+        for shown, value in zip(line[1].split(" | "), expected, strict=True):
+            # Rounded to the digits that are shown; what ends in 5 either way.
+            half = 0.5 * 10.0 ** -len(shown.partition(".")[2])
+            assert abs(float(shown) - value) <= half + 1e-9, (look_ahead, batch, shown, value)
 
 
 @pytest.mark.parametrize("index", ["docs/README.md", "docs/decisions/README.md"])
