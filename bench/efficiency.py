@@ -29,7 +29,7 @@ from clients.loadgen.report import growth, percentiles, summarize
 from clients.wav import read_wav
 from testbed import grpc_frames as frames
 from testbed.models import babble
-from testbed.processes import ROOT, AsrService, environment, histogram_percentile
+from testbed.processes import ROOT, AsrService, clean_environment, histogram_percentile
 
 PACKET_MS = 20.0
 LIMIT_S = 0.5
@@ -58,7 +58,10 @@ def large_model(path: Path) -> None:
     """The 114M shape with random weights."""
     console.print("  making the 114M model (once)")
     subprocess.run(
-        [sys.executable, "-m", "testbed.models", "large", str(path)], cwd=ROOT, env=environment(), check=True
+        [sys.executable, "-m", "testbed.models", "large", str(path)],
+        cwd=ROOT,
+        env=clean_environment(),
+        check=True,
     )
 
 
@@ -68,7 +71,7 @@ def bare_step(model: str, wav: Path, seconds: float, slots: int) -> dict[str, An
     done = subprocess.run(
         [sys.executable, *argv, "--slots", str(slots)],
         cwd=ROOT,
-        env=environment(),
+        env=clean_environment(),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -118,7 +121,7 @@ class BareStep:
         self._process = subprocess.Popen(
             [sys.executable, *argv],
             cwd=ROOT,
-            env=environment(),
+            env=clean_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -52,7 +52,7 @@ from clients.loadgen.report import percentiles, summarize
 from clients.loadgen.streams import METHOD, GrpcRunner, run_streams
 from clients.wav import read_wav
 from testbed import grpc_frames as frames
-from testbed.processes import ROOT, AsrService, Server, environment, histogram_percentile
+from testbed.processes import ROOT, AsrService, Server, clean_environment, histogram_percentile
 
 STREAMS = 100
 """Of the transport measurement."""
@@ -168,7 +168,10 @@ def latency(seconds: float, bare_seconds: float, slots: int, packet_us: float) -
 def tiny_model(path: Path) -> None:
     """A small model with random weights, where the demo model is not there."""
     subprocess.run(
-        [sys.executable, "-m", "testbed.models", "tiny", str(path)], cwd=ROOT, env=environment(), check=True
+        [sys.executable, "-m", "testbed.models", "tiny", str(path)],
+        cwd=ROOT,
+        env=clean_environment(),
+        check=True,
     )
 
 

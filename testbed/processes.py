@@ -1,21 +1,19 @@
-"""Processes under measurement: started, waited for, their CPU time and metrics read, stopped."""
+"""Servers of tests and benchmarks: their environment and ports; of benchmarks, their CPU time and metrics as well."""
 
 from __future__ import annotations
 
 import os
 import re
 import socket
-import subprocess
-import sys
-import threading
 import time
 import urllib.request
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from asr_common.server_process import ServerProcess, environment_without_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 300.0
+STOP_S = 15.0
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -26,57 +24,37 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(**settings: object) -> dict[str, str]:
-    """This environment without its ASR_* settings, with the given ones."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ASR_")}
-    kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "proto/python")])
-    return kept | {name: str(value) for name, value in settings.items()}
+def clean_environment(**settings: object) -> dict[str, str]:
+    """This process's environment without its ASR_* settings, with the given ones, able to import the project."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "proto/python")])
+    given = {name: str(value) for name, value in settings.items()}
+    return environment_without_settings() | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | given
 
 
-class Server:
-    """A server process that says `serving grpc on HOST:PORT` once it serves; a context manager."""
+def children(pid: int) -> list[int]:
+    """Process ids of the children of a process, oldest first; none if it is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+class Server(ServerProcess):
+    """A server under measurement that says `serving grpc on HOST:PORT` once it serves.
+
+    Attributes:
+        target: HOST:PORT to connect to.
+    """
 
     def __init__(self, *argv: str, **settings: object) -> None:
         """Starts Python with `argv` and the `settings` as environment variables; returns when it serves."""
-        self._popen = subprocess.Popen(
-            [sys.executable, *argv],
-            cwd=ROOT,
-            env=environment(**settings),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.pid = self._popen.pid
-        assert self._popen.stdout is not None
-        self._output = self._popen.stdout
-        watchdog = threading.Timer(START_S, self._popen.kill)
-        watchdog.start()
-        try:
-            self.target = self._wait()
-        except BaseException:
-            self._popen.kill()
-            self._popen.wait()
-            self._output.close()
-            raise
-        finally:
-            watchdog.cancel()
-        self._reader = threading.Thread(target=self._output.read, daemon=True)
-        self._reader.start()
-
-    def _wait(self) -> str:
-        """Where it serves, once it says so."""
-        said = []
-        for line in self._output:
-            said.append(line)
-            if match := re.search(r"serving grpc on (\S+)", line):
-                return match.group(1)
-        raise RuntimeError(f"the server did not come up:\n{''.join(said)}")
+        super().__init__(argv, clean_environment(**settings), cwd=ROOT)
+        self.target = self.wait_started(r"serving grpc on (\S+)", START_S).group(1)
 
     def cpu_s(self) -> float:
         """CPU time of its threads and of the processes it has started, so far, user and system."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         total = 0
-        for pid in (self.pid, *children):
+        for pid in (self.pid, *children(self.pid)):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             total += int(fields[11]) + int(fields[12])
         return total * _TICK_S
@@ -87,20 +65,9 @@ class Server:
         time.sleep(seconds)
         return (self.cpu_s() - before) / (time.monotonic() - began)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._popen.terminate()
-        try:
-            self._popen.wait(15)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
-        self._reader.join()
-        self._output.close()
+    def __exit__(self, *error: object) -> None:
+        """Stops it as an operator does: an engine's process is then gone when the next server starts."""
+        self.stop(STOP_S)
 
 
 class AsrService(Server):

@@ -6,12 +6,13 @@ import threading
 
 import pytest
 
+from asr_common.server_process import ServerError
 from testbed.processes import Server
 
 
 def test_a_server_that_does_not_come_up_is_told_and_leaves_nothing_to_wait_for() -> None:
     before = set(threading.enumerate())
-    with pytest.raises(RuntimeError, match="no such model"):
+    with pytest.raises(ServerError, match="no such model"):
         Server("-c", "print('no such model')")
     for thread in set(threading.enumerate()) - before:
         thread.join(10)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import subprocess
@@ -28,28 +27,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clients.demo.processes import DemoError, Process
-from clients.demo.streams import Clip, Heard, over_grpc, over_websocket
+from clients.demo.clips import ASSETS, Clip, bundled_clips, noise_clips
+from clients.demo.servers import ROOT, DemoError, DemoServer
+from clients.demo.streams import Heard, over_grpc, over_websocket
 from clients.demo.view import Rows, difference, tail
 
-ROOT = Path(__file__).resolve().parents[2]
-ASSETS = ROOT / "asr_service" / "assets"
 RANDOM_MODEL = ROOT / "build" / "demo-random.nemo"
-CLIPS = 3
-"""Clips streamed at the same time: as many rows as are pleasant to watch."""
-LOAD_S = 600.0
+FIRST_START_S = 600.0
 """Longest wait for the service: its first start compiles the encoder step, minutes on a busy machine."""
 START_S = 30.0
 
 
-def load_clips(console: Console) -> list[Clip]:
-    """The bundled speech with its texts; noise bursts where there is none."""
-    listing = ASSETS / "clips" / "clips.jsonl"
-    if listing.exists():
-        entries = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()[:CLIPS]]
-        return [Clip.read(listing.parent / entry["file"], entry["text"]) for entry in entries]
+def choose_clips(console: Console) -> list[Clip]:
+    """The bundled speech; noise where there is none."""
+    if clips := bundled_clips():
+        return clips
     console.print("No bundled clips: streaming bursts of noise instead.", style="yellow")
-    return [Clip.noise(seed) for seed in (1, 2)]
+    return noise_clips()
 
 
 def choose_model(console: Console, given: str | None) -> str:
@@ -158,6 +152,35 @@ async def talk(console: Console, clips: Sequence[Clip], target: str, url: str) -
         raise DemoError("the demo model heard no words at all")
 
 
+def start_service(model: str, folder: Path) -> DemoServer:
+    """Starts the service on a free port; its ready file is in `folder`."""
+    ready = folder / "service.json"
+    settings = {
+        "ASR_HOST": "127.0.0.1",
+        "ASR_GRPC_PORT": "0",
+        "ASR_MODEL": model,
+        "ASR_MAX_STREAMS": "16",
+        # A busy machine makes the words of a demo late; a refusal would leave none.
+        "ASR_MAX_LOAD": "0",
+        # One core stays for the network, the bridge and this program: threads of a step wait for the slowest.
+        "ASR_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
+        "ASR_READY_FILE": str(ready),
+    }
+    return DemoServer("service", ["-m", "asr_service", "serve"], settings, ready)
+
+
+def start_bridge(target: str, folder: Path) -> DemoServer:
+    """Starts the bridge to the service at `target`, as `start_service` does."""
+    ready = folder / "bridge.json"
+    settings = {
+        "ASR_HOST": "127.0.0.1",
+        "ASR_PORT": "0",
+        "ASR_GRPC_TARGET": target,
+        "ASR_BRIDGE_READY_FILE": str(ready),
+    }
+    return DemoServer("bridge", ["-m", "ws_bridge"], settings, ready)
+
+
 def run(console: Console, model: str | None) -> None:
     """The whole demo.
 
@@ -165,39 +188,20 @@ def run(console: Console, model: str | None) -> None:
         DemoError: something did not go as it should.
     """
     started = time.monotonic()
-    clips = load_clips(console)
+    clips = choose_clips(console)
     model = choose_model(console, model)
     with tempfile.TemporaryDirectory(prefix="asr-demo-") as name:
         folder = Path(name)
-        ready = folder / "service.json"
-        settings = {
-            "ASR_HOST": "127.0.0.1",
-            "ASR_MODEL": model,
-            "ASR_MAX_STREAMS": "16",
-            # A busy machine makes the words of a demo late; a refusal would leave none.
-            "ASR_MAX_LOAD": "0",
-            # One core stays for the network, the bridge and this program: threads of a step wait for the slowest.
-            "ASR_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
-            "ASR_READY_FILE": str(ready),
-        }
-        with Process(
-            "service", ["-m", "asr_service", "serve"], settings | {"ASR_GRPC_PORT": "0"}, folder
-        ) as service:
-            target = f"127.0.0.1:{service.wait_ready(console, ready, LOAD_S)['grpc_port']}"
-            ready = folder / "bridge.json"
-            settings = {
-                "ASR_HOST": "127.0.0.1",
-                "ASR_GRPC_TARGET": target,
-                "ASR_BRIDGE_READY_FILE": str(ready),
-            }
-            with Process("bridge", ["-m", "ws_bridge"], settings | {"ASR_PORT": "0"}, folder) as bridge:
-                url = f"ws://127.0.0.1:{bridge.wait_ready(console, ready, START_S)['port']}"
+        with start_service(model, folder) as service:
+            target = f"127.0.0.1:{service.wait_ready(console, FIRST_START_S)['grpc_port']}"
+            with start_bridge(target, folder) as bridge:
+                url = f"ws://127.0.0.1:{bridge.wait_ready(console, START_S)['port']}"
                 try:
                     asyncio.run(talk(console, clips, target, url))
                 except DemoError as error:
                     raise DemoError(str(error), error.log or service.tail() + bridge.tail()) from error
-                bridge.stop()
-            service.stop()
+                bridge.stop_well()
+            service.stop_well()
     console.print(f"Both stopped cleanly; the demo took {time.monotonic() - started:.0f} s.", highlight=False)
 
 

@@ -7,49 +7,21 @@ import time
 from asyncio import TaskGroup
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import grpc.aio
-import numpy as np
 import websockets
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
-from clients.demo.processes import DemoError
+from clients.demo.clips import RATE, Clip
+from clients.demo.servers import DemoError
 from clients.grpc_client_wav import WavStream, recognize
 from clients.pacing import Pacer, completing_packet, duration_s, packets
-from clients.wav import WavError, read_wav
 
-RATE = 16_000
 PACKET_MS = 20.0
 
 OnText = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Speech to stream, 16-bit mono PCM at 16 kHz, and what is said in it ("" if nobody knows)."""
-
-    name: str
-    pcm: bytes
-    text: str
-
-    @classmethod
-    def read(cls, path: Path, text: str) -> Self:
-        """A clip from an audio file."""
-        try:
-            return cls(path.stem, read_wav(path, RATE), text)
-        except WavError as error:
-            raise DemoError(str(error)) from None
-
-    @classmethod
-    def noise(cls, seed: int, seconds: float = 4.0) -> Self:
-        """Bursts of noise with the rhythm of syllables, for models that know no words anyway."""
-        rng = np.random.default_rng(seed)
-        bursts = np.repeat(rng.uniform(0, 1, int(seconds * 5)), RATE // 5)
-        samples = bursts * rng.normal(0, 0.1, bursts.size)
-        return cls(f"noise{seed}", (samples * 32767).clip(-32768, 32767).astype("<i2").tobytes(), "")
 
 
 @dataclass

@@ -37,11 +37,7 @@ class Bridge(ServerProcess):
             "ASR_DRAIN_S": 5,
         }
         super().__init__(["-m", "ws_bridge", *options], **(defaults | settings))
-        try:
-            self.port = int(self.wait_line(r"listening\b.*\bport\W+(\d+)").group(1))
-        except BaseException:
-            self.popen.kill()
-            raise
+        self.port = int(self.wait_started(r"listening\b.*\bport\W+(\d+)").group(1))
 
     @property
     def url(self) -> str:

@@ -72,11 +72,7 @@ class Rude(ServerProcess):
 
     def __init__(self, target: str) -> None:
         super().__init__(["-m", "tests.torture.rude", target])
-        try:
-            self.wait_line(HERE, count=COUNT)
-        except BaseException:
-            self.popen.kill()
-            raise
+        self.wait_started(HERE, count=COUNT)
 
 
 async def manners(seconds: float, seed: int, *, streams: int = 10, worse: float = 1.2) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.demo.__main__ import ASSETS, CLIPS
+from clients.demo.clips import ASSETS, CLIPS
 from clients.demo.view import difference, word_errors
 from tests.support.process import ROOT, clean_environment
 

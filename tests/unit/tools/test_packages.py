@@ -48,7 +48,6 @@ def test_the_service_brings_its_data_and_no_tests(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "asr_common",
         "asr_service",
-        "clients",
         "ws_bridge",
     }
     for path in (ROOT / "asr_service").rglob("*"):

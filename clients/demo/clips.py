@@ -1,0 +1,50 @@
+"""What the demo streams: the bundled clips with their texts, or noise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from clients.demo.servers import ROOT, DemoError
+from clients.loadgen.plan import noise
+from clients.wav import WavError, read_wav
+
+ASSETS = ROOT / "asr_service" / "assets"
+RATE = 16_000
+CLIPS = 3
+"""Clips streamed at the same time: as many rows as are pleasant to watch."""
+NOISE_S = 4.0
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Speech to stream, 16-bit mono PCM at `RATE`, and what is said in it ("" if nobody knows)."""
+
+    name: str
+    pcm: bytes
+    text: str
+
+
+def bundled_clips() -> list[Clip]:
+    """The bundled speech; none where it is left out.
+
+    Raises:
+        DemoError: a clip cannot be read.
+    """
+    listing = ASSETS / "clips" / "clips.jsonl"
+    if not listing.exists():
+        return []
+    entries = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()[:CLIPS]]
+    files = [listing.parent / entry["file"] for entry in entries]
+    try:
+        return [
+            Clip(file.stem, read_wav(file, RATE), entry["text"])
+            for file, entry in zip(files, entries, strict=True)
+        ]
+    except WavError as error:
+        raise DemoError(str(error)) from None
+
+
+def noise_clips() -> list[Clip]:
+    """Bursts of noise, for models that know no words anyway."""
+    return [Clip(f"noise{seed}", noise(NOISE_S, seed), "") for seed in (1, 2)]
