@@ -63,7 +63,7 @@ def ends_of(
             return found, splits
         place += need
         if levels:
-            endpointer.audio(frame_levels(samples, info.chunk_frames, info.frame_samples))
+            endpointer.add_levels(frame_levels(samples, info.chunk_frames, info.frame_samples))
         frames += info.chunk_frames
         while tokens and tokens[0][1] < frames:
             token, frame = tokens.pop(0)
@@ -73,7 +73,7 @@ def ends_of(
                 endpointer.start_utterance(frame)
                 is_open = False
             splits += bool(found) and not is_open and not starts_word
-            endpointer.token(frame)
+            endpointer.add_token(frame)
             is_open = True
         if endpointer.after_frames(frames):
             found.append(frames)

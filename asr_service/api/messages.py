@@ -188,7 +188,7 @@ def _problem(phrase: str, known: Alphabet | None) -> str:
         return f"has {len(phrase.strip())} characters; it should have 1 to {MAX_PHRASE_CHARS}"
     if known is None:
         return ""
-    written = known.write(phrase)
+    written = known.spell(phrase)
     if written.unwritable:
         shown = ", ".join(repr(char) for char in written.unwritable[:5])
         return f"has {shown}, which the model cannot write; spell the phrase as the model writes it, in words"

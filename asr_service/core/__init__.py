@@ -1,1 +1,1 @@
-"""Values, commands and errors that rooms hand to each other; imports nothing of the service."""
+"""Values, commands, errors and protocols that the other rooms share; imports nothing of the service."""

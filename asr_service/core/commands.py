@@ -1,4 +1,4 @@
-"""What crosses between a front end and an engine: commands in, events out. All are frozen and plain values."""
+"""Commands that a front end gives an engine, and events that the engine answers with: frozen, plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asr_service.core.values import Result, StreamConfig
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The stream is over and its slot is back. `error` is None after a flushed half-close or a cancel."""
+    """A stream is over and its slot is free. `error` is None after a flushed half-close or a cancel."""
 
     stream: int
     error: Exception | None
@@ -39,7 +39,7 @@ Event = Result | Ended | Consumed
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Starts a stream on a slot. The front end has already counted it against the permits."""
+    """Starts a stream on a free slot. The front end has already taken the stream's permit."""
 
     stream: int
     config: StreamConfig
@@ -47,7 +47,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Audio bytes as they came."""
+    """Carries audio bytes of a stream, as the client sent them."""
 
     stream: int
     data: bytes
@@ -55,7 +55,7 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Finalize:
-    """The client wants the final now."""
+    """Asks for the final of everything that came before; the stream goes on."""
 
     stream: int
     tag: str
@@ -63,14 +63,14 @@ class Finalize:
 
 @dataclass(frozen=True, slots=True)
 class HalfClose:
-    """The client is done: flush, last final, end."""
+    """Ends a stream's input: what is left is flushed, the last final is made, and the stream ends."""
 
     stream: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The client is gone: give the slot back, send nothing more."""
+    """Ends a stream whose client is gone: its slot is freed and it gives no more results."""
 
     stream: int
 
@@ -80,4 +80,4 @@ Command = Open | Audio | Finalize | HalfClose | Cancel
 
 
 TimedCommand = tuple[float, Command | None]
-"""A command with the time at which it was given, monotonic seconds; None tells the engine to stop."""
+"""A command with the time at which it was given, monotonic seconds; None stops the engine."""

@@ -1,4 +1,4 @@
-"""One tree of errors, and one table that says how each is told to clients.
+"""The errors that this service raises on purpose, and the status that each has for clients.
 
 The caller's fault and ours are different types: a `ClientError` is answered and forgotten, an `InternalError` is
 logged with a request id. gRPC codes are given by number, so that grpc is imported only where calls are served;
@@ -38,7 +38,7 @@ class SettingsError(AsrError):
 
 
 class ModelError(SettingsError):
-    """The model cannot be loaded or cannot stream, which is found while the process listens and refuses streams."""
+    """The model cannot be read or cannot stream; found while the process already listens and refuses streams."""
 
 
 class ClientError(AsrError):
@@ -50,11 +50,11 @@ class InvalidArgument(ClientError):
 
 
 class OutOfOrder(ClientError):
-    """A message came at a time when it means nothing, such as audio before config."""
+    """A message came when the protocol has no place for it, such as audio before config."""
 
 
 class LimitReached(ClientError):
-    """A limit of this stream or this client was reached."""
+    """The stream or its client has reached one of its limits."""
 
 
 class AtCapacity(ClientError):
@@ -82,10 +82,10 @@ class Unavailable(AsrError):
 
 
 class InternalError(AsrError):
-    """Our fault: a failed step or a bug. The message names no internals.
+    """The service is at fault: a failed step or a bug. The message names no internals.
 
     Attributes:
-        request_id: in the message and in our log, for the two to be matched.
+        request_id: stands in the message and in the log, so that one can be found by the other.
     """
 
     def __init__(self, message: str = "internal error", *, request_id: str = "") -> None:
@@ -95,7 +95,7 @@ class InternalError(AsrError):
 
 @dataclass(frozen=True, slots=True)
 class WireStatus:
-    """How one kind of error looks on the wire.
+    """The status codes of one kind of error in both protocols.
 
     Attributes:
         grpc_code: number of the gRPC status code.
@@ -121,7 +121,7 @@ WIRE_STATUS: dict[type[AsrError], WireStatus] = {
 
 
 def wire_status(error: BaseException) -> WireStatus:
-    """Status for an error; anything that is not in the table is our fault."""
+    """Returns the status for an error: that of an internal error if its type is not in the table."""
     for kind in type(error).__mro__:
         if kind in WIRE_STATUS:
             return WIRE_STATUS[kind]

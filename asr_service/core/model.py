@@ -1,4 +1,4 @@
-"""What an engine asks of a model: the protocol, its requests and its answers. Nothing here imports torch."""
+"""The protocol between an engine and a model: what a model can do, its requests and its results. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asr_service.core.values import PhraseBoost, Samples
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the layers above the model need to know about it.
+    """Describes a model to the rooms that use it.
 
     Attributes:
         name: hub name or file name.
@@ -21,13 +21,13 @@ class ModelInfo:
         sample_rate: Hz.
         att_context: (left, right) in encoder frames.
         pieces: the vocabulary's pieces by token id, as SentencePiece writes them (word starts carry U+2581).
-        frame_samples: samples an encoder frame stands for (1280: 80 ms).
-        chunk_frames: encoder frames a full step makes (look-ahead + 1).
-        first_chunk_samples: samples the first step of a stream needs.
-        chunk_samples: samples each later step needs (chunk_frames * frame_samples).
+        frame_samples: samples that an encoder frame stands for (1280: 80 ms).
+        chunk_frames: encoder frames that a full step makes (look-ahead + 1).
+        first_chunk_samples: samples that the first step of a segment needs.
+        chunk_samples: samples that each later step needs (chunk_frames * frame_samples).
         languages: BCP-47 codes.
         word_lag_ms: by how much a word's first token comes after the word's start, and the end of its last token's
-            frame after the word's end; typical of the model, taken off the words' times.
+            frame after the word's end; typical of the model, subtracted from the words' times.
     """
 
     name: str
@@ -68,10 +68,10 @@ class StepRequest:
         slot: row of pooled state leased to the stream.
         samples: new audio at the model's rate since the slot's previous step, float32 [n]. n is
             `first_chunk_samples` or `chunk_samples`, or anything from 0 to one less if `is_last`.
-        is_first: the slot's state starts anew with this step, whatever was in it.
-        is_last: no audio follows in this segment; what is left is flushed with its true length. The slot's next
-            step must be a first one.
-        boosts: with a first step, the phrases that this segment listens for; their place in the audio starts anew.
+        is_first: whether a segment begins: the slot's state is reset before the step, whatever was in it.
+        is_last: whether the segment ends: what is left is flushed with its true length. The slot's next step must be
+            a first one.
+        boosts: with a first step, the phrases that are boosted in the segment.
     """
 
     slot: int
@@ -83,15 +83,15 @@ class StepRequest:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step made of one stream's part, in the order of the requests.
+    """One stream's part of what a step made; results come in the order of the requests.
 
     Attributes:
         tokens: new token ids.
         token_frames: encoder frame each token was emitted at, counted from the segment's first frame.
         token_probs: probability of each token in [0, 1], under the decoder that emitted it.
         frames: encoder frames decoded in this step.
-        broken: the row's numbers were not finite: nothing came of it, and the slot's next step must be a first one.
-            The other rows are as they would be without it.
+        broken: whether the row's numbers were not finite: it has no tokens then, and the slot's next step must be a
+            first one. The other rows are as they would be without it.
     """
 
     tokens: tuple[int, ...]
@@ -102,7 +102,7 @@ class StepResult:
 
 
 class OutOfMemory(Exception):
-    """The device had no memory for a step or a warm-up: smaller batches may fit.
+    """The device had no memory for a step or a warm-up; smaller batches may fit.
 
     As after any failure of a step, the state of its slots is undefined.
     """
@@ -113,7 +113,7 @@ class StreamingModel(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """What is loaded."""
+        """The description of the model."""
         ...
 
     @property
@@ -142,7 +142,7 @@ class StreamingModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What a model measures of itself.
+    """What a model has measured of its own work.
 
     Attributes:
         stages: seconds spent in each stage of all steps so far, by its name.
@@ -157,8 +157,8 @@ class Readings:
 
 @runtime_checkable
 class Instrumented(Protocol):
-    """A `StreamingModel` that also measures itself; asked by its own thread, a few times a second."""
+    """A `StreamingModel` that also measures its own work."""
 
     def readings(self) -> Readings:
-        """As of now."""
+        """Returns what has been measured up to now; called by the model's thread, a few times a second."""
         ...

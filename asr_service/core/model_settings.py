@@ -1,4 +1,4 @@
-"""Which model an engine makes, and how: the settings that travel from the environment to `asr_service.model`."""
+"""The settings of the model, on their way from the environment to `asr_service.model`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of a stream that rooms hand to each other: its config, audio, words and results.
+"""The values of a stream that rooms share: its config, audio, words and results.
 
 Everything here is frozen and plain (numbers, strings, tuples, numpy arrays) and may cross threads and processes.
 """
@@ -16,7 +16,7 @@ Samples = npt.NDArray[np.float32]
 
 
 class Encoding(Enum):
-    """How audio bytes are to be read."""
+    """The encoding of audio bytes."""
 
     LINEAR16 = "linear16"
     MULAW = "mulaw"
@@ -33,7 +33,7 @@ class FinalReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EndpointingConfig:
-    """When an utterance ends by itself.
+    """Rules by which utterances end without the client's asking.
 
     Attributes:
         trailing_silence_ms: silence after the last word that ends the utterance.
@@ -48,12 +48,13 @@ class EndpointingConfig:
 
 
 DEFAULT_BOOST = 1.0
-"""Raises the recall of rare words, even with a long list, and harms no other words: docs/boosting.md."""
+"""Boost of phrases whose client names none. It raises the recall of rare words, even with a long list, and harms no
+other words: docs/boosting.md."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhraseBoost:
-    """Phrases to listen for.
+    """Phrases whose tokens are made more likely, and by how much.
 
     Attributes:
         phrases: as the client wrote them.
@@ -66,17 +67,17 @@ class PhraseBoost:
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
-    """What one stream asked for, validated.
+    """The validated config of one stream.
 
     Attributes:
-        name: the name the client chose or the server made; echoed, not unique.
+        name: chosen by the client or made by the server; echoed, not unique.
         encoding: how to read the audio bytes.
         sample_rate: of the client's audio, Hz.
         interim_results: whether interims are sent.
         word_times: whether finals carry words.
         endpointing: None if only the client ends utterances.
         punctuation: whether punctuation and capitals that the model writes stay in the text.
-        boosts: phrases to listen for.
+        boosts: phrases that are boosted.
     """
 
     name: str
@@ -108,11 +109,11 @@ class Result:
         text: the whole current utterance.
         reason: None for an interim.
         utterance: index of the utterance in the stream.
-        words: words of a final if they were asked for.
+        words: words of a final if the config asks for them.
         confidence: mean over the utterance's words, 0 without words.
         audio_ms: audio the result takes into account, from the stream's start.
-        tag: of the finalize request that a final answers, "" otherwise.
-        made_unix_ms: wall clock when the result was made.
+        tag: that of the finalize request which a final answers, "" otherwise.
+        made_unix_ms: unix time at which the result was made, ms.
         stability: share of the words that no later result of the utterance will change; 1 for a final.
     """
 

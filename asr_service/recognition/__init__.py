@@ -1,1 +1,1 @@
-"""One stream, pure: bytes to samples, tokens to text, where utterances end."""
+"""The recognition of one stream, without I/O: bytes to samples, tokens to text, the ends of utterances."""

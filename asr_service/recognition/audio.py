@@ -1,4 +1,4 @@
-"""Audio bytes to samples: encodings, samples split between packets, other sample rates. Pure."""
+"""Reads audio bytes as samples: decodes them, joins samples split between packets, changes sample rates. Pure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from asr_service.core.values import Encoding, Samples
 
 _NO_SAMPLES: Samples = np.zeros(0, np.float32)
 
-_HALF_WIDTH = 32  # samples, at the lower of the two rates, that the low-pass filter reaches to either side
-_CUTOFF = 0.95  # of the lower rate's Nyquist frequency, the middle of the filter's transition band
-_KAISER_BETA = 7.86  # 80 dB: below the noise of 13-bit telephone audio
-_LONGEST_PERIOD = 640  # samples, at the higher rate, after which the two rates meet again
-_BLOCK = 24  # output samples made at once where the period is shorter: small products stay on one thread
+# Samples, at the lower of the two rates, that the low-pass filter reaches to either side.
+_HALF_WIDTH = 32
+# Middle of the filter's transition band, over the lower rate's Nyquist frequency.
+_CUTOFF = 0.95
+# Attenuates by 80 dB: below the noise of 13-bit telephone audio.
+_KAISER_BETA = 7.86
+# Most samples, at the higher rate, after which the two rates meet again.
+_LONGEST_PERIOD = 640
+# Output samples made at once where the period is shorter: small products stay on one thread.
+_BLOCK = 24
 
 
 @cache
 def _mulaw_table() -> Samples:
-    """Value of each mu-law byte (ITU-T G.711), float32 [256] in [-1, 1)."""
+    """Makes the table of each mu-law byte's value (ITU-T G.711), float32 [256] in [-1, 1)."""
     code = ~np.arange(256, dtype=np.int32) & 0xFF
     magnitude = ((((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)) - 0x84
     return _scaled(np.where(code & 0x80, -magnitude, magnitude))
@@ -31,7 +36,7 @@ def _mulaw_table() -> Samples:
 
 @cache
 def _alaw_table() -> Samples:
-    """Value of each A-law byte (ITU-T G.711), float32 [256] in [-1, 1)."""
+    """Makes the table of each A-law byte's value (ITU-T G.711), float32 [256] in [-1, 1)."""
     code = np.arange(256, dtype=np.int32) ^ 0x55
     segment = (code & 0x70) >> 4
     step = ((code & 0x0F) << 4) + 8
@@ -59,20 +64,27 @@ class _Filter:
 
 
 @lru_cache(maxsize=16)
-def _filter(ratio: Fraction) -> _Filter:
-    """Kaiser-windowed sinc for a ratio of source to target rate (Smith, "Digital Audio Resampling", section 3)."""
+def _make_filter(ratio: Fraction) -> _Filter:
+    """Makes the filter for a ratio of source to target rate.
+
+    It is a Kaiser-windowed sinc (Smith, "Digital Audio Resampling", section 3).
+    """
     period_in, period_out = ratio.numerator, ratio.denominator
     periods = max(1, _BLOCK // period_out)
     inputs, outputs = periods * period_in, periods * period_out
-    stretch = float(max(Fraction(1), ratio))  # of the filter, when the target rate is the lower
+    # The filter is wider where the target rate is the lower one.
+    stretch = float(max(Fraction(1), ratio))
     reach = ceil(_HALF_WIDTH * stretch)
-    place = np.arange(outputs) * period_in  # of each output, in source samples times period_out
+    # Place of each output, in source samples times period_out.
+    place = np.arange(outputs) * period_in
     whole, part = place // period_out, (place % period_out) / period_out
-    taps = np.arange(2 * reach)  # tap t weighs the sample t - reach + 1 after `whole`
+    # Tap t weighs the sample that comes t - reach + 1 after `whole`.
+    taps = np.arange(2 * reach)
     distance = (taps - (reach - 1) - part[:, None]) / stretch
     window = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (distance / _HALF_WIDTH) ** 2, 0, None)))
     weights = np.sinc(_CUTOFF * distance) * window * (np.abs(distance) <= _HALF_WIDTH)
-    weights /= weights.sum(axis=1, keepdims=True)  # a constant stays what it is
+    # A constant signal keeps its value.
+    weights /= weights.sum(axis=1, keepdims=True)
     matrix = np.zeros((int(whole[-1]) + 2 * reach, outputs), np.float32)
     matrix[whole[:, None] + taps, np.arange(outputs)[:, None]] = weights
     return _Filter(matrix, inputs, reach)
@@ -93,31 +105,32 @@ class Resampler:
     def __init__(self, source_rate: int, target_rate: int) -> None:
         exact = Fraction(source_rate, target_rate)
         self._ratio = exact.limit_denominator(int(_LONGEST_PERIOD / max(Fraction(1), exact)))
-        self._filter = _filter(self._ratio)
+        self._filter = _make_filter(self._ratio)
         self._restart()
 
     def _restart(self) -> None:
-        self._pending: Samples = np.zeros(
-            self._filter.reach - 1, np.float32
-        )  # from the next block's window on
-        self._taken = 0  # input samples
-        self._made = 0  # output samples
+        # Input samples from the next block's window on.
+        self._pending: Samples = np.zeros(self._filter.reach - 1, np.float32)
+        self._input_count = 0
+        self._output_count = 0
 
     def push(self, samples: Samples) -> Samples:
-        """Output samples that these complete."""
-        self._taken += samples.size
-        return self._blocks(samples)
+        """Takes input samples and returns the output samples that they complete."""
+        self._input_count += samples.size
+        return self._make_blocks(samples)
 
     def flush(self) -> Samples:
-        """The rest, as if silence followed, to the exact length; what is pushed next is new audio."""
-        if not self._taken:
+        """Returns the remaining output, as if silence followed, to the exact length; the next input is new audio."""
+        if not self._input_count:
             return _NO_SAMPLES
-        rest = ceil(self._taken / self._ratio) - self._made
-        tail = self._blocks(np.zeros(len(self._filter.matrix) + self._filter.inputs, np.float32))[:rest]
+        rest = ceil(self._input_count / self._ratio) - self._output_count
+        silence = np.zeros(len(self._filter.matrix) + self._filter.inputs, np.float32)
+        tail = self._make_blocks(silence)[:rest]
         self._restart()
         return tail
 
-    def _blocks(self, samples: Samples) -> Samples:
+    def _make_blocks(self, samples: Samples) -> Samples:
+        """Makes as many whole blocks of output as the input up to these samples allows."""
         matrix, inputs = self._filter.matrix, self._filter.inputs
         window = len(matrix)
         pending = np.concatenate((self._pending, samples))
@@ -130,12 +143,12 @@ class Resampler:
         # differently for other shapes).
         made: Samples = np.matmul(windows[:count, None, :], matrix).reshape(-1)
         self._pending = pending[count * inputs :]
-        self._made += made.size
+        self._output_count += made.size
         return made
 
 
 class AudioReader:
-    """Reads one stream's bytes; what it makes of them does not depend on how they were split into packets.
+    """Reads one stream's bytes as samples, which do not depend on how the bytes were split into packets.
 
     Args:
         encoding: how bytes are to be read; LINEAR16 is little-endian.
@@ -154,19 +167,20 @@ class AudioReader:
         self._source_rate = source_rate
         self._target_rate = target_rate
         self._resampler = None if source_rate == target_rate else Resampler(source_rate, target_rate)
-        self._odd = b""  # first byte of a sample whose second has not come
+        # First byte of a sample whose second has not come.
+        self._odd = b""
 
     def bytes_for(self, samples: int) -> int:
-        """Further bytes that should make this many samples: exact without resampling, else at times a few too few."""
+        """Returns how many more bytes make so many samples: exact without resampling, else at times a few too few."""
         source = -(-samples * self._source_rate // self._target_rate)
         return max(1, source * self._width - len(self._odd))
 
-    def exactly(self, samples: int) -> int:
-        """Bytes of so many samples in a row; 0 with resampling, where it depends on what came before."""
+    def exact_bytes(self, samples: int) -> int:
+        """Returns the bytes that so many samples always take; 0 with resampling, where what came before matters."""
         return 0 if self._resampler is not None else samples * self._width
 
     def read(self, data: bytes) -> Samples:
-        """Samples that these bytes complete, float32 [n] at the target rate."""
+        """Takes bytes and returns the samples that they complete, float32 [n] at the target rate."""
         if self._width == 2:
             data = self._odd + data if self._odd else data
             whole = len(data) & ~1
@@ -179,7 +193,7 @@ class AudioReader:
         return samples if self._resampler is None else self._resampler.push(samples)
 
     def flush(self) -> Samples:
-        """Samples that were held back; the next byte starts new audio.
+        """Returns the samples that the resampler has held back; the next byte starts new audio.
 
         The first half of a split sample stays: its second half is the next byte, whatever lies between them.
         """

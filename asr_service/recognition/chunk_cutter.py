@@ -88,7 +88,7 @@ class ChunkCutter:
         self._marks: deque[Mark] = deque()
         # Fewer undecoded bytes cannot make a chunk; bytes of each chunk, 0 where that is not always the same.
         self._least_bytes = self._reader.bytes_for(info.first_chunk_samples)
-        self._chunk_bytes = self._reader.exactly(info.chunk_samples)
+        self._chunk_bytes = self._reader.exact_bytes(info.chunk_samples)
         # (Bytes received by then, monotonic time.)
         self._arrivals: deque[tuple[int, float]] = deque()
         # Decoded samples that no chunk has taken, and how many of them at the end are silence that was added.

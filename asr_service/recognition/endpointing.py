@@ -1,4 +1,4 @@
-"""Where an utterance ends by itself: a pause after a word, or a length. Pure; time is counted in encoder frames."""
+"""Finds where utterances end by themselves: after a pause or at a length. Pure; time is counted in encoder frames."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from math import log10
 from asr_service.core.values import EndpointingConfig, FinalReason, Samples
 
 HOLD_MS = 800
-"""How much longer than the silence asked for an utterance without tokens may last while its sound goes on."""
+"""For how long sound without tokens may delay an endpoint, beyond the trailing silence of the config."""
 WINDOW_MS = 10_000
-"""What counts as loud and as quiet is learnt from so much of the past."""
-_RANGE_DB = 50.0  # below the loudest frame everything is equally quiet, digital silence too
-_LEAST_RANGE_DB = 10.0  # where the levels differ less, they do not tell speech from background
+"""How much of the past decides what counts as loud and as quiet."""
+# So far below the loudest frame everything is equally quiet, digital silence too.
+_RANGE_DB = 50.0
+# Levels that differ less do not distinguish speech from background.
+_LEAST_RANGE_DB = 10.0
 
 
 def frame_levels(samples: Samples, frames: int, frame_samples: int) -> list[float]:
-    """Level in dB of each of a chunk's frames, whose last one ends with it; the first may be shorter or longer."""
+    """Returns the level of each of a chunk's frames in dB.
+
+    Args:
+        samples: of the chunk, float32 [n].
+        frames: how many there are. The last one ends with the chunk; the first may be shorter or longer.
+        frame_samples: samples of a frame.
+    """
     ends = [max(0, len(samples) - later * frame_samples) for later in range(frames - 1, -1, -1)]
     parts = [samples[start:end] for start, end in pairwise([0, *ends])]
     return [10 * log10(float(part @ part) / len(part) + 1e-10) if len(part) else -100.0 for part in parts]
@@ -45,50 +53,53 @@ class Endpointer:
         self._longest_ms = config.max_utterance_ms if config else 0
         self._start_ms = config.start_timeout_ms if config else 0
         self._frame_ms = frame_ms
-        self._first = -1  # frame of the utterance's first token, -1 before it
-        self._last = -1  # frame of its last token
-        self._from = 0  # frame that the utterance starts at
-        self._told = False  # that no word has come
-        self._levels: deque[float] = deque(maxlen=round(WINDOW_MS / frame_ms))  # of frames before `_heard`
-        self._heard = 0
+        # Frames of the utterance's start and of its first and last token; -1 before its first token.
+        self._start = 0
+        self._first_token = -1
+        self._last_token = -1
+        # Whether the start timeout has ended an utterance since the last word.
+        self._timed_out = False
+        # Levels of the newest frames, and how many frames of the segment have had theirs taken.
+        self._levels: deque[float] = deque(maxlen=round(WINDOW_MS / frame_ms))
+        self._level_count = 0
 
     @property
-    def listens(self) -> bool:
+    def needs_levels(self) -> bool:
         """Whether the levels of frames matter."""
         return self._silence_ms > 0
 
-    def audio(self, levels_db: Sequence[float]) -> None:
-        """Takes the levels of a step's frames, before the step's tokens; the full scale does not matter."""
+    def add_levels(self, levels_db: Sequence[float]) -> None:
+        """Takes the levels of a step's frames, before the step's tokens; only their differences matter."""
         self._levels.extend(levels_db)
-        self._heard += len(levels_db)
+        self._level_count += len(levels_db)
 
     def before_token(self, frame: int, *, starts_word: bool) -> FinalReason | None:
-        """Whether the utterance ends before a token at this frame; the token then belongs to the next one."""
-        if self._first < 0:
+        """Returns why the utterance ends before a token at this frame, which then belongs to the next one; or None."""
+        if self._first_token < 0:
             return self.after_frames(frame)
         if not starts_word:
             return None
-        too_long = self._longest_ms and (frame - self._first) * self._frame_ms >= self._longest_ms
+        too_long = self._longest_ms and (frame - self._first_token) * self._frame_ms >= self._longest_ms
         return FinalReason.ENDPOINT if too_long else self.after_frames(frame)
 
-    def token(self, frame: int) -> None:
-        """Notes a token at this frame."""
-        if self._first < 0:
-            self._first = frame
-            self._told = False
-        self._last = frame
+    def add_token(self, frame: int) -> None:
+        """Takes a token that was emitted at this frame."""
+        if self._first_token < 0:
+            self._first_token = frame
+            self._timed_out = False
+        self._last_token = frame
 
     def after_frames(self, frames: int) -> FinalReason | None:
-        """Whether the utterance has ended, now that this many frames of the segment are decoded."""
-        if self._first < 0:
-            late = self._start_ms and (frames - self._from) * self._frame_ms >= self._start_ms
-            if not late or self._told:
+        """Returns why the utterance ends, now that so many frames of the segment are decoded; None if it goes on."""
+        if self._first_token < 0:
+            late = self._start_ms and (frames - self._start) * self._frame_ms >= self._start_ms
+            if not late or self._timed_out:
                 return None
-            self._told = True
+            self._timed_out = True
             return FinalReason.ENDPOINT
         if not self._silence_ms:
             return None
-        silent_ms = (frames - self._last - 1) * self._frame_ms
+        silent_ms = (frames - self._last_token - 1) * self._frame_ms
         if silent_ms < self._silence_ms:
             return None
         if silent_ms < self._silence_ms + HOLD_MS:
@@ -96,25 +107,25 @@ class Endpointer:
         return FinalReason.ENDPOINT if silent_ms >= self._silence_ms else None
 
     def _last_loud(self, frames: int) -> int:
-        """The last frame before `frames` that holds a token or is loud."""
+        """Finds the last frame before `frames` that holds a token or is loud."""
         if not self._levels:
-            return self._last
+            return self._last_token
         most = max(self._levels)
         least = max(min(self._levels), most - _RANGE_DB)
         if most - least < _LEAST_RANGE_DB:
-            return self._last
-        oldest = self._heard - len(self._levels)
-        for frame in range(min(frames, self._heard) - 1, max(self._last, oldest - 1), -1):
+            return self._last_token
+        oldest = self._level_count - len(self._levels)
+        for frame in range(min(frames, self._level_count) - 1, max(self._last_token, oldest - 1), -1):
             if self._levels[frame - oldest] > (least + most) / 2:
                 return frame
-        return self._last
+        return self._last_token
 
     def start_utterance(self, frames: int) -> None:
         """Starts the next utterance at this frame of the segment."""
-        self._first = self._last = -1
-        self._from = frames
+        self._first_token = self._last_token = -1
+        self._start = frames
 
     def start_segment(self) -> None:
         """Starts a segment and its first utterance: frames count from 0 again."""
         self.start_utterance(0)
-        self._heard = 0
+        self._level_count = 0

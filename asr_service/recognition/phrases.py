@@ -1,4 +1,4 @@
-"""Phrases that streams listen for: their limits, and how a model writes them. Pure."""
+"""Boosted phrases: their limits, and how a model spells them. Pure."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from itertools import islice
 from asr_service.core.values import PhraseBoost
 
 MAX_GROUPS = 1_000
-"""Groups of a stream's phrases; a message has room for millions."""
+"""Most groups of a stream's phrases; a message has room for millions."""
 
 MAX_PHRASES = 1_000
-"""Phrases of a stream, over all its groups."""
+"""Most phrases of a stream, over all its groups."""
 
 MAX_PHRASE_CHARS = 100
-"""Characters of one phrase."""
+"""Most characters of one phrase."""
 
 MAX_CHARS = 20_000
-"""Characters of a stream's phrases in all: what making a tree of them costs grows with it."""
+"""Most characters of a stream's phrases in all: what making a tree of them costs grows with it."""
 
 BOOST_RANGE = (0.0, 10.0)
+"""Least and largest boost."""
 
-_SPACE = "\u2581"  # SentencePiece's mark of a word's start
-_SPECIAL = re.compile(r"<.+>")  # unknown, control and byte pieces
+# SentencePiece's mark of a word's start.
+_SPACE = "\u2581"
+# Unknown, control and byte pieces.
+_SPECIAL = re.compile(r"<.+>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _APOSTROPHES = str.maketrans("\u2018\u2019\u02bc", "'''")
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class Spelling:
     """A phrase as a model would write it.
 
     Attributes:
@@ -54,20 +57,22 @@ class Alphabet:
     def __init__(self, pieces: tuple[str, ...]) -> None:
         plain = [piece for piece in pieces if not _SPECIAL.fullmatch(piece)]
         self._known = frozenset("".join(plain).replace(_SPACE, ""))
-        self._any = any(
-            _BYTE.fullmatch(piece) for piece in pieces
-        )  # whatever has no piece is written in bytes
+        # Whatever has no piece is written in bytes.
+        self._writes_all = any(_BYTE.fullmatch(piece) for piece in pieces)
 
-    def write(self, phrase: str) -> Written:
-        """The phrase in the model's characters: as it is where possible, else in the other case; a hyphen that the
-        model does not write is a space, typographic apostrophes are plain ones."""
+    def spell(self, phrase: str) -> Spelling:
+        """Spells a phrase in the model's characters.
+
+        A character stays as it is where the model writes it, and is taken in the other case where it writes only that.
+        A hyphen that the model does not write is a space; typographic apostrophes are plain ones.
+        """
         text, unwritable = [], []
         for char in unicodedata.normalize("NFC", phrase).translate(_APOSTROPHES):
             if char.isspace():
                 text.append(" ")
                 continue
             for form in (char, char.lower(), char.upper()):
-                if self._any or self._known.issuperset(form):
+                if self._writes_all or self._known.issuperset(form):
                     text.append(form)
                     break
             else:
@@ -75,25 +80,25 @@ class Alphabet:
                     text.append(" ")
                 elif char not in unwritable:
                     unwritable.append(char)
-        return Written(" ".join("".join(text).split()), "".join(unwritable))
+        return Spelling(" ".join("".join(text).split()), "".join(unwritable))
 
 
 @lru_cache(maxsize=4)
 def alphabet(pieces: tuple[str, ...]) -> Alphabet:
-    """The alphabet of a vocabulary, made once."""
+    """Returns the alphabet of a vocabulary, which is made once."""
     return Alphabet(pieces)
 
 
-def fitting(groups: Iterable[PhraseBoost], pieces: tuple[str, ...] | None) -> tuple[PhraseBoost, ...]:
-    """What of these can be served, for protocols that reject nothing: phrases that are empty, too long or unwritable
-    are left out; boosts are brought into range.
+def keep_servable(groups: Iterable[PhraseBoost], pieces: tuple[str, ...] | None) -> tuple[PhraseBoost, ...]:
+    """Keeps the phrases that can be served, for protocols that refuse no phrases.
 
-    Nothing beyond the limits is looked at, and what is left out counts as well: the time this takes, on the event loop,
-    is not the client's to choose.
+    Phrases that are empty, too long or unwritable are left out; boosts are brought into range. Nothing beyond the
+    limits is looked at, and what is left out counts towards them: this runs on the event loop, and the client must not
+    choose how long it takes.
 
     Args:
-        groups: as asked for.
-        pieces: of the vocabulary, None before a model is loaded.
+        groups: of the client's request.
+        pieces: of the vocabulary, None before the model is made.
     """
     known = alphabet(pieces) if pieces is not None else None
     low, high = BOOST_RANGE
@@ -106,8 +111,8 @@ def fitting(groups: Iterable[PhraseBoost], pieces: tuple[str, ...] | None) -> tu
             if len(phrase) > MAX_PHRASE_CHARS or chars + len(phrase) > MAX_CHARS:
                 continue
             chars += len(phrase)
-            written = known.write(phrase) if known else Written(phrase.strip(), "")
-            if written.text and not written.unwritable:
+            spelling = known.spell(phrase) if known else Spelling(phrase.strip(), "")
+            if spelling.text and not spelling.unwritable:
                 phrases.append(phrase)
         if phrases:
             kept.append(PhraseBoost(tuple(phrases), min(max(group.boost, low), high)))

@@ -123,14 +123,14 @@ class Stream:
         self._stepped += chunk.client_samples
         self._move_work(Happening.STEP)
         results: list[Result] = []
-        if self._endpointer.listens:
-            self._endpointer.audio(frame_levels(chunk.samples, step.frames, self._info.frame_samples))
+        if self._endpointer.needs_levels:
+            self._endpointer.add_levels(frame_levels(chunk.samples, step.frames, self._info.frame_samples))
         for token, frame, prob in zip(step.tokens, step.token_frames, step.token_probs, strict=True):
             starts_word = self._vocabulary.starts_word[token]
             if reason := self._endpointer.before_token(frame, starts_word=starts_word):
                 results.append(self._final(reason, "", unix_ms))
             self._transcript.add(token, frame, prob)
-            self._endpointer.token(frame)
+            self._endpointer.add_token(frame)
         self._frames += step.frames
         if chunk.is_last or self._cutter.silence_added:
             # The final of the mark that follows says it all.

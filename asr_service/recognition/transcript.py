@@ -1,4 +1,4 @@
-"""Tokens to text and words, one utterance at a time. Pure; the cost of a step is that of its new tokens."""
+"""Makes text and words of tokens, one utterance at a time. Pure; the cost of a step is that of its new tokens."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import dataclass, replace
 
 from asr_service.core.values import Word
 
-_SPACE = "\u2581"  # SentencePiece writes a space, and thus a word's start, as this
-_UNKNOWN = " \u2047 "  # SentencePiece's surface for an unknown piece
-_CONTROL = frozenset({"<s>", "</s>", "<pad>"})  # decoded to nothing
+# SentencePiece writes a space, and thus a word's start, as this.
+_SPACE = "\u2581"
+# SentencePiece's surface for an unknown piece.
+_UNKNOWN = " \u2047 "
+# Control pieces, which are decoded to nothing.
+_CONTROL = frozenset({"<s>", "</s>", "<pad>"})
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 # Marks of sentences; an apostrophe is part of its word.
 _MARKS = '.,?!;:"\u2026\u00bf\u00a1\u201c\u201d\u201e\u00ab\u00bb\u3002\u3001\uff0c\uff1f\uff01\u061f\u060c'
 
 
 class Vocabulary:
-    """What each token id contributes to a text, prepared once for a model.
+    """What each token id adds to a text; made once for a model.
 
     Follows `SentencePieceProcessor::Decode` (google/sentencepiece, src/sentencepiece_processor.cc) with its default
     `remove_extra_whitespaces`: a space mark at the text's start is dropped, runs of byte pieces are read as UTF-8 with
@@ -26,7 +29,8 @@ class Vocabulary:
         surface: text of each token; "" for control and byte pieces.
         byte: value of each byte piece, -1 for other pieces.
         starts_word: whether a word begins with the token.
-        punctuates: whether a token holds a punctuation mark or a capital.
+        strippable: whether the token's space is dropped at the start of a text.
+        punctuates: whether any token holds a punctuation mark or a capital.
     """
 
     def __init__(self, pieces: tuple[str, ...]) -> None:
@@ -39,7 +43,7 @@ class Vocabulary:
 
 
 def unpunctuated(text: str) -> str:
-    """Text in lower case, without the punctuation marks around words; those inside one stay (3.5, 10:30, o'clock)."""
+    """Returns a text in lower case without the marks around its words; those inside one stay (3.5, 10:30, o'clock)."""
     return " ".join(filter(None, (word.strip(_MARKS).lower() for word in text.split(" "))))
 
 
@@ -59,17 +63,17 @@ class _OpenWord:
     text: str
     start: int
     end: int
-    prob: float  # sum over `tokens`
+    prob_sum: float
     tokens: int
 
     @property
     def confidence(self) -> float:
         """Mean probability of its tokens."""
-        return self.prob / self.tokens
+        return self.prob_sum / self.tokens
 
 
 class Transcript:
-    """Text and words of a stream's current utterance.
+    """Makes the text and the words of a stream's current utterance.
 
     A word lasts from the frame of its first token to the end of the frame of its last, each less the model's lag; where
     that makes two words overlap, they meet in the middle. Its confidence is the mean probability of its tokens, the
@@ -98,32 +102,35 @@ class Transcript:
         self._keep_words = keep_words
         self._start_lag_ms, self._end_lag_ms = lag_ms
         self._offset_ms = 0.0
-        self._floor_ms = 0  # end of the last word told: words never overlap, not even across utterances
+        # Words never overlap, not even across utterances.
+        self._last_end_ms = 0
         self._clear()
 
     def _clear(self) -> None:
         self._text = ""
-        self._bytes = bytearray()  # a run of byte pieces that may go on
-        self._run = _OpenWord("", 0, 0, 0.0, 0)  # frames and probabilities of that run
+        # A run of byte pieces that may go on, with its frames and probabilities.
+        self._bytes = bytearray()
+        self._run = _OpenWord("", 0, 0, 0.0, 0)
         self._word: _OpenWord | None = None
+        # The closed words if they are kept, and in any case how many there are and the sum of their confidences.
         self._words: list[_OpenWord] = []
-        self._count = 0  # closed words
-        self._sum = 0.0  # of their confidences
+        self._word_count = 0
+        self._confidence_sum = 0.0
 
     def start_segment(self, offset_ms: float) -> None:
-        """From here on frames count from this time on the stream's clock. Call between utterances."""
+        """Starts a segment, whose frames count from this time on the stream's clock. Call between utterances."""
         self._offset_ms = offset_ms
 
     @property
     def text(self) -> str:
-        """The utterance so far, as SentencePiece decodes its tokens; `unpunctuated` if that was asked for."""
+        """The utterance so far, as SentencePiece decodes its tokens; `unpunctuated` without `punctuation`."""
         text = self._text + _utf8(self._bytes) if self._bytes else self._text
         return unpunctuated(text) if self._bare else text
 
     @property
     def confidence(self) -> float:
         """Mean confidence of the words so far, 0 without words."""
-        count, total = self._count, self._sum
+        count, total = self._word_count, self._confidence_sum
         if self._word is not None:
             count, total = count + 1, total + self._word.confidence
         return total / count if count else 0.0
@@ -131,7 +138,7 @@ class Transcript:
     @property
     def stability(self) -> float:
         """Share of the words so far that are closed: tokens are never taken back, so that only the last may change."""
-        return self._count / (self._count + 1) if self._word is not None or self._bytes else 1.0
+        return self._word_count / (self._word_count + 1) if self._word is not None or self._bytes else 1.0
 
     def add(self, token: int, frame: int, prob: float) -> None:
         """Appends a token emitted at a frame of the segment, with its probability."""
@@ -139,8 +146,8 @@ class Transcript:
         if byte >= 0:
             run = self._run
             if not self._bytes:
-                run.start, run.prob, run.tokens = frame, 0.0, 0
-            run.end, run.prob, run.tokens = frame + 1, run.prob + prob, run.tokens + 1
+                run.start, run.prob_sum, run.tokens = frame, 0.0, 0
+            run.end, run.prob_sum, run.tokens = frame + 1, run.prob_sum + prob, run.tokens + 1
             self._bytes.append(byte)
             return
         self._close_bytes()
@@ -150,14 +157,14 @@ class Transcript:
         self._append(surface, frame, frame + 1, prob, 1)
 
     def finish(self, limit_ms: int) -> Utterance:
-        """Ends the utterance and starts the next.
+        """Returns the finished utterance and starts the next.
 
         Args:
             limit_ms: the stream's audio so far; no word ends after it.
         """
         self._close_bytes()
         self._close_word()
-        words = self._told(limit_ms)
+        words = self._timed_words(limit_ms)
         if self._bare:
             bare = (replace(word, text=unpunctuated(word.text)) for word in words)
             words = tuple(word for word in bare if word.text)
@@ -169,9 +176,10 @@ class Transcript:
         if self._bytes:
             surface = _utf8(self._bytes)
             self._bytes.clear()
-            self._append(surface, self._run.start, self._run.end, self._run.prob, self._run.tokens)
+            self._append(surface, self._run.start, self._run.end, self._run.prob_sum, self._run.tokens)
 
-    def _append(self, surface: str, start: int, end: int, prob: float, tokens: int) -> None:
+    def _append(self, surface: str, start: int, end: int, prob_sum: float, tokens: int) -> None:
+        """Appends the surface of so many tokens to the text, and to the words."""
         self._text += surface
         for number, part in enumerate(surface.split(" ")):
             if number:
@@ -180,22 +188,22 @@ class Transcript:
                 continue
             word = self._word
             if word is None:
-                self._word = _OpenWord(part, start, end, prob, tokens)
+                self._word = _OpenWord(part, start, end, prob_sum, tokens)
             else:
                 word.text, word.end = word.text + part, end
-                word.prob, word.tokens = word.prob + prob, word.tokens + tokens
+                word.prob_sum, word.tokens = word.prob_sum + prob_sum, word.tokens + tokens
 
     def _close_word(self) -> None:
         if self._word is not None:
-            self._count += 1
-            self._sum += self._word.confidence
+            self._word_count += 1
+            self._confidence_sum += self._word.confidence
             if self._keep_words:
                 self._words.append(self._word)
             self._word = None
 
-    def _told(self, limit_ms: int) -> tuple[Word, ...]:
-        """The closed words with their times: none before the segment or the last word told, none after the limit."""
-        self._floor_ms = max(self._floor_ms, min(round(self._offset_ms), limit_ms))
+    def _timed_words(self, limit_ms: int) -> tuple[Word, ...]:
+        """Gives the closed words their times: from the segment's start or the word before, and to the limit at most."""
+        self._last_end_ms = max(self._last_end_ms, min(round(self._offset_ms), limit_ms))
         starts = [self._ms(word.start) - self._start_lag_ms for word in self._words]
         ends = [self._ms(word.end) - self._end_lag_ms for word in self._words]
         for at in range(1, len(starts)):
@@ -203,8 +211,8 @@ class Transcript:
                 starts[at] = ends[at - 1] = (starts[at] + ends[at - 1]) / 2
         words = []
         for word, start, end in zip(self._words, starts, ends, strict=True):
-            start_ms = min(max(self._floor_ms, round(start)), limit_ms)
-            self._floor_ms = end_ms = min(max(start_ms, round(end)), limit_ms)
+            start_ms = min(max(self._last_end_ms, round(start)), limit_ms)
+            self._last_end_ms = end_ms = min(max(start_ms, round(end)), limit_ms)
             words.append(Word(word.text, start_ms, end_ms, word.confidence))
         return tuple(words)
 
@@ -213,12 +221,13 @@ class Transcript:
 
 
 def _surface(piece: str) -> str:
+    """Returns the text that a piece stands for; "" for control and byte pieces."""
     if piece == "<unk>":
         return _UNKNOWN
     return "" if piece in _CONTROL or _BYTE.fullmatch(piece) else piece.replace(_SPACE, " ")
 
 
 def _utf8(data: bytes | bytearray) -> str:
-    """UTF-8 with one replacement character for each byte that is not part of a character."""
+    """Decodes UTF-8, with one replacement character for each byte that is not part of a character."""
     text = data.decode("utf-8", "surrogateescape")
     return "".join("\ufffd" if "\udc80" <= char <= "\udcff" else char for char in text)

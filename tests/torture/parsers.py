@@ -200,7 +200,7 @@ def check_config(config: StreamConfig) -> None:
     said = [phrase for group in config.boosts for phrase in group.phrases]
     assert len(said) <= MAX_PHRASES and sum(map(len, said)) <= MAX_CHARS
     for phrase in said:
-        written = alphabet(INFO.pieces).write(phrase)
+        written = alphabet(INFO.pieces).spell(phrase)
         assert len(phrase) <= MAX_PHRASE_CHARS and written.text and not written.unwritable
     for group in config.boosts:
         assert group.phrases and BOOST_RANGE[0] <= group.boost <= BOOST_RANGE[1]

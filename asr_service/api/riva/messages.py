@@ -27,7 +27,7 @@ from asr_service.core.values import (
     Result,
     StreamConfig,
 )
-from asr_service.recognition.phrases import MAX_GROUPS, MAX_PHRASES, fitting
+from asr_service.recognition.phrases import MAX_GROUPS, MAX_PHRASES, keep_servable
 
 FORCE_FINAL = "force_eou"
 """Key of `runtime_config` that asks for a final."""
@@ -130,7 +130,7 @@ def _boosts(config: pb.RecognitionConfig, info: ModelInfo | None) -> tuple[Phras
             phrases = tuple(context.phrases[:left])
             left -= len(phrases)
             wanted.append(PhraseBoost(phrases, min(context.boost, MOST_BOOST) or DEFAULT_BOOST))
-    return fitting(wanted, info.pieces if info else None)
+    return keep_servable(wanted, info.pieces if info else None)
 
 
 def with_format(config: pb.RecognitionConfig, format: AudioFormat) -> pb.RecognitionConfig:  # noqa: A002

@@ -143,7 +143,7 @@ class TreeMaker:
         found, left_out = [], 0
         for group in groups:
             for phrase in group.phrases:
-                tokens = self._encode(self._alphabet.write(phrase).text)
+                tokens = self._encode(self._alphabet.spell(phrase).text)
                 if group.boost <= 0:
                     continue
                 if self._unknown in tokens:

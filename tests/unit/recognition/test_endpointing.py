@@ -26,21 +26,21 @@ def test_nothing_ends_before_the_first_word() -> None:
 
 def test_a_pause_of_the_given_length_ends_the_utterance() -> None:
     made = endpointer()
-    made.token(4)
+    made.add_token(4)
     assert made.after_frames(14) is None  # frames 5 to 13 are blank: 720 ms
     assert made.after_frames(15) is FinalReason.ENDPOINT
 
 
 def test_a_pause_inside_a_step_is_found_before_the_token_after_it() -> None:
     made = endpointer()
-    made.token(4)
+    made.add_token(4)
     assert made.before_token(14, starts_word=True) is None
     assert made.before_token(15, starts_word=True) is FinalReason.ENDPOINT
 
 
 def test_a_token_that_goes_on_with_a_word_shows_that_there_was_no_pause() -> None:
     made = endpointer()
-    made.token(4)
+    made.add_token(4)
     assert made.before_token(40, starts_word=False) is None
 
 
@@ -48,27 +48,27 @@ def test_each_token_starts_the_pause_anew() -> None:
     made = endpointer()
     for frame in range(0, 100, 9):
         assert made.before_token(frame, starts_word=True) is None
-        made.token(frame)
+        made.add_token(frame)
         assert made.after_frames(frame + 9) is None
 
 
 def test_a_long_utterance_ends_at_the_next_word() -> None:
     made = endpointer(longest_ms=2_000)
-    made.token(10)
+    made.add_token(10)
     for frame in range(11, 40):
         assert made.before_token(frame, starts_word=False) is None
-        made.token(frame)
+        made.add_token(frame)
     made.start_utterance(40)
-    made.token(10)
+    made.add_token(10)
     for frame in range(11, 35):
         assert made.before_token(frame, starts_word=True) is None
-        made.token(frame)
+        made.add_token(frame)
     assert made.before_token(35, starts_word=True) is FinalReason.ENDPOINT  # 25 frames: 2 s
 
 
 def test_the_next_utterance_waits_for_the_next_first_word() -> None:
     made = endpointer()
-    made.token(0)
+    made.add_token(0)
     assert made.after_frames(11) is FinalReason.ENDPOINT
     made.start_utterance(11)
     assert made.after_frames(100) is None
@@ -76,7 +76,7 @@ def test_the_next_utterance_waits_for_the_next_first_word() -> None:
 
 def test_without_config_nothing_ever_ends() -> None:
     made = Endpointer(None, FRAME_MS)
-    made.token(0)
+    made.add_token(0)
     assert made.after_frames(100_000) is None
     assert made.before_token(100_000, starts_word=True) is None
 
@@ -88,7 +88,7 @@ def test_no_word_in_time_is_told_once() -> None:
     made.start_utterance(10)
     assert made.after_frames(100) is None
     assert made.before_token(100, starts_word=True) is None
-    made.token(100)
+    made.add_token(100)
     assert made.after_frames(111) is FinalReason.ENDPOINT  # the pause after the word
     made.start_utterance(111)
     assert made.after_frames(120) is None
@@ -113,26 +113,26 @@ def test_the_wait_for_a_first_word_starts_anew_with_a_segment() -> None:
 def heard(silence_ms: int, *levels: float) -> Endpointer:
     """After a token at frame 1 and these frames."""
     made = endpointer(silence_ms)
-    made.audio(levels)
-    made.token(1)
+    made.add_levels(levels)
+    made.add_token(1)
     return made
 
 
 def test_frames_as_loud_as_speech_are_no_pause() -> None:
     made = heard(320, -80, -20, -25, -22, -30, -25)
     assert made.after_frames(6) is None  # four frames without a token, all loud
-    made.audio([-70, -75, -60])
+    made.add_levels([-70, -75, -60])
     assert made.after_frames(9) is None
-    made.audio([-90])
+    made.add_levels([-90])
     assert made.after_frames(10) is FinalReason.ENDPOINT
 
 
 def test_sound_that_goes_on_holds_an_end_back_for_so_long_only() -> None:
     made = heard(320, -80, -20)
     for frame in range(2, 15):
-        made.audio([-20])
+        made.add_levels([-20])
         assert made.after_frames(frame + 1) is None
-    made.audio([-20])
+    made.add_levels([-20])
     assert made.after_frames(16) is FinalReason.ENDPOINT  # 14 frames: 320 + 800 ms
 
 
@@ -149,12 +149,12 @@ def test_background_noise_is_a_pause() -> None:
 def test_what_is_loud_is_learnt_across_segments_and_forgotten_after_ten_seconds() -> None:
     made = heard(320, -80, -20)
     made.start_segment()
-    made.audio([-22] * 6)
-    made.token(1)
+    made.add_levels([-22] * 6)
+    made.add_token(1)
     assert made.after_frames(6) is None
     made.start_utterance(6)
-    made.audio([-22] * 125)
-    made.token(126)
+    made.add_levels([-22] * 125)
+    made.add_token(126)
     assert made.after_frames(131) is FinalReason.ENDPOINT
 
 
@@ -198,7 +198,7 @@ def test_nothing_ends_inside_a_spoken_word(
     open_since, ends = -1, []
     for start in range(0, len(levels), step):
         end = min(start + step, len(levels))
-        made.audio(levels[start:end])
+        made.add_levels(levels[start:end])
         for frame, starts_word in tokens:
             if start <= frame < end:
                 if made.before_token(frame, starts_word=starts_word):
@@ -207,7 +207,7 @@ def test_nothing_ends_inside_a_spoken_word(
                     made.start_utterance(frame)
                     open_since = -1
                 assert starts_word or open_since >= 0, "the word's start is in an utterance that is over"
-                made.token(frame)
+                made.add_token(frame)
                 open_since = frame
         if made.after_frames(end):
             ends.append(end)

@@ -16,8 +16,8 @@ from asr_service.recognition.phrases import (
     MAX_PHRASE_CHARS,
     MAX_PHRASES,
     Alphabet,
-    Written,
-    fitting,
+    Spelling,
+    keep_servable,
 )
 
 LOWER = ("<unk>", "\u2581", "\u2581th", *"abcdefghijklmnopqrstuvwxyz'")
@@ -36,22 +36,22 @@ LOWER = ("<unk>", "\u2581", "\u2581th", *"abcdefghijklmnopqrstuvwxyz'")
     ],
 )
 def test_lower_case_vocabulary(phrase: str, text: str, unwritable: str) -> None:
-    assert Alphabet(LOWER).write(phrase) == Written(text, unwritable)
+    assert Alphabet(LOWER).spell(phrase) == Spelling(text, unwritable)
 
 
 def test_what_the_model_writes_stays() -> None:
     both = Alphabet((*"abcABC-", "\u00fc"))
-    assert both.write("Ab-C u\u0308") == Written("Ab-C \u00fc", "")
-    assert Alphabet(tuple("ABC")).write("abc") == Written("ABC", "")
-    assert Alphabet(("<0x41>", "a")).write("\u65e5 A7") == Written("\u65e5 A7", "")
+    assert both.spell("Ab-C u\u0308") == Spelling("Ab-C \u00fc", "")
+    assert Alphabet(tuple("ABC")).spell("abc") == Spelling("ABC", "")
+    assert Alphabet(("<0x41>", "a")).spell("\u65e5 A7") == Spelling("\u65e5 A7", "")
 
 
 @given(st.text(max_size=30))
 def test_what_is_written_can_be_written_again(phrase: str) -> None:
     alphabet = Alphabet(LOWER)
-    written = alphabet.write(phrase)
+    written = alphabet.spell(phrase)
     assert set(written.text) <= {*"abcdefghijklmnopqrstuvwxyz' "}
-    assert alphabet.write(written.text) == Written(written.text, "")
+    assert alphabet.spell(written.text) == Spelling(written.text, "")
 
 
 groups = st.lists(
@@ -68,19 +68,19 @@ groups = st.lists(
 
 @given(groups)
 def test_whatever_is_asked_for_fits(asked: list[PhraseBoost]) -> None:
-    kept = fitting(asked, LOWER)
+    kept = keep_servable(asked, LOWER)
     phrases = [phrase for group in kept for phrase in group.phrases]
     assert len(phrases) <= MAX_PHRASES
     assert sum(map(len, phrases)) <= MAX_CHARS
     assert all(0 < len(phrase) <= MAX_PHRASE_CHARS for phrase in phrases)
     assert not {"b7", "", " ", "d" * 101} & set(phrases)
     assert all(0 <= group.boost <= 10 for group in kept)
-    assert fitting(list(kept), LOWER) == kept
+    assert keep_servable(list(kept), LOWER) == kept
 
 
 def test_the_first_of_too_many_are_kept() -> None:
     names = tuple("a" * (1 + number % 9) for number in range(MAX_PHRASES + 5))
-    (group,) = fitting([PhraseBoost(names, 2.0)], LOWER)
+    (group,) = keep_servable([PhraseBoost(names, 2.0)], LOWER)
     assert group.phrases == names[:MAX_PHRASES]
 
 
@@ -89,8 +89,8 @@ def test_the_first_of_too_many_are_kept() -> None:
 )
 def test_what_cannot_be_served_counts_too(useless: tuple[str, ...]) -> None:
     """Else looking at what is left out takes as long as the client likes."""
-    assert fitting([PhraseBoost(useless, 2.0), PhraseBoost(("a",), 2.0)], LOWER) == ()
-    assert fitting([PhraseBoost(useless[1:], 2.0), PhraseBoost(("a",), 2.0)], LOWER) == (
+    assert keep_servable([PhraseBoost(useless, 2.0), PhraseBoost(("a",), 2.0)], LOWER) == ()
+    assert keep_servable([PhraseBoost(useless[1:], 2.0), PhraseBoost(("a",), 2.0)], LOWER) == (
         PhraseBoost(("a",), 2.0),
     )
 
@@ -103,13 +103,13 @@ def test_no_more_is_looked_at_than_may_be_served() -> None:
             yield PhraseBoost((), 2.0)
         raise AssertionError("one group too many was looked at")
 
-    assert fitting(groups(), LOWER) == ()
+    assert keep_servable(groups(), LOWER) == ()
 
 
 def test_an_overlong_phrase_is_not_written_first() -> None:
     tracemalloc.start()
     try:
-        assert fitting([PhraseBoost(("a" * 4_000_000,), 2.0)], LOWER) == ()
+        assert keep_servable([PhraseBoost(("a" * 4_000_000,), 2.0)], LOWER) == ()
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
