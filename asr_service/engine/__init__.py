@@ -1,1 +1,1 @@
-"""One model on one device: its process, its slots, and who is stepped next."""
+"""The engine: one model on one device, in a process of its own, and what steps its streams."""

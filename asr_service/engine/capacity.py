@@ -1,5 +1,6 @@
-"""How many streams the machine holds in real time: measured at the start, and watched while it serves. Pure arithmetic;
-clocks are arguments, and the one thing that is run is the model that is given.
+"""Measures how many streams the machine sustains in real time, at the start, and its load while it serves.
+
+All is pure arithmetic with the clock as an argument, except that `probe_model` runs the model it is given.
 
 A stream of live audio needs one step in each chunk's duration. A batch of n streams that takes t seconds therefore
 serves n streams as long as t stays within the chunk, and rounds of such batches serve n / t times the chunk's duration.
@@ -19,19 +20,19 @@ from asr_service.core.model import StepRequest, StreamingModel
 from asr_service.core.values import Samples
 
 SHARE = 0.75
-"""Of a chunk's duration that the steps of all streams may take; the rest is for arrivals that bunch."""
+"""Share of a chunk's duration that the steps of all streams may take; the rest is for arrivals that bunch."""
 PROBE_S = 4.0
-"""How long the probe may take, but for the step that is running then."""
+"""How long the probe may take, not counting the step that runs when the time is over."""
 WINDOW_S = 10.0
-"""How far back the load looks."""
+"""Seconds of the past that the load is worked out of."""
 LEAST_STEPS = 20
-"""Fewer steps say nothing about the load, unless they are so slow that no more fit into half the window."""
+"""Fewer steps make no load, unless they are so slow that no more fit into half the window."""
 _REPEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the start-up probe found.
+    """The result of the start-up probe.
 
     Attributes:
         streams: live streams that the machine sustains, at least 1.
@@ -45,10 +46,10 @@ class Probe:
 
 
 def sustained(timings: Sequence[tuple[int, float]], chunk_s: float, share: float = SHARE) -> int:
-    """Streams that steps with these (streams, seconds) sustain, at least 1.
+    """Returns how many live streams such steps sustain, at least 1.
 
     Args:
-        timings: streams in a step, and how long it takes.
+        timings: (streams in a step, its duration in seconds).
         chunk_s: audio that a step takes of each stream.
         share: of `chunk_s` that may be spent.
     """
@@ -68,7 +69,7 @@ def probe(
     """Times steps of 1, 2, 4, ... streams until one takes more than its share, or the time is over.
 
     Args:
-        time_step: makes a step of so many streams and tells its seconds.
+        time_step: makes a step of so many streams and returns its duration in seconds.
         chunk_s: audio that a step takes of each stream.
         max_batch: most streams in a step.
         slots: streams that can be open; never more are promised.
@@ -93,7 +94,12 @@ def probe(
 
 
 def probe_model(model: StreamingModel, max_batch: int) -> Probe:
-    """Probes a model that is warm and that nobody else uses; leaves its slots to be started anew."""
+    """Probes a model that is warm and not in use; each slot's next step has to be a first one.
+
+    Args:
+        model: warm.
+        max_batch: most streams in a step.
+    """
     info = model.info
     first, later = _noise(info.first_chunk_samples, 0), _noise(info.chunk_samples, 1)
     started: set[int] = set()
@@ -112,10 +118,14 @@ def probe_model(model: StreamingModel, max_batch: int) -> Probe:
 
 
 class Load:
-    """The moving p95 of what share of a chunk's duration passes between its being ready and the end of its step.
+    """Measures the load: how much of a chunk's duration passes from its being ready to the end of its step.
 
-    Above 1, steps take longer than the audio they cover, waiting for their turn included: the next chunk is there
-    before this one is done, and everybody falls behind.
+    It is the 95th percentile over a moving window. Above 1, chunks take longer than the audio they cover, waiting for
+    their turn included: the next chunk is there before this one is done, and all streams fall behind.
+
+    Args:
+        window_s: seconds of the past that count.
+        least: fewer steps make no load; see `value`.
     """
 
     def __init__(self, window_s: float = WINDOW_S, least: int = LEAST_STEPS) -> None:
@@ -124,11 +134,11 @@ class Load:
         self._steps: deque[tuple[float, float]] = deque()
 
     def add(self, now: float, share: float) -> None:
-        """A step ended now; its slowest live stream took this share of a chunk's duration."""
+        """Takes a step that ended now, whose slowest live stream took this share of a chunk's duration."""
         self._steps.append((now, share))
 
     def value(self, now: float) -> float:
-        """The p95 over the window; 0 while too few steps are in it.
+        """Returns the 95th percentile over the window; 0 while too few steps are in it.
 
         Of fewer than twenty steps, which are enough if they span half the window, it is the second largest share: one
         hiccup is no overload, and steps of a second each must not look like idleness.
@@ -142,5 +152,5 @@ class Load:
 
 
 def _noise(count: int, seed: int) -> Samples:
-    """Audio that is not silent, the same each time."""
+    """Makes audio that is not silent, the same each time."""
     return (np.random.default_rng(seed).standard_normal(count) * 0.1).astype(np.float32)

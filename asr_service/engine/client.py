@@ -1,8 +1,9 @@
-"""Starts an engine's process and speaks to it: the front end's side of an engine.
+"""Starts an engine's process, sends it commands and receives its events: the front end's side of an engine.
 
 In one process the two would take turns at the interpreter: a step is hundreds of short operations, each of which would
-wait while a packet is handled, and the packets behind it would wait for the step. Apart, they meet in two pipes
-(`ipc.py`). It also bounds what goes wrong in native code: a crash is found and reported like an engine that fails.
+wait while a packet is handled, and the packets behind it would wait for the step. Apart, they are connected by two
+pipes (`ipc.py`). A process of its own also confines what goes wrong in native code: a crash is found and reported like
+an engine that fails.
 
 The engine's process is forked before anything else runs, so that it has the settings and the log as they are; it alone
 imports torch. It takes no signals from a terminal and never outlives the process of the front end.
@@ -26,11 +27,11 @@ from asr_service.core.model import ModelInfo, Readings, StreamingModel
 from asr_service.engine.capacity import Probe
 from asr_service.engine.contract import EngineSettings, EngineState
 from asr_service.engine.ipc import (
-    Frames,
-    Message,
-    frame,
+    MessageKind,
+    MessageReader,
     new_pipe,
     pack_command,
+    pack_message,
     read_some,
     unpack_event,
 )
@@ -45,29 +46,31 @@ _OVER = (EngineState.FAILED, EngineState.STOPPED)
 
 
 class StepMetrics(Protocol):
-    """Takes what an engine tells of its work, on the event loop; as in `EngineMetrics`."""
+    """Takes what an engine reports of its work, on the event loop; as in `EngineMetrics`."""
 
     def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
-        """A step was made."""
+        """See `EngineMetrics.step`."""
         ...
 
     def step_failed(self, streams: int) -> None:
-        """A step raised."""
+        """See `EngineMetrics.step_failed`."""
         ...
 
 
 class EngineClient:
-    """Starts an engine's process and speaks to it. For the event loop's thread, but for the attributes.
+    """Starts an engine's process, sends it commands and delivers its events.
+
+    Its methods are for the event loop's thread; its attributes may be read from any.
 
     Args:
         make_model: makes the model; called in the engine's process.
         settings: how the engine steps its streams.
         deliver: takes a turn's events; called on the event loop.
-        metrics: told about each step, on the event loop.
+        metrics: counts the steps, on the event loop.
 
     Attributes:
         pid: of the process.
-        state: where the engine is in its life.
+        state: of the engine.
         failure: what ended the engine, None unless its state is FAILED.
         info: of the model, None until it is made.
         busy_since: monotonic time at which the step now running began, None between steps.
@@ -96,17 +99,17 @@ class EngineClient:
         self.books = Books(0, 0, 0, 0, 0, 0, settings.max_batch)
         self._loop: asyncio.AbstractEventLoop
         self._gather_s = min(_GATHER_S, settings.tick_s)
-        self._frames = Frames()
+        self._messages = MessageReader()
         # Commands that are being gathered, and bytes that the pipe had no room for.
         self._packed: list[tuple[Any, ...]] = []
         self._unsent = bytearray()
-        # From then on the pid may be another process's.
+        # Whether the process has been waited for; the pid may be another process's from then on.
         self._reaped = False
         commands_out, self._commands = new_pipe()
         self._events, events_in = new_pipe()
-        # Or both processes would write what is still in them.
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        # Both processes would write what is still in the buffers.
+        for output in (sys.stdout, sys.stderr):
+            output.flush()
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
@@ -139,7 +142,7 @@ class EngineClient:
 
     def _send(self) -> None:
         """Sends the commands that were gathered."""
-        data, self._packed = frame(self._packed), []
+        data, self._packed = pack_message(self._packed), []
         if self._unsent:
             self._unsent += data
             return
@@ -154,7 +157,10 @@ class EngineClient:
             self._loop.remove_writer(self._commands)
 
     def _write(self, data: bytes | bytearray) -> int:
-        """Writes to the pipe; returns how many bytes it took: all if nobody reads any more, which `_read` finds too."""
+        """Writes to the pipe and returns how many bytes it took.
+
+        All count as taken if nobody reads any more, which `_read` finds too.
+        """
         try:
             return os.write(self._commands, data)
         except BlockingIOError:
@@ -163,17 +169,17 @@ class EngineClient:
             return len(data)
 
     def show_stacks(self) -> None:
-        """Has the process print what its threads do to stderr."""
+        """Makes the process print to stderr what its threads do."""
         if not self._reaped:
             os.kill(self.pid, SHOW_STACKS)
 
     def stop(self, timeout_s: float) -> None:
-        """Has the engine stop after its current step, and ends its process in so many seconds at the latest.
+        """Stops the engine after its current step, and ends its process in so many seconds at the latest.
 
         An engine that is still making its model has nothing to finish and is ended at once.
         """
         if self.state is EngineState.RUNNING:
-            self._unsent += frame([*self._packed, pack_command(time.monotonic(), None)])
+            self._unsent += pack_message([*self._packed, pack_command(time.monotonic(), None)])
             until = time.monotonic() + timeout_s
             os.set_blocking(self._events, True)
             while (left := until - time.monotonic()) > 0:
@@ -192,29 +198,32 @@ class EngineClient:
     # -------------------------------------------------------------------------------------------- from the engine
 
     def _read(self) -> None:
-        """Reads what came from the engine. Messages are taken one by one: one that fails does not hold up the next."""
+        """Reads what has come from the engine.
+
+        Each message is handled in a callback of its own: one that raises does not hold up the next.
+        """
         try:
             data = read_some(self._events)
         except BlockingIOError:
             return
         if not data:
             self._loop.remove_reader(self._events)
-            self._loop.call_soon(self._lost)
+            self._loop.call_soon(self._on_pipe_closed)
             return
-        for kind, *values in self._frames.feed(data):
-            self._loop.call_soon(self._take, kind, values)
+        for kind, *values in self._messages.feed(data):
+            self._loop.call_soon(self._on_message, kind, values)
 
-    def _take(self, kind: int, values: list[Any]) -> None:
-        if kind == Message.BEGUN:
+    def _on_message(self, kind: int, values: list[Any]) -> None:
+        if kind == MessageKind.STEP_BEGINS:
             self.busy_since = values[0]
             return
-        if kind == Message.STATE:
+        if kind == MessageKind.STATE:
             state, self.info, self.measured, self.failure = pickle.loads(values[0])
-            self._enter(state)
+            self._set_state(state)
             return
         self.load, books, *rest = values
         self.books = Books(*books)
-        if kind == Message.REPORT:
+        if kind == MessageKind.REPORT:
             self.readings = Readings(*rest[0])
         else:
             self.busy_since = None
@@ -226,23 +235,23 @@ class EngineClient:
                     self._metrics.step(seconds=seconds, audio_s=audio_s, waits_s=waits_s)
             self._deliver([unpack_event(event) for event in events])
 
-    def _lost(self) -> None:
-        """Finds out how the process ended; one that means to end has said so before."""
+    def _on_pipe_closed(self) -> None:
+        """Finds out how the process ended; one that was to end has sent its last state before."""
         code = self._reap()
         if self.state in _OVER:
             return
         how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
         self.failure = RuntimeError(f"the engine's process has ended {how}")
         log.critical("%s", self.failure)
-        self._enter(EngineState.FAILED)
+        self._set_state(EngineState.FAILED)
 
     def _reap(self) -> int:
-        """Waits for the process to be gone; its exit code, or minus the number of the signal that ended it."""
+        """Waits for the process's end; returns its exit code, or minus the number of the signal that ended it."""
         _, status = os.waitpid(self.pid, 0)
         self._reaped = True
         return os.waitstatus_to_exitcode(status)
 
-    def _enter(self, state: EngineState) -> None:
+    def _set_state(self, state: EngineState) -> None:
         self.state = state
         if state in _OVER:
             self.busy_since = None

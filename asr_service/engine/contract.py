@@ -1,4 +1,4 @@
-"""What an engine is given and what it tells: its settings, its states, its inbox and its metrics."""
+"""The types between an engine and who runs it: its settings, its states, its inbox and its metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asr_service.core.commands import TimedCommand
 
 
 class EngineState(Enum):
-    """Where an engine is in its life."""
+    """The states of an engine, in their order; it ends in one of the last two."""
 
     MAKING_MODEL = "making model"
     WARMING = "warming"
@@ -22,7 +22,7 @@ class EngineState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How an engine steps its streams.
+    """Settings of how an engine steps its streams.
 
     Attributes:
         max_batch: most streams in a step.
@@ -38,14 +38,14 @@ class EngineSettings:
 
 
 class EngineMetrics(Protocol):
-    """Takes what an engine tells of its work, in the engine's thread; must be quick and must not raise."""
+    """Takes what an engine reports of its work, in the engine's thread; must be quick and must not raise."""
 
     def step_begins(self, at: float) -> None:
-        """A step begins at this monotonic time; it is over once `step` or `step_failed` is called."""
+        """Takes the monotonic time at which a step begins; it is over once `step` or `step_failed` is called."""
         ...
 
     def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
-        """A step was made.
+        """Counts a step that was made.
 
         Args:
             seconds: that the model took.
@@ -55,11 +55,11 @@ class EngineMetrics(Protocol):
         ...
 
     def step_failed(self, streams: int) -> None:
-        """A step raised; so many streams were ended."""
+        """Counts a step that raised, and so ended this many streams."""
         ...
 
     def load_measured(self) -> None:
-        """The engine's `load` and `readings` are new: four times a second, once a second while it is idle."""
+        """Is called when `load` and `readings` are new: four times a second, once a second while the engine is idle."""
         ...
 
 
@@ -67,11 +67,11 @@ class Inbox(Protocol):
     """A queue of `TimedCommand` that an engine takes its commands from."""
 
     def qsize(self) -> int:
-        """The number of commands that are there."""
+        """Returns the number of commands that are there."""
         ...
 
     def get_nowait(self) -> TimedCommand:
-        """Takes the next command; only called while `qsize` said that there is one."""
+        """Takes the next command; only called when `qsize` has said that there is one."""
         ...
 
     def get(self, *, timeout: float) -> TimedCommand:

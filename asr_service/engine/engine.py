@@ -1,8 +1,7 @@
 """The engine: one thread that owns a model, its slots and every stream that it steps.
 
-Two hand-overs connect it with a front end, both of plain frozen values: commands come in through its inbox, a turn's
-events go out through `deliver` in one call. Pipes lie between: the engine has a process of its own (`process.py`), and
-`client.py` is the front end's side of the pipes.
+Commands come in through its inbox and a turn's events go out through `deliver` in one call, all of them plain frozen
+values. The engine has a process of its own (`process.py`), connected by pipes with the front end's side (`client.py`).
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ from asr_service.recognition.transcript import Vocabulary
 
 log = logging.getLogger(__name__)
 
-# Between turns without a step: waking up costs more than taking a command.
+# Shortest time between turns without a step: waking up costs more than executing a command.
 _PAUSE_S = 0.002
-# The same while a batch is being gathered, which a stream joins now or then.
+# The same while a batch is being gathered: its streams need not be added one by one.
 _GATHER_PAUSE_S = 0.005
-# Longest sleep: the load and the model's readings follow while nothing happens, too.
+# Longest sleep, so that the load and the model's readings are kept up to date while nothing happens.
 _IDLE_TURN_S = 1.0
-# How often the load is worked out.
+# Time between two measurements of the load.
 _LOAD_PERIOD_S = 0.25
-# Of a chunk's duration: how long a step with uploads in it should take at most.
+# How long a step with uploads in it should take at most, over a chunk's duration.
 _UPLOAD_SHARE = 0.5
 
 
@@ -58,19 +57,19 @@ class Engine:
     """Steps all streams through one model, in the thread that calls `run`.
 
     Args:
-        make_model: makes the model; called by `run`, as all else is.
+        make_model: makes the model; called in the engine's thread, as the other callbacks are.
         settings: how streams are stepped.
         inbox: where commands come from; None as a command ends all streams with Unavailable, and the engine.
         deliver: takes a turn's events.
-        metrics: told about each step.
+        metrics: counts the steps.
 
     Attributes:
-        state: where the engine is in its life.
+        state: of the engine.
         failure: what ended the engine, None unless its state is FAILED.
         info: of the model, None until it is made.
-        load: moving p95 of the time that live chunks take, over their duration; see `capacity.Load`.
+        load: how long live chunks take, over their duration; see `capacity.Load`.
         measured: what the probe found, None before or without it.
-        readings: what the model measures of itself, if it does.
+        readings: what the model has measured of its own work; empty if it does not.
     """
 
     def __init__(
@@ -84,11 +83,11 @@ class Engine:
     ) -> None:
         self._make_model = make_model
         self._settings = settings
-        # May become smaller than the settings say, when memory runs out.
+        # Is made smaller than the setting when memory runs out.
         self._max_batch = settings.max_batch
         self._deliver = deliver
         self._metrics = metrics
-        # No pauses with a tick of 0: steps as soon as one stream is ready.
+        # With a tick of 0 there are no pauses: a step begins as soon as one stream is ready.
         self._pause_s = min(_PAUSE_S, settings.tick_s)
         self._gather_pause_s = min(_GATHER_PAUSE_S, settings.tick_s)
         self._inbox = inbox
@@ -134,22 +133,22 @@ class Engine:
                 max_batch=self._max_batch, tick_s=self._settings.tick_s, upload_budget_s=budget_s
             )
             self.info = model.info
-            self._enter(EngineState.WARMING)
+            self._set_state(EngineState.WARMING)
             self._warm_up()
             if self._settings.probe:
                 self.measured = probe_model(model, self._max_batch)
-            self._enter(EngineState.RUNNING)
+            self._set_state(EngineState.RUNNING)
             while not self._stopping:
                 self._wait()
                 self._turn()
             self._end_all()
-            self._enter(EngineState.STOPPED)
+            self._set_state(EngineState.STOPPED)
         except BaseException as failure:
             self.failure = failure
-            # A wrong setting is told to the person who set it, without a traceback.
+            # The front end reports a wrong setting to the person who set it, without a traceback.
             if not isinstance(failure, SettingsError):
                 log.critical("the engine has failed", exc_info=failure)
-            self._enter(EngineState.FAILED)
+            self._set_state(EngineState.FAILED)
 
     def _warm_up(self) -> None:
         """Warms the model up for the largest batches that fit into memory."""
@@ -159,15 +158,18 @@ class Engine:
             except (OutOfMemory, MemoryError):
                 if self._max_batch == 1:
                     raise
-                self._smaller_batches(self._max_batch)
+                self._halve_batches(self._max_batch)
 
-    def _smaller_batches(self, rows: int) -> None:
-        """A batch of so many streams did not fit into memory: batches are half as large from now on."""
+    def _halve_batches(self, rows: int) -> None:
+        """Makes batches half as large from now on, since one of so many streams did not fit into memory."""
         self._max_batch = self._scheduler.max_batch = max(1, rows // 2)
         log.warning("a batch of %d did not fit into memory: at most %d from now on", rows, self._max_batch)
 
     def _wait(self) -> None:
-        """Sleeps until a command comes, a gathered batch is due, or a second is over; a moment at least."""
+        """Sleeps until a command comes, a batch is due or a second is over.
+
+        It sleeps at least for the pause between turns, but not at all if a batch is due now.
+        """
         now = time.monotonic()
         due_s = self._scheduler.wait(now)
         if due_s == 0:
@@ -180,17 +182,17 @@ class Engine:
         if pause_s > 0:
             time.sleep(pause_s)
         try:
-            self._take(*self._inbox.get(timeout=max(0.0, until - time.monotonic())))
+            self._execute(*self._inbox.get(timeout=max(0.0, until - time.monotonic())))
         except Empty:
             pass
 
     def _turn(self) -> None:
-        """Does one turn: takes the commands that have come, decides who is stepped, steps, hands out the events."""
+        """Makes one turn: executes the commands that have come, steps a batch if one is due, delivers the events."""
         self._turn_began = now = time.monotonic()
-        # What comes meanwhile waits a turn: steps are not starved.
+        # Commands that come meanwhile wait for the next turn, so that steps are not starved.
         for _ in range(self._inbox.qsize()):
-            self._take(*self._inbox.get_nowait())
-        batch = [self._streams[stream] for stream in self._scheduler.take(now)]
+            self._execute(*self._inbox.get_nowait())
+        batch = [self._streams[stream] for stream in self._scheduler.take_batch(now)]
         if batch:
             self._step(batch, now)
         if now - self._load_measured_at > _LOAD_PERIOD_S:
@@ -205,8 +207,8 @@ class Engine:
             events, self._events = tuple(self._events), []
             self._deliver(events)
 
-    def _take(self, now: float, command: Command | None) -> None:
-        """Carries out a command that came at `now`. One for a stream that has ended was on its way: it is ignored."""
+    def _execute(self, now: float, command: Command | None) -> None:
+        """Executes a command that came at `now`; ignores one for a stream that ended while it was on its way."""
         if command is None:
             self._stopping = True
             return
@@ -216,7 +218,7 @@ class Engine:
         stream = self._streams.get(command.stream)
         if stream is None:
             return
-        waiting = stream.ready_at is None
+        was_waiting = stream.ready_at is None
         try:
             results: list[Result] = []
             match command:
@@ -228,13 +230,14 @@ class Engine:
                     results = stream.half_close(now, _unix_ms())
                 case Cancel():
                     stream.cancel()
-            self._follow(stream, results, was_waiting=waiting)
+            self._after_change(stream, results, was_waiting=was_waiting)
         except ClientError as error:
             self._end(stream, error)
         except Exception as error:
             self._fail([stream], error)
 
     def _open(self, command: Open, now: float) -> None:
+        """Starts a stream on a free slot."""
         slot = self._slots.lease()
         if slot is None:
             self._events.append(Ended(command.stream, AtCapacity("all streams are taken", retry_after_s=1.0)))
@@ -246,7 +249,7 @@ class Engine:
             )  # fmt: skip
         except Exception as error:
             self._slots.give_back(slot)
-            self._events.append(Ended(command.stream, _our_fault(error, 1)))
+            self._events.append(Ended(command.stream, _internal_error(error, 1)))
             return
         self._streams[command.stream] = stream
         self._events.append(stream.take_consumed())
@@ -265,7 +268,7 @@ class Engine:
                 raise RuntimeError(f"the model answered {len(answers)} of {len(batch)} requests")
         except Exception as error:
             if isinstance(error, OutOfMemory | MemoryError):
-                self._smaller_batches(len(batch))
+                self._halve_batches(len(batch))
             self._fail(batch, error)
             if self._metrics:
                 self._metrics.step_failed(len(batch))
@@ -275,7 +278,7 @@ class Engine:
         live = [now - stream.ready_at for stream in batch if stream.ready_at and stream.ready_at <= now]
         if live:
             self._load_meter.add(ended, 1000 * (max(live) + seconds) / self._model.info.chunk_ms)
-        self._scheduler.stepped(len(batch), seconds)
+        self._scheduler.add_step_time(len(batch), seconds)
         unix_ms = _unix_ms()
         broken = [stream for stream, answer in zip(batch, answers, strict=True) if answer.broken]
         if broken:
@@ -284,7 +287,7 @@ class Engine:
             if answer.broken:
                 continue
             try:
-                self._follow(stream, stream.answer(answer, ended, unix_ms), was_waiting=True)
+                self._after_change(stream, stream.answer(answer, ended, unix_ms), was_waiting=True)
             except Exception as error:
                 self._fail([stream], error)
         if self._metrics:
@@ -293,8 +296,14 @@ class Engine:
                 seconds=seconds, audio_s=samples / self._model.info.sample_rate, waits_s=waits_s
             )
 
-    def _follow(self, stream: Stream, results: list[Result], *, was_waiting: bool) -> None:
-        """What a command or a step did to a stream: results to tell, a chunk to schedule, or the end."""
+    def _after_change(self, stream: Stream, results: list[Result], *, was_waiting: bool) -> None:
+        """Passes on the results of a command or a step, and schedules the stream's next chunk or ends the stream.
+
+        Args:
+            stream: the one that has changed.
+            results: that the change made.
+            was_waiting: whether the stream was not in the scheduler before.
+        """
         self._events += results
         if stream.work is Work.ENDED:
             self._end(stream, None)
@@ -302,31 +311,32 @@ class Engine:
             self._scheduler.add(stream.id, stream.ready_at)
 
     def _fail(self, streams: list[Stream], error: Exception) -> None:
-        """Ends these streams by our own fault."""
-        bug = _our_fault(error, len(streams))
+        """Ends these streams with an internal error."""
+        bug = _internal_error(error, len(streams))
         for stream in streams:
             self._end(stream, InternalError(request_id=bug.request_id))
 
     def _end(self, stream: Stream, error: AsrError | None) -> None:
-        """Gives the slot back and tells so; after this the id means nothing."""
+        """Ends a stream: frees its slot and reports the end; the id is not used again."""
         self._scheduler.remove(stream.id)
         del self._streams[stream.id]
         self._slots.give_back(stream.slot)
         self._events.append(Ended(stream.id, error))
 
     def _end_all(self) -> None:
+        """Ends all streams since the engine is to stop."""
         for stream in list(self._streams.values()):
             self._end(stream, Unavailable("the server is shutting down", retry_after_s=1.0))
         self._deliver(tuple(self._events))
 
-    def _enter(self, state: EngineState) -> None:
+    def _set_state(self, state: EngineState) -> None:
         self.state = state
         for callback in self._state_callbacks:
             callback(state)
 
 
-def _our_fault(error: Exception, streams: int) -> InternalError:
-    """Logs a bug with its traceback and makes the error that clients are told: both have its request id."""
+def _internal_error(error: Exception, streams: int) -> InternalError:
+    """Logs a bug with its traceback and makes the error for clients; the same request id is in both."""
     bug = InternalError()
     log.error("request %s: %d streams ended by an internal error", bug.request_id, streams, exc_info=error)
     return bug

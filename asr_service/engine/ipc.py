@@ -1,7 +1,8 @@
-"""The two pipes between a front end and an engine's process: frames of plain values.
+"""The two pipes between a front end and an engine's process, and the messages in them.
 
-A frame is a length, four bytes, and what `marshal` makes of tuples, numbers, strings and bytes: both ends are the same
-program, and a packet costs a fraction of what pickling it would. What is rare, as a config or an error, is pickled.
+A message is its length, four bytes, and what `marshal` makes of tuples, numbers, strings and bytes: both ends are the
+same program, and a packet costs a fraction of what pickling it would. What is rare is pickled,
+as a config or an error is.
 """
 
 from __future__ import annotations
@@ -24,15 +25,20 @@ from asr_service.core.commands import Audio, Cancel, Command, Consumed, Event, T
 from asr_service.core.values import FinalReason, Result, Word
 
 Packed = tuple[Any, ...]
+"""A command or an event as plain values, of which messages are made."""
 
 
-class Message(IntEnum):
-    """What the engine's process tells: the first value of each of its frames."""
+class MessageKind(IntEnum):
+    """The first value of each message from the engine's process."""
 
-    STATE = 0  # the engine came into another state
-    BEGUN = 1  # a step begins
-    TURN = 2  # a turn's events, with its steps, load and books
-    REPORT = 3  # load, books and readings, a few times a second
+    # The engine has come into another state.
+    STATE = 0
+    # A step begins.
+    STEP_BEGINS = 1
+    # A turn's events, with its steps, load and books.
+    TURN = 2
+    # Load, books and readings, a few times a second.
+    REPORT = 3
 
 
 PIPE_BYTES = 1 << 20
@@ -45,7 +51,7 @@ _REASONS = tuple(FinalReason)
 
 
 def pack_command(now: float, command: Command | None) -> Packed:
-    """A command and its time, monotonic seconds, as plain values."""
+    """Makes plain values of a command and its time, monotonic seconds."""
     if type(command) is Audio:
         return (_AUDIO, now, command.stream, command.data)
     if type(command) is Cancel:
@@ -54,7 +60,7 @@ def pack_command(now: float, command: Command | None) -> Packed:
 
 
 def unpack_command(packed: Packed) -> TimedCommand:
-    """What `pack_command` packed."""
+    """Makes the command and its time again that `pack_command` packed."""
     kind, now = packed[:2]
     if kind == _AUDIO:
         return now, Audio(packed[2], packed[3])
@@ -64,7 +70,7 @@ def unpack_command(packed: Packed) -> TimedCommand:
 
 
 def pack_event(event: Event) -> Packed:
-    """An event as plain values."""
+    """Makes plain values of an event."""
     if type(event) is Consumed:
         return (_CONSUMED, event.stream, event.audio_bytes, event.next_chunk_end, event.chunk_bytes)
     if type(event) is Result:
@@ -79,7 +85,7 @@ def pack_event(event: Event) -> Packed:
 
 
 def unpack_event(packed: Packed) -> Event:
-    """What `pack_event` packed."""
+    """Makes the event again that `pack_event` packed."""
     kind = packed[0]
     if kind == _CONSUMED:
         return Consumed(*packed[1:])
@@ -91,25 +97,26 @@ def unpack_event(packed: Packed) -> Event:
     return event
 
 
-def frame(value: Any) -> bytes:
-    """A value as it goes through a pipe: tuples, lists, numbers, strings, bytes and None."""
+def pack_message(value: Any) -> bytes:
+    """Makes a message of a value: tuples, lists, numbers, strings, bytes and None."""
     body = marshal.dumps(value)
     return _LENGTH.pack(len(body)) + body
 
 
-class Frames:
-    """Cuts what was read from a pipe into values."""
+class MessageReader:
+    """Cuts what was read from a pipe into messages."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        # The beginning of a message whose end has not come.
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[Any]:
-        """The values that are complete with this."""
-        held = self._held
-        held += data
+        """Takes bytes and returns the values of the messages that they complete."""
+        rest = self._rest
+        rest += data
         values = []
         at = 0
-        with memoryview(held) as view:
+        with memoryview(rest) as view:
             while len(view) - at >= _LENGTH.size:
                 begin = at + _LENGTH.size
                 end = begin + _LENGTH.unpack_from(view, at)[0]
@@ -117,76 +124,76 @@ class Frames:
                     break
                 values.append(marshal.loads(view[begin:end]))
                 at = end
-        del held[:at]
+        del rest[:at]
         return values
 
 
 class CommandPipe:
-    """The engine's end of the command pipe: for its thread, what a queue in the same process would be.
+    """Reads commands from a pipe, for the engine's thread: the `Inbox` of an engine with a process of its own.
 
     Args:
         pipe: descriptor to read from.
-        lost: called when the front end is gone; should not return.
+        on_close: called when the front end is gone; should not return.
     """
 
-    def __init__(self, pipe: int, lost: Callable[[], None]) -> None:
+    def __init__(self, pipe: int, on_close: Callable[[], None]) -> None:
         os.set_blocking(pipe, False)
         self._pipe = pipe
-        self._lost = lost
+        self._on_close = on_close
         self._poll = select.poll()
         self._poll.register(pipe, select.POLLIN)
-        self._frames = Frames()
-        self._there: deque[Packed] = deque()
+        self._messages = MessageReader()
+        self._commands: deque[Packed] = deque()
 
     def qsize(self) -> int:
-        """Commands that are there; what has come through the pipe is taken in first."""
-        self._take_in()
-        return len(self._there)
+        """Returns the number of commands that are there, after reading what has come through the pipe."""
+        self._read()
+        return len(self._commands)
 
     def get_nowait(self) -> TimedCommand:
-        """The next command that is there."""
-        return unpack_command(self._there.popleft())
+        """Takes the next command that is there."""
+        return unpack_command(self._commands.popleft())
 
     def get(self, *, timeout: float) -> TimedCommand:
-        """The next command. Raises queue.Empty if there is none for so many seconds."""
+        """Waits for the next command. Raises queue.Empty if there is none for so many seconds."""
         until = time.monotonic() + timeout
-        while not self._there:
+        while not self._commands:
             if not self._poll.poll(max(0.0, 1000 * (until - time.monotonic()))):
                 raise Empty
-            self._take_in()
+            self._read()
         return self.get_nowait()
 
-    def _take_in(self) -> None:
+    def _read(self) -> None:
+        """Reads all commands that have come through the pipe."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 data = os.read(self._pipe, _READ_BYTES)
                 if not data:
-                    self._lost()
+                    self._on_close()
                     return
-                for batch in self._frames.feed(data):
-                    self._there.extend(batch)
+                for batch in self._messages.feed(data):
+                    self._commands.extend(batch)
                 if len(data) < _READ_BYTES // 4:
                     return
 
 
 def write_all(pipe: int, data: bytes) -> None:
-    """Writes it all, waiting where the pipe is full. Raises OSError if nobody reads any more."""
+    """Writes all bytes, waiting while the pipe is full. Raises OSError if nobody reads any more."""
     view = memoryview(data)
     while view:
         view = view[os.write(pipe, view) :]
 
 
 def read_some(pipe: int) -> bytes:
-    """What is there; b"" if nobody writes any more. Raises BlockingIOError if nothing is there now."""
+    """Reads bytes that are there; b"" if nobody writes any more. Raises BlockingIOError if there are none now."""
     return os.read(pipe, _READ_BYTES)
 
 
 def new_pipe() -> tuple[int, int]:
-    """The ends to read from and to write to."""
+    """Makes a pipe; returns the descriptors to read from and to write to."""
     reading, writing = os.pipe()
     if hasattr(fcntl, "F_SETPIPE_SZ"):
-        with contextlib.suppress(
-            OSError
-        ):  # this user's share of pipe memory is used up: a small one works too
+        # Fails when this user's share of pipe memory is used up: a small pipe works too.
+        with contextlib.suppress(OSError):
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return reading, writing

@@ -18,12 +18,12 @@ from asr_service.core.errors import SettingsError
 from asr_service.core.model import StreamingModel
 from asr_service.engine.contract import EngineSettings, EngineState
 from asr_service.engine.engine import Engine
-from asr_service.engine.ipc import CommandPipe, Message, frame, pack_event, write_all
+from asr_service.engine.ipc import CommandPipe, MessageKind, pack_event, pack_message, write_all
 
 log = logging.getLogger(__name__)
 
 SHOW_STACKS = signal.SIGUSR1
-"""Has the process print to stderr what its threads do."""
+"""The signal that makes the process print to stderr what its threads do."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -45,7 +45,7 @@ def run_process(
     """
     code = 1
     try:
-        _follow_parent(parent)
+        _bind_to_parent(parent)
         reporter = Reporter(events)
         inbox = CommandPipe(commands, _end_at_once)
         engine = Engine(make_model, settings, inbox=inbox, deliver=reporter.deliver, metrics=reporter)
@@ -65,11 +65,13 @@ class Reporter:
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
         self._engine: Engine
+        # Of this turn: a step's duration, its seconds of audio, its streams' waits, and how many streams it has ended
+        # by failing.
         self._steps: list[tuple[float, float, tuple[float, ...], int]] = []
-        self._last: tuple[Any, ...] = ()
+        self._last_report: tuple[Any, ...] = ()
 
     def attach(self, engine: Engine) -> None:
-        """Takes the engine that is reported on; to be called once, before it runs."""
+        """Takes the engine that is reported on. To be called once, before the engine runs."""
         self._engine = engine
         engine.on_state(self._on_state)
 
@@ -78,12 +80,12 @@ class Reporter:
         # Some types of errors cannot be pickled.
         if failure is not None and not isinstance(failure, SettingsError):
             failure = RuntimeError(f"{type(failure).__name__}: {failure}")
-        self._send(Message.STATE, pickle.dumps((state, engine.info, engine.measured, failure)))
+        self._send(MessageKind.STATE, pickle.dumps((state, engine.info, engine.measured, failure)))
         self.load_measured()
 
     def step_begins(self, at: float) -> None:
         """See `EngineMetrics`."""
-        self._send(Message.BEGUN, at)
+        self._send(MessageKind.STEP_BEGINS, at)
 
     def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
         """See `EngineMetrics`."""
@@ -95,36 +97,37 @@ class Reporter:
 
     def load_measured(self) -> None:
         """See `EngineMetrics`."""
-        r = self._engine.readings
-        report = (*self._load_and_books(), (r.stages, r.memory_used, r.memory_total))
-        if report != self._last:
-            self._last = report
-            self._send(Message.REPORT, *report)
+        readings = self._engine.readings
+        packed = (readings.stages, readings.memory_used, readings.memory_total)
+        report = (*self._load_and_books(), packed)
+        if report != self._last_report:
+            self._last_report = report
+            self._send(MessageKind.REPORT, *report)
 
     def deliver(self, events: Sequence[Event]) -> None:
-        """A turn's events, with the steps that made them."""
+        """Sends a turn's events, with the steps that made them."""
         steps, self._steps = self._steps, []
-        self._send(Message.TURN, *self._load_and_books(), steps, [pack_event(event) for event in events])
+        self._send(MessageKind.TURN, *self._load_and_books(), steps, [pack_event(event) for event in events])
 
     def _load_and_books(self) -> tuple[float, tuple[int, ...]]:
         return self._engine.load, astuple(self._engine.books())
 
-    def _send(self, kind: Message, *values: object) -> None:
+    def _send(self, kind: MessageKind, *values: object) -> None:
         try:
-            write_all(self._pipe, frame((int(kind), *values)))
+            write_all(self._pipe, pack_message((int(kind), *values)))
         except OSError:
             _end_at_once()
 
 
-def _follow_parent(parent: int) -> None:
-    """Makes the forked process one that nobody but its parent ends, and that ends with its parent."""
+def _bind_to_parent(parent: int) -> None:
+    """Lets nobody but its parent end the forked process, and has it end with its parent."""
     # Ctrl-C goes to all processes of a terminal; the drain is the parent's.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     faulthandler.register(SHOW_STACKS, file=sys.stderr)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # It was gone before we asked to be ended with it.
+    # The parent may have ended before the call above could take effect.
     if os.getppid() != parent:
         _end_at_once()
 

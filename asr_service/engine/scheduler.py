@@ -1,10 +1,10 @@
-"""Who is stepped next. Pure: the clock is an argument, streams are ids.
+"""Decides which streams are stepped next. Pure: the clock is an argument, streams are ids.
 
-A stream is ready with a due time. Due streams are live: oldest first, gathered for at most one tick. A stream whose
-due time lies ahead is an upload: it was sent faster than it was spoken. Uploads fill the places that live streams
-leave, run without waiting for a tick when no live stream is ready, and share the machine evenly, since each is due by
-how much of it was stepped. So that a large batch of uploads does not keep the next live stream waiting, they join only
-as far as a step is expected to stay within a budget.
+Every ready stream has a due time. Streams that are due are live: they are stepped oldest first, gathered for at most
+one tick. A stream whose due time lies ahead is an upload: it was sent faster than it was spoken. Uploads fill the
+places that live streams leave, run without waiting for a tick when no live stream is ready, and share the machine
+evenly, since the due time of each goes on by the audio that was stepped. So that a large batch of uploads does not keep
+the next live stream waiting, they join only as far as a step is expected to stay within a budget.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 
 
 class Scheduler:
-    """The ready set; O(log n) for each stream that becomes ready or is taken.
+    """Orders the ready streams and takes batches of them; O(log n) for each stream that is added or taken.
 
     Args:
         max_batch: most streams in a step, at least 1.
@@ -29,58 +29,59 @@ class Scheduler:
         self.max_batch = max_batch
         self._tick_s = tick_s
         self._upload_budget_s = upload_budget_s
-        self._rows = 1  # streams with which a step is expected to stay within the budget
-        self._due: dict[int, float] = {}  # the ready streams
-        self._heap: list[
-            tuple[float, int]
-        ] = []  # the same by due time, and entries of streams that were removed
-        self._live_start = float("-inf")  # start of the last step with a live stream
+        # Streams with which a step is expected to stay within the budget.
+        self._affordable = 1
+        # Due times of the ready streams; the heap also has entries of streams that were removed.
+        self._due: dict[int, float] = {}
+        self._heap: list[tuple[float, int]] = []
+        # When the last step with a live stream started.
+        self._live_start = float("-inf")
 
     def __len__(self) -> int:
-        """Ready streams."""
+        """Returns the number of ready streams."""
         return len(self._due)
 
     def add(self, stream: int, due: float) -> None:
-        """A stream has become ready. It is not ready already."""
+        """Adds a stream that has become ready and was not so before."""
         self._due[stream] = due
         heappush(self._heap, (due, stream))
 
     def remove(self, stream: int) -> None:
-        """A stream is gone, whether it was ready or not."""
+        """Removes a stream, whether it is ready or not."""
         self._due.pop(stream, None)
 
-    def take(self, now: float) -> list[int]:
-        """Streams of the step that starts now, no longer ready; none if it is better to wait."""
+    def take_batch(self, now: float) -> list[int]:
+        """Takes the streams of the step that starts now; none if it is better to wait."""
         if self.wait(now) != 0:
             return []
         batch: list[int] = []
-        while len(batch) < self.max_batch and self._top() <= now:
+        while len(batch) < self.max_batch and self._oldest_due() <= now:
             batch.append(self._pop())
         if batch:
             self._live_start = now
-        places = min(self.max_batch, max(len(batch) + 1, self._rows))
+        places = min(self.max_batch, max(len(batch) + 1, self._affordable))
         while len(batch) < places and self._due:
-            self._top()
+            self._oldest_due()
             batch.append(self._pop())
         return batch
 
     def wait(self, now: float) -> float | None:
-        """Seconds until a step should start unless something comes first; None if nothing is ready."""
+        """Returns in how many seconds a step should start unless something comes first; None if nothing is ready."""
         if not self._due:
             self._heap.clear()
             return None
-        if self._top() > now or len(self._due) >= self.max_batch:
+        if self._oldest_due() > now or len(self._due) >= self.max_batch:
             return 0.0
         return max(0.0, self._live_start + self._tick_s - now)
 
-    def stepped(self, streams: int, seconds: float) -> None:
-        """Tells how long a step of so many streams took."""
+    def add_step_time(self, streams: int, seconds: float) -> None:
+        """Takes how long a step of so many streams took, which decides how many uploads join the next ones."""
         spare = self._upload_budget_s / max(seconds, 1e-9)
-        if streams >= self._rows or spare < 1:
-            self._rows = max(1, int(streams * min(2.0, spare)))
+        if streams >= self._affordable or spare < 1:
+            self._affordable = max(1, int(streams * min(2.0, spare)))
 
-    def _top(self) -> float:
-        """Due time of the oldest ready stream, infinity without one."""
+    def _oldest_due(self) -> float:
+        """Brings the oldest ready stream to the top of the heap; returns its due time, infinity without one."""
         heap = self._heap
         while heap:
             due, stream = heap[0]
@@ -90,6 +91,7 @@ class Scheduler:
         return float("inf")
 
     def _pop(self) -> int:
+        """Takes the stream at the top of the heap, which has to be a ready one."""
         stream = heappop(self._heap)[1]
         del self._due[stream]
         return stream

@@ -1,4 +1,4 @@
-"""Slots: rows of the model's pooled state, leased to streams or free. The books balance whenever nobody streams."""
+"""Leases slots, the rows of the model's pooled state, to streams."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """A snapshot for metrics: slots, streams by what their slot holds, streams that wait for a
-    step, and the most streams in a step now."""
+    """The engine's slots and streams at one moment, for metrics.
+
+    Attributes:
+        slots: how many there are.
+        leased, free: slots that a stream has, and the others.
+        fresh, running: streams whose segment has not begun, and the others.
+        ready: streams that wait for a step.
+        max_batch: most streams in a step, as of now.
+    """
 
     slots: int
     leased: int
@@ -20,10 +27,10 @@ class Books:
 
 
 class Slots:
-    """Rows of the model's pooled state: leased to streams or free.
+    """Keeps account of the slots: each is leased to a stream or free.
 
     Args:
-        count: rows there are.
+        count: how many there are.
     """
 
     def __init__(self, count: int) -> None:
@@ -32,7 +39,7 @@ class Slots:
         self.free = list(reversed(range(count)))
 
     def lease(self) -> int | None:
-        """A free row, None if there is none."""
+        """Leases a free slot and returns it; None if there is none."""
         if not self.free:
             return None
         slot = self.free.pop()
@@ -40,12 +47,12 @@ class Slots:
         return slot
 
     def give_back(self, slot: int) -> None:
-        """Frees a leased row. Raises KeyError if it is not leased."""
+        """Frees a leased slot. Raises KeyError if it is not leased."""
         self.leased.remove(slot)
         self.free.append(slot)
 
     def check(self) -> None:
-        """Raises RuntimeError unless leased and free rows make up all rows, each once."""
+        """Raises RuntimeError unless leased and free slots make up all slots, each once."""
         if len(self.leased) + len(self.free) != self.count or len({*self.leased, *self.free}) != self.count:
             raise RuntimeError(
                 f"slots: {len(self.leased)} leased and {len(self.free)} free are not {self.count}"

@@ -35,11 +35,11 @@ from asr_service.core.values import (
 )
 from asr_service.engine.ipc import (
     CommandPipe,
-    Frames,
-    frame,
+    MessageReader,
     new_pipe,
     pack_command,
     pack_event,
+    pack_message,
     unpack_command,
     unpack_event,
     write_all,
@@ -96,17 +96,17 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
     st.lists(st.tuples(st.floats(0, 1e9), commands), max_size=10), st.lists(st.integers(1, 700), min_size=1)
 )
 def test_commands(given_: list[TimedCommand], sizes: list[int]) -> None:
-    data = b"".join(frame([pack_command(now, command)]) for now, command in given_)
-    frames = Frames()
-    found = [packed for piece in cut(data, sizes) for batch in frames.feed(piece) for packed in batch]
+    data = b"".join(pack_message([pack_command(now, command)]) for now, command in given_)
+    reader = MessageReader()
+    found = [packed for piece in cut(data, sizes) for batch in reader.feed(piece) for packed in batch]
     assert [unpack_command(packed) for packed in found] == given_
 
 
 @given(st.lists(events, max_size=10), st.lists(st.integers(1, 700), min_size=1))
 def test_events(given_: list[Event], sizes: list[int]) -> None:
-    data = frame([pack_event(event) for event in given_])
-    frames = Frames()
-    found = [packed for piece in cut(data, sizes) for turn in frames.feed(piece) for packed in turn]
+    data = pack_message([pack_event(event) for event in given_])
+    reader = MessageReader()
+    found = [packed for piece in cut(data, sizes) for turn in reader.feed(piece) for packed in turn]
     assert [unpack_event(packed) for packed in found] == given_
 
 
@@ -138,7 +138,7 @@ def test_the_engines_end_of_the_pipe() -> None:
     with pytest.raises(Empty):
         pipe.get(timeout=0.01)
     sent: list[Command] = [Audio(stream, bytes(100_000)) for stream in range(30)]
-    data = b"".join(frame([pack_command(time.monotonic(), command)]) for command in sent)
+    data = b"".join(pack_message([pack_command(time.monotonic(), command)]) for command in sent)
     writer = threading.Thread(target=write_all, args=(writing, data))
     writer.start()
     found = [pipe.get(timeout=20)[1] for _ in sent]

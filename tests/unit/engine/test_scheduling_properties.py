@@ -33,8 +33,8 @@ def test_each_ready_stream_is_taken_once_oldest_first(
             ready[stream] = due
         assert len(scheduler) == len(ready)
         now += 0.005
-        batch = scheduler.take(now)
-        scheduler.stepped(len(batch) or 1, 0.001)
+        batch = scheduler.take_batch(now)
+        scheduler.add_step_time(len(batch) or 1, 0.001)
         assert len(batch) <= max_batch
         assert len(set(batch)) == len(batch)
         taken = [ready.pop(stream) for stream in batch]
@@ -47,7 +47,7 @@ def test_each_ready_stream_is_taken_once_oldest_first(
         wait = scheduler.wait(now)
         assert wait is not None
         now += wait + 1e-9
-        batch = scheduler.take(now)
+        batch = scheduler.take_batch(now)
         assert batch
         for stream in batch:
             del ready[stream]
@@ -79,7 +79,7 @@ def test_uploads_never_delay_a_live_stream_by_more_than_a_step(
                     scheduler.add(stream, due)
                     due_at[stream] = due
                     next_chunk[stream] = due + CHUNK_S
-            batch = scheduler.take(now)
+            batch = scheduler.take_batch(now)
             if not batch:
                 now = min(next_chunk.values())
                 continue
@@ -87,7 +87,7 @@ def test_uploads_never_delay_a_live_stream_by_more_than_a_step(
                 if stream < live:
                     worst = max(worst, now - due_at.pop(stream))
             seconds = 0.002 + row_s * len(batch)
-            scheduler.stepped(len(batch), seconds)
+            scheduler.add_step_time(len(batch), seconds)
             longest = max(longest, seconds)
             now += seconds
             for stream in batch:
