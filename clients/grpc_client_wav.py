@@ -1,6 +1,6 @@
 """Streams an audio file to the service over gRPC and shows the words as they come.
 
-    python -m clients.grpc_client_wav hello.wav --target localhost:50051
+    python clients/grpc_client_wav.py hello.wav --target localhost:50051
 
 Exit codes: 0 the stream ended well, 1 the service refused or failed it, 2 the file or an argument cannot be used.
 """
@@ -165,8 +165,7 @@ def median(values: Sequence[float]) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m clients.grpc_client_wav",
-        description="Streams an audio file over gRPC and shows the words.",
+        prog="grpc_client_wav", description="Streams an audio file over gRPC and shows the words."
     )
     parser.add_argument("wav", help="audio file: WAV, FLAC, OGG; any rate, any number of channels")
     parser.add_argument("--target", default="localhost:50051", help="HOST:PORT of the service (%(default)s)")

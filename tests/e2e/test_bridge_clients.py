@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,25 @@ async def test_documented_call(bridge: Bridge, wav: Path, how: list[str]) -> Non
     code, out, err = run(*how, wav, bridge.url, "call-17", "--fast")
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == await expected(bridge)
+
+
+async def test_a_copy_works_from_anywhere(bridge: Bridge, wav: Path, tmp_path: Path) -> None:
+    """As users take it: the files of the folder, without this project on the path."""
+    copy = tmp_path / "clients"
+    copy.mkdir()
+    for file in (ROOT / "clients").glob("*.py"):
+        shutil.copy(file, copy)
+    code, out, err = run("-I", copy / "ws_client_wav.py", wav, bridge.url, "--fast")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == await expected(bridge)
+    for name in ("grpc_client_wav", "mic"):
+        code, out, err = run("-I", copy / f"{name}.py", "--help")
+        assert (code, err) == (0, "") and out.startswith("usage: ")
+
+
+def test_the_websocket_client_needs_no_grpc() -> None:
+    snippet = "import sys, clients.ws_client_wav; print(*{'grpc', 'google', 'asr'} & set(sys.modules))"
+    assert run("-c", snippet) == (0, "\n", "")
 
 
 async def test_real_time_shows_interims_and_the_time_to_the_final(bridge: Bridge, wav: Path) -> None:
