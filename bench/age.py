@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import time
@@ -29,8 +28,9 @@ from asr_service.core.model_settings import ModelSettings
 from asr_service.core.values import Samples
 from asr_service.model import make_model
 from asr_service.model.streaming import NemoStreamingModel
-from bench.kept import made_once
-from testbed.models import SHAPES, babble, build_model
+from bench.kept import random_model
+from bench.options import write_report
+from testbed.models import babble
 
 LOOP_S = 61.0
 FILLING_S = 8.0
@@ -133,12 +133,12 @@ def memory(model: NemoStreamingModel, steps: int) -> dict[str, object]:
     }
 
 
-def _load(model: str, batch: int, precision: str, threads: int | None) -> NemoStreamingModel:
-    loaded = make_model(
-        ModelSettings(name=model, device="cpu", precision=precision, slots=batch, threads=threads)
+def _make(name: str, batch: int, precision: str, threads: int | None) -> NemoStreamingModel:
+    model = make_model(
+        ModelSettings(name=name, device="cpu", precision=precision, slots=batch, threads=threads)
     )
-    assert isinstance(loaded, NemoStreamingModel)
-    return loaded
+    assert isinstance(model, NemoStreamingModel)
+    return model
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -161,21 +161,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick:
         minutes, large, steps = 1.0, 0.0, 2_000
     console = Console()
-    tiny = made_once(Path("build/tiny.nemo"), lambda path: build_model(SHAPES["tiny"]).save_to(str(path)))
-    held = memory(_load(str(tiny), COMING_AND_GOING, "fp32", options.threads), steps)
+    held = memory(_make(str(random_model("tiny")), COMING_AND_GOING, "fp32", options.threads), steps)
     console.print(held)
-    costs = [cost("demo", _load("demo", 64, "fp32", options.threads), 32, minutes)]
+    costs = [cost("demo", _make("demo", 64, "fp32", options.threads), 32, minutes)]
     console.print(costs[-1])
     if large:
-        from bench.engine import LARGE, large_model
-
-        large_model()
-        costs.append(cost("114M", _load(str(LARGE), 8, "bf16", options.threads), 4, large))
+        costs.append(cost("114M", _make(str(random_model("large")), 8, "bf16", options.threads), 4, large))
         console.print(costs[-1])
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {"baseline": "streams that have just begun, same run", "cost": costs, "memory": held}
-        options.json.write_text(json.dumps(report, indent=1))
+    report = {"baseline": "streams that have just begun, same run", "cost": costs, "memory": held}
+    write_report(options.json, report)
     lines = [
         "| model | batch | fed, minutes | old, ms | young, ms | old / young |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -22,7 +22,7 @@ import soundfile
 import uvloop
 from rich.console import Console
 
-from bench.kept import made_once
+from bench.kept import BUILD, made_once, random_model
 from bench.up_and_down import UpAndDown
 from clients.loadgen.plan import RATE, Heard, Plan
 from clients.loadgen.report import growth, percentiles, summarize
@@ -44,7 +44,6 @@ STEP = 0.03
 MOST_TRIES = 3
 """Times as many tries as are to count, at most."""
 MOST_SLOTS = 4096
-CACHE = ROOT / "build"
 
 console = Console(stderr=True)
 
@@ -52,17 +51,6 @@ console = Console(stderr=True)
 def plan_of(pcm: bytes, seconds: float, finalize_every_s: float = 0.0) -> Plan:
     """Streams that send this audio round and round."""
     return Plan.of(pcm, PACKET_MS, seconds, finalize_every_s=finalize_every_s)
-
-
-def large_model(path: Path) -> None:
-    """The 114M shape with random weights."""
-    console.print("  making the 114M model (once)")
-    subprocess.run(
-        [sys.executable, "-m", "testbed.models", "large", str(path)],
-        cwd=ROOT,
-        env=clean_environment(),
-        check=True,
-    )
 
 
 def bare_step(model: str, wav: Path, seconds: float, slots: int) -> dict[str, Any]:
@@ -228,8 +216,8 @@ def efficiency(tries: int, seconds: float, bare_seconds: float, slots: int) -> d
         bare_seconds: of each batch size of the bare step, to find where to begin.
         slots: that the bare step is tried with first.
     """
-    model = made_once(CACHE / "large.nemo", large_model)
-    wav = made_once(CACHE / "babble.wav", lambda path: soundfile.write(path, babble(20.0, 0), RATE))
+    model = random_model("large")
+    wav = made_once(BUILD / "babble.wav", lambda path: soundfile.write(path, babble(20.0, 0), RATE))
     first = unbounded(lambda count: bare_step(str(model), wav, bare_seconds, count), slots)
     console.print(f"  bare step: {first['streams']} streams; ms by batch: {first['step_ms']}")
     if not first["streams"]:

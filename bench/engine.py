@@ -20,8 +20,6 @@ batch whose whole step stays under the chunk's duration in 99 of 100 steps (`--l
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -40,10 +38,10 @@ from asr_service.model import loading
 from asr_service.model.batch import Batch
 from asr_service.model.devices import choose_device
 from asr_service.model.streaming import NemoStreamingModel
-from testbed.models import SHAPES, babble, build_model
+from bench.kept import random_model
+from bench.options import write_report
+from testbed.models import babble
 
-LARGE = Path("build/large.nemo")
-CPU = torch.device("cpu")
 LARGEST = (64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -78,16 +76,6 @@ class Largest:
     chunk_ms: float
     state_mb: float
     limit: str
-
-
-def large_model(device: torch.device = CPU) -> Any:
-    """The 114M random-weight model, made once and kept under build/."""
-    if not LARGE.exists():
-        LARGE.parent.mkdir(exist_ok=True)
-        made = LARGE.with_suffix(f".{os.getpid()}.nemo")
-        build_model(SHAPES["large"]).save_to(str(made))
-        made.replace(LARGE)
-    return loading.read_nemo(str(LARGE), device)
 
 
 def _nemo_step(encoder: Any, batch: int, mel: torch.Tensor) -> Callable[[], object]:
@@ -174,20 +162,20 @@ def _medians(steps: Sequence[Callable[[], object]], budget_s: float, device: tor
 
 
 def measure(
-    loaded: Any, look_aheads: Sequence[str], batches: Sequence[int], precisions: Sequence[str], budget_s: float,
+    nemo_model: Any, look_aheads: Sequence[str], batches: Sequence[int], precisions: Sequence[str], budget_s: float,
     device: torch.device, show: Callable[[Row], None],
 ) -> list[Row]:  # fmt: skip
-    """Measures all combinations of the loaded model; `show` gets each row as it is done."""
+    """Measures all combinations on a model that NeMo has read; `show` gets each row as it is done."""
     rows = []
     for look_ahead in look_aheads:
         models = {}
         for precision in precisions:
             settings = ModelSettings("large", parse_att_context(look_ahead), precision=precision)
-            models[precision] = loading.assemble(loaded, settings, device, max(batches))
+            models[precision] = loading.assemble(nemo_model, settings, device, max(batches))
         for batch in batches:
             info = models[precisions[0]].info
             mel = torch.randn(batch, 8 * info.chunk_frames, 80, device=device)
-            nemo = _nemo_step(loaded.encoder, batch, mel)
+            nemo = _nemo_step(nemo_model.encoder, batch, mel)
             for precision, model in models.items():
                 if device.type == "cuda":
                     # TF32 is a switch of the whole process: on while this step is recorded, off for NeMo's.
@@ -206,13 +194,13 @@ def measure(
     return rows
 
 
-def largest(loaded: Any, look_ahead: str, precision: str, device: torch.device, steps: int) -> Largest:
+def largest(nemo_model: Any, look_ahead: str, precision: str, device: torch.device, steps: int) -> Largest:
     """Tries growing batches until one is too slow or does not fit."""
     best = Largest(look_ahead, precision, 0, 0.0, 0.0, 0.0, "not tried")
     for batch in LARGEST:
         try:
             model = loading.assemble(
-                loaded,
+                nemo_model,
                 ModelSettings(name="large", att_context=parse_att_context(look_ahead), precision=precision),
                 device,
                 batch,
@@ -256,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     on_gpu = device.type == "cuda"
     machine = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} CPU threads"
     precisions = options.precision or (["fp32", "tf32", "bf16"] if on_gpu else ["fp32", "bf16"])
-    loaded = large_model(device)
+    nemo_model = loading.read_nemo(str(random_model("large")), device)
     console = Console()
     columns = list(Row.__dataclass_fields__)
     console.print(" ".join(f"{c:>16}" for c in columns))
@@ -264,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def show(row: Row) -> None:
         console.print(" ".join(f"{v!s:>16}" for v in asdict(row).values()))
 
-    rows = measure(loaded, look_aheads, batches, precisions, 1.0 if options.quick else 4.0, device, show)
+    rows = measure(nemo_model, look_aheads, batches, precisions, 1.0 if options.quick else 4.0, device, show)
     table = Table(title=f"Encoder step, 114M random-weight model, {machine}")
     for column in columns:
         table.add_column(column, justify="right")
@@ -275,21 +263,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if on_gpu or options.largest:
         for look_ahead in look_aheads:
             for precision in precisions:
-                most.append(largest(loaded, look_ahead, precision, device, 50 if options.quick else 200))
+                most.append(largest(nemo_model, look_ahead, precision, device, 50 if options.quick else 200))
                 console.print(most[-1])
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {
-            "baseline": "NeMo cache_aware_stream_step, fp32, same run",
-            "device": machine,
-            "threads": torch.get_num_threads(),
-            "amx": "amx_bf16" in Path("/proc/cpuinfo").read_text()
-            if Path("/proc/cpuinfo").exists()
-            else None,
-            "rows": [asdict(row) for row in rows],
-            "largest": [asdict(one) for one in most],
-        }
-        options.json.write_text(json.dumps(report, indent=1))
+    cpu = Path("/proc/cpuinfo")
+    report = {
+        "baseline": "NeMo cache_aware_stream_step, fp32, same run",
+        "device": machine,
+        "threads": torch.get_num_threads(),
+        "amx": "amx_bf16" in cpu.read_text() if cpu.exists() else None,
+        "rows": [asdict(row) for row in rows],
+        "largest": [asdict(one) for one in most],
+    }
+    write_report(options.json, report)
 
 
 if __name__ == "__main__":

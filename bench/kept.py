@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from testbed.processes import ROOT, clean_environment
+
+BUILD = ROOT / "build"
 
 
 def made_once(path: Path, make: Callable[[Path], object]) -> Path:
@@ -22,3 +28,17 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
         finally:
             unfinished.unlink(missing_ok=True)
     return path
+
+
+def random_model(shape: str) -> Path:
+    """The .nemo file of a model with random weights, of a shape of `testbed.models`, made if it is not there.
+
+    In a process of its own, so that nothing of it is left in one that measures.
+    """
+
+    def make(path: Path) -> None:
+        print(f"making {shape}.nemo, random weights (once)", file=sys.stderr)
+        argv = [sys.executable, "-m", "testbed.models", shape, str(path)]
+        subprocess.run(argv, cwd=ROOT, env=clean_environment(), stdout=subprocess.DEVNULL, check=True)
+
+    return made_once(BUILD / f"{shape}.nemo", make)

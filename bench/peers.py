@@ -29,13 +29,14 @@ from typing import Any
 import numpy as np
 
 from asr_service.core.values import Samples
+from bench.kept import random_model
+from bench.options import write_report
 from bench.stepping import RATE, evaluation_set, step_all
 from demo_model.wer import compare, total
 from testbed.models import babble
 
 BUILT = Path("build/peers")
 LOCK = Path(__file__).with_name("peers.lock")
-LARGE = Path("build/large.nemo")
 CONTEXT = (70, 1)
 WARM_UP_S = 2.0
 Work = Callable[[Sequence[Samples]], list[str]]
@@ -265,6 +266,7 @@ def measure(
     """All rows; `show` gets each as it is done."""
     rows: list[dict[str, Any]] = []
     seconds, batches, limit = (10.0, (1, 16), 8) if quick else (30.0, (1, 16, 32), 0)
+    large = str(random_model("large"))
     with tempfile.TemporaryDirectory() as folder:
         utterances = evaluation_set(limit)
         said = _save(folder, "said", [samples for _, samples in utterances])
@@ -281,7 +283,7 @@ def measure(
         for batch in batches:
             audio = _save(folder, f"babble{batch}", [babble(seconds, n) for n in range(batch)])
             for peer in peers:
-                found = apart(peer, str(LARGE), audio, batch)
+                found = apart(peer, large, audio, batch)
                 row = {"peer": peer, "model": "114M", "batch": batch}
                 if "failed" in found:
                     row["failed"] = found["failed"]
@@ -312,14 +314,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         peer, model, audio, batch = options.one
         print(json.dumps(one(peer, model, Path(audio), int(batch))))
         return
-    from bench.engine import large_model
-
-    large_model()
     rows = measure(options.quick, options.peer or PEERS, lambda row: print(row, flush=True))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {"baseline": "NeMo 3.0's cache-aware pipeline, fp32, same run", "rows": rows}
-        options.json.write_text(json.dumps(report, indent=1))
+    report = {"baseline": "NeMo 3.0's cache-aware pipeline, fp32, same run", "rows": rows}
+    write_report(options.json, report)
     print(
         "\n| | model | batch | WER, % | real-time streams | times NeMo's |\n| --- | --- | --- | --- | --- | --- |"
     )

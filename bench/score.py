@@ -23,6 +23,7 @@ from typing import Any
 
 import soundfile
 
+from bench.options import write_report
 from clients.pacing import packets
 from demo_model.wer import Errors, align, compare, total
 
@@ -257,8 +258,7 @@ async def run(args: argparse.Namespace) -> int:
     await close()
     summary = report(utterances, heard, failed)
     print(table(summary))
-    if args.json:
-        args.json.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_report(args.json, summary)
     over = args.max_wer is not None and heard and summary["groups"]["all"]["wer"] > args.max_wer
     return 1 if failed or over or not heard else 0
 

@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,7 +35,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.efficiency import (
-    CACHE,
     LIMIT_S,
     PACKET_MS,
     TARGET,
@@ -46,13 +43,14 @@ from bench.efficiency import (
     plan_of,
     unbounded,
 )
-from bench.kept import made_once
+from bench.kept import random_model
+from bench.options import write_report
 from clients.loadgen.plan import RATE, Heard, Plan, noise
 from clients.loadgen.report import percentiles, summarize
 from clients.loadgen.streams import METHOD, GrpcRunner, run_streams
 from clients.wav import read_wav
 from testbed import grpc_frames as frames
-from testbed.processes import ROOT, AsrService, Server, clean_environment, histogram_percentile
+from testbed.processes import ROOT, AsrService, Server, histogram_percentile
 
 STREAMS = 100
 """Of the transport measurement."""
@@ -76,7 +74,7 @@ class EchoRunner(GrpcRunner):
             pass
 
 
-def load(make: Callable[[], GrpcRunner], plan: Plan, streams: int, ramp_s: float = 1.0) -> list[Heard]:
+def run_to_end(make: Callable[[], GrpcRunner], plan: Plan, streams: int, ramp_s: float = 1.0) -> list[Heard]:
     """Runs so many streams to their end."""
 
     async def run() -> list[Heard]:
@@ -96,10 +94,12 @@ def load(make: Callable[[], GrpcRunner], plan: Plan, streams: int, ramp_s: float
 def packet_cost(server: Server, runner: type[GrpcRunner], seconds: float) -> float:
     """CPU time per packet in microseconds, idle time taken off."""
     plan = plan_of(noise(), seconds)
-    load(lambda: runner(server.target, plan), plan_of(noise(), 1.0), 10)  # connections, caches, allocator
+    run_to_end(
+        lambda: runner(server.target, plan), plan_of(noise(), 1.0), 10
+    )  # connections, caches, allocator
     idle = server.idle_cpu(1.0)
     before, began = server.cpu_s(), time.monotonic()
-    heard = load(lambda: runner(server.target, plan), plan, STREAMS)
+    heard = run_to_end(lambda: runner(server.target, plan), plan, STREAMS)
     spent = server.cpu_s() - before - idle * (time.monotonic() - began)
     if any(one.outcome != "ok" for one in heard):
         raise RuntimeError(f"streams failed: {next(one for one in heard if one.outcome != 'ok').detail}")
@@ -133,7 +133,7 @@ def latency(seconds: float, bare_seconds: float, slots: int, packet_us: float) -
     """Latencies with the demo model at half of what step and packets allow, finals asked for on the way."""
     clips = sorted((ROOT / "asr_service/assets/clips").glob("*.wav"))
     named = DEMO.exists()
-    model = str(DEMO) if named else str(made_once(CACHE / "tiny.nemo", tiny_model))
+    model = str(DEMO) if named else str(random_model("tiny"))
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "clips.wav"
         pcm = b"".join(read_wav(clip, RATE) for clip in clips) or noise()
@@ -163,16 +163,6 @@ def latency(seconds: float, bare_seconds: float, slots: int, packet_us: float) -
         "loop_lag_p99_ms": round(lag, 2),
         "sent_late_ms": percentiles([late for one in heard for late in one.late]),
     }
-
-
-def tiny_model(path: Path) -> None:
-    """A small model with random weights, where the demo model is not there."""
-    subprocess.run(
-        [sys.executable, "-m", "testbed.models", "tiny", str(path)],
-        cwd=ROOT,
-        env=clean_environment(),
-        check=True,
-    )
 
 
 # ----------------------------------------------------------------------------------------------------------- the report
@@ -206,13 +196,6 @@ def show(result: dict[str, Any]) -> None:
             figures = ", ".join(f"{ms[name]:.0f}" for name in ("p50", "p95", "p99")) if ms else "-"
             table.add_row(f"{title}, p50 p95 p99, ms", figures, f"{one['model']}, {one['streams']} streams")
     Console().print(table)
-
-
-def keep(path: Path | None, result: dict[str, Any]) -> None:
-    """Writes what has been found so far: a run that is broken off has its first parts."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def missing(result: dict[str, Any]) -> list[str]:
@@ -251,12 +234,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     parts = args.only or ["transport", "path", "live"]
     quick = args.quick
+    # Written after each part: a run that is broken off has its first ones.
     result: dict[str, Any] = {}
     if "transport" in parts:
         console.print("transport: null model against bare echo")
         result["transport"] = transport(2 if quick else 5, 4.0 if quick else 8.0)
         result["cpu_us_per_packet"] = result["transport"]["cpu_us_per_packet"]
-        keep(args.json, result)
+        write_report(args.json, result)
     if "path" in parts:
         console.print("efficiency: the full path against the bare step, 114M model")
         result["path"] = efficiency(
@@ -264,13 +248,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         result["efficiency"] = result["path"]["efficiency"]
         result["loop_lag_p99_ms"] = result["path"]["loop_lag_ms"].get("p99")
-        keep(args.json, result)
+        write_report(args.json, result)
     if "live" in parts:
         console.print("latency: demo model at half load")
         packet_us = result.get("cpu_us_per_packet", PACKET_US)
         result["live"] = latency(8.0 if quick else 20.0, 1.0 if quick else 3.0, 4 * args.slots, packet_us)
         result["latency_ms"] = result["live"]["latency_ms"]
-        keep(args.json, result)
+        write_report(args.json, result)
     show(result)
     problems = missing(result)
     for problem in problems:
