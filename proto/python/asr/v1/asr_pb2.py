@@ -22,42 +22,65 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x61sr/v1/asr.proto\x12\x06\x61sr.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x01\n\x10RecognizeRequest\x12\x33\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.asr.v1.RecognitionConfigH\x00R\x06\x63onfig\x12\x16\n\x05\x61udio\x18\x02 \x01(\x0cH\x00R\x05\x61udio\x12.\n\x08\x66inalize\x18\x03 \x01(\x0b\x32\x10.asr.v1.FinalizeH\x00R\x08\x66inalize\x12\x32\n\nkeep_alive\x18\x04 \x01(\x0b\x32\x11.asr.v1.KeepAliveH\x00R\tkeepAliveB\t\n\x07request\"\x9d\x04\n\x11RecognitionConfig\x12\x31\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x15.asr.v1.AudioEncodingR\x08\x65ncoding\x12/\n\x11sample_rate_hertz\x18\x02 \x01(\rH\x00R\x0fsampleRateHertz\x88\x01\x01\x12,\n\x0finterim_results\x18\x03 \x01(\x08H\x01R\x0einterimResults\x88\x01\x01\x12\x1d\n\nword_times\x18\x04 \x01(\x08R\twordTimes\x12\x35\n\x0b\x65ndpointing\x18\x05 \x01(\x0b\x32\x13.asr.v1.EndpointingR\x0b\x65ndpointing\x12\x1b\n\tstream_id\x18\x06 \x01(\tR\x08streamId\x12\x33\n\x13\x61udio_channel_count\x18\x07 \x01(\rH\x02R\x11\x61udioChannelCount\x88\x01\x01\x12\x38\n\x15\x61utomatic_punctuation\x18\x08 \x01(\x08H\x03R\x14\x61utomaticPunctuation\x88\x01\x01\x12\x38\n\rphrase_boosts\x18\t \x03(\x0b\x32\x13.asr.v1.PhraseBoostR\x0cphraseBoostsB\x14\n\x12_sample_rate_hertzB\x12\n\x10_interim_resultsB\x16\n\x14_audio_channel_countB\x18\n\x16_automatic_punctuation\"L\n\x0bPhraseBoost\x12\x18\n\x07phrases\x18\x01 \x03(\tR\x07phrases\x12\x19\n\x05\x62oost\x18\x02 \x01(\x02H\x00R\x05\x62oost\x88\x01\x01\x42\x08\n\x06_boost\"\xe2\x01\n\x0b\x45ndpointing\x12\x33\n\x13trailing_silence_ms\x18\x01 \x01(\rH\x00R\x11trailingSilenceMs\x88\x01\x01\x12-\n\x10max_utterance_ms\x18\x02 \x01(\rH\x01R\x0emaxUtteranceMs\x88\x01\x01\x12-\n\x10start_timeout_ms\x18\x03 \x01(\rH\x02R\x0estartTimeoutMs\x88\x01\x01\x42\x16\n\x14_trailing_silence_msB\x13\n\x11_max_utterance_msB\x13\n\x11_start_timeout_ms\"\x1c\n\x08\x46inalize\x12\x10\n\x03tag\x18\x01 \x01(\tR\x03tag\"\x0b\n\tKeepAlive\"\xce\x01\n\x11RecognizeResponse\x12\x1b\n\tstream_id\x18\x01 \x01(\tR\x08streamId\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x19.asr.v1.RecognitionResultR\x06result\x12,\n\x12\x61udio_processed_ms\x18\x03 \x01(\x04R\x10\x61udioProcessedMs\x12;\n\x0bserver_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\"\xc6\x02\n\x11RecognitionResult\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x19\n\x08is_final\x18\x02 \x01(\x08R\x07isFinal\x12\x36\n\x0c\x66inal_reason\x18\x03 \x01(\x0e\x32\x13.asr.v1.FinalReasonR\x0b\x66inalReason\x12\'\n\x0futterance_index\x18\x04 \x01(\rR\x0eutteranceIndex\x12&\n\x05words\x18\x05 \x03(\x0b\x32\x10.asr.v1.WordInfoR\x05words\x12\x1e\n\nconfidence\x18\x06 \x01(\x02R\nconfidence\x12!\n\x0c\x66inalize_tag\x18\x07 \x01(\tR\x0b\x66inalizeTag\x12\x18\n\x07\x63hannel\x18\x08 \x01(\rR\x07\x63hannel\x12\x1c\n\tstability\x18\t \x01(\x02R\tstability\"p\n\x08WordInfo\x12\x12\n\x04word\x18\x01 \x01(\tR\x04word\x12\x19\n\x08start_ms\x18\x02 \x01(\x04R\x07startMs\x12\x15\n\x06\x65nd_ms\x18\x03 \x01(\x04R\x05\x65ndMs\x12\x1e\n\nconfidence\x18\x04 \x01(\x02R\nconfidence\"\x17\n\x15GetServiceInfoRequest\"\x9b\x05\n\x16GetServiceInfoResponse\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x18\n\x07\x64\x65\x63oder\x18\x03 \x01(\tR\x07\x64\x65\x63oder\x12\x1f\n\x0b\x61tt_context\x18\x04 \x03(\x05R\nattContext\x12\"\n\rlook_ahead_ms\x18\x05 \x01(\rR\x0blookAheadMs\x12\x19\n\x08\x63hunk_ms\x18\x06 \x01(\rR\x07\x63hunkMs\x12\x1c\n\tlanguages\x18\x07 \x03(\tR\tlanguages\x12\x33\n\tencodings\x18\x08 \x03(\x0e\x32\x15.asr.v1.AudioEncodingR\tencodings\x12\x31\n\x15min_sample_rate_hertz\x18\t \x01(\rR\x12minSampleRateHertz\x12\x31\n\x15max_sample_rate_hertz\x18\n \x01(\rR\x12maxSampleRateHertz\x12\x35\n\x17model_sample_rate_hertz\x18\x0b \x01(\rR\x14modelSampleRateHertz\x12\x1f\n\x0bmax_streams\x18\x0c \x01(\rR\nmaxStreams\x12%\n\x0e\x61\x63tive_streams\x18\r \x01(\rR\ractiveStreams\x12*\n\x11max_message_bytes\x18\x0e \x01(\rR\x0fmaxMessageBytes\x12\x16\n\x06\x64\x65vice\x18\x0f \x01(\tR\x06\x64\x65vice\x12\x1c\n\tprecision\x18\x10 \x01(\tR\tprecision\x12)\n\x10measured_streams\x18\x11 \x01(\rR\x0fmeasuredStreams\x12\x12\n\x04load\x18\x12 \x01(\x02R\x04load*\x7f\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIO_ENCODING_LINEAR16\x10\x01\x12\x18\n\x14\x41UDIO_ENCODING_MULAW\x10\x02\x12\x17\n\x13\x41UDIO_ENCODING_ALAW\x10\x03*\x81\x01\n\x0b\x46inalReason\x12\x1c\n\x18\x46INAL_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46INAL_REASON_ENDPOINT\x10\x01\x12\x19\n\x15\x46INAL_REASON_FINALIZE\x10\x02\x12\x1e\n\x1a\x46INAL_REASON_END_OF_STREAM\x10\x03\x32\xa6\x01\n\rSpeechService\x12\x44\n\tRecognize\x12\x18.asr.v1.RecognizeRequest\x1a\x19.asr.v1.RecognizeResponse(\x01\x30\x01\x12O\n\x0eGetServiceInfo\x12\x1d.asr.v1.GetServiceInfoRequest\x1a\x1e.asr.v1.GetServiceInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x61sr/v1/asr.proto\x12\x06\x61sr.v1\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x01\n\x10RecognizeRequest\x12\x33\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.asr.v1.RecognitionConfigH\x00R\x06\x63onfig\x12\x16\n\x05\x61udio\x18\x02 \x01(\x0cH\x00R\x05\x61udio\x12.\n\x08\x66inalize\x18\x03 \x01(\x0b\x32\x10.asr.v1.FinalizeH\x00R\x08\x66inalize\x12\x32\n\nkeep_alive\x18\x04 \x01(\x0b\x32\x11.asr.v1.KeepAliveH\x00R\tkeepAliveB\t\n\x07request\"\xdf\x04\n\x11RecognitionConfig\x12\x31\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x15.asr.v1.AudioEncodingR\x08\x65ncoding\x12G\n\x11sample_rate_hertz\x18\x02 \x01(\rB\x16\x8a\xb5\x18\x12\t\x00\x00\x00\x00\x00@\xbf@\x11\x00\x00\x00\x00\x00p\xe7@H\x00R\x0fsampleRateHertz\x88\x01\x01\x12,\n\x0finterim_results\x18\x03 \x01(\x08H\x01R\x0einterimResults\x88\x01\x01\x12\x1d\n\nword_times\x18\x04 \x01(\x08R\twordTimes\x12\x35\n\x0b\x65ndpointing\x18\x05 \x01(\x0b\x32\x13.asr.v1.EndpointingR\x0b\x65ndpointing\x12$\n\tstream_id\x18\x06 \x01(\tB\x07\x8a\xb5\x18\x03\x18\x80\x01R\x08streamId\x12K\n\x13\x61udio_channel_count\x18\x07 \x01(\rB\x16\x8a\xb5\x18\x12\t\x00\x00\x00\x00\x00\x00\xf0?\x11\x00\x00\x00\x00\x00\x00\x00@H\x02R\x11\x61udioChannelCount\x88\x01\x01\x12\x38\n\x15\x61utomatic_punctuation\x18\x08 \x01(\x08H\x03R\x14\x61utomaticPunctuation\x88\x01\x01\x12\x41\n\rphrase_boosts\x18\t \x03(\x0b\x32\x13.asr.v1.PhraseBoostB\x07\x8a\xb5\x18\x03 \xe8\x07R\x0cphraseBoostsB\x14\n\x12_sample_rate_hertzB\x12\n\x10_interim_resultsB\x16\n\x14_audio_channel_countB\x18\n\x16_automatic_punctuation\"s\n\x0bPhraseBoost\x12\'\n\x07phrases\x18\x01 \x03(\tB\r\x8a\xb5\x18\t\x18\x64 \xe8\x07(\xa0\x9c\x01R\x07phrases\x12\x31\n\x05\x62oost\x18\x02 \x01(\x02\x42\x16\x8a\xb5\x18\x12\t\x00\x00\x00\x00\x00\x00\x00\x00\x11\x00\x00\x00\x00\x00\x00$@H\x00R\x05\x62oost\x88\x01\x01\x42\x08\n\x06_boost\"\x89\x02\n\x0b\x45ndpointing\x12K\n\x13trailing_silence_ms\x18\x01 \x01(\rB\x16\x8a\xb5\x18\x12\t\x00\x00\x00\x00\x00\x00Y@\x11\x00\x00\x00\x00\x00\x88\xc3@H\x00R\x11trailingSilenceMs\x88\x01\x01\x12-\n\x10max_utterance_ms\x18\x02 \x01(\rH\x01R\x0emaxUtteranceMs\x88\x01\x01\x12<\n\x10start_timeout_ms\x18\x03 \x01(\rB\r\x8a\xb5\x18\t\t\x00\x00\x00\x00\x00\x00Y@H\x02R\x0estartTimeoutMs\x88\x01\x01\x42\x16\n\x14_trailing_silence_msB\x13\n\x11_max_utterance_msB\x13\n\x11_start_timeout_ms\"%\n\x08\x46inalize\x12\x19\n\x03tag\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03\x18\x80\x01R\x03tag\"\x0b\n\tKeepAlive\"\xce\x01\n\x11RecognizeResponse\x12\x1b\n\tstream_id\x18\x01 \x01(\tR\x08streamId\x12\x31\n\x06result\x18\x02 \x01(\x0b\x32\x19.asr.v1.RecognitionResultR\x06result\x12,\n\x12\x61udio_processed_ms\x18\x03 \x01(\x04R\x10\x61udioProcessedMs\x12;\n\x0bserver_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\"\xc6\x02\n\x11RecognitionResult\x12\x12\n\x04text\x18\x01 \x01(\tR\x04text\x12\x19\n\x08is_final\x18\x02 \x01(\x08R\x07isFinal\x12\x36\n\x0c\x66inal_reason\x18\x03 \x01(\x0e\x32\x13.asr.v1.FinalReasonR\x0b\x66inalReason\x12\'\n\x0futterance_index\x18\x04 \x01(\rR\x0eutteranceIndex\x12&\n\x05words\x18\x05 \x03(\x0b\x32\x10.asr.v1.WordInfoR\x05words\x12\x1e\n\nconfidence\x18\x06 \x01(\x02R\nconfidence\x12!\n\x0c\x66inalize_tag\x18\x07 \x01(\tR\x0b\x66inalizeTag\x12\x18\n\x07\x63hannel\x18\x08 \x01(\rR\x07\x63hannel\x12\x1c\n\tstability\x18\t \x01(\x02R\tstability\"p\n\x08WordInfo\x12\x12\n\x04word\x18\x01 \x01(\tR\x04word\x12\x19\n\x08start_ms\x18\x02 \x01(\x04R\x07startMs\x12\x15\n\x06\x65nd_ms\x18\x03 \x01(\x04R\x05\x65ndMs\x12\x1e\n\nconfidence\x18\x04 \x01(\x02R\nconfidence\"\x17\n\x15GetServiceInfoRequest\"\xaa\x05\n\x16GetServiceInfoResponse\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x18\n\x07\x64\x65\x63oder\x18\x03 \x01(\tR\x07\x64\x65\x63oder\x12\x1f\n\x0b\x61tt_context\x18\x04 \x03(\x05R\nattContext\x12\"\n\rlook_ahead_ms\x18\x05 \x01(\rR\x0blookAheadMs\x12\x19\n\x08\x63hunk_ms\x18\x06 \x01(\rR\x07\x63hunkMs\x12\x1c\n\tlanguages\x18\x07 \x03(\tR\tlanguages\x12\x33\n\tencodings\x18\x08 \x03(\x0e\x32\x15.asr.v1.AudioEncodingR\tencodings\x12\x31\n\x15min_sample_rate_hertz\x18\t \x01(\rR\x12minSampleRateHertz\x12\x31\n\x15max_sample_rate_hertz\x18\n \x01(\rR\x12maxSampleRateHertz\x12\x35\n\x17model_sample_rate_hertz\x18\x0b \x01(\rR\x14modelSampleRateHertz\x12\x1f\n\x0bmax_streams\x18\x0c \x01(\rR\nmaxStreams\x12%\n\x0e\x61\x63tive_streams\x18\r \x01(\rR\ractiveStreams\x12\x39\n\x11max_message_bytes\x18\x0e \x01(\rB\r\x8a\xb5\x18\t\t\x00\x00\x00\x00\x00\x00\xf0@R\x0fmaxMessageBytes\x12\x16\n\x06\x64\x65vice\x18\x0f \x01(\tR\x06\x64\x65vice\x12\x1c\n\tprecision\x18\x10 \x01(\tR\tprecision\x12)\n\x10measured_streams\x18\x11 \x01(\rR\x0fmeasuredStreams\x12\x12\n\x04load\x18\x12 \x01(\x02R\x04load\"\xed\x01\n\x06Limits\x12\x15\n\x03min\x18\x01 \x01(\x01H\x00R\x03min\x88\x01\x01\x12\x15\n\x03max\x18\x02 \x01(\x01H\x01R\x03max\x88\x01\x01\x12\"\n\nmax_length\x18\x03 \x01(\rH\x02R\tmaxLength\x88\x01\x01\x12 \n\tmax_items\x18\x04 \x01(\rH\x03R\x08maxItems\x88\x01\x01\x12-\n\x10max_total_length\x18\x05 \x01(\rH\x04R\x0emaxTotalLength\x88\x01\x01\x42\x06\n\x04_minB\x06\n\x04_maxB\r\n\x0b_max_lengthB\x0c\n\n_max_itemsB\x13\n\x11_max_total_length*\x7f\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41UDIO_ENCODING_LINEAR16\x10\x01\x12\x18\n\x14\x41UDIO_ENCODING_MULAW\x10\x02\x12\x17\n\x13\x41UDIO_ENCODING_ALAW\x10\x03*\x81\x01\n\x0b\x46inalReason\x12\x1c\n\x18\x46INAL_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46INAL_REASON_ENDPOINT\x10\x01\x12\x19\n\x15\x46INAL_REASON_FINALIZE\x10\x02\x12\x1e\n\x1a\x46INAL_REASON_END_OF_STREAM\x10\x03\x32\xa6\x01\n\rSpeechService\x12\x44\n\tRecognize\x12\x18.asr.v1.RecognizeRequest\x1a\x19.asr.v1.RecognizeResponse(\x01\x30\x01\x12O\n\x0eGetServiceInfo\x12\x1d.asr.v1.GetServiceInfoRequest\x1a\x1e.asr.v1.GetServiceInfoResponse:J\n\x06limits\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x0e.asr.v1.LimitsR\x06limits\x88\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'asr.v1.asr_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUDIOENCODING']._serialized_start=2511
-  _globals['_AUDIOENCODING']._serialized_end=2638
-  _globals['_FINALREASON']._serialized_start=2641
-  _globals['_FINALREASON']._serialized_end=2770
-  _globals['_RECOGNIZEREQUEST']._serialized_start=62
-  _globals['_RECOGNIZEREQUEST']._serialized_end=268
-  _globals['_RECOGNITIONCONFIG']._serialized_start=271
-  _globals['_RECOGNITIONCONFIG']._serialized_end=812
-  _globals['_PHRASEBOOST']._serialized_start=814
-  _globals['_PHRASEBOOST']._serialized_end=890
-  _globals['_ENDPOINTING']._serialized_start=893
-  _globals['_ENDPOINTING']._serialized_end=1119
-  _globals['_FINALIZE']._serialized_start=1121
-  _globals['_FINALIZE']._serialized_end=1149
-  _globals['_KEEPALIVE']._serialized_start=1151
-  _globals['_KEEPALIVE']._serialized_end=1162
-  _globals['_RECOGNIZERESPONSE']._serialized_start=1165
-  _globals['_RECOGNIZERESPONSE']._serialized_end=1371
-  _globals['_RECOGNITIONRESULT']._serialized_start=1374
-  _globals['_RECOGNITIONRESULT']._serialized_end=1700
-  _globals['_WORDINFO']._serialized_start=1702
-  _globals['_WORDINFO']._serialized_end=1814
-  _globals['_GETSERVICEINFOREQUEST']._serialized_start=1816
-  _globals['_GETSERVICEINFOREQUEST']._serialized_end=1839
-  _globals['_GETSERVICEINFORESPONSE']._serialized_start=1842
-  _globals['_GETSERVICEINFORESPONSE']._serialized_end=2509
-  _globals['_SPEECHSERVICE']._serialized_start=2773
-  _globals['_SPEECHSERVICE']._serialized_end=2939
+  _globals['_RECOGNITIONCONFIG'].fields_by_name['sample_rate_hertz']._loaded_options = None
+  _globals['_RECOGNITIONCONFIG'].fields_by_name['sample_rate_hertz']._serialized_options = b'\212\265\030\022\t\000\000\000\000\000@\277@\021\000\000\000\000\000p\347@'
+  _globals['_RECOGNITIONCONFIG'].fields_by_name['stream_id']._loaded_options = None
+  _globals['_RECOGNITIONCONFIG'].fields_by_name['stream_id']._serialized_options = b'\212\265\030\003\030\200\001'
+  _globals['_RECOGNITIONCONFIG'].fields_by_name['audio_channel_count']._loaded_options = None
+  _globals['_RECOGNITIONCONFIG'].fields_by_name['audio_channel_count']._serialized_options = b'\212\265\030\022\t\000\000\000\000\000\000\360?\021\000\000\000\000\000\000\000@'
+  _globals['_RECOGNITIONCONFIG'].fields_by_name['phrase_boosts']._loaded_options = None
+  _globals['_RECOGNITIONCONFIG'].fields_by_name['phrase_boosts']._serialized_options = b'\212\265\030\003 \350\007'
+  _globals['_PHRASEBOOST'].fields_by_name['phrases']._loaded_options = None
+  _globals['_PHRASEBOOST'].fields_by_name['phrases']._serialized_options = b'\212\265\030\t\030d \350\007(\240\234\001'
+  _globals['_PHRASEBOOST'].fields_by_name['boost']._loaded_options = None
+  _globals['_PHRASEBOOST'].fields_by_name['boost']._serialized_options = b'\212\265\030\022\t\000\000\000\000\000\000\000\000\021\000\000\000\000\000\000$@'
+  _globals['_ENDPOINTING'].fields_by_name['trailing_silence_ms']._loaded_options = None
+  _globals['_ENDPOINTING'].fields_by_name['trailing_silence_ms']._serialized_options = b'\212\265\030\022\t\000\000\000\000\000\000Y@\021\000\000\000\000\000\210\303@'
+  _globals['_ENDPOINTING'].fields_by_name['start_timeout_ms']._loaded_options = None
+  _globals['_ENDPOINTING'].fields_by_name['start_timeout_ms']._serialized_options = b'\212\265\030\t\t\000\000\000\000\000\000Y@'
+  _globals['_FINALIZE'].fields_by_name['tag']._loaded_options = None
+  _globals['_FINALIZE'].fields_by_name['tag']._serialized_options = b'\212\265\030\003\030\200\001'
+  _globals['_GETSERVICEINFORESPONSE'].fields_by_name['max_message_bytes']._loaded_options = None
+  _globals['_GETSERVICEINFORESPONSE'].fields_by_name['max_message_bytes']._serialized_options = b'\212\265\030\t\t\000\000\000\000\000\000\360@'
+  _globals['_AUDIOENCODING']._serialized_start=2953
+  _globals['_AUDIOENCODING']._serialized_end=3080
+  _globals['_FINALREASON']._serialized_start=3083
+  _globals['_FINALREASON']._serialized_end=3212
+  _globals['_RECOGNIZEREQUEST']._serialized_start=96
+  _globals['_RECOGNIZEREQUEST']._serialized_end=302
+  _globals['_RECOGNITIONCONFIG']._serialized_start=305
+  _globals['_RECOGNITIONCONFIG']._serialized_end=912
+  _globals['_PHRASEBOOST']._serialized_start=914
+  _globals['_PHRASEBOOST']._serialized_end=1029
+  _globals['_ENDPOINTING']._serialized_start=1032
+  _globals['_ENDPOINTING']._serialized_end=1297
+  _globals['_FINALIZE']._serialized_start=1299
+  _globals['_FINALIZE']._serialized_end=1336
+  _globals['_KEEPALIVE']._serialized_start=1338
+  _globals['_KEEPALIVE']._serialized_end=1349
+  _globals['_RECOGNIZERESPONSE']._serialized_start=1352
+  _globals['_RECOGNIZERESPONSE']._serialized_end=1558
+  _globals['_RECOGNITIONRESULT']._serialized_start=1561
+  _globals['_RECOGNITIONRESULT']._serialized_end=1887
+  _globals['_WORDINFO']._serialized_start=1889
+  _globals['_WORDINFO']._serialized_end=2001
+  _globals['_GETSERVICEINFOREQUEST']._serialized_start=2003
+  _globals['_GETSERVICEINFOREQUEST']._serialized_end=2026
+  _globals['_GETSERVICEINFORESPONSE']._serialized_start=2029
+  _globals['_GETSERVICEINFORESPONSE']._serialized_end=2711
+  _globals['_LIMITS']._serialized_start=2714
+  _globals['_LIMITS']._serialized_end=2951
+  _globals['_SPEECHSERVICE']._serialized_start=3215
+  _globals['_SPEECHSERVICE']._serialized_end=3381
 # @@protoc_insertion_point(module_scope)

@@ -31,10 +31,12 @@ than the server takes, which gRPC itself answers with RESOURCE_EXHAUSTED):
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -162,17 +164,17 @@ class RecognitionConfig(_message.Message):
     encoding: Global___AudioEncoding.ValueType
     """Default LINEAR16."""
     sample_rate_hertz: _builtins.int
-    """Samples per second, 8000 to 48000. Default 16000. Other rates than the model's are resampled."""
+    """Samples per second. Default 16000. Other rates than the model's are resampled."""
     interim_results: _builtins.bool
     """Whether revisable results are sent between finals. Default true."""
     word_times: _builtins.bool
     """Whether finals carry words with times and confidence. Default false."""
     stream_id: _builtins.str
-    """Name of the stream, chosen by the client and echoed in every response: at most 128 printable ASCII characters.
-    Default: one made by the server. It need not be unique.
+    """Name of the stream, chosen by the client and echoed in every response: printable ASCII characters. Default: one made
+    by the server. It need not be unique.
     """
     audio_channel_count: _builtins.int
-    """Channels of the audio, 1 or 2. Default 1. Samples of the channels alternate; each channel is recognized by itself,
+    """Channels of the audio. Default 1. Samples of the channels alternate; each channel is recognized by itself,
     takes one of the server's streams, and has results of its own: a finalize is answered once by each.
     """
     automatic_punctuation: _builtins.bool
@@ -185,9 +187,7 @@ class RecognitionConfig(_message.Message):
 
     @_builtins.property
     def phrase_boosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhraseBoost]:
-        """Words and phrases to listen for, such as names; several groups may have different boosts. At most 1000 groups,
-        1000 phrases and 20000 characters in all.
-        """
+        """Words and phrases to listen for, such as names; several groups may have different boosts."""
 
     def __init__(
         self,
@@ -234,13 +234,13 @@ class PhraseBoost(_message.Message):
     PHRASES_FIELD_NUMBER: _builtins.int
     BOOST_FIELD_NUMBER: _builtins.int
     boost: _builtins.float
-    """How much more likely, 0 to 10: added to the logarithm of the probability of a phrase's first token, and twice to
-    that of each further one. Default 1; 2 or 3 for a few phrases. More puts the phrases where others were spoken.
+    """How much more likely: added to the logarithm of the probability of a phrase's first token, and twice to that of each
+    further one. Default 1; 2 or 3 for a few phrases. More puts the phrases where others were spoken.
     """
     @_builtins.property
     def phrases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Words as they are spoken, 1 to 100 characters each, in any case. They hold only what the model can write: digits, for
-        example, have to be spelt out if its text has none.
+        """Words as they are spoken, in any case; none is empty. They hold only what the model can write: digits, for example,
+        have to be spelt out if its text has none.
         """
 
     def __init__(
@@ -269,12 +269,12 @@ class Endpointing(_message.Message):
     MAX_UTTERANCE_MS_FIELD_NUMBER: _builtins.int
     START_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     trailing_silence_ms: _builtins.int
-    """Silence after the last word that ends the utterance, in ms, 100 to 10000. Default 800."""
+    """Silence after the last word that ends the utterance, in ms. Default 800."""
     max_utterance_ms: _builtins.int
     """Longest utterance, in ms; it is then ended at the next word boundary. 0: no limit. Default 30000."""
     start_timeout_ms: _builtins.int
-    """Set: when no word has come for so long since the last final, in ms, 100 or more, a final without text tells so, once
-    until the next word. Default: none does.
+    """Set: when no word has come for so long since the last final, in ms, a final without text tells so, once until the
+    next word. Default: none does.
     """
     def __init__(
         self,
@@ -310,7 +310,7 @@ class Finalize(_message.Message):
 
     TAG_FIELD_NUMBER: _builtins.int
     tag: _builtins.str
-    """Echoed in the final that answers it: at most 128 characters."""
+    """Echoed in the final that answers it."""
     def __init__(
         self,
         *,
@@ -583,3 +583,66 @@ class GetServiceInfoResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServiceInfoResponse: _TypeAlias = GetServiceInfoResponse  # noqa: Y015
+
+@_typing.final
+class Limits(_message.Message):
+    """What a field may hold, as an option of the field that programs can read from its descriptor. A request that keeps to
+    the limits is not refused for what they are about.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    MAX_TOTAL_LENGTH_FIELD_NUMBER: _builtins.int
+    min: _builtins.float
+    """Least value of a number."""
+    max: _builtins.float
+    """Greatest value of a number."""
+    max_length: _builtins.int
+    """Most characters of a text; of each text if the field is repeated."""
+    max_items: _builtins.int
+    """Most items of a repeated field, over all messages of a request that hold it."""
+    max_total_length: _builtins.int
+    """Most characters of a repeated field's texts together, over all messages of a request that hold it."""
+    def __init__(
+        self,
+        *,
+        min: _builtins.float | None = ...,
+        max: _builtins.float | None = ...,
+        max_length: _builtins.int | None = ...,
+        max_items: _builtins.int | None = ...,
+        max_total_length: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_max_items", b"_max_items", "_max_length", b"_max_length", "_max_total_length", b"_max_total_length", "_min", b"_min", "max", b"max", "max_items", b"max_items", "max_length", b"max_length", "max_total_length", b"max_total_length", "min", b"min"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_max_items", b"_max_items", "_max_length", b"_max_length", "_max_total_length", b"_max_total_length", "_min", b"_min", "max", b"max", "max_items", b"max_items", "max_length", b"max_length", "max_total_length", b"max_total_length", "min", b"min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__max_items: _TypeAlias = _typing.Literal["max_items"]  # noqa: Y015
+    _WhichOneofArgType__max_items: _TypeAlias = _typing.Literal["_max_items", b"_max_items"]  # noqa: Y015
+    _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
+    _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
+    _WhichOneofReturnType__max_total_length: _TypeAlias = _typing.Literal["max_total_length"]  # noqa: Y015
+    _WhichOneofArgType__max_total_length: _TypeAlias = _typing.Literal["_max_total_length", b"_max_total_length"]  # noqa: Y015
+    _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
+    _WhichOneofArgType__min: _TypeAlias = _typing.Literal["_min", b"_min"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_items) -> _WhichOneofReturnType__max_items | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_total_length) -> _WhichOneofReturnType__max_total_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+LIMITS_FIELD_NUMBER: _builtins.int
+limits: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Limits]
+"""What the field may hold."""
