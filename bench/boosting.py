@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr_service.api import limits
 from asr_service.core.model import StepRequest
 from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import DEFAULT_BOOST, PhraseBoost, Samples
 from asr_service.model import make_model
 from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.streaming import NemoStreamingModel
-from asr_service.recognition.phrases import MAX_PHRASES
 from bench.options import parse, words_parser, write_report
 from bench.stepping import evaluation_set, text_of
 from demo_model import grammar
@@ -239,7 +239,7 @@ def cost(model: NemoStreamingModel, audio: Samples, items: Sequence[str], rounds
         for index, share in enumerate(SHARES)
     ]
     compiled = {}
-    for count in (len(items), MAX_PHRASES):
+    for count in (len(items), limits.PHRASES.phrases):
         names = [items[number % len(items)] for number in range(count)]
         names = (
             names

@@ -31,13 +31,23 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from asr.v1 import asr_pb2
+from google.protobuf.message import Message as Proto
+
 from ws_bridge.status import Failure, Refused
 
-MIN_SAMPLE_RATE = 8_000
-MAX_SAMPLE_RATE = 48_000
-MIN_ENDPOINT_MS = 100
-MAX_ENDPOINT_MS = 10_000
-MAX_LABEL = 128
+
+def contract_limits(message: type[Proto], field: str) -> asr_pb2.Limits:
+    """What the contract lets a field of one of its messages hold; the service refuses what goes beyond."""
+    limits: asr_pb2.Limits = message.DESCRIPTOR.fields_by_name[field].GetOptions().Extensions[asr_pb2.limits]
+    return limits
+
+
+RATE_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "sample_rate_hertz")
+ENDPOINT_LIMITS = contract_limits(asr_pb2.Endpointing, "trailing_silence_ms")
+SID_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "stream_id")
+TAG_LIMITS = contract_limits(asr_pb2.Finalize, "tag")
+
 MAX_KEY = 512
 MAX_NUMBER = 1e9
 MAX_CONTROL_CHARS = 4_096
@@ -54,14 +64,14 @@ class Init:
     """The first message: how the stream is to be recognized.
 
     Attributes:
-        sid: the client's label of the stream, echoed in every message; 1 to 128 printable ASCII characters. It need
-            not be unique: two connections with one sid are two streams.
-        sr: samples per second, 8000 to 48000.
+        sid: the client's label of the stream, echoed in every message; printable ASCII characters. It need not be
+            unique: two connections with one sid are two streams.
+        sr: samples per second.
         enc: "linear16", "mulaw" or "alaw".
         interim: whether interims are sent.
         words: whether finals carry `words` with times and confidence.
         details: whether results carry `utterance`, `audio_ms`, and finals `reason` and `confidence`.
-        endpoint_ms: silence that ends an utterance with a final, 100 to 10000; None: only the client ends one.
+        endpoint_ms: silence that ends an utterance with a final; None: only the client ends one.
         phrases: words and phrases to listen for, such as names.
         boost: how much more likely these are than the model thinks; None: the service's default.
         key: API key for a service that asks for one, where the client can set no header, as in a browser.
@@ -196,12 +206,12 @@ def _init(fields: dict[str, Any]) -> Init:
     """Fields of an init message; those that are not known are left alone, as a later version may know them."""
     return Init(
         sid=_sid(fields),
-        sr=_whole(fields, "sr", 16_000, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE, "samples per second"),
+        sr=_whole(fields, "sr", 16_000, RATE_LIMITS, "samples per second"),
         enc=_encoding(fields),
         interim=_flag(fields, "interim", True),
         words=_flag(fields, "words", False),
         details=_flag(fields, "details", False),
-        endpoint_ms=_whole(fields, "endpoint_ms", 0, MIN_ENDPOINT_MS, MAX_ENDPOINT_MS, "ms of silence")
+        endpoint_ms=_whole(fields, "endpoint_ms", 0, ENDPOINT_LIMITS, "ms of silence")
         if fields.get("endpoint_ms") is not None
         else None,
         phrases=_phrases(fields),
@@ -212,11 +222,17 @@ def _init(fields: dict[str, Any]) -> Init:
 
 def _sid(fields: dict[str, Any]) -> str:
     sid = fields.get("sid")
-    if isinstance(sid, str) and 1 <= len(sid) <= MAX_LABEL and sid.isascii() and sid.isprintable():
+    if (
+        isinstance(sid, str)
+        and 1 <= len(sid) <= SID_LIMITS.max_length
+        and sid.isascii()
+        and sid.isprintable()
+    ):
         return sid
     found = "is missing" if "sid" not in fields else f"is {_show(sid)}"
     raise _invalid(
-        "sid", f"sid {found}: it should be a string of 1 to {MAX_LABEL} printable ASCII characters"
+        "sid",
+        f"sid {found}: it should be a string of 1 to {SID_LIMITS.max_length} printable ASCII characters",
     )
 
 
@@ -227,8 +243,9 @@ def _key(fields: dict[str, Any]) -> str:
     raise _invalid("key", f"key should be a string of at most {MAX_KEY} printable ASCII characters")
 
 
-def _whole(fields: dict[str, Any], name: str, default: int, low: int, high: int, what: str) -> int:
+def _whole(fields: dict[str, Any], name: str, default: int, limits: asr_pb2.Limits, what: str) -> int:
     value = fields.get(name, default)
+    low, high = int(limits.min), int(limits.max)
     # bool is an int to Python, not to the person who wrote the client.
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
@@ -277,9 +294,11 @@ def _encoding(fields: dict[str, Any]) -> str:
 
 def _tag(fields: dict[str, Any]) -> str:
     tag = fields.get("tag", "")
-    if isinstance(tag, str) and len(tag) <= MAX_LABEL and _sendable(tag):
+    if isinstance(tag, str) and len(tag) <= TAG_LIMITS.max_length and _sendable(tag):
         return tag
-    raise _invalid("tag", f"tag is {_show(tag)}: it should be a string of at most {MAX_LABEL} characters")
+    raise _invalid(
+        "tag", f"tag is {_show(tag)}: it should be a string of at most {TAG_LIMITS.max_length} characters"
+    )
 
 
 def _sendable(text: str) -> bool:

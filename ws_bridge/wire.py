@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from asr.v1 import asr_pb2
 
-from ws_bridge.protocol import Audio, Finalize, Init, KeepAlive, Message
+from ws_bridge.protocol import Audio, Finalize, Init, KeepAlive, Message, contract_limits
 from ws_bridge.status import Failure
 
-MAX_AUDIO_BYTES = 32_768
+MAX_AUDIO_BYTES = int(contract_limits(asr_pb2.GetServiceInfoResponse, "max_message_bytes").min) // 2
 """Most audio in one gRPC request: a large packet is cut, so that it never meets the service's message limit, which is
-65,536 or more for the whole request."""
+twice as much or more for the whole request."""
 
 _ENCODINGS = {
     "linear16": asr_pb2.AUDIO_ENCODING_LINEAR16,

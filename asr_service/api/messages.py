@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from asr_service.api import limits
 from asr_service.core.errors import AsrError, InternalError, InvalidArgument, wire_status
 from asr_service.core.model import ModelInfo
 from asr_service.core.values import (
@@ -22,22 +23,8 @@ from asr_service.core.values import (
     Result,
     StreamConfig,
 )
-from asr_service.recognition.phrases import (
-    BOOST_RANGE,
-    MAX_CHARS,
-    MAX_GROUPS,
-    MAX_PHRASE_CHARS,
-    MAX_PHRASES,
-    Alphabet,
-    alphabet,
-)
+from asr_service.recognition.phrases import Alphabet, alphabet
 
-MIN_RATE_HZ = 8_000
-MAX_RATE_HZ = 48_000
-MAX_CHANNELS = 2
-MAX_NAME = 128
-TRAILING_SILENCE_MS = (100, 10_000)
-START_TIMEOUT_MS = 100
 ERROR_DOMAIN = "asr.v1"
 
 _ENCODINGS = {
@@ -72,10 +59,10 @@ def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -
             field="config.encoding",
         )
     name = config.stream_id
-    if len(name) > MAX_NAME or not re.fullmatch(r"[ -~]*", name):
+    if len(name) > limits.MAX_NAME_CHARS or not re.fullmatch(r"[ -~]*", name):
         raise InvalidArgument(
-            f"config.stream_id has {len(name)} characters; it should be at most {MAX_NAME} printable ASCII characters, "
-            "or unset for one made by the server",
+            f"config.stream_id has {len(name)} characters; it should be at most {limits.MAX_NAME_CHARS} printable "
+            "ASCII characters, or unset for one made by the server",
             field="config.stream_id",
         )
     return StreamConfig(
@@ -103,9 +90,10 @@ def channels(config: pb.RecognitionConfig) -> int:
 
 def checked_rate(rate: int) -> int:
     """The sample rate. Raises InvalidArgument if audio of this rate cannot be recognized."""
-    if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ:
+    if not limits.MIN_RATE_HZ <= rate <= limits.MAX_RATE_HZ:
         raise InvalidArgument(
-            f"config.sample_rate_hertz is {rate}; it should be {MIN_RATE_HZ} to {MAX_RATE_HZ}, or unset for 16000",
+            f"config.sample_rate_hertz is {rate}; it should be {limits.MIN_RATE_HZ} to "
+            f"{limits.MAX_RATE_HZ}, or unset for 16000",
             field="config.sample_rate_hertz",
         )
     return rate
@@ -113,9 +101,10 @@ def checked_rate(rate: int) -> int:
 
 def checked_channels(count: int) -> int:
     """The number of channels. Raises InvalidArgument if audio of so many cannot be recognized."""
-    if not 1 <= count <= MAX_CHANNELS:
+    if not limits.MIN_CHANNELS <= count <= limits.MAX_CHANNELS:
         raise InvalidArgument(
-            f"config.audio_channel_count is {count}; it should be 1 to {MAX_CHANNELS}, or unset for 1",
+            f"config.audio_channel_count is {count}; it should be {limits.MIN_CHANNELS} to "
+            f"{limits.MAX_CHANNELS}, or unset for 1",
             field="config.audio_channel_count",
         )
     return count
@@ -125,11 +114,10 @@ def _endpointing(message: pb.Endpointing) -> EndpointingConfig:
     silence, longest = _DEFAULTS.trailing_silence_ms, _DEFAULTS.max_utterance_ms
     if message.HasField("trailing_silence_ms"):
         silence = message.trailing_silence_ms
-        low, high = TRAILING_SILENCE_MS
-        if not low <= silence <= high:
+        if not limits.MIN_SILENCE_MS <= silence <= limits.MAX_SILENCE_MS:
             raise InvalidArgument(
-                f"config.endpointing.trailing_silence_ms is {silence}; it should be {low} to {high}, or unset for "
-                f"{_DEFAULTS.trailing_silence_ms}",
+                f"config.endpointing.trailing_silence_ms is {silence}; it should be {limits.MIN_SILENCE_MS} to "
+                f"{limits.MAX_SILENCE_MS}, or unset for {_DEFAULTS.trailing_silence_ms}",
                 field="config.endpointing.trailing_silence_ms",
             )
     if message.HasField("max_utterance_ms"):
@@ -137,10 +125,10 @@ def _endpointing(message: pb.Endpointing) -> EndpointingConfig:
     start = 0
     if message.HasField("start_timeout_ms"):
         start = message.start_timeout_ms
-        if start < START_TIMEOUT_MS:
+        if start < limits.MIN_START_TIMEOUT_MS:
             raise InvalidArgument(
-                f"config.endpointing.start_timeout_ms is {start}; it should be {START_TIMEOUT_MS} or more, or unset "
-                "for no such final",
+                f"config.endpointing.start_timeout_ms is {start}; it should be {limits.MIN_START_TIMEOUT_MS} or "
+                "more, or unset for no such final",
                 field="config.endpointing.start_timeout_ms",
             )
     return EndpointingConfig(trailing_silence_ms=silence, max_utterance_ms=longest, start_timeout_ms=start)
@@ -151,16 +139,18 @@ def _boosts(messages: Sequence[pb.PhraseBoost], info: ModelInfo | None) -> tuple
 
     A message has room for millions of groups or phrases: what may be many is counted before it is looked at.
     """
-    _at_most(MAX_GROUPS, "groups", len(messages))
-    _at_most(MAX_PHRASES, "phrases", sum(len(message.phrases) for message in messages))
-    _at_most(MAX_CHARS, "characters", sum(len(phrase) for message in messages for phrase in message.phrases))
+    _at_most(limits.PHRASES.groups, "groups", len(messages))
+    _at_most(limits.PHRASES.phrases, "phrases", sum(len(message.phrases) for message in messages))
+    chars = sum(len(phrase) for message in messages for phrase in message.phrases)
+    _at_most(limits.PHRASES.chars, "characters", chars)
     known = alphabet(info.pieces) if info else None
     groups = []
     for at, message in enumerate(messages):
         path = f"config.phrase_boosts[{at}]"
-        low, high = BOOST_RANGE
+        low, high = limits.PHRASES.min_boost, limits.PHRASES.max_boost
         boost = message.boost if message.HasField("boost") else DEFAULT_BOOST
-        if not low <= boost <= high:  # nor is a NaN
+        # A NaN is not in any range either.
+        if not low <= boost <= high:
             raise InvalidArgument(
                 f"{path}.boost is {boost:g}; it should be {low:g} to {high:g}, or unset for {DEFAULT_BOOST:g}",
                 field=f"{path}.boost",
@@ -184,8 +174,8 @@ def _at_most(limit: int, what: str, count: int) -> None:
 
 def _problem(phrase: str, known: Alphabet | None) -> str:
     """What is wrong with a phrase, without repeating it (messages are logged); "" if nothing is."""
-    if not phrase.strip() or len(phrase) > MAX_PHRASE_CHARS:
-        return f"has {len(phrase.strip())} characters; it should have 1 to {MAX_PHRASE_CHARS}"
+    if not phrase.strip() or len(phrase) > limits.PHRASES.phrase_chars:
+        return f"has {len(phrase.strip())} characters; it should have 1 to {limits.PHRASES.phrase_chars}"
     if known is None:
         return ""
     written = known.spell(phrase)
@@ -201,9 +191,9 @@ def finalize_tag(message: pb.Finalize) -> str:
     Raises:
         InvalidArgument: the tag is too long.
     """
-    if len(message.tag) > MAX_NAME:
+    if len(message.tag) > limits.MAX_TAG_CHARS:
         raise InvalidArgument(
-            f"finalize.tag has {len(message.tag)} characters; it should be at most {MAX_NAME}",
+            f"finalize.tag has {len(message.tag)} characters; it should be at most {limits.MAX_TAG_CHARS}",
             field="finalize.tag",
         )
     return message.tag
@@ -253,8 +243,8 @@ def service_info(
         chunk_ms=round(info.chunk_ms),
         languages=info.languages,
         encodings=[value for value in _ENCODINGS if value != pb.AUDIO_ENCODING_UNSPECIFIED],
-        min_sample_rate_hertz=MIN_RATE_HZ,
-        max_sample_rate_hertz=MAX_RATE_HZ,
+        min_sample_rate_hertz=limits.MIN_RATE_HZ,
+        max_sample_rate_hertz=limits.MAX_RATE_HZ,
         model_sample_rate_hertz=info.sample_rate,
         max_streams=max_streams,
         active_streams=active_streams,

@@ -1,4 +1,4 @@
-"""Boosted phrases: their limits, and how a model spells them. Pure."""
+"""Boosted phrases: which of them can be served, and how a model spells them. Pure."""
 
 from __future__ import annotations
 
@@ -11,27 +11,33 @@ from itertools import islice
 
 from asr_service.core.values import PhraseBoost
 
-MAX_GROUPS = 1_000
-"""Most groups of a stream's phrases; a message has room for millions."""
-
-MAX_PHRASES = 1_000
-"""Most phrases of a stream, over all its groups."""
-
-MAX_PHRASE_CHARS = 100
-"""Most characters of one phrase."""
-
-MAX_CHARS = 20_000
-"""Most characters of a stream's phrases in all: what making a tree of them costs grows with it."""
-
-BOOST_RANGE = (0.0, 10.0)
-"""Least and largest boost."""
-
 # SentencePiece's mark of a word's start.
 _SPACE = "\u2581"
 # Unknown, control and byte pieces.
 _SPECIAL = re.compile(r"<.+>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _APOSTROPHES = str.maketrans("\u2018\u2019\u02bc", "'''")
+
+
+@dataclass(frozen=True, slots=True)
+class PhraseLimits:
+    """What a stream may ask for.
+
+    Attributes:
+        groups: most groups of phrases; a message has room for millions.
+        phrases: most phrases, over all groups.
+        phrase_chars: most characters of one phrase.
+        chars: most characters of all phrases together: what making a tree of them costs grows with it.
+        min_boost: least boost of a group.
+        max_boost: largest boost of a group.
+    """
+
+    groups: int
+    phrases: int
+    phrase_chars: int
+    chars: int
+    min_boost: float
+    max_boost: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,9 @@ def alphabet(pieces: tuple[str, ...]) -> Alphabet:
     return Alphabet(pieces)
 
 
-def keep_servable(groups: Iterable[PhraseBoost], pieces: tuple[str, ...] | None) -> tuple[PhraseBoost, ...]:
+def keep_servable(
+    groups: Iterable[PhraseBoost], pieces: tuple[str, ...] | None, limits: PhraseLimits
+) -> tuple[PhraseBoost, ...]:
     """Keeps the phrases that can be served, for protocols that refuse no phrases.
 
     Phrases that are empty, too long or unwritable are left out; boosts are brought into range. Nothing beyond the
@@ -99,21 +107,22 @@ def keep_servable(groups: Iterable[PhraseBoost], pieces: tuple[str, ...] | None)
     Args:
         groups: of the client's request.
         pieces: of the vocabulary, None before the model is made.
+        limits: of the protocol.
     """
     known = alphabet(pieces) if pieces is not None else None
-    low, high = BOOST_RANGE
     count = chars = 0
     kept = []
-    for group in islice(groups, MAX_GROUPS):
+    for group in islice(groups, limits.groups):
         phrases = []
-        for phrase in islice(group.phrases, MAX_PHRASES - count):
+        for phrase in islice(group.phrases, limits.phrases - count):
             count += 1
-            if len(phrase) > MAX_PHRASE_CHARS or chars + len(phrase) > MAX_CHARS:
+            if len(phrase) > limits.phrase_chars or chars + len(phrase) > limits.chars:
                 continue
             chars += len(phrase)
             spelling = known.spell(phrase) if known else Spelling(phrase.strip(), "")
             if spelling.text and not spelling.unwritable:
                 phrases.append(phrase)
         if phrases:
-            kept.append(PhraseBoost(tuple(phrases), min(max(group.boost, low), high)))
+            boost = min(max(group.boost, limits.min_boost), limits.max_boost)
+            kept.append(PhraseBoost(tuple(phrases), boost))
     return tuple(kept)

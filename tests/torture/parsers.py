@@ -18,6 +18,7 @@ import soundfile
 from asr.v1 import asr_pb2 as pb
 from google.protobuf.message import DecodeError
 
+from asr_service.api import limits
 from asr_service.api import messages as wire
 from asr_service.api.riva import audio_files as containers
 from asr_service.api.riva import messages as mapping
@@ -25,7 +26,7 @@ from asr_service.core.errors import AsrError, ClientError, InvalidArgument, wire
 from asr_service.core.values import Encoding, StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.recognition.audio import AudioReader
-from asr_service.recognition.phrases import BOOST_RANGE, MAX_CHARS, MAX_PHRASE_CHARS, MAX_PHRASES, alphabet
+from asr_service.recognition.phrases import alphabet
 from ws_bridge import status
 from ws_bridge.protocol import Audio, Conversation, Finalize, Init
 from ws_bridge.status import Refused, from_grpc
@@ -99,9 +100,9 @@ def config_message(data: bytes) -> None:
         match request.WhichOneof("request"):
             case "config":
                 check_config(wire.stream_config(request.config, INFO))
-                assert 1 <= wire.channels(request.config) <= wire.MAX_CHANNELS
+                assert 1 <= wire.channels(request.config) <= limits.MAX_CHANNELS
             case "finalize":
-                assert len(wire.finalize_tag(request.finalize)) <= wire.MAX_NAME
+                assert len(wire.finalize_tag(request.finalize)) <= limits.MAX_TAG_CHARS
     except ClientError as error:
         check_refusal(error)
 
@@ -113,7 +114,7 @@ def riva_message(data: bytes) -> None:
     except DecodeError:
         return
     name = mapping.stream_name(request.id.value)
-    assert 0 < len(name) <= wire.MAX_NAME
+    assert 0 < len(name) <= limits.MAX_NAME_CHARS
     mapping.forces_final(request)
     try:
         asked = mapping.asked(request.streaming_config, endpoints=True, info=INFO)
@@ -192,18 +193,18 @@ def call_status(data: bytes) -> None:
 def check_config(config: StreamConfig) -> None:
     """A stream may be opened with this."""
     assert config.name and config.name.isascii() and config.name.isprintable()
-    assert wire.MIN_RATE_HZ <= config.sample_rate <= wire.MAX_RATE_HZ
+    assert limits.MIN_RATE_HZ <= config.sample_rate <= limits.MAX_RATE_HZ
     assert isinstance(config.encoding, Encoding)
     if config.endpointing is not None:
-        low, high = wire.TRAILING_SILENCE_MS
-        assert low <= config.endpointing.trailing_silence_ms <= high
+        assert limits.MIN_SILENCE_MS <= config.endpointing.trailing_silence_ms <= limits.MAX_SILENCE_MS
     said = [phrase for group in config.boosts for phrase in group.phrases]
-    assert len(said) <= MAX_PHRASES and sum(map(len, said)) <= MAX_CHARS
+    most = limits.PHRASES
+    assert len(said) <= most.phrases and sum(map(len, said)) <= most.chars
     for phrase in said:
         written = alphabet(INFO.pieces).spell(phrase)
-        assert len(phrase) <= MAX_PHRASE_CHARS and written.text and not written.unwritable
+        assert len(phrase) <= most.phrase_chars and written.text and not written.unwritable
     for group in config.boosts:
-        assert group.phrases and BOOST_RANGE[0] <= group.boost <= BOOST_RANGE[1]
+        assert group.phrases and most.min_boost <= group.boost <= most.max_boost
 
 
 def check_refusal(error: AsrError) -> None:

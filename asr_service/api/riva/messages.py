@@ -15,6 +15,7 @@ import riva.client.proto.riva_asr_pb2 as pb
 import riva.client.proto.riva_audio_pb2 as audio_pb
 import riva.client.proto.riva_common_pb2 as common_pb
 
+from asr_service.api import limits
 from asr_service.api import messages as asr_v1
 from asr_service.api.riva.audio_files import AudioFormat
 from asr_service.core.errors import InvalidArgument
@@ -27,7 +28,7 @@ from asr_service.core.values import (
     Result,
     StreamConfig,
 )
-from asr_service.recognition.phrases import MAX_GROUPS, MAX_PHRASES, keep_servable
+from asr_service.recognition.phrases import keep_servable
 
 FORCE_FINAL = "force_eou"
 """Key of `runtime_config` that asks for a final."""
@@ -112,8 +113,8 @@ def _endpointing(config: pb.RecognitionConfig, *, endpoints: bool) -> Endpointin
     """`stop_history` is the silence that ends an utterance; other thresholds are of Riva's own detector."""
     given = config.endpointing_config
     if given.stop_history > 0:
-        low, high = asr_v1.TRAILING_SILENCE_MS
-        return EndpointingConfig(trailing_silence_ms=min(max(given.stop_history, low), high))
+        silence = min(max(given.stop_history, limits.MIN_SILENCE_MS), limits.MAX_SILENCE_MS)
+        return EndpointingConfig(trailing_silence_ms=silence)
     return EndpointingConfig() if endpoints or config.HasField("endpointing_config") else None
 
 
@@ -124,13 +125,13 @@ def _boosts(config: pb.RecognitionConfig, info: ModelInfo | None) -> tuple[Phras
     counts as that. 0 is protobuf's "unset", and what is below asks for words to be avoided, which greedy decoding has
     no use for. Of too many contexts or phrases the first are looked at.
     """
-    wanted, left = [], MAX_PHRASES
-    for context in islice(config.speech_contexts, MAX_GROUPS):
+    wanted, left = [], limits.PHRASES.phrases
+    for context in islice(config.speech_contexts, limits.PHRASES.groups):
         if context.boost >= 0:  # nor is a NaN
             phrases = tuple(context.phrases[:left])
             left -= len(phrases)
             wanted.append(PhraseBoost(phrases, min(context.boost, MOST_BOOST) or DEFAULT_BOOST))
-    return keep_servable(wanted, info.pieces if info else None)
+    return keep_servable(wanted, info.pieces if info else None, limits.PHRASES)
 
 
 def with_format(config: pb.RecognitionConfig, format: AudioFormat) -> pb.RecognitionConfig:  # noqa: A002
@@ -145,7 +146,8 @@ def with_format(config: pb.RecognitionConfig, format: AudioFormat) -> pb.Recogni
 
 def stream_name(request_id: str) -> str:
     """The client's id of its request, or a new one if it has none that can be shown."""
-    return request_id if re.fullmatch(rf"[ -~]{{1,{asr_v1.MAX_NAME}}}", request_id) else uuid.uuid4().hex
+    usable = re.fullmatch(rf"[ -~]{{1,{limits.MAX_NAME_CHARS}}}", request_id)
+    return request_id if usable else uuid.uuid4().hex
 
 
 def forces_final(request: pb.StreamingRecognizeRequest) -> bool:

@@ -10,14 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.core.values import PhraseBoost
-from asr_service.recognition.phrases import (
-    MAX_CHARS,
-    MAX_GROUPS,
-    MAX_PHRASE_CHARS,
-    MAX_PHRASES,
-    Alphabet,
-    Spelling,
-    keep_servable,
+from asr_service.recognition.phrases import Alphabet, PhraseLimits, Spelling, keep_servable
+
+LIMITS = PhraseLimits(
+    groups=1_000, phrases=1_000, phrase_chars=100, chars=20_000, min_boost=0.0, max_boost=10.0
 )
 
 LOWER = ("<unk>", "\u2581", "\u2581th", *"abcdefghijklmnopqrstuvwxyz'")
@@ -68,29 +64,29 @@ groups = st.lists(
 
 @given(groups)
 def test_whatever_is_asked_for_fits(asked: list[PhraseBoost]) -> None:
-    kept = keep_servable(asked, LOWER)
+    kept = keep_servable(asked, LOWER, LIMITS)
     phrases = [phrase for group in kept for phrase in group.phrases]
-    assert len(phrases) <= MAX_PHRASES
-    assert sum(map(len, phrases)) <= MAX_CHARS
-    assert all(0 < len(phrase) <= MAX_PHRASE_CHARS for phrase in phrases)
+    assert len(phrases) <= LIMITS.phrases
+    assert sum(map(len, phrases)) <= LIMITS.chars
+    assert all(0 < len(phrase) <= LIMITS.phrase_chars for phrase in phrases)
     assert not {"b7", "", " ", "d" * 101} & set(phrases)
     assert all(0 <= group.boost <= 10 for group in kept)
-    assert keep_servable(list(kept), LOWER) == kept
+    assert keep_servable(list(kept), LOWER, LIMITS) == kept
 
 
 def test_the_first_of_too_many_are_kept() -> None:
-    names = tuple("a" * (1 + number % 9) for number in range(MAX_PHRASES + 5))
-    (group,) = keep_servable([PhraseBoost(names, 2.0)], LOWER)
-    assert group.phrases == names[:MAX_PHRASES]
+    names = tuple("a" * (1 + number % 9) for number in range(LIMITS.phrases + 5))
+    (group,) = keep_servable([PhraseBoost(names, 2.0)], LOWER, LIMITS)
+    assert group.phrases == names[: LIMITS.phrases]
 
 
 @pytest.mark.parametrize(
-    "useless", [("7",) * MAX_PHRASES, ("",) * MAX_PHRASES, ("7" * 100,) * (MAX_CHARS // 100)]
+    "useless", [("7",) * LIMITS.phrases, ("",) * LIMITS.phrases, ("7" * 100,) * (LIMITS.chars // 100)]
 )
 def test_what_cannot_be_served_counts_too(useless: tuple[str, ...]) -> None:
     """Else looking at what is left out takes as long as the client likes."""
-    assert keep_servable([PhraseBoost(useless, 2.0), PhraseBoost(("a",), 2.0)], LOWER) == ()
-    assert keep_servable([PhraseBoost(useless[1:], 2.0), PhraseBoost(("a",), 2.0)], LOWER) == (
+    assert keep_servable([PhraseBoost(useless, 2.0), PhraseBoost(("a",), 2.0)], LOWER, LIMITS) == ()
+    assert keep_servable([PhraseBoost(useless[1:], 2.0), PhraseBoost(("a",), 2.0)], LOWER, LIMITS) == (
         PhraseBoost(("a",), 2.0),
     )
 
@@ -99,17 +95,17 @@ def test_no_more_is_looked_at_than_may_be_served() -> None:
     """A group of each kind that takes longest, with nothing behind the limit that may be touched."""
 
     def groups() -> Iterator[PhraseBoost]:
-        for _ in range(MAX_GROUPS):
+        for _ in range(LIMITS.groups):
             yield PhraseBoost((), 2.0)
         raise AssertionError("one group too many was looked at")
 
-    assert keep_servable(groups(), LOWER) == ()
+    assert keep_servable(groups(), LOWER, LIMITS) == ()
 
 
 def test_an_overlong_phrase_is_not_written_first() -> None:
     tracemalloc.start()
     try:
-        assert keep_servable([PhraseBoost(("a" * 4_000_000,), 2.0)], LOWER) == ()
+        assert keep_servable([PhraseBoost(("a" * 4_000_000,), 2.0)], LOWER, LIMITS) == ()
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
