@@ -109,6 +109,8 @@ def test_what_a_document_names_exists(document: Path) -> None:
     for module in re.findall(r"-m ((?:clients|bench|demo_model)[\w.]*)", text):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), module
+    for script in re.findall(r"python ([\w/]+\.py)", text):
+        assert (ROOT / script).exists(), script
 
 
 @pytest.mark.parametrize(
