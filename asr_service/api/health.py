@@ -1,7 +1,7 @@
-"""`grpc.health.v1` for services that are all up or all down together.
+"""Serves `grpc.health.v1` for services that are all up or all down together.
 
 grpcio's own servicer holds a lock while it writes to a watcher, so that one watcher that does not read keeps every
-change of status from everybody. Here a change is a plain assignment.
+change of status from all others. Here a change is a plain assignment.
 """
 
 from __future__ import annotations
@@ -20,31 +20,34 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped base
-    """Tells whether the given services are served; they are not until `set` says so."""
+    """Reports whether the given services are served; they are not until `set` is called.
+
+    Args:
+        services: by full name; "" stands for the server as a whole and is always known.
+    """
 
     def __init__(self, services: Iterable[str]) -> None:
-        """`services` by full name; "" stands for the server as a whole and is always known."""
         self.services = frozenset(services) | {""}
         self._status = _NOT_SERVING
         self._changed = asyncio.Event()
 
     def add(self, service: str) -> None:
-        """One more service by full name, before the server starts."""
+        """Adds a service by its full name, before the server starts."""
         self.services |= {service}
 
     @property
     def serving(self) -> bool:
-        """The status now; from any thread."""
+        """Whether the services are served now; from any thread."""
         return bool(self._status == _SERVING)
 
     def set(self, *, serving: bool) -> None:
-        """Changes the status and tells all watchers. On the event loop only."""
+        """Changes the status and wakes all watchers. On the event loop only."""
         self._status = _SERVING if serving else _NOT_SERVING
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     async def Check(self, request: Any, context: _Context) -> Any:  # noqa: N802 - the contract's name
-        """The status now; NOT_FOUND for a service that is not known here."""
+        """Answers with the status now; NOT_FOUND for a service that is not known here."""
         if request.service not in self.services:
             known = ", ".join(repr(name) for name in sorted(self.services))
             await context.abort(
@@ -53,12 +56,12 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped b
         return health_pb2.HealthCheckResponse(status=self._status)
 
     async def List(self, _request: Any, _context: _Context) -> Any:  # noqa: N802 - the contract's name
-        """The status of every service."""
+        """Answers with the status of every service."""
         now = health_pb2.HealthCheckResponse(status=self._status)
         return health_pb2.HealthListResponse(statuses=dict.fromkeys(self.services, now))
 
     async def Watch(self, request: Any, context: _Context) -> None:  # noqa: N802 - the contract's name
-        """The status now and after each change, until the caller leaves."""
+        """Sends the status now and after each change, until the caller leaves."""
         while True:
             changed = self._changed
             status = self._status if request.service in self.services else _UNKNOWN

@@ -1,4 +1,4 @@
-"""The `asr.v1` servicer: what its messages mean; `stream_call.py` has the life of a call."""
+"""Serves the `asr.v1` protocol; `stream_call.py` has the life of a call, which its protocols share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
     async def GetServiceInfo(  # noqa: N802 - the contract's name
         self, _request: pb.GetServiceInfoRequest, context: Context
     ) -> pb.GetServiceInfoResponse:
-        """Tells what is served; UNAVAILABLE until the model is ready."""
+        """Answers with what is served; UNAVAILABLE until the model is ready."""
         admission, registry = self._admission, self._admission.registry
         if admission.model_info is None:
             await abort(context, admission.refusal or starting())
@@ -50,7 +50,7 @@ class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
 
 
 class _SpeechCall(StreamCall):
-    """One `Recognize` call."""
+    """Serves one `Recognize` call."""
 
     request_name = "asr.v1.RecognizeRequest"
     silence_hint = "keep_alive"
@@ -72,11 +72,11 @@ class _SpeechCall(StreamCall):
         )
 
     def audio(self, request: pb.RecognizeRequest) -> bytes:
-        """Gives the audio in a request."""
+        """Returns the audio in a request."""
         return request.audio
 
     def control(self, request: pb.RecognizeRequest) -> None:
-        """Does what a finalize or keep_alive asks for; refuses what should not have come."""
+        """Executes a finalize; refuses a request that has no place here."""
         match request.WhichOneof("request"):
             case "audio" | "keep_alive":
                 pass

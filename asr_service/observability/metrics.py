@@ -1,7 +1,7 @@
 """Every metric of the service, in a registry of its own that is passed around, never global.
 
-Names and units follow Prometheus: seconds, bytes, `_total` for counters. All are told on the event loop and rendered in
-another thread; prometheus_client locks for itself.
+Names and units follow Prometheus: seconds, bytes, `_total` for counters. Metrics are changed on the event loop and
+rendered in another thread; prometheus_client does the locking.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ from prometheus_client.registry import Collector
 from asr_service.core.model import Readings
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
-"""Buckets in seconds; 80 and 160 ms are what steps have to keep up with."""
+"""Buckets in seconds; among them are 80 and 160 ms, the shortest chunks that steps have to keep up with."""
 SLOT_STATES = ("leased", "free", "fresh", "running", "ready")
-"""Leased and free make up all slots. Of the leased: fresh ones hold nothing yet, running ones a segment's state; ready
-ones wait for a step."""
+"""Leased and free slots are all slots. Of the leased, fresh ones hold no state yet and running ones that of a segment;
+ready ones wait for a step."""
 _BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """What the service counts and times."""
+    """Counts and times what the service does.
+
+    Attributes:
+        registry: holds every metric; all are zero at first.
+    """
 
     def __init__(self) -> None:
-        """A fresh registry with every metric at zero."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         r = self.registry
@@ -63,7 +66,7 @@ class Metrics:
             "asr_errors", "Calls ended with an error, by status code.", ["code"], registry=r
         )
         self._received = Counter("asr_received_bytes", "Audio bytes received.", registry=r)
-        self._dropped = Counter(
+        self._coalesced = Counter(
             "asr_interims_coalesced", "Interims that a later one replaced before they were sent.", registry=r
         )
         self._audio = Counter("asr_audio_seconds", "Seconds of audio stepped.", registry=r)
@@ -105,7 +108,7 @@ class Metrics:
         )
 
     def certificate_expires(self, unix_s: float) -> None:
-        """A certificate was taken into use; from any thread."""
+        """Sets when the certificate in use expires, unix seconds; from any thread."""
         self._certificate.set(unix_s)
 
     def watch(
@@ -119,15 +122,15 @@ class Metrics:
         readings: Callable[[], Readings],
         engine_pid: int,
     ) -> None:
-        """What is read when it is scraped.
+        """Takes the functions that give the values which are read at each scrape.
 
         Args:
             active: streams that hold a permit.
-            limit: streams that may.
+            limit: streams that may hold one.
             slots: slots by state, one of `SLOT_STATES`.
             batch_limit: most streams in a step.
             load: see `asr_service.engine.capacity.Load`.
-            readings: what the model measures of itself.
+            readings: what the model has measured of its own work.
             engine_pid: process that holds the model; its CPU time and memory are shown beside this one's.
         """
         ProcessCollector(namespace="asr_engine", pid=lambda: engine_pid, registry=self.registry)
@@ -136,11 +139,11 @@ class Metrics:
         self._batch_limit.set_function(batch_limit)
         self._load.set_function(load)
         for state in SLOT_STATES:
-            self._slots.labels(state).set_function(partial(_one, slots, state))
-        self.registry.register(_FromModel(readings))
+            self._slots.labels(state).set_function(partial(_slots_in, slots, state))
+        self.registry.register(_ReadingsCollector(readings))
 
     def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
-        """The engine made a step; see `EngineMetrics`."""
+        """Counts a step of the engine; see `EngineMetrics`."""
         self._steps.labels("ok").inc()
         self._step_time.observe(seconds)
         self._batch.observe(len(waits_s))
@@ -150,52 +153,52 @@ class Metrics:
             self._chunk_latency.observe(wait + seconds)
 
     def step_failed(self, streams: int) -> None:
-        """A step of the engine raised and ended its streams."""
+        """Counts a step of the engine that raised, and so ended this many streams."""
         self._steps.labels("failed").inc()
         self._batch.observe(streams)
 
     def stream_opened(self) -> None:
-        """A stream was admitted."""
+        """Counts a stream that was admitted."""
         self._streams_opened.inc()
 
     def refused(self, reason: str) -> None:
-        """A stream was refused at the door, for a reason as in ErrorInfo, such as AT_CAPACITY."""
+        """Counts a stream that was not admitted, for a reason as in ErrorInfo, such as AT_CAPACITY."""
         self._refusals.labels(reason.lower()).inc()
 
     def call_ended(self, outcome: str, *, admitted: bool) -> None:
-        """A call is over: "ok", "cancelled" or the status in lower case."""
+        """Counts a call that is over; `outcome` is "ok", "cancelled" or the status in lower case."""
         if admitted:
             self._streams_ended.labels(outcome).inc()
         if outcome not in ("ok", "cancelled"):
             self._errors.labels(outcome).inc()
 
     def received(self, count: int) -> None:
-        """Audio bytes came in."""
+        """Counts audio bytes that were received."""
         self._received.inc(count)
 
     def coalesced(self, count: int) -> None:
-        """Interims gave way to later ones."""
-        self._dropped.inc(count)
+        """Counts interims that later ones replaced before they were sent."""
+        self._coalesced.inc(count)
 
     def result_sent(self, seconds: float) -> None:
-        """A result was handed to its connection so long after it was made."""
+        """Times how long after it was made a result was handed to its connection."""
         self._sent_latency.observe(seconds)
 
     def final_latency(self, seconds: float) -> None:
-        """A final that the client asked for was sent."""
+        """Times how long after the client's request a final was sent."""
         self._final_latency.observe(seconds)
 
     def loop_lag(self, seconds: float) -> None:
-        """The event loop woke up late by so much."""
+        """Times by how much the event loop woke up late."""
         self._loop_lag.observe(seconds)
 
     def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Returns all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-class _FromModel(Collector):
-    """What the model measures of itself, as of the last time it was asked."""
+class _ReadingsCollector(Collector):
+    """Makes metrics of the model's latest readings."""
 
     def __init__(self, readings: Callable[[], Readings]) -> None:
         self._readings = readings
@@ -219,5 +222,5 @@ class _FromModel(Collector):
         yield memory
 
 
-def _one(counts: Callable[[], Mapping[str, int]], state: str) -> float:
-    return counts().get(state, 0)
+def _slots_in(state_counts: Callable[[], Mapping[str, int]], state: str) -> float:
+    return state_counts().get(state, 0)

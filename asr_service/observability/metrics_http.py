@@ -1,4 +1,4 @@
-"""The port for those who watch: `/metrics` for Prometheus, `/healthz` for probes that speak plain HTTP.
+"""The HTTP port of the metrics: `/metrics` for Prometheus, `/healthz` for probes over plain HTTP.
 
 It runs in a thread of its own, so that it answers when the event loop does not.
 """
@@ -19,7 +19,7 @@ from asr_service.core.errors import SettingsError
 log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
-"""For a request to arrive in."""
+"""Longest time in which a request has to arrive."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -30,13 +30,13 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Probes of proxies reset the connection once they have read the status: no news. The rest is our fault."""
+        """Logs the failure of a request, but not that a proxy's probe reset the connection once it had the status."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             log.exception("a request to the metrics port failed")
 
 
 def listen(host: str, port: int, *, render: Callable[[], bytes], serving: Callable[[], bool]) -> int:
-    """Starts to answer; returns the port, which is a free one for 0.
+    """Starts to answer requests; returns the port, which is a free one if 0 is given.
 
     Args:
         host: address to listen on.
@@ -69,7 +69,7 @@ def listen(host: str, port: int, *, render: Callable[[], bytes], serving: Callab
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-            """A scrape is no news."""
+            """Logs nothing: scrapes are routine."""
 
     try:
         server = _Server((host, port), Handler)

@@ -1,8 +1,8 @@
-"""OpenTelemetry traces, as an option: one span for each stream, sent to a collector as OTLP over HTTP.
+"""OpenTelemetry traces, which are optional: a span for each stream, sent to a collector as OTLP over HTTP.
 
-OpenTelemetry is imported only where an endpoint is set. A span says what the log line of a stream says and when things
-happened to it; never audio, never text. Spans are sent by a thread of OpenTelemetry's: a collector that is slow or gone
-holds up no stream, and what it does not take is dropped after a while, with a line in the log.
+OpenTelemetry is imported only where an endpoint is set. A span holds what the log line of a stream holds, and when it
+happened; never audio, never text. Spans are sent by a thread of OpenTelemetry's: a collector that is slow or gone holds
+up no stream, and spans that it does not take are dropped after a while, with a line in the log.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _EXPORT_S = 5.0
 """Longest time for one attempt to send."""
 _CLOSE_S = 2.0
-"""For what is left when the process ends."""
+"""Longest time for the remaining spans to be sent when the process ends."""
 _CONTEXT_KEYS = ("traceparent", "tracestate")
 _LONGEST_CONTEXT = 1024
 _OUR_FAULT = ("INTERNAL", "UNAVAILABLE")
@@ -35,7 +35,7 @@ class Tracing:
     """Makes a span for each stream.
 
     Args:
-        endpoint: base URL of a collector that speaks OTLP over HTTP, such as http://localhost:4318.
+        endpoint: base URL of a collector that takes OTLP over HTTP, such as http://localhost:4318.
         version: of the service.
         model: its name.
 
@@ -57,14 +57,14 @@ class Tracing:
             ) from None
         names = {"service.name": "asr_service", "service.version": version, "asr.model": model}
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_S)
-        # Its own hook at the end of the process would wait for a collector that is gone.
+        # OpenTelemetry's own hook at the end of the process would wait for a collector that is gone.
         self._provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer: Tracer = self._provider.get_tracer("asr_service", version)
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Trace:
-        """The trace of a stream that begins now; its parent is what W3C trace context in the metadata names."""
+        """Begins the trace of a stream; its parent is the one that W3C trace context in the metadata names."""
         carrier = {
             key: value
             for key, value in metadata
@@ -73,7 +73,7 @@ class Tracing:
         return Trace(self._tracer, method, self._propagator.extract(carrier))
 
     def close(self) -> None:
-        """Sends what is left, as far as that goes quickly."""
+        """Sends the remaining spans, as far as that takes no longer than `_CLOSE_S`."""
         last = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         last.start()
         last.join(_CLOSE_S)
@@ -97,12 +97,12 @@ class Trace:
         )
         self._admission: Span | None = tracer.start_span("admission", trace.set_span_in_context(self._span))
         self._interims = self._finals = 0
-        known = self._span.get_span_context()
-        self.id = trace.format_trace_id(known.trace_id) if self._span.is_recording() else ""
+        context = self._span.get_span_context()
+        self.id = trace.format_trace_id(context.trace_id) if self._span.is_recording() else ""
 
     def admitted(self, config: StreamConfig, channels: int, key: str) -> None:
-        """The stream was let in; `key` is the name of its API key, "" without keys."""
-        asked: dict[str, str | int | bool] = {
+        """Notes that the stream was admitted; `key` is the name of its API key, "" without keys."""
+        attributes: dict[str, str | int | bool] = {
             "asr.stream_id": config.name,
             "asr.encoding": config.encoding.name.lower(),
             "asr.sample_rate_hertz": config.sample_rate,
@@ -111,36 +111,36 @@ class Trace:
             "asr.endpointing": config.endpointing is not None,
         }
         if key:
-            asked["asr.key"] = key
-        self._span.set_attributes(asked)
+            attributes["asr.key"] = key
+        self._span.set_attributes(attributes)
         self._end_admission("admitted")
 
-    def _end_admission(self, how: str) -> None:
+    def _end_admission(self, outcome: str) -> None:
         if self._admission is not None:
-            self._admission.set_attribute("asr.admission", how)
+            self._admission.set_attribute("asr.admission", outcome)
             self._admission.end()
             self._admission = None
 
     def result(self, result: Result, channel: int, latency_s: float | None) -> None:
-        """A result was sent; `latency_s` after its final was asked for, if it was."""
+        """Notes that a result was sent; `latency_s` is the time since the request for a final, None without one."""
         if result.reason is None:
             self._interims += 1
             if self._interims == 1:
                 self._span.add_event("first interim", {"asr.audio_ms": result.audio_ms})
             return
         self._finals += 1
-        facts: dict[str, str | int | float] = {
+        attributes: dict[str, str | int | float] = {
             "asr.audio_ms": result.audio_ms,
             "asr.utterance": result.utterance,
             "asr.reason": result.reason.value,
             "asr.channel": channel,
         }
         if latency_s is not None:
-            facts["asr.finalize_to_final_s"] = round(latency_s, 4)
-        self._span.add_event("final", facts)
+            attributes["asr.finalize_to_final_s"] = round(latency_s, 4)
+        self._span.add_event("final", attributes)
 
     def end(self, outcome: str, error: AsrError | None, *, audio_ms: int, received: int) -> None:
-        """The stream is over, with an outcome as in the log."""
+        """Ends the span, with an outcome as in the log."""
         self._end_admission("refused" if error is not None else outcome)
         self._span.set_attributes(
             {

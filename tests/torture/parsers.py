@@ -117,8 +117,8 @@ def riva_message(data: bytes) -> None:
     assert 0 < len(name) <= limits.MAX_NAME_CHARS
     mapping.forces_final(request)
     try:
-        asked = mapping.asked(request.streaming_config, endpoints=True, info=INFO)
-        check_config(asked.stream_config(name, asked.format))
+        requested = mapping.read_config(request.streaming_config, endpoints=True, info=INFO)
+        check_config(requested.stream_config(name, requested.format))
     except ClientError as error:
         check_refusal(error)
 
@@ -137,7 +137,7 @@ def wav_header(data: bytes) -> None:
 def _told(start: bytes) -> containers.WavHeader | str | None:
     """The header, why it is refused, or None if there is more to come."""
     try:
-        return containers.wav_header(start)
+        return containers.read_wav_header(start)
     except InvalidArgument as error:
         check_refusal(error)
         return error.message
@@ -145,13 +145,13 @@ def _told(start: bytes) -> containers.WavHeader | str | None:
 
 def audio_file(data: bytes) -> None:
     """An uploaded file, taken as the unary call takes it."""
-    if not containers.is_file(data):
+    if not containers.is_audio_file(data):
         return
     try:
-        audio_format, blocks = containers.decoded(data)
+        audio_format, blocks = containers.decode_file(data)
         config = mapping.with_format(riva_pb.RecognitionConfig(), audio_format)
-        asked = mapping.asked(riva_pb.StreamingRecognitionConfig(config=config), endpoints=False)
-        check_config(asked.stream_config("upload", asked.format))
+        requested = mapping.read_config(riva_pb.StreamingRecognitionConfig(config=config), endpoints=False)
+        check_config(requested.stream_config("upload", requested.format))
         for _, block in zip(range(20), blocks, strict=False):
             assert len(block) <= 2 * audio_format.sample_rate * audio_format.channels
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""The interface of NVIDIA Riva (`nvidia.riva.asr`), for clients and frameworks that speak it already.
+"""The interface of NVIDIA Riva (`nvidia.riva.asr`), for clients and frameworks that use it already.
 
 Optional: its message classes come from NVIDIA's package nvidia-riva-client, and nothing of it is imported unless
 `register` finds that package.
@@ -18,21 +18,22 @@ PACKAGE = "nvidia-riva-client"
 
 
 def register(server: Any, admission: Admission) -> str | None:
-    """Adds the interface to a grpc.aio server if its package is there; one log line says so either way.
+    """Adds the interface to a grpc.aio server if its package is there; logs a line either way.
+
+    A package that is there and cannot be used is logged too: `asr.v1` is served all the same.
 
     Returns:
-        The service's full name, None without it. The package is no reason not to serve `asr.v1`: whatever is wrong
-        with it ends up in the log.
+        The service's full name, None without it.
     """
     try:
-        found = version(PACKAGE)
+        installed = version(PACKAGE)
     except PackageNotFoundError:
         log.info("riva interface: off; %s is not installed", PACKAGE)
         return None
     try:
-        from asr_service.api.riva.servicer import add
+        from asr_service.api.riva.servicer import add_servicer
     except Exception as error:
-        log.warning("riva interface: off; %s %s cannot be used: %s", PACKAGE, found, error)
+        log.warning("riva interface: off; %s %s cannot be used: %s", PACKAGE, installed, error)
         return None
-    log.info("riva interface: on, with the messages of %s %s", PACKAGE, found)
-    return add(server, admission)
+    log.info("riva interface: on, with the messages of %s %s", PACKAGE, installed)
+    return add_servicer(server, admission)

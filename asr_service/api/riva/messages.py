@@ -1,7 +1,7 @@
-"""Riva's messages to core values and back. Pure; no grpc here.
+"""Maps Riva's messages to core values and back. Pure; no grpc here.
 
-What Riva's clients set and this service does not have (models by name, inverse normalisation, profanity filters,
-diarization, custom configuration) is accepted and changes nothing.
+Fields for features that this service does not have (models by name, inverse normalisation, profanity filters,
+diarization, custom configuration) are accepted and change nothing.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from asr_service.core.values import (
 from asr_service.recognition.phrases import keep_servable
 
 FORCE_FINAL = "force_eou"
-"""Key of `runtime_config` that asks for a final."""
+"""Key of `runtime_config` by which a client asks for a final."""
 
 MOST_BOOST = 2.0
-"""Largest boost of a phrase that a Riva client gets: what it sends is of another scale."""
+"""Largest boost that a phrase of a Riva client gets: the boosts that clients send are on another scale."""
 
 _ENCODINGS = {
     audio_pb.ENCODING_UNSPECIFIED: Encoding.LINEAR16,
@@ -51,8 +51,13 @@ _DEFAULT_RATE = 16_000
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a config asks for, apart from the audio's format, which a WAV header may tell better."""
+class RequestedConfig:
+    """The config of a stream as its client sent it.
+
+    Attributes:
+        format: of the audio, unless a WAV header at its start says otherwise.
+        interim_results, word_times, endpointing, punctuation, boosts: see `StreamConfig`.
+    """
 
     format: AudioFormat
     interim_results: bool
@@ -62,7 +67,11 @@ class Asked:
     boosts: tuple[PhraseBoost, ...]
 
     def stream_config(self, name: str, format: AudioFormat) -> StreamConfig:  # noqa: A002 - as RIFF calls it
-        """The config of the stream.
+        """Makes the config of the stream.
+
+        Args:
+            name: of the stream.
+            format: of the audio.
 
         Raises:
             InvalidArgument: audio of this format cannot be recognized.
@@ -80,13 +89,18 @@ class Asked:
         )
 
 
-def asked(message: pb.StreamingRecognitionConfig, *, endpoints: bool, info: ModelInfo | None = None) -> Asked:
-    """What a stream's config asks for; `endpoints` if utterances end by themselves without its saying so.
+def read_config(
+    message: pb.StreamingRecognitionConfig, *, endpoints: bool, info: ModelInfo | None = None
+) -> RequestedConfig:
+    """Reads a stream's config.
 
-    `info` is of the model that phrases are to be written by, None before it is loaded.
+    Args:
+        message: the config.
+        endpoints: whether utterances end by themselves where the config does not say so.
+        info: of the model that spells the phrases, None before it is made.
 
     Raises:
-        InvalidArgument: naming the field that cannot be served.
+        InvalidArgument: a field cannot be served; the error names it.
     """
     config = message.config
     encoding = _ENCODINGS.get(config.encoding)
@@ -97,7 +111,7 @@ def asked(message: pb.StreamingRecognitionConfig, *, endpoints: bool, info: Mode
             "ALAW, and whole FLAC and Ogg files go to Recognize",
             field="config.encoding",
         )
-    return Asked(
+    return RequestedConfig(
         format=AudioFormat(
             encoding, config.sample_rate_hertz or _DEFAULT_RATE, config.audio_channel_count or 1
         ),
@@ -110,32 +124,36 @@ def asked(message: pb.StreamingRecognitionConfig, *, endpoints: bool, info: Mode
 
 
 def _endpointing(config: pb.RecognitionConfig, *, endpoints: bool) -> EndpointingConfig | None:
-    """`stop_history` is the silence that ends an utterance; other thresholds are of Riva's own detector."""
-    given = config.endpointing_config
-    if given.stop_history > 0:
-        silence = min(max(given.stop_history, limits.MIN_SILENCE_MS), limits.MAX_SILENCE_MS)
-        return EndpointingConfig(trailing_silence_ms=silence)
+    """Reads when utterances end by themselves.
+
+    `stop_history` is the silence that ends an utterance; the other thresholds belong to Riva's own detector.
+    """
+    silence_ms = config.endpointing_config.stop_history
+    if silence_ms > 0:
+        silence_ms = min(max(silence_ms, limits.MIN_SILENCE_MS), limits.MAX_SILENCE_MS)
+        return EndpointingConfig(trailing_silence_ms=silence_ms)
     return EndpointingConfig() if endpoints or config.HasField("endpointing_config") else None
 
 
 def _boosts(config: pb.RecognitionConfig, info: ModelInfo | None) -> tuple[PhraseBoost, ...]:
-    """The phrases of `speech_contexts`; none is a reason to refuse a stream.
+    """Reads the phrases of `speech_contexts`; no stream is refused for them.
 
-    Riva's scale is of another decoder (NVIDIA recommends 20 to 100, its scripts send 4): what is above `MOST_BOOST`
-    counts as that. 0 is protobuf's "unset", and what is below asks for words to be avoided, which greedy decoding has
-    no use for. Of too many contexts or phrases the first are looked at.
+    Riva's boosts are those of another decoder (NVIDIA recommends 20 to 100, its scripts send 4): one above `MOST_BOOST`
+    counts as that. 0 is protobuf's "unset". A negative boost is for words to avoid, which greedy decoding cannot do;
+    its phrases are left out. Of too many contexts or phrases the first are read.
     """
-    wanted, left = [], limits.PHRASES.phrases
+    groups, left = [], limits.PHRASES.phrases
     for context in islice(config.speech_contexts, limits.PHRASES.groups):
-        if context.boost >= 0:  # nor is a NaN
+        # Is false of NaN too.
+        if context.boost >= 0:
             phrases = tuple(context.phrases[:left])
             left -= len(phrases)
-            wanted.append(PhraseBoost(phrases, min(context.boost, MOST_BOOST) or DEFAULT_BOOST))
-    return keep_servable(wanted, info.pieces if info else None, limits.PHRASES)
+            groups.append(PhraseBoost(phrases, min(context.boost, MOST_BOOST) or DEFAULT_BOOST))
+    return keep_servable(groups, info.pieces if info else None, limits.PHRASES)
 
 
 def with_format(config: pb.RecognitionConfig, format: AudioFormat) -> pb.RecognitionConfig:  # noqa: A002
-    """The config for audio of another format."""
+    """Returns a copy of the config for audio of another format."""
     changed = pb.RecognitionConfig()
     changed.CopyFrom(config)
     changed.encoding = _RIVA_ENCODINGS[format.encoding]
@@ -145,18 +163,18 @@ def with_format(config: pb.RecognitionConfig, format: AudioFormat) -> pb.Recogni
 
 
 def stream_name(request_id: str) -> str:
-    """The client's id of its request, or a new one if it has none that can be shown."""
+    """Returns the client's id of its request, or a new one if it has none or one that is not printable or too long."""
     usable = re.fullmatch(rf"[ -~]{{1,{limits.MAX_NAME_CHARS}}}", request_id)
     return request_id if usable else uuid.uuid4().hex
 
 
 def forces_final(request: pb.StreamingRecognizeRequest) -> bool:
-    """Whether a request asks for a final of what has come so far."""
+    """Returns whether a request asks for a final of what has come so far."""
     return request.runtime_config.get(FORCE_FINAL, "").strip().lower() in ("true", "1")
 
 
 def streaming_response(result: Result, channel: int, request_id: str) -> pb.StreamingRecognizeResponse | None:
-    """A result as it goes out; None for one without text."""
+    """Makes the message of a result; None for one without text."""
     if not result.text:
         return None
     final = result.reason is not None
@@ -175,7 +193,7 @@ def streaming_response(result: Result, channel: int, request_id: str) -> pb.Stre
 
 
 def offline_response(responses: list[pb.StreamingRecognizeResponse], request_id: str) -> pb.RecognizeResponse:
-    """The finals of a whole upload, channel by channel."""
+    """Makes one message of the finals of a whole upload, channel by channel."""
     results = sorted((response.results[0] for response in responses), key=lambda result: result.channel_tag)
     return pb.RecognizeResponse(
         results=[
@@ -204,7 +222,12 @@ def _alternative(result: Result) -> pb.SpeechRecognitionAlternative:
 
 
 def service_config(info: ModelInfo, wanted: str) -> pb.RivaSpeechRecognitionConfigResponse:
-    """What is served, for streams and for whole files; nothing if another model is asked for by name."""
+    """Makes the message that says what is served, for streams and for whole files.
+
+    Args:
+        info: of the model.
+        wanted: name of the model that the client asks about, "" for any; the message is empty for another model's.
+    """
     if wanted not in ("", info.name):
         return pb.RivaSpeechRecognitionConfigResponse()
     shared = {

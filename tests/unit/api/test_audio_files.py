@@ -30,7 +30,7 @@ def wav(subtype: str, rate: int = 8000, channels: int = 1) -> bytes:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_headers_as_libsndfile_writes_them(subtype: str, encoding: Encoding, channels: int) -> None:
     file = wav(subtype, channels=channels)
-    header = containers.wav_header(file)
+    header = containers.read_wav_header(file)
     assert header is not None
     assert header.format == AudioFormat(encoding, 8000, channels)
     assert len(file) - header.size == PCM.size * channels * (2 if encoding is Encoding.LINEAR16 else 1)
@@ -38,11 +38,11 @@ def test_headers_as_libsndfile_writes_them(subtype: str, encoding: Encoding, cha
 
 def test_a_header_is_not_there_until_its_last_byte() -> None:
     file = wav("PCM_16")
-    header = containers.wav_header(file)
+    header = containers.read_wav_header(file)
     assert header is not None
     for end in range(header.size):
         assert containers.may_be_wav(file[:end]) == bool(end)
-        assert containers.wav_header(file[:end]) is None
+        assert containers.read_wav_header(file[:end]) is None
 
 
 @pytest.mark.parametrize("audio", [b"", b"\0", b"RIFX", b"RIFFabcdWAVX", b"\x01\x02" * 10])
@@ -53,13 +53,13 @@ def test_raw_audio_is_no_wav(audio: bytes) -> None:
 @pytest.mark.parametrize("subtype", ["PCM_24", "FLOAT", "PCM_U8"])
 def test_samples_that_streams_do_not_take(subtype: str) -> None:
     with pytest.raises(InvalidArgument, match="16-bit PCM"):
-        containers.wav_header(wav(subtype))
+        containers.read_wav_header(wav(subtype))
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_after_the_magic_are_survived(rest: bytes) -> None:
     try:
-        header = containers.wav_header(b"RIFF\0\0\0\0WAVE" + rest)
+        header = containers.read_wav_header(b"RIFF\0\0\0\0WAVE" + rest)
     except InvalidArgument:
         return
     assert header is None or header.size <= 12 + len(rest)
@@ -68,7 +68,7 @@ def test_any_bytes_after_the_magic_are_survived(rest: bytes) -> None:
 def test_endless_headers_are_refused() -> None:
     junk = b"RIFF\0\0\0\0WAVE" + b"junk" + (100_000).to_bytes(4, "little")
     with pytest.raises(InvalidArgument, match="longer than"):
-        containers.wav_header(junk)
+        containers.read_wav_header(junk)
 
 
 def chunk(name: bytes, content: bytes = b"", size: int | None = None) -> bytes:
@@ -77,12 +77,12 @@ def chunk(name: bytes, content: bytes = b"", size: int | None = None) -> bytes:
 
 def test_a_format_that_is_too_short_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="format of 0 bytes"):
-        containers.wav_header(b"RIFF\0\0\0\0WAVE" + chunk(b"fmt ") + bytes(40))
+        containers.read_wav_header(b"RIFF\0\0\0\0WAVE" + chunk(b"fmt ") + bytes(40))
 
 
 def test_thousands_of_chunks_are_refused_before_they_are_looked_at() -> None:
     with pytest.raises(InvalidArgument, match="more than 64 chunks"):
-        containers.wav_header(b"RIFF\0\0\0\0WAVE" + chunk(b"junk") * 100_000)
+        containers.read_wav_header(b"RIFF\0\0\0\0WAVE" + chunk(b"junk") * 100_000)
 
 
 def test_a_format_is_not_judged_by_its_first_half() -> None:
@@ -91,8 +91,8 @@ def test_a_format_is_not_judged_by_its_first_half() -> None:
     rest = bytes(6) + (16).to_bytes(2, "little") + bytes(8) + (1).to_bytes(2, "little") + bytes(14)
     file = b"RIFF\0\0\0\0WAVE" + chunk(b"fmt ", kind + rest) + chunk(b"data")
     for end in range(12, len(file)):
-        assert containers.wav_header(file[:end]) is None
-    header = containers.wav_header(file)
+        assert containers.read_wav_header(file[:end]) is None
+    header = containers.read_wav_header(file)
     assert header is not None
     assert header.format == AudioFormat(Encoding.LINEAR16, 8000, 1)
 
@@ -101,8 +101,8 @@ def test_a_format_is_not_judged_by_its_first_half() -> None:
 def test_files_are_decoded_block_by_block(kind: str) -> None:
     file = io.BytesIO()
     soundfile.write(file, PCM, 1000, format=kind, subtype="PCM_16")
-    assert containers.is_file(file.getvalue())
-    found, blocks = containers.decoded(file.getvalue())
+    assert containers.is_audio_file(file.getvalue())
+    found, blocks = containers.decode_file(file.getvalue())
     pieces = list(blocks)
     assert found == AudioFormat(Encoding.LINEAR16, 1000, 1)
     assert len(pieces) == 4, "a second each"
@@ -112,14 +112,14 @@ def test_files_are_decoded_block_by_block(kind: str) -> None:
 def test_ogg_opus_is_read() -> None:
     file = io.BytesIO()
     soundfile.write(file, PCM / 32768, 48_000, format="OGG", subtype="OPUS")
-    found, blocks = containers.decoded(file.getvalue())
+    found, blocks = containers.decode_file(file.getvalue())
     assert (found.sample_rate, found.channels) == (48_000, 1)
     assert len(b"".join(blocks)) == PCM.nbytes
 
 
 def test_broken_files_are_told() -> None:
     with pytest.raises(InvalidArgument, match="no file that can be read"):
-        containers.decoded(b"fLaC" + bytes(50))
+        containers.decode_file(b"fLaC" + bytes(50))
 
 
 def test_python_writes_the_header_we_read() -> None:
@@ -129,6 +129,6 @@ def test_python_writes_the_header_we_read() -> None:
         out.setsampwidth(2)
         out.setframerate(44_100)
         out.writeframes(PCM.tobytes())
-    header = containers.wav_header(file.getvalue())
+    header = containers.read_wav_header(file.getvalue())
     assert header is not None
     assert header == containers.WavHeader(AudioFormat(Encoding.LINEAR16, 44_100, 2), 44)
