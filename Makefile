@@ -5,6 +5,8 @@ BIN := .venv/bin
 # For programs that look for others of the environment, such as buf for its plugins.
 WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 ARGS ?=
+# Set-up leaves byte code to the first import (tools/setup.py), so that has to be allowed to keep it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test interop interop-table check format bench demo-model proto lock clean torture
@@ -25,11 +27,12 @@ test: setup ## all tests; ARGS goes to pytest
 	@$(WITH_PATH) $(BIN)/python -m pytest -q $(ARGS)
 
 interop: setup ## other people's clients (NVIDIA, LiveKit, Pipecat, Node.js) in build/interop against the service
-	@$(BIN)/python tools/interop.py
+	@$(BIN)/python -m tests.interop.environments
 	@$(WITH_PATH) $(BIN)/python -m pytest -q tests/interop $(ARGS)
 
 interop-table: setup ## the same several times over, on a quiet machine: writes the table of docs/interop.md
-	@$(BIN)/python tools/interop.py --measure
+	@$(BIN)/python -m tests.interop.environments
+	@$(WITH_PATH) $(BIN)/python -m tests.interop.table --measure
 
 torture: setup ## the fault suite in full; ARGS="crowd --seconds 600 --seed 1" for a part of it
 	@$(BIN)/python -m tests.torture $(ARGS)
@@ -50,8 +53,20 @@ demo-model: setup ## trains the demo model anew (hours); see docs/demo-model.md
 proto: setup ## generates proto/python from proto/asr
 	$(WITH_PATH) buf generate
 
-lock: setup ## pins what pyproject.toml asks for; ARGS=--upgrade for newer releases
-	$(BIN)/python tools/lock.py $(ARGS)
+# For every platform and Python. torch keeps its release even with --upgrade. Left out are what only torch's GPU builds
+# need, which those pin themselves (setup.py), and the machine's own: its constraints, and with them its paths.
+TORCH = $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements.lock)
+COMPILE = $(BIN)/python tools/run_uv.py pip compile --quiet --universal --annotation-style line \
+	--custom-compile-command "make lock" $(ARGS) --output-file
+TIDY = sed -i.before -E -e '/^(nvidia-[^r]|triton=|cuda-toolkit=)/d' -e 's/(,| via) -[^,]*//' -e 's/ +\#$$//'
+
+lock: setup ## pins what pyproject.toml asks for; ARGS=--upgrade for newer releases, TORCH=2.14.1 for another torch
+	@echo "torch==$(TORCH)" | $(COMPILE) requirements.lock pyproject.toml - --extra model --extra otel --extra riva
+	@$(TIDY) requirements.lock
+	@$(COMPILE) requirements-dev.lock --group dev --constraints requirements.lock
+	@$(TIDY) requirements-dev.lock
+	@rm requirements.lock.before requirements-dev.lock.before
+	@git --no-pager diff --stat requirements.lock requirements-dev.lock
 
 clean: ## removes the environment and all caches
 	rm -rf .venv build dist *.egg-info proto/python/build proto/python/*.egg-info
