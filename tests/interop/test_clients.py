@@ -27,10 +27,11 @@ from asr.v1 import asr_pb2_grpc
 pytest.importorskip("riva.client.proto", reason="nvidia-riva-client is not installed: make setup")
 
 from asr_service import __version__
+from tests.interop import environments
+from tests.interop.table import REPORT
 from tests.support.audio import cut, silence, speechlike
 from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, finalize, transcribe
-from tools import interop
 
 DEMO = ROOT / "asr_service" / "assets" / "demo.nemo"
 CLIPS = ROOT / "asr_service" / "assets" / "clips"
@@ -119,11 +120,11 @@ async def stub(service: AsrService) -> AsyncIterator[Stub]:
 
 def environment(name: str) -> Path:
     """The interpreter of an environment; skips the test, with the reason, if there is none."""
-    if name != "riva" and not interop.is_built(name):
+    if name != "riva" and not environments.is_built(name):
         pytest.skip(f"build/interop/{name} is not there: make interop builds it")
     try:
-        return interop.build(name)
-    except interop.NotBuilt as error:
+        return environments.build(name)
+    except environments.NotBuilt as error:
         pytest.skip(f"build/interop/{name} could not be made: {error}")
 
 
@@ -140,9 +141,9 @@ def write(folder: Path, name: str, pcm: bytes) -> str:
 
 def note(key: str, **facts: Any) -> None:
     """Keeps what was measured."""
-    report = json.loads(interop.REPORT.read_text()) if interop.REPORT.exists() else {}
-    interop.REPORT.parent.mkdir(parents=True, exist_ok=True)
-    interop.REPORT.write_text(json.dumps(report | {key: facts | {"model": MODEL}}, indent=1) + "\n")
+    report = json.loads(REPORT.read_text()) if REPORT.exists() else {}
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps(report | {key: facts | {"model": MODEL}}, indent=1) + "\n")
 
 
 def spread(waits: list[float]) -> dict[str, Any]:

@@ -16,12 +16,12 @@ import pytest
 from asr.v1 import asr_pb2_grpc
 
 from asr_service.access.api_keys import new_key
+from tests.interop import environments
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority
 from tests.support.process import AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, finalize, finals, talk
-from tools import interop
 
 SCRIPTS = Path(__file__).parent / "node"
 DOORS = {"grpc_client": "OK", "ws_client": 1000}
@@ -34,7 +34,7 @@ MARKS = [40, 90]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not interop.is_built("node"), reason="build/interop/node is not there: make interop builds it"
+        not environments.is_built("node"), reason="build/interop/node is not there: make interop builds it"
     ),
 ]
 
@@ -59,12 +59,12 @@ def drive(driver: str, order: dict[str, Any], folder: Path, **configs: dict[str,
         path.write_bytes(SPEECH[name.replace("_", "-")])
         files[name] = {"path": str(path), "finalize": MARKS, "config": first}
     done = subprocess.run(
-        [interop.node(), SCRIPTS / f"{driver}.cjs"],
+        [environments.node(), SCRIPTS / f"{driver}.cjs"],
         input=json.dumps(order | {"files": files}),
         capture_output=True,
         text=True,
         timeout=120,
-        env={**clean_environment(), "NODE_PATH": str(interop.BUILT / "node" / "node_modules")},
+        env={**clean_environment(), "NODE_PATH": str(environments.BUILT / "node" / "node_modules")},
     )
     assert done.returncode == 0, done.stderr[-4000:]
     answer: dict[str, Any] = json.loads(done.stdout)
