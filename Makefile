@@ -66,7 +66,6 @@ lock: setup ## pins what pyproject.toml asks for; ARGS=--upgrade for newer relea
 	@$(COMPILE) requirements-dev.lock --group dev --constraints requirements.lock
 	@$(TIDY) requirements-dev.lock
 	@rm requirements.lock.before requirements-dev.lock.before
-	@git --no-pager diff --stat requirements.lock requirements-dev.lock
 
 clean: ## removes the environment and all caches
 	rm -rf .venv build dist *.egg-info proto/python/build proto/python/*.egg-info

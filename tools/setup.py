@@ -71,7 +71,7 @@ def install(*, anew: bool) -> None:
             "--clear",
             VENV,
         )
-    uv = re.search(r"^uv==[^ ]+", DEV.read_text(), re.MULTILINE)
+    uv = re.search(r"^uv==\S+", DEV.read_text(), re.MULTILINE)
     assert uv is not None
     run(
         f"installing {uv[0]}", PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", uv[0]

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.process import ROOT, clean_environment
-from tools import setup
 
 
 def wheel(source: Path, folder: Path) -> list[str]:
@@ -74,25 +73,3 @@ def test_nothing_heavy_or_foreign_is_imported(modules: str, never: str) -> None:
         [sys.executable, "-c", snippet], env=clean_environment(), capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
-
-
-def test_a_package_without_its_list_of_files_is_installed_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packages = tmp_path / "lib" / "python3.11" / "site-packages"
-    for name in ("whole-1.dist-info", "half-1.dist-info"):
-        (packages / name).mkdir(parents=True)
-        (packages / name / "METADATA").touch()
-    (packages / "whole-1.dist-info" / "RECORD").touch()
-    monkeypatch.setattr(setup, "VENV", tmp_path)
-    setup.drop_half_installed()
-    assert [path.name for path in packages.iterdir()] == ["whole-1.dist-info"]
-
-
-def test_the_lock_installs_torch_first_and_pins_everything() -> None:
-    pins = setup.pins(setup.RUNTIME) + setup.pins(setup.DEV)
-    assert all("==" in pin for pin in pins)
-    assert sum(pin.startswith("torch==") for pin in pins) == 1
-    names = [pin.partition("==")[0] for pin in pins]
-    assert len(names) == len(set(names))
-    assert not [name for name in names if name.startswith("nvidia-")]
