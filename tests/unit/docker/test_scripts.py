@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from asr_common import server_process
 from asr_service.app.life import ENGINE_STOP_S, LAST_WORDS_S
 from asr_service.config import Settings
 from testbed.processes import free_port
@@ -139,35 +138,14 @@ def test_health_of_nothing_is_a_usage_error(environment: dict[str, str], role: t
     assert "service|bridge|all" in done.stderr
 
 
-@contextmanager
-def container(
-    environment: dict[str, str], *arguments: str, **settings: str
-) -> Iterator[tuple[Callable[[str], None], subprocess.Popen[str]]]:
-    """entrypoint.sh as process 1 of a container would be; what waits for a line of its output, and the process."""
-    with subprocess.Popen(
-        [ENTRYPOINT, *arguments],
-        env=environment | settings,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        said: list[str] = []
+class Container(server_process.ServerProcess):
+    """entrypoint.sh as process 1 of a container would be."""
 
-        def wait_line(pattern: str) -> None:
-            assert process.stdout is not None
-            while not any(re.search(pattern, line) for line in said):
-                line = process.stdout.readline()
-                assert line, f"it ended; it said:\n{''.join(said)}"
-                said.append(line)
+    def __init__(self, environment: dict[str, str], *arguments: str, **settings: str) -> None:
+        super().__init__(arguments, environment | settings, program=ENTRYPOINT, cwd=ROOT)
 
-        try:
-            yield wait_line, process
-        finally:
-            if process.poll() is None:
-                process.terminate()  # a supervisor takes its programs along
-            process.communicate(timeout=60)
+    def __exit__(self, *error: object) -> None:
+        self.stop()  # a supervisor takes its programs along
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
@@ -184,13 +162,11 @@ def test_a_container_without_arguments_serves_both_and_stops_both(
         "ASR_PORT": str(free_port()),
     }
     ask = partial(run, environment, "python3", HEALTHCHECK, **settings)
-    with container(environment, **settings) as (wait_line, process):
-        wait_line("serving grpc")
+    with Container(environment, **settings) as process:
+        process.wait_line("serving grpc")
         until_healthy(ask)
         assert (tmp_path / "asr-role").read_text() == "all\n"
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-        assert process.returncode == 0
+        assert process.stop() == 0
     assert ask().returncode == 1
 
 
@@ -201,8 +177,8 @@ def test_the_health_of_a_container_is_that_of_its_role(environment: dict[str, st
         "ASR_PORT": str(free_port()),
         "ASR_GRPC_TARGET": "127.0.0.1:1",
     }
-    with container(environment, "bridge", **settings) as (wait_line, _):
-        wait_line("listening")
+    with Container(environment, "bridge", **settings) as process:
+        process.wait_line("listening")
         done = run(environment, "python3", HEALTHCHECK, **settings)
     assert done.returncode == 1
     assert "/readyz" in done.stdout and "503" in done.stdout
