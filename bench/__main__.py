@@ -1,4 +1,4 @@
-"""All benchmarks, of speed and of words, one after the other, since they would disturb each other.
+"""Runs all benchmarks, of speed and of words, one after the other, since they would disturb each other.
 
     python -m bench [--quick] [--json FOLDER]
 
@@ -28,7 +28,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
 
 
 def main() -> int:
-    """Command line."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

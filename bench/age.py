@@ -1,4 +1,4 @@
-"""Whether old streams cost more than young ones, and whether memory grows.
+"""Measures whether old streams cost more than young ones, and whether memory grows.
 
     python -m bench.age --quick --json build/age.json
 
@@ -39,7 +39,7 @@ COMING_AND_GOING = 24
 
 
 class Group:
-    """Streams that go on for ever over looped audio, one a slot, stepped together."""
+    """Steps streams together that go on for ever over looped audio, one a slot."""
 
     def __init__(self, model: NemoStreamingModel, slots: Sequence[int], audio: Samples) -> None:
         self._model = model
@@ -50,7 +50,7 @@ class Group:
         self.steps = 0
 
     def step(self) -> float:
-        """One step of all; ms."""
+        """Steps all of them by one chunk; returns the milliseconds it took."""
         info = self._model.info
         first = self.steps == 0
         size = info.first_chunk_samples if first else info.chunk_samples
@@ -66,7 +66,10 @@ class Group:
 
 
 def cost(name: str, model: NemoStreamingModel, batch: int, minutes: float) -> dict[str, object]:
-    """Feeds `batch` streams so many minutes of audio each, then compares with fresh ones; model: 2 x batch slots."""
+    """Feeds `batch` streams so many minutes of audio each, then compares them with fresh ones.
+
+    The model has twice as many slots as the batch has streams.
+    """
     chunk_s = model.info.chunk_ms / 1000
     audio = babble(LOOP_S, 5)
     minute, filling = int(60 / chunk_s), int(FILLING_S / chunk_s)
@@ -92,12 +95,12 @@ def cost(name: str, model: NemoStreamingModel, batch: int, minutes: float) -> di
 
 
 def resident_mb() -> float:
-    """Resident memory of this process."""
+    """Reads the resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**20
 
 
 def memory(model: NemoStreamingModel, steps: int) -> dict[str, object]:
-    """Steps random batches of streams that come and go; resident memory on the way."""
+    """Steps random batches of streams that come and go, and reads the resident memory on the way."""
     rng = random.Random(1)
     info = model.info
     audio = babble(LOOP_S, 6)
@@ -142,7 +145,7 @@ def _make(name: str, batch: int, precision: str, threads: int | None) -> NemoStr
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""The bare batched step: how many streams it sustains with nothing around it.
+"""Measures how many streams the bare batched step sustains, with nothing around it.
 
     python -m bench.bare_step --model large.nemo --wav babble.wav
 
@@ -30,7 +30,7 @@ WARM_STEPS = 3
 
 
 class Batch:
-    """So many streams that all step together, each at another place of the same audio, on and on."""
+    """Steps so many streams together, on and on, each at another place of the same audio."""
 
     def __init__(self, model: StreamingModel, audio: Samples, streams: int) -> None:
         self._model = model
@@ -39,7 +39,7 @@ class Batch:
         self._first = True
 
     def step(self) -> float:
-        """Steps every stream by one chunk; seconds."""
+        """Steps every stream by one chunk; returns the seconds it took."""
         info = self._model.info
         size = info.first_chunk_samples if self._first else info.chunk_samples
         requests = [
@@ -56,7 +56,7 @@ class Batch:
 
 
 def step_ms(model: StreamingModel, audio: Samples, streams: int, seconds: float) -> float:
-    """Mean time of a step with so many streams, measured over about `seconds`."""
+    """Measures the mean time of a step with so many streams, over about `seconds`."""
     batch = Batch(model, audio, streams)
     for _ in range(WARM_STEPS):
         batch.step()
@@ -67,7 +67,7 @@ def step_ms(model: StreamingModel, audio: Samples, streams: int, seconds: float)
 
 
 def capacity(model: StreamingModel, audio: Samples, seconds: float) -> tuple[int, dict[int, float]]:
-    """The most streams whose mean step fits into a chunk's duration, by bisection; and what was measured.
+    """Finds by bisection the most streams whose mean step fits into a chunk's duration; and what was measured.
 
     As many as the model has slots: it may sustain more.
     """
@@ -113,7 +113,7 @@ def in_real_time(
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.bare_step",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""What boosted phrases do to words, and what they cost.
+"""Measures what boosted phrases do to words, and what they cost.
 
     python -m bench.boosting --json FILE              # --quick: the default boost alone, fewer steps
     python -m bench.boosting --table FILE             # the tables of an earlier run, as Markdown
@@ -65,12 +65,12 @@ Words = list[str]
 
 
 def places(item: Words, words: Words) -> list[int]:
-    """Where an item stands in a text."""
+    """Finds where an item stands in a text."""
     return [at for at in range(len(words) - len(item) + 1) if words[at : at + len(item)] == item]
 
 
 def rare_items(texts: Sequence[Words]) -> list[str]:
-    """Names and things of the grammar that are in these texts and seldom in the training text."""
+    """Picks names and things of the grammar that are in these texts and seldom in the training text."""
     names = {item for name in LISTS for item in grammar.LISTS[name]}
     heads: dict[str, list[str]] = {}
     for item in names:
@@ -85,7 +85,7 @@ def rare_items(texts: Sequence[Words]) -> list[str]:
 
 
 class Recording:
-    """The evaluation set after the encoder, and a decoder to try things with."""
+    """Keeps the evaluation set as the encoder leaves it, and a decoder to try things with."""
 
     def __init__(self, model: NemoStreamingModel, audios: Sequence[Samples]) -> None:
         """Audio float32 at the model's rate."""
@@ -111,7 +111,7 @@ class Recording:
 
     @torch.inference_mode()
     def texts(self, trees: Sequence[BoostingTree | None]) -> list[Words]:
-        """What each utterance says with its tree."""
+        """Decodes what each utterance says with its tree."""
         info = self.model.info
         device = torch.device(info.device)
         said: list[Words] = []
@@ -150,7 +150,7 @@ def feed(model: NemoStreamingModel, audios: Sequence[Samples]) -> None:
 
 
 def counts(references: Sequence[Words], heard: Sequence[Words], items: Sequence[str]) -> dict[str, Any]:
-    """Recall of the items, their false insertions, and errors in all other words."""
+    """Counts the recall of the items, their false insertions, and errors in all other words."""
     spoken = found = false = errors = others = 0
     parts = [item.split() for item in items]
     for reference, words in zip(references, heard, strict=True):
@@ -184,7 +184,7 @@ def counts(references: Sequence[Words], heard: Sequence[Words], items: Sequence[
 
 
 def accuracy(recording: Recording, references: Sequence[Words], boosts: Sequence[float]) -> dict[str, Any]:
-    """One row for each list and boost."""
+    """Makes one row for each list and boost."""
     items = rare_items(references)
     own = [tuple(item for item in items if places(item.split(), words)) for words in references]
     rows = []
@@ -206,7 +206,7 @@ def accuracy(recording: Recording, references: Sequence[Words], boosts: Sequence
 
 
 def cost(model: NemoStreamingModel, audio: Samples, items: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Time of a step of `TOGETHER` streams, some boosted: groups are stepped in turn over the same audio."""
+    """Times a step of `TOGETHER` streams, some of them boosted; groups are stepped in turn over the same audio."""
     info = model.info
     boosts = (PhraseBoost(tuple(items)),)
     groups = [
@@ -263,7 +263,7 @@ def cost(model: NemoStreamingModel, audio: Samples, items: Sequence[str], rounds
 
 
 def tables(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Lays the report out as Markdown."""
     words, price = report["words"], report.get("cost")
     lines = [
         f"{report['model']} ({report['decoder']}, {report['att_context']}), {words['utterances']} utterances; "
@@ -297,7 +297,7 @@ def tables(report: dict[str, Any]) -> str:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """The whole report."""
+    """Makes the whole report."""
     chosen = sorted(evaluation_set(options.limit), key=lambda pair: len(pair[1]))  # a batch ends together
     audios = [audio for _, audio in chosen]
     model = make_model(
@@ -332,7 +332,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = words_parser(__doc__)
     parser.add_argument("--decoder", default="rnnt", choices=("rnnt", "ctc"))
     parser.add_argument("--att-ctx", default="70,1", help="look-ahead (default: 70,1)")

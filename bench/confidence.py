@@ -1,4 +1,4 @@
-"""How far confidence can be trusted: measures and aggregations on the evaluation set, for words and for utterances.
+"""Measures on the evaluation set how far confidence can be trusted, of words and of utterances.
 
     python -m bench.confidence --table --json build/confidence.json
 
@@ -73,7 +73,7 @@ SERVED = ("probability", "mean", "mean")
 
 @dataclass(frozen=True)
 class Row:
-    """How one way of telling confidence did."""
+    """What one way of telling confidence scored."""
 
     decoder: str
     level: str
@@ -91,7 +91,7 @@ class Row:
 
 
 def words_of(vocabulary: Vocabulary, emitted: Emitted) -> list[list[float]]:
-    """Confidences of the tokens of each word."""
+    """Groups the confidences of the tokens by word."""
     words: list[list[float]] = []
     for token, prob in zip(emitted.tokens, emitted.probs, strict=True):
         if vocabulary.starts_word[token] or not words:
@@ -101,12 +101,12 @@ def words_of(vocabulary: Vocabulary, emitted: Emitted) -> list[list[float]]:
 
 
 def right_words(reference: str, heard: str) -> list[bool]:
-    """Whether each word that was heard is right."""
+    """Tells of each word that was heard whether it is right."""
     return [operation == "=" for operation in align(reference.split(), heard.split()) if operation != "d"]
 
 
 def auc(values: Values, right: Values) -> float:
-    """Share of (right, wrong) pairs in which the right one has more; ties count half."""
+    """Gives the share of (right, wrong) pairs in which the right one has more; ties count half."""
     good, bad = values[right > 0.5], values[right <= 0.5]
     if not good.size or not bad.size:
         return float("nan")
@@ -115,7 +115,7 @@ def auc(values: Values, right: Values) -> float:
 
 
 def ece(values: Values, right: Values) -> float:
-    """Expected calibration error."""
+    """Computes the expected calibration error."""
     places = np.minimum((values * BINS).astype(int), BINS - 1)
     gaps = [
         abs(values[places == place].mean() - right[places == place].mean()) * (places == place).mean()
@@ -125,7 +125,7 @@ def ece(values: Values, right: Values) -> float:
 
 
 def best_power(values: Values, right: Values) -> float:
-    """The exponent with the least calibration error."""
+    """Finds the exponent with the least calibration error."""
     return min((0.05 * step for step in range(2, 121)), key=lambda power: ece(values**power, right))
 
 
@@ -138,7 +138,7 @@ class Heard:
 
 
 def rows_of(decoder: str, measure: str, heard: Sequence[Heard]) -> list[Row]:
-    """All aggregations of one measure."""
+    """Scores all aggregations of one measure."""
     rows = []
 
     def add(level: str, tokens: str, words: str, pairs: list[tuple[float, float]], told: Values) -> None:
@@ -204,7 +204,7 @@ def measure_decoder(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: measures of words, with utterances by the mean of their words; how to join words; the exponents."""
+    """Lays out as Markdown: measures of words and of utterances, ways to join words, the exponents."""
     decoders = list(dict.fromkeys(row.decoder for row in rows))
     found = {(row.decoder, row.level, row.measure, row.tokens, row.words): row for row in rows}
     heads = [f"{level}s, {decoder}: AUC / ECE" for decoder in decoders for level in ("word", "utterance")]
@@ -250,7 +250,7 @@ def _quality(row: Row) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = words_parser(__doc__)
     parser.add_argument("--att-ctx", default="70,1", help="look-ahead (default: 70,1)")
     parser.add_argument("--decoder", help="rnnt or ctc (default: both)")

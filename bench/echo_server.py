@@ -1,4 +1,4 @@
-"""A bare grpc.aio server, on the service's event loop, that sends every message back: what the transport alone costs.
+"""Serves bare grpc.aio, on the service's event loop, and sends every message back: what the transport alone costs.
 
     python -m bench.echo_server
 

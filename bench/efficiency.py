@@ -1,4 +1,4 @@
-"""How many streams the whole service sustains, as a share of what the bare batched step sustains on the same cores.
+"""Measures how many streams the service sustains, as a share of what the bare step sustains on the same cores.
 
 Machines drift, and by more within a minute than what is looked for. So both are tried in turns, a few seconds at a
 time: the service with paced clients, the bare step with a batch whose chunks come in real time. One measure judges
@@ -49,12 +49,12 @@ console = Console(stderr=True)
 
 
 def plan_of(pcm: bytes, seconds: float, finalize_every_s: float = 0.0) -> Plan:
-    """Streams that send this audio round and round."""
+    """Plans streams that send this audio round and round."""
     return Plan.of(pcm, PACKET_MS, seconds, finalize_every_s=finalize_every_s)
 
 
 def bare_step(model: str, wav: Path, seconds: float, slots: int) -> dict[str, Any]:
-    """What `bench.bare_step` found, in a process of its own."""
+    """Runs `bench.bare_step` in a process of its own; returns what it found."""
     argv = ["-m", "bench.bare_step", "--model", model, "--wav", str(wav), "--seconds", str(seconds)]
     done = subprocess.run(
         [sys.executable, *argv, "--slots", str(slots)],
@@ -69,7 +69,7 @@ def bare_step(model: str, wav: Path, seconds: float, slots: int) -> dict[str, An
 
 
 def unbounded(measure: Callable[[int], dict[str, Any]], slots: int) -> dict[str, Any]:
-    """What is measured with so many slots, or with twice as many, and so on, until slots are not what bounds it.
+    """Measures with so many slots, with twice as many, and so on, until slots are not what bounds the figure.
 
     Raises:
         RuntimeError: `MOST_SLOTS` still do.
@@ -84,7 +84,7 @@ def unbounded(measure: Callable[[int], dict[str, Any]], slots: int) -> dict[str,
 
 
 def keeps_up(report: dict[str, Any], seconds: float) -> bool:
-    """Whether a load report is of streams that all ended well, within the limit, and did not fall behind on the way."""
+    """Tells whether streams all ended well, within the limit, and did not fall behind on the way."""
     grown = report["interim_growth_ms"]
     # The quarters that are compared are half of the time apart.
     allowed_s = max(WANDER_S, SHORT * seconds / 2)
@@ -92,7 +92,7 @@ def keeps_up(report: dict[str, Any], seconds: float) -> bool:
 
 
 class BareStep:
-    """`bench.bare_step` in a process of its own that measures when asked to; a context manager."""
+    """Runs `bench.bare_step` in a process of its own that measures when asked to; a context manager."""
 
     def __init__(self, model: str, wav: Path, slots: int) -> None:
         argv = [
@@ -116,7 +116,7 @@ class BareStep:
         )
 
     def late(self, streams: int, seconds: float) -> Heard:
-        """So many streams in real time: when steps ended and how late.
+        """Steps so many streams in real time; returns when steps ended and how late.
 
         Raises:
             RuntimeError: the process has ended.
@@ -137,7 +137,7 @@ class BareStep:
 
 
 def try_bare(bare: BareStep, plan: Plan, streams: int) -> dict[str, Any]:
-    """The bare step with so many streams."""
+    """Tries the bare step with so many streams."""
     heard = bare.late(streams, plan.seconds)
     grown = growth([heard], plan)
     report = {
@@ -150,7 +150,7 @@ def try_bare(bare: BareStep, plan: Plan, streams: int) -> dict[str, Any]:
 
 
 def try_service(service: AsrService, plan: Plan, streams: int) -> dict[str, Any]:
-    """The service with so many streams, and the lag of its event loop meanwhile."""
+    """Tries the service with so many streams, and reads the lag of its event loop meanwhile."""
     before = service.metrics()
     began = time.monotonic()
     heard = uvloop.run(frames.run_streams(service.target, plan, streams, ramp_s=0.5))
@@ -190,7 +190,7 @@ class Side:
     tries: list[dict[str, Any]] = field(default_factory=list)
 
     def go(self) -> None:
-        """One try."""
+        """Makes one try."""
         streams = max(1, round(self.search.level))
         one = self.attempt(streams)
         self.search.took(streams, one["keeps_up"])
@@ -208,7 +208,7 @@ class Side:
 
 
 def efficiency(tries: int, seconds: float, bare_seconds: float, slots: int) -> dict[str, Any]:
-    """The full path against the bare step, with the 114M model at [70,1].
+    """Measures the full path against the bare step, with the 114M model at [70,1].
 
     Args:
         tries: of each that count.
@@ -235,7 +235,7 @@ def efficiency(tries: int, seconds: float, bare_seconds: float, slots: int) -> d
 
 
 def figures(bare: Side, service: Side) -> dict[str, Any]:
-    """What the tries say together; the event loop's lag is of those that kept up."""
+    """Sums up the tries; the event loop's lag is of those that kept up."""
     alone, served = bare.search.estimate, service.search.estimate
     lags = [one["loop_lag_ms"] for one in service.counted if one["keeps_up"]]
     return {

@@ -1,4 +1,4 @@
-"""Where utterances end by themselves on the evaluation set: too early, inside words, and how late.
+"""Measures where utterances end by themselves on the evaluation set: too early, inside words, and how late.
 
     python -m bench.endpoints --table --json build/endpoints.json
 
@@ -51,7 +51,7 @@ def ends_of(
     *,
     levels: bool,
 ) -> tuple[list[int], int]:
-    """Frames of the ends that are found, step by step as in the service, and how many split a word."""
+    """Finds the frames of the ends, step by step as in the service, and counts those that split a word."""
     endpointer = Endpointer(EndpointingConfig(silence_ms, 0, 0), info.frame_ms)
     tokens = list(zip(emitted.tokens, emitted.frames, strict=True))
     found: list[int] = []
@@ -82,7 +82,7 @@ def ends_of(
 
 
 def measure(model_name: str, att_context: str, threads: int | None, limit: int) -> list[Row]:
-    """All rows."""
+    """Measures all rows."""
     model = make_model(
         ModelSettings(
             name=model_name,
@@ -114,14 +114,14 @@ def measure(model_name: str, att_context: str, threads: int | None, limit: int) 
 
 
 def _last_word(utterance: Utterance) -> tuple[int, int] | None:
-    """Start and end of a single sentence's last word, if they are known."""
+    """Gives start and end of a single sentence's last word in ms, if they are known."""
     word = utterance.words[-1]
     known = word["start_ms"] is not None and not utterance.id.startswith("long")
     return (word["start_ms"], word["end_ms"]) if known else None
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown."""
+    """Lays the rows out as Markdown."""
     lines = [
         "| silence, ms | ends by | ends | inside a word | before the last word | after the last word, ms: p50 / p95 |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -136,7 +136,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = words_parser(__doc__)
     parser.add_argument("--att-ctx", default="70,1", help="look-ahead (default: 70,1)")
     parser.add_argument("--table", action="store_true", help="print a Markdown table")

@@ -1,4 +1,4 @@
-"""The encoder step against NeMo's own, and how many real-time streams a whole step sustains.
+"""Measures the encoder step against NeMo's own, and how many real-time streams a whole step sustains.
 
     python -m bench.engine --quick --json build/engine.json
 
@@ -79,7 +79,7 @@ class Largest:
 
 
 def _nemo_step(encoder: Any, batch: int, mel: torch.Tensor) -> Callable[[], object]:
-    """NeMo's step in the steady state, as a function to be timed."""
+    """Makes NeMo's step in the steady state, as a function to be timed."""
     channel, last_time, length = encoder.get_initial_cache_state(batch_size=batch, device=mel.device)
     config = encoder.streaming_cfg
     past = config.pre_encode_cache_size
@@ -104,7 +104,7 @@ def _nemo_step(encoder: Any, batch: int, mel: torch.Tensor) -> Callable[[], obje
 
 
 def _own_step(model: NemoStreamingModel, batch: int, mel: torch.Tensor) -> Callable[[], object]:
-    """This project's step in the steady state, streams of mixed ages."""
+    """Makes this project's step in the steady state, with streams of mixed ages."""
     slots = torch.arange(batch, device=mel.device)
     steps = slots * 7 + 2 * model._encoder.ring_chunks
     frames = [model.info.chunk_frames] * batch
@@ -118,7 +118,7 @@ def _own_step(model: NemoStreamingModel, batch: int, mel: torch.Tensor) -> Calla
 
 
 def _whole_step(model: NemoStreamingModel, batch: int) -> Callable[[], object]:
-    """Features, encoder and decoding of `batch` streams, each at another place of the same babble."""
+    """Makes a step of features, encoder and decoding of `batch` streams, each at another place of the same babble."""
     info = model.info
     audio = np.concatenate([babble(20.0, 1)] * 2)
     position = [0]
@@ -140,7 +140,7 @@ def _whole_step(model: NemoStreamingModel, batch: int) -> Callable[[], object]:
 
 
 def _timed(step: Callable[[], object], device: torch.device) -> float:
-    """Milliseconds of one call, the device's work included."""
+    """Times one call in milliseconds, the device's work included."""
     begun = time.perf_counter()
     step()
     if device.type == "cuda":
@@ -149,7 +149,7 @@ def _timed(step: Callable[[], object], device: torch.device) -> float:
 
 
 def _medians(steps: Sequence[Callable[[], object]], budget_s: float, device: torch.device) -> list[float]:
-    """Median ms of each function, run in turn for about so long (5 rounds at least), after two rounds unmeasured."""
+    """Times each function in turn for about so long, 5 rounds at least after two that do not count; median ms."""
     times: list[list[float]] = [[] for _ in steps]
     for step in steps:
         _timed(step, device)
@@ -219,7 +219,7 @@ def largest(nemo_model: Any, look_ahead: str, precision: str, device: torch.devi
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

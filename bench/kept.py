@@ -1,4 +1,4 @@
-"""Files that take long to make, kept between runs."""
+"""Keeps files between runs that take long to make."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUILD = ROOT / "build"
 
 
 def made_once(path: Path, make: Callable[[Path], object]) -> Path:
-    """The file at `path`, made by `make` if it is not there.
+    """Gives the file at `path`, made by `make` if it is not there.
 
     `make` is given another name of the same suffix and what it wrote is renamed: a run that is interrupted leaves no
     half file to the next one, nor do two runs at a time.
@@ -31,7 +31,7 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
 
 
 def random_model(shape: str) -> Path:
-    """The .nemo file of a model with random weights, of a shape of `testbed.models`, made if it is not there.
+    """Gives the .nemo file of a model with random weights, of a shape of `testbed.models`, made if it is not there.
 
     In a process of its own, so that nothing of it is left in one that measures.
     """

@@ -1,4 +1,4 @@
-"""What the command lines of the benchmarks of words have in common, and how their reports are written."""
+"""Holds the options that the benchmarks of words have in common, and writes the reports of all."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def words_parser(
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, with the limit that `--quick` means where none is given."""
+    """Reads the options, with the limit that `--quick` means where none is given."""
     options = parser.parse_args(arguments)
     if options.quick and options.limit == parser.get_default("limit"):
         options.limit = QUICK_LIMIT

@@ -1,4 +1,4 @@
-"""The same model over the same audio, in this service's step, in NeMo's own pipeline and in sherpa-onnx.
+"""Runs the same model over the same audio in this service's step, in NeMo's own pipeline and in sherpa-onnx.
 
     python -m bench.peers --json build/peers.json
 
@@ -83,7 +83,7 @@ _NEMO_PIPELINE = {
 
 
 def run_this(model: str, precision: str, batch: int) -> Work:
-    """This service's step."""
+    """Makes the work of this service's step."""
     from asr_service.core.model_settings import ModelSettings
     from asr_service.model import make_model
 
@@ -103,7 +103,7 @@ def run_this(model: str, precision: str, batch: int) -> Work:
 
 
 def run_nemo(model: str, batch: int) -> Work:
-    """NeMo's pipeline."""
+    """Makes the work of NeMo's pipeline."""
     import torch
     from nemo.collections.asr.inference.factory.pipeline_builder import PipelineBuilder
     from nemo.collections.asr.inference.streaming.framing.request import Frame
@@ -192,7 +192,7 @@ def export(model: str, folder: Path) -> None:
 
 
 def sherpa_python() -> Path:
-    """The interpreter of sherpa-onnx' environment, made if it is not there or the lock file is newer."""
+    """Gives the interpreter of sherpa-onnx' environment, made if it is not there or the lock file is newer."""
     home = BUILT / "venv"
     python, stamp = home / "bin" / "python", home / "installed"
     if not stamp.exists() or stamp.read_text() != LOCK.read_text():
@@ -203,7 +203,7 @@ def sherpa_python() -> Path:
 
 
 def one(peer: str, model: str, audio: Path, batch: int) -> dict[str, Any]:
-    """One run of one peer in this process (sherpa-onnx: in its own)."""
+    """Runs one peer once in this process (sherpa-onnx: in its own)."""
     with np.load(audio) as file:
         audios = [file[name] for name in sorted(file.files)]
     if peer == "sherpa-onnx":
@@ -242,7 +242,7 @@ def one(peer: str, model: str, audio: Path, batch: int) -> dict[str, Any]:
 
 
 def apart(peer: str, model: str, audio: Path, batch: int) -> dict[str, Any]:
-    """`one` in a process of its own; {"failed": reason} if it does not work."""
+    """Runs `one` in a process of its own; {"failed": reason} if it does not work."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.peers", "--one", peer, model, str(audio), str(batch)],
         capture_output=True, text=True,
@@ -263,7 +263,7 @@ def _save(folder: str, name: str, audios: Sequence[Samples]) -> Path:
 def measure(
     quick: bool, peers: Sequence[str], show: Callable[[dict[str, Any]], None]
 ) -> list[dict[str, Any]]:
-    """All rows; `show` gets each as it is done."""
+    """Measures all rows; `show` gets each as it is done."""
     rows: list[dict[str, Any]] = []
     seconds, batches, limit = (10.0, (1, 16), 8) if quick else (30.0, (1, 16, 32), 0)
     large = str(random_model("large"))
@@ -301,7 +301,7 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""sherpa-onnx over a set of recordings, in its own environment: run by `bench.peers`, with numpy and sherpa-onnx alone.
+"""Runs sherpa-onnx over a set of recordings, in its own environment: `bench.peers` starts it; numpy is all else there.
 
     python bench/peers_sherpa.py FOLDER AUDIO.npz BATCH CHUNK_SAMPLES THREADS
 
@@ -48,7 +48,7 @@ def transcribe(
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     folder, batch, chunk, threads = Path(sys.argv[1]), int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
     with np.load(sys.argv[2]) as file:
         audios = [file[name] for name in sorted(file.files)]

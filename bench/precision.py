@@ -1,4 +1,4 @@
-"""What bf16 costs in words: token agreement and word error rate against fp32 on the evaluation set.
+"""Measures what bf16 costs in words: token agreement and word error rate against fp32 on the evaluation set.
 
     python -m bench.precision --json build/precision.json
 
@@ -61,7 +61,7 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line."""
     options = parse(words_parser(__doc__), arguments)
     chosen = evaluation_set(options.limit)
     rows = []

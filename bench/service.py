@@ -1,4 +1,4 @@
-"""The service as a whole, against named baselines in the same run.
+"""Measures the service as a whole against named baselines in the same run.
 
     python -m bench.service [--quick] [--json service.json]
 
@@ -62,7 +62,7 @@ console = Console(stderr=True)
 
 
 class EchoRunner(GrpcRunner):
-    """The load generator against the echo server: what comes back is read and thrown away."""
+    """Runs streams against the echo server: what comes back is read and thrown away."""
 
     def __init__(self, target: str, plan: Plan) -> None:
         super().__init__(target, plan)
@@ -92,7 +92,7 @@ def run_to_end(make: Callable[[], GrpcRunner], plan: Plan, streams: int, ramp_s:
 
 
 def packet_cost(server: Server, runner: type[GrpcRunner], seconds: float) -> float:
-    """CPU time per packet in microseconds, idle time taken off."""
+    """Measures the CPU time per packet in microseconds, idle time taken off."""
     plan = plan_of(noise(), seconds)
     run_to_end(
         lambda: runner(server.target, plan), plan_of(noise(), 1.0), 10
@@ -107,7 +107,7 @@ def packet_cost(server: Server, runner: type[GrpcRunner], seconds: float) -> flo
 
 
 def transport(rounds: int, seconds: float) -> dict[str, Any]:
-    """Service with the null model and bare echo, in turns, so that both meet the same machine."""
+    """Measures the service with the null model and the bare echo in turns, so that both meet the same machine."""
     ours: list[float] = []
     echo: list[float] = []
     with AsrService("null", ASR_LOG_LEVEL="info") as service, Server("-m", "bench.echo_server") as bare:
@@ -130,7 +130,7 @@ def transport(rounds: int, seconds: float) -> dict[str, Any]:
 
 
 def latency(seconds: float, bare_seconds: float, slots: int, packet_us: float) -> dict[str, Any]:
-    """Latencies with the demo model at half of what step and packets allow, finals asked for on the way."""
+    """Measures latencies with the demo model at half of what step and packets allow, with finals on the way."""
     clips = sorted((ROOT / "asr_service/assets/clips").glob("*.wav"))
     named = DEMO.exists()
     model = str(DEMO) if named else str(random_model("tiny"))
@@ -169,7 +169,7 @@ def latency(seconds: float, bare_seconds: float, slots: int, packet_us: float) -
 
 
 def show(result: dict[str, Any]) -> None:
-    """The figures as a table."""
+    """Prints the figures as a table."""
     table = Table(title="Service")
     for column, justify in (("", "left"), ("figure", "right"), ("baseline, target", "left")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def missing(result: dict[str, Any]) -> list[str]:
-    """What a run should have found and did not."""
+    """Lists what a run should have found and did not."""
     found = []
     if "path" in result:
         if result["path"]["bare_streams"] == 0:
@@ -212,7 +212,7 @@ def missing(result: dict[str, Any]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; exit code 1 if something was not found."""
+    """Runs the command line; returns 1 if something was not found."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.service",
         description=__doc__,

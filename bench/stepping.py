@@ -1,4 +1,4 @@
-"""The evaluation set through a model's streaming step, in this process: what benchmarks of words have in common."""
+"""Carries the evaluation set through a model's streaming step in this process, for the benchmarks of words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Emitted:
 
 
 def utterances(limit: int = 0) -> list[Utterance]:
-    """The set as it is stored; `limit` as in `bench.score.read_set`. Ends the program where there is no set."""
+    """Reads the set as it is stored; `limit` as in `bench.score.read_set`. Ends the program where there is no set."""
     try:
         return read_set(EVAL, limit)
     except OSError as error:
@@ -35,7 +35,7 @@ def utterances(limit: int = 0) -> list[Utterance]:
 
 
 def evaluation_set(limit: int = 0) -> list[tuple[Utterance, Samples]]:
-    """Utterances with their audio at 16 kHz; `limit` and a missing set as in `utterances`."""
+    """Reads utterances with their audio at 16 kHz; `limit` and a missing set as in `utterances`."""
     found = []
     for utterance in utterances(limit):
         samples = np.frombuffer(utterance.pcm, dtype="<i2").astype(np.float32) / 32768
@@ -44,7 +44,7 @@ def evaluation_set(limit: int = 0) -> list[tuple[Utterance, Samples]]:
 
 
 def step_all(model: StreamingModel, audios: Sequence[Samples]) -> list[Emitted]:
-    """What each recording says, flushed with its true length; the longest come first, one a slot."""
+    """Steps whole recordings, one a slot, the longest first, and flushes each with its true length; what each says."""
     info = model.info
     found = [Emitted() for _ in audios]
     waiting = sorted(range(len(audios)), key=lambda number: len(audios[number]))
@@ -73,5 +73,5 @@ def step_all(model: StreamingModel, audios: Sequence[Samples]) -> list[Emitted]:
 
 
 def text_of(pieces: Sequence[str], tokens: Sequence[int]) -> str:
-    """Tokens as text, its words between single spaces."""
+    """Makes text of tokens, with single spaces between words."""
     return " ".join("".join(pieces[token] for token in tokens).replace("\u2581", " ").split())

@@ -1,4 +1,4 @@
-"""How much silence to add when the client asks for a final: are last words lost without it, or invented with it?
+"""Measures how much silence to add to a final: whether last words are lost without it, or invented with it.
 
     python -m bench.trailing --table --json build/trailing.json
 
@@ -52,7 +52,7 @@ class Row:
 
 
 def cuts(utterance: Utterance, audio: Samples) -> Iterator[tuple[str, str, str, Samples]]:
-    """Each cut: its name, the words before it, the word it falls into, the audio before it."""
+    """Makes each cut: its name, the words before it, the word it falls into, the audio before it."""
     words = [word["text"] for word in utterance.words]
     last = utterance.words[-1]
     start, end = (round(last[name] * RATE / 1000) for name in ("start_ms", "end_ms"))
@@ -64,7 +64,7 @@ def cuts(utterance: Utterance, audio: Samples) -> Iterator[tuple[str, str, str, 
 def measure(
     model: StreamingModel, look_ahead: str, chosen: Sequence[tuple[Utterance, Samples]]
 ) -> Iterator[Row]:
-    """The rows of one look-ahead, all of them in the same batches."""
+    """Measures the rows of one look-ahead, all of them in the same batches."""
     cases = [cut for utterance, audio in chosen for cut in cuts(utterance, audio)]
     added = [np.zeros(silence * RATE // 1000, np.float32) for silence in SILENCES_MS]
     emitted = iter(step_all(model, [np.concatenate((audio, more)) for *_, audio in cases for more in added]))
@@ -80,7 +80,7 @@ def measure(
 
 
 def row_of(look_ahead: str, cut: str, silence_ms: int, cases: Sequence[tuple[str, str, str]]) -> Row:
-    """Counts over the utterances: the whole words of each, the one that was cut, and what was heard."""
+    """Counts over the utterances, of which each is its whole words, the one that was cut, and what was heard."""
     lost = wrong = invented = completed = 0
     for whole, broken, text in cases:
         heard = text.split()
@@ -96,12 +96,12 @@ def row_of(look_ahead: str, cut: str, silence_ms: int, cases: Sequence[tuple[str
 
 
 def _is_timed(utterance: Utterance) -> bool:
-    """Whether it is one sentence whose last word's time is known."""
+    """Tells whether it is one sentence whose last word's time is known."""
     return utterance.words[-1]["end_ms"] is not None and not utterance.id.startswith("long")
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: a line for each look-ahead and amount, the cuts side by side."""
+    """Lays out as Markdown: a line for each look-ahead and amount, the cuts side by side."""
     lines = [
         "| look-ahead | silence, ms | cut where the last word ends: lost / wrong / followed by an invented one, WER "
         "| cut in the middle of it: the word before it lost / wrong, something / the whole word made of it "
@@ -123,7 +123,7 @@ def _counts(row: Row) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = words_parser(__doc__)
     parser.add_argument("--decoder", default="rnnt", help="rnnt or ctc (default: rnnt)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The level at which half of the tries succeed, where a try is noisy: the up-and-down method (Dixon and Mood, 1948).
+"""Finds the level at which half of the tries succeed, where tries are noisy (up-and-down, Dixon and Mood, 1948).
 
 The level goes up after a try that succeeded and down after one that did not, so that tries gather around that level;
 the mean of the levels tried, from the first turn on, estimates it.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class UpAndDown:
-    """Where half of the tries keep up.
+    """Searches for the level at which half of the tries keep up.
 
     Args:
         level: to begin with, above 0; after each try, what to try next.
@@ -28,7 +28,7 @@ class UpAndDown:
         self._by = self.step * self.level
 
     def took(self, level: float, ok: bool) -> None:
-        """A try was made, at about the level asked for."""
+        """Notes a try that was made at about the level asked for."""
         self.tried.append(level)
         self.kept_up.append(ok)
         self.level += self._by if ok else -self._by

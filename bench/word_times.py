@@ -35,7 +35,7 @@ SHARES = (5, 25, 50, 75, 95)
 
 
 def timed(most: int) -> list[Utterance]:
-    """Utterances with known times, evenly spread; 0: all."""
+    """Reads utterances with known times, evenly spread; 0: all."""
     found = [
         one
         for one in utterances()
@@ -46,7 +46,7 @@ def timed(most: int) -> list[Utterance]:
 
 
 def recognized(model: StreamingModel, utterance: Utterance, gaps: Counter[int], *, raw: bool) -> Result:
-    """The final of an utterance."""
+    """Recognizes an utterance; returns its final."""
     info = dataclasses.replace(model.info, word_lag_ms=(0.0, 0.0)) if raw else model.info
     vocabulary = Vocabulary(info.pieces)
     config = StreamConfig("", sample_rate=utterance.rate, word_times=True)
@@ -65,7 +65,7 @@ def recognized(model: StreamingModel, utterance: Utterance, gaps: Counter[int], 
 
 
 def errors(utterance: Utterance, final: Result) -> Iterator[tuple[float, float]]:
-    """Start and end error in ms of each word that was recognized and has known times."""
+    """Gives the error in ms of start and end of each word that was recognized and has known times."""
     matcher = SequenceMatcher(
         None, [w["text"] for w in utterance.words], [w.text for w in final.words], autojunk=False
     )
@@ -77,7 +77,7 @@ def errors(utterance: Utterance, final: Result) -> Iterator[tuple[float, float]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = words_parser(__doc__, limit=100, threads=1)
     parser.add_argument("--decoder", default="rnnt", help="rnnt or ctc (default: rnnt)")
     parser.add_argument("--att-ctx", default="70,1", help="look-ahead (default: 70,1)")

@@ -1,1 +1,5 @@
-"""Clients of the service: files, microphone, load generator. They import the stubs only."""
+"""Clients of the service, to use and to copy: audio files over WebSocket and gRPC, a microphone, a web page.
+
+The files of this folder import each other, the stubs and public packages only. Copy them as a folder of the same name:
+each client is a script that finds the others beside it. `loadgen/` and `demo/` are programs of this project.
+"""

@@ -1,4 +1,4 @@
-"""What a client needs for a server that asks who calls: TLS, whom to trust, a certificate of its own, an API key."""
+"""Reaches servers that ask who calls: TLS, whom to trust, a certificate of the client's own, an API key."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ class Access:
         return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(*pems), options=options)
 
     def headers(self) -> dict[str, str]:
-        """`authorization` for metadata or a WebSocket handshake, if there is a key."""
+        """Gives `authorization` for a WebSocket handshake, if there is a key."""
         return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The headers as gRPC takes them."""
+        """Gives the headers as gRPC takes them."""
         return tuple(self.headers().items())
 
     def websocket_tls(self, url: str) -> ssl.SSLContext | None:
-        """For a wss url: trust in the given authority, or in those of the system."""
+        """Makes the TLS of a wss url, which trusts the given authority, or those of the system; None for a ws url."""
         if not url.startswith("wss://"):
             if self.tls:
                 print("TLS options mean nothing to a ws:// url; wss:// is the one with TLS", file=sys.stderr)
@@ -69,7 +69,7 @@ class Access:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options. For the key the environment is the better place: other users see command lines."""
+    """Adds the options. For the key the environment is the better place: other users see command lines."""
     group = parser.add_argument_group("access")
     group.add_argument(
         "--tls",
@@ -95,7 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Access:
-    """What the options say; ends the program with exit code 2 if they cannot be used."""
+    """Reads what the options say; ends the program with exit code 2 if they cannot be used."""
     if (args.cert is None) != (args.key is None):
         parser.error("--cert and --key go together: give both")
     if not (args.api_key.isascii() and (args.api_key.isprintable() or not args.api_key)):
@@ -113,5 +113,5 @@ def chosen(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Access:
 
 
 def _no_password() -> str:
-    """Instead of OpenSSL's question at the terminal."""
+    """Answers for OpenSSL, which else asks at the terminal."""
     raise ValueError("the key is encrypted")

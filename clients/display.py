@@ -1,4 +1,4 @@
-"""Showing a transcript as it comes: the interim rewrites its line on a terminal, and has lines of its own elsewhere."""
+"""Shows a transcript as it comes: an interim rewrites its line on a terminal, and has a line of its own elsewhere."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TextIO
 
 
 class LiveText:
-    """Interims and finals on a stream of text."""
+    """Writes interims and finals to a stream of text."""
 
     def __init__(self, out: TextIO | None = None) -> None:
-        """Writes to `out` (stdout)."""
+        """`out` is standard output if not given."""
         self._out = out or sys.stdout
         self._terminal = self._out.isatty()
         self._shown = ""

@@ -32,7 +32,7 @@ CONNECT_S = 5.0
 
 
 class WavStream:
-    """One stream of a file's audio, with the time each packet was sent, so that results can be timed.
+    """Sends one stream of a file's audio and notes when each packet was sent, so that results can be timed.
 
     The latency of a result is measured from the moment its audio was complete on our side: when the packet was sent
     that holds the last sample the result takes into account.
@@ -50,7 +50,7 @@ class WavStream:
         self.admitted = asyncio.Event()
 
     async def requests(self) -> AsyncIterator[pb.RecognizeRequest]:
-        """Config, and once the stream is admitted, audio at the pace asked for.
+        """Yields the config, and once the stream is admitted, the audio at the pace asked for.
 
         Waiting also keeps the reason of a refusal: grpc.aio reports a call that ends while it writes as INTERNAL.
         """
@@ -65,7 +65,10 @@ class WavStream:
         self.closed_at = time.monotonic()
 
     def latency_ms(self, response: pb.RecognizeResponse) -> float:
-        """How long ago the audio of a response that came just now was complete; finals at the end count from there."""
+        """Tells how long ago the audio was complete that a response takes into account which came just now.
+
+        For finals at the end of the stream that is the half-close.
+        """
         if response.result.final_reason == pb.FINAL_REASON_END_OF_STREAM:
             since = self.closed_at
         else:
@@ -97,7 +100,7 @@ async def recognize(
 
 
 def build_config(args: argparse.Namespace) -> pb.RecognitionConfig:
-    """The config message of the command line."""
+    """Makes the config message of the command line."""
     config = pb.RecognitionConfig(
         encoding=pb.AUDIO_ENCODING_LINEAR16,
         sample_rate_hertz=RATE,
@@ -113,7 +116,7 @@ def build_config(args: argparse.Namespace) -> pb.RecognitionConfig:
 
 
 async def run(args: argparse.Namespace, pcm: bytes) -> int:
-    """Streams the audio and shows what comes back; the exit code."""
+    """Streams the audio and shows what comes back; returns the exit code."""
     screen = LiveText()
     interims: list[float] = []
     finals: list[float] = []
@@ -158,7 +161,7 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
 
 
 def median(values: Sequence[float]) -> float:
-    """The upper median of at least one value."""
+    """Finds the upper median of at least one value."""
     return sorted(values)[len(values) // 2]
 
 

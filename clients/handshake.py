@@ -1,4 +1,4 @@
-"""Connecting to the bridge, and in one line why there is no connection."""
+"""Connects to the bridge, or says in one line why there is no connection."""
 
 from __future__ import annotations
 

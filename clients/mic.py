@@ -1,5 +1,6 @@
-"""Streams live audio to the service, over gRPC or WebSocket, and shows the words as they come. Ctrl-C ends the audio,
-and the last words follow; a second one ends the program at once.
+"""Streams live audio to the service, over gRPC or WebSocket, and shows the words as they come.
+
+Ctrl-C ends the audio, and the last words follow; a second one ends the program at once.
 
     python -m clients.mic                                   the default microphone, over gRPC
     python -m clients.mic --to ws://localhost:8080          through the bridge
@@ -52,7 +53,7 @@ class Refused(Exception):
 
 
 class Source:
-    """Packets of 16-bit mono audio from a thread of its own, until it ends.
+    """Hands packets of 16-bit mono audio from the thread that records them to the event loop, until they end.
 
     Attributes:
         failed: raises why there is no more audio. Not in the queue: nobody may be taking from it any more.
@@ -75,7 +76,7 @@ class Source:
             self._tell(self._fail)
 
     def end(self) -> None:
-        """No more audio; from any thread."""
+        """Ends the audio; from any thread."""
         self._ended = True
         self._tell(self._queue.put_nowait, None)
 
@@ -91,14 +92,14 @@ class Source:
             )
 
     async def packets(self) -> AsyncIterator[bytes]:
-        """Every packet in order."""
+        """Yields every packet in order."""
         while (item := await self._queue.get()) is not None:
             self._room.release()
             yield item
 
 
 def record(source: Source, rate: int, device: str | None) -> Callable[[], object]:
-    """Starts the microphone; returns what stops it.
+    """Starts the microphone; returns a function that stops it.
 
     Raises:
         NoAudio: no package, no PortAudio, or no such device.
@@ -127,7 +128,7 @@ def record(source: Source, rate: int, device: str | None) -> Callable[[], object
 
 
 def read_stdin(source: Source, rate: int) -> None:
-    """Raw audio from standard input, at the pace it comes, to its end; for a thread."""
+    """Reads raw audio from standard input, at the pace it comes, to its end; for a thread."""
     while data := os.read(sys.stdin.fileno(), packet_bytes(rate, PACKET_MS)):
         source.put(data, wait=True)
     source.end()
@@ -158,9 +159,8 @@ async def over_grpc(target: str, source: Source, args: argparse.Namespace, scree
         showing.add_done_callback(lambda _: source.end())
         try:
             await call.write(pb.RecognizeRequest(config=config))
-            await (
-                call.initial_metadata()
-            )  # admitted, or refused: a call that ends while it writes loses its reason
+            # Admitted, or refused: a call that ends while it writes loses its reason.
+            await call.initial_metadata()
             async for packet in source.packets():
                 await call.write(pb.RecognizeRequest(audio=packet))
             await call.done_writing()
@@ -213,7 +213,7 @@ async def over_websocket(url: str, source: Source, args: argparse.Namespace, scr
 
 
 async def run(args: argparse.Namespace) -> int:
-    """Streams until the audio ends or Ctrl-C; the exit code."""
+    """Streams until the audio ends or Ctrl-C; returns the exit code."""
     source, screen = Source(), LiveText()
     stop: Callable[[], object] = lambda: None  # noqa: E731
     over = over_websocket if args.to.startswith(("ws://", "wss://")) else over_grpc

@@ -1,4 +1,7 @@
-"""16-bit mono audio in packets: how long they are, and when a live speaker would send them. Standard library only."""
+"""Cuts 16-bit mono audio into packets and sends them when a live speaker would.
+
+Standard library only: everything that sends audio can use it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ BYTES_PER_SAMPLE = 2
 
 
 def packet_samples(rate: int, ms: float) -> int:
-    """Samples in `ms` of audio at `rate` Hz, at least one."""
+    """Counts the samples in `ms` of audio at `rate` Hz, at least one."""
     return max(1, round(rate * ms / 1000))
 
 
 def packet_bytes(rate: int, ms: float) -> int:
-    """Bytes of `ms` of 16-bit mono audio at `rate` Hz, at least one sample."""
+    """Counts the bytes of `ms` of 16-bit mono audio at `rate` Hz, whole samples and at least one."""
     return packet_samples(rate, ms) * BYTES_PER_SAMPLE
 
 
@@ -28,12 +31,12 @@ def packets(pcm: bytes, rate: int, ms: float) -> Iterator[bytes]:
 
 
 def duration_s(pcm: bytes, rate: int) -> float:
-    """Length of 16-bit mono audio in seconds."""
+    """Gives the length of 16-bit mono audio in seconds."""
     return len(pcm) / (BYTES_PER_SAMPLE * rate)
 
 
 def completing_packet(audio_ms: float, packet_ms: float) -> int:
-    """Index of the packet that holds the last sample of the first `audio_ms`; -1 for no audio.
+    """Gives the index of the packet that holds the last sample of the first `audio_ms`; -1 for no audio.
 
     The latency of a result counts from the moment this packet was sent.
     """
@@ -53,7 +56,7 @@ class Pacer:
 
     @property
     def due(self) -> float:
-        """When the packet last waited for was due, on the clock of `time.monotonic`."""
+        """Tells when the packet last waited for was due, on the clock of `time.monotonic`."""
         return self._due
 
     async def wait(self, seconds: float) -> None:

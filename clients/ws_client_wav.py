@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 async def send(socket: websockets.ClientConnection, pcm: bytes, args: argparse.Namespace) -> float:
-    """Init, audio at the pace asked for, close; the time `close` was sent."""
+    """Sends init, the audio at the pace asked for, and close; returns the time `close` was sent."""
     init: dict[str, object] = {"op": "init", "sid": args.sid, "sr": RATE}
     if args.endpoint_ms is not None:
         init["endpoint_ms"] = args.endpoint_ms
@@ -55,7 +55,7 @@ async def send(socket: websockets.ClientConnection, pcm: bytes, args: argparse.N
 
 
 async def receive(socket: websockets.ClientConnection, screen: LiveText) -> float:
-    """Shows results up to the end of the stream; the time the last final came.
+    """Shows results up to the end of the stream; returns the time the last final came.
 
     Raises:
         Refused: the stream ended with an error, or without a word.
@@ -95,7 +95,7 @@ async def receive(socket: websockets.ClientConnection, screen: LiveText) -> floa
 
 
 async def run(args: argparse.Namespace, pcm: bytes) -> int:
-    """Streams the audio and shows what comes back; the exit code."""
+    """Streams the audio and shows what comes back; returns the exit code."""
     screen = LiveText()
     try:
         async with await connect(

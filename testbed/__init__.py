@@ -1,1 +1,1 @@
-"""What tests and benchmarks share: models of random weights, servers as processes, frames of gRPC."""
+"""Holds what tests and benchmarks share: models of random weights, servers as processes, a cheap load generator."""

@@ -1,4 +1,4 @@
-"""A load generator for gRPC that costs next to nothing, for where it shares the cores with what is measured.
+"""Runs paced streams over gRPC at next to no cost, for where the cores are shared with what is measured.
 
 A grpc.aio client spends about as much on a packet as the server does. Here packets are HTTP/2 frames made in advance:
 one timer, and one write per connection and tick with the packets of all its streams that are due. Only what a client of
@@ -28,20 +28,20 @@ _START_WINDOW = 65_535
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """One HTTP/2 frame."""
+    """Makes one HTTP/2 frame."""
     return b"".join(
         (len(payload).to_bytes(3, "big"), bytes((kind, flags)), stream.to_bytes(4, "big"), payload)
     )
 
 
 def message(request: pb.RecognizeRequest) -> bytes:
-    """One gRPC message, not compressed."""
+    """Makes one gRPC message, not compressed."""
     data = request.SerializeToString()
     return b"\0" + len(data).to_bytes(4, "big") + data
 
 
 def request_headers(authority: str) -> bytes:
-    """POST to `Recognize`, in HPACK without tables of its own."""
+    """Makes the headers of a POST to `Recognize`, in HPACK without tables of its own."""
 
     def text(value: str) -> bytes:
         return bytes((len(value),)) + value.encode()
@@ -63,7 +63,7 @@ def request_headers(authority: str) -> bytes:
 
 
 def grpc_status(headers: bytes) -> str:
-    """The value of a literal `grpc-status`; "" if there is none."""
+    """Finds the value of a literal `grpc-status`; "" if there is none."""
     _, found, rest = headers.partition(b"grpc-status")
     return rest[1 : 1 + rest[0]].decode("ascii", "replace") if found else ""
 
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(_PREFACE + frame(_SETTINGS, 0, 0, settings) + frame(_WINDOW, 0, 0, _WIDE))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Every stream that is left has lost its service."""
+        """Ends every stream that is left: it has lost its service."""
         for stream in list(self.streams.values()):
             self._end(stream, "LOST")
 
@@ -241,7 +241,7 @@ class Connection(asyncio.Protocol):
 async def run_streams(
     target: str, plan: Plan, streams: int, ramp_s: float, connections: int = 4
 ) -> list[Heard]:
-    """Runs so many paced streams that start evenly over `ramp_s`; what each heard."""
+    """Runs so many paced streams that start evenly over `ramp_s`; returns what each heard."""
     loop = asyncio.get_running_loop()
     host, _, port = target.rpartition(":")
     lines: list[Connection] = []

@@ -1,4 +1,4 @@
-"""Random-weight models of the streaming FastConformer Hybrid family, for parity tests and speed measurements.
+"""Makes models with random weights of the streaming FastConformer Hybrid family, for parity tests and measurements.
 
 Random weights recognise nothing, but every tensor has the shape that NVIDIA's model has, so a step costs the same. The
 configuration follows NeMo's published `fastconformer_hybrid_transducer_ctc_bpe_streaming` recipe.
@@ -70,7 +70,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def model_config(shape: Shape, tokenizer_dir: str) -> dict[str, Any]:
-    """NeMo configuration of a model of this shape, with a SentencePiece tokenizer from a folder."""
+    """Makes the NeMo configuration of a model of this shape, with a SentencePiece tokenizer from a folder."""
     return {
         "sample_rate": 16000,
         "log_prediction": False,
@@ -218,7 +218,7 @@ def build_model(shape: Shape, seed: int = 0) -> Any:
 
 
 def babble(seconds: float, seed: int, rate: int = 16_000) -> npt.NDArray[np.float32]:
-    """A made-up signal with the rhythm of speech: gliding tones in bursts over faint noise, float32 [n]."""
+    """Makes a signal with the rhythm of speech, gliding tones in bursts over faint noise: float32 [n]."""
     rng = np.random.default_rng(seed)
     n = int(seconds * rate)
     t = np.arange(n) / rate
@@ -297,7 +297,7 @@ def _set_blank_biases(model: Any, seed: int, rate: float = 0.4) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -18,21 +18,21 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
-    """A TCP port that nobody has at this moment."""
+    """Finds a TCP port that nobody has at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def clean_environment(**settings: object) -> dict[str, str]:
-    """This process's environment without its ASR_* settings, with the given ones, able to import the project."""
+    """Makes an environment with the given settings and no other ASR_*, in which the project can be imported."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "proto/python")])
     given = {name: str(value) for name, value in settings.items()}
     return environment_without_settings() | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | given
 
 
 def children(pid: int) -> list[int]:
-    """Process ids of the children of a process, oldest first; none if it is gone."""
+    """Gives the process ids of the children of a process, oldest first; none if it is gone."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
@@ -52,7 +52,7 @@ class Server(ServerProcess):
         self.target = self.wait_started(r"serving grpc on (\S+)", START_S).group(1)
 
     def cpu_s(self) -> float:
-        """CPU time of its threads and of the processes it has started, so far, user and system."""
+        """Sums the CPU time so far of its threads and of the processes it has started, user and system."""
         total = 0
         for pid in (self.pid, *children(self.pid)):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -60,21 +60,21 @@ class Server(ServerProcess):
         return total * _TICK_S
 
     def idle_cpu(self, seconds: float) -> float:
-        """CPU seconds per second while nobody asks anything of it."""
+        """Measures the CPU seconds per second while nobody asks anything of it."""
         before, began = self.cpu_s(), time.monotonic()
         time.sleep(seconds)
         return (self.cpu_s() - before) / (time.monotonic() - began)
 
     def __exit__(self, *error: object) -> None:
-        """Stops it as an operator does: an engine's process is then gone when the next server starts."""
+        """Stops it as an operator does, so that its engine's process is gone as well when the next server starts."""
         self.stop(STOP_S)
 
 
 class AsrService(Server):
-    """The service, with its metrics."""
+    """The service under measurement, with its metrics."""
 
     def __init__(self, model: str, **settings: object) -> None:
-        """`settings` by full name go over those of a benchmark."""
+        """`settings`, by full name, replace those of a benchmark."""
         self._metrics_port = free_port()
         defaults: dict[str, object] = {
             "ASR_HOST": "127.0.0.1",
@@ -89,7 +89,7 @@ class AsrService(Server):
         super().__init__("-m", "asr_service", **(defaults | settings))
 
     def metrics(self) -> dict[str, float]:
-        """All samples by name and labels, as Prometheus writes them."""
+        """Reads all samples by name and labels, as Prometheus writes them."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics") as page:
             lines = page.read().decode().splitlines()
         return {
@@ -100,7 +100,7 @@ class AsrService(Server):
 def histogram_percentile(
     before: dict[str, float], after: dict[str, float], name: str, quantile: float
 ) -> float:
-    """A percentile of what a histogram took in between two readings, interpolated in its bucket; 0 without samples."""
+    """Gives a percentile of what a histogram took in between two readings, interpolated in its bucket; 0 of nothing."""
     counts: list[tuple[float, float]] = []
     for key, value in after.items():
         if match := re.fullmatch(rf'{name}_bucket{{le="(.+)"}}', key):

@@ -39,7 +39,7 @@ START_S = 30.0
 
 
 def choose_clips(console: Console) -> list[Clip]:
-    """The bundled speech; noise where there is none."""
+    """Reads the bundled speech; makes noise where there is none."""
     if clips := bundled_clips():
         return clips
     console.print("No bundled clips: streaming bursts of noise instead.", style="yellow")
@@ -47,7 +47,7 @@ def choose_clips(console: Console) -> list[Clip]:
 
 
 def choose_model(console: Console, given: str | None) -> str:
-    """The model to serve: the given one, the bundled one, else a small one with random weights made here."""
+    """Names the model to serve: the given one, the bundled one, else a small one with random weights made here."""
     if given is not None:
         return given
     if (ASSETS / "demo.nemo").exists():
@@ -71,7 +71,7 @@ def choose_model(console: Console, given: str | None) -> str:
 
 
 async def describe(target: str) -> pb.GetServiceInfoResponse:
-    """What the service says that it serves."""
+    """Asks the service what it serves."""
     async with grpc.aio.insecure_channel(target) as channel:
         stub = asr_pb2_grpc.SpeechServiceStub(channel)
         return await stub.GetServiceInfo(pb.GetServiceInfoRequest(), timeout=START_S)
@@ -98,7 +98,7 @@ async def speak_all(console: Console, title: str, clips: Sequence[Clip], speak: 
 
 
 def report(console: Console, clips: Sequence[Clip], heard: dict[str, list[Heard]]) -> None:
-    """Finals beside what was said, and how long everything took."""
+    """Prints the finals beside what was said, and how long everything took."""
     console.print("\n[bold]What was said, and what was heard[/bold]")
     for index, clip in enumerate(clips):
         if clip.text:
@@ -132,7 +132,7 @@ def report(console: Console, clips: Sequence[Clip], heard: dict[str, list[Heard]
 
 
 async def talk(console: Console, clips: Sequence[Clip], target: str, url: str) -> None:
-    """Everything that needs both programs up."""
+    """Streams the clips over both transports and reports; needs both servers."""
     info = await describe(target)
     console.print(
         f"Serving [bold]{info.model}[/bold] on {info.device}: {info.decoder}, look-ahead {info.look_ahead_ms} ms, "
@@ -182,7 +182,7 @@ def start_bridge(target: str, folder: Path) -> DemoServer:
 
 
 def run(console: Console, model: str | None) -> None:
-    """The whole demo.
+    """Runs the whole demo.
 
     Raises:
         DemoError: something did not go as it should.

@@ -1,4 +1,4 @@
-"""What the demo streams: the bundled clips with their texts, or noise."""
+"""Reads what the demo streams: the bundled clips with their texts, or else noise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Clip:
 
 
 def bundled_clips() -> list[Clip]:
-    """The bundled speech; none where it is left out.
+    """Reads the bundled speech; an empty list where it is left out.
 
     Raises:
         DemoError: a clip cannot be read.
@@ -46,5 +46,5 @@ def bundled_clips() -> list[Clip]:
 
 
 def noise_clips() -> list[Clip]:
-    """Bursts of noise, for models that know no words anyway."""
+    """Makes bursts of noise, for models that know no words anyway."""
     return [Clip(f"noise{seed}", noise(NOISE_S, seed), "") for seed in (1, 2)]

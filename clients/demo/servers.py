@@ -1,4 +1,4 @@
-"""The demo's two servers: waited for with a line now and then, stopped as an operator stops them."""
+"""Starts the demo's two servers, tells what they do until they are ready, and stops them as an operator does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ TAIL_LINES = 30
 
 
 class DemoError(Exception):
-    """The demo cannot go on; `log` is what to show with it."""
+    """The demo cannot go on.
+
+    Attributes:
+        log: the end of the servers' logs, which tells why; "" where they have nothing to do with it.
+    """
 
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(message)
@@ -27,7 +31,7 @@ class DemoError(Exception):
 
 
 class DemoServer(ServerProcess):
-    """The service or the bridge."""
+    """The service or the bridge, as a process of the demo's."""
 
     def __init__(self, name: str, argv: Sequence[str], settings: Mapping[str, str], ready_file: Path) -> None:
         """Starts it with these ASR_* settings and no others; one of them names its ready file."""
@@ -37,7 +41,7 @@ class DemoServer(ServerProcess):
         super().__init__(argv, {**environment_without_settings(), **settings}, cwd=ROOT, own_session=True)
 
     def tail(self) -> str:
-        """The end of what it said."""
+        """Gives the end of what it said."""
         return "\n".join([f"--- log of the {self._name}", *self.lines[-TAIL_LINES:], ""])
 
     def wait_ready(self, console: Console, timeout_s: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One live stream of a clip, over gRPC or WebSocket, with the times at which things were heard."""
+"""Streams a clip live, over gRPC or WebSocket, and notes when things were heard."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ class Heard:
 
 
 async def over_grpc(target: str, clip: Clip, on_text: OnText) -> Heard:
-    """Streams the clip in real time over gRPC."""
+    """Streams the clip in real time over gRPC; `on_text` gets the text so far.
+
+    Raises:
+        DemoError: the service failed the stream, or ended it without a final.
+    """
     heard = Heard()
     config = pb.RecognitionConfig(sample_rate_hertz=RATE, stream_id=clip.name)
     stream = WavStream(clip.pcm, config, packet_ms=PACKET_MS, realtime=True)
@@ -71,7 +75,7 @@ async def over_grpc(target: str, clip: Clip, on_text: OnText) -> Heard:
 
 
 async def over_websocket(url: str, clip: Clip, on_text: OnText) -> Heard:
-    """Streams the clip in real time over WebSocket."""
+    """Streams the clip in real time over WebSocket, as `over_grpc` does."""
     heard = Heard()
     finals: list[str] = []
     sent: list[float] = []

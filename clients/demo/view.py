@@ -1,4 +1,4 @@
-"""How the demo shows texts that grow: rows that rewrite themselves on a terminal, lines elsewhere."""
+"""Shows texts that grow: as rows that rewrite themselves on a terminal, as lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAIL = 100
 
 
 class Rows:
-    """A row for each stream."""
+    """Shows a row for each stream; a context manager."""
 
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         """`names` are shown before the texts."""
@@ -37,11 +37,11 @@ class Rows:
         return table
 
     def interim(self, index: int, text: str) -> None:
-        """A row's text so far."""
+        """Shows a row's text so far."""
         self._show(index, text, final=False)
 
     def final(self, index: int, text: str) -> None:
-        """A row's text, which does not change again."""
+        """Shows a row's text that does not change again."""
         self._show(index, text, final=True)
 
     def _show(self, index: int, text: str, *, final: bool) -> None:
@@ -69,12 +69,12 @@ class Rows:
 
 
 def tail(text: str) -> str:
-    """The end of a text, as much as a line shows."""
+    """Gives the end of a text, as much as a line shows."""
     return text if len(text) <= TAIL else "..." + text[-TAIL:]
 
 
 def word_errors(said: str, heard: str) -> int:
-    """Fewest words to change, add or leave out to make one text of the other (Levenshtein distance over words)."""
+    """Counts the fewest words to change, add or leave out to make one text of the other (Levenshtein distance)."""
     reference, words = said.split(), heard.split()
     row = list(range(len(words) + 1))
     for i, expected in enumerate(reference, 1):
@@ -85,6 +85,6 @@ def word_errors(said: str, heard: str) -> int:
 
 
 def difference(said: str, heard: str) -> str:
-    """In words: how far a text is from what was said, which is not empty."""
+    """Says in words how far a text is from what was said, which is not empty."""
     errors, count = word_errors(said, heard), len(said.split())
     return f"all {count} words right" if errors == 0 else f"{errors} word errors in {count} words"

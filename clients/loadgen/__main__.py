@@ -1,4 +1,4 @@
-"""Load generator: many paced streams over gRPC or WebSocket, and how well they were served.
+"""Opens many paced streams over gRPC or WebSocket and tells how well they were served.
 
     python -m clients.loadgen --streams 100 --duration 30
     python -m clients.loadgen --ws ws://localhost:8080 --streams 100 --json load.json
@@ -34,7 +34,7 @@ CONNECT_S = 5.0
 async def probe(
     runner: GrpcRunner | WebSocketRunner, plan: Plan, streams: int, ramp_s: float, limit_s: float
 ) -> dict[str, Any]:
-    """One run with so many streams; its figures."""
+    """Runs so many streams to their end; returns the figures."""
     done: list[Heard] = []
     begin = time.monotonic()
     await run_streams(runner, plan, streams, ramp_s, done.append)
@@ -44,7 +44,7 @@ async def probe(
 async def find_max(
     runner: GrpcRunner | WebSocketRunner, plan: Plan, args: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
-    """The most streams that are all sustained: doubled until some are not, then halved in between."""
+    """Finds the most streams that are all sustained: doubles them until some are not, then halves in between."""
     tried: dict[int, dict[str, Any]] = {}
 
     async def holds(streams: int) -> bool:
@@ -74,7 +74,7 @@ async def find_max(
 
 
 async def run(args: argparse.Namespace, pcm: bytes) -> int:
-    """Runs the command line's load; the exit code."""
+    """Runs what the command line asks for; returns the exit code."""
     console = Console()
     plan = Plan.of(
         pcm,

@@ -1,4 +1,4 @@
-"""What the streams of the load generator send, and what each of them heard."""
+"""Holds what the streams of the load generator send, and what each of them heard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE = 16_000
 
 
 def noise(seconds: float = 10.0, seed: int = 0) -> bytes:
-    """Bursts of noise with pauses, 16-bit mono: work for a server when no recording is at hand."""
+    """Makes bursts of noise with pauses, 16-bit mono at `RATE`: work for a server when no recording is at hand."""
     rng = np.random.default_rng(seed)
     loud = np.repeat(rng.random(int(seconds * 2)) < 0.7, RATE // 2)
     pcm: bytes = (rng.uniform(-0.3, 0.3, loud.size) * loud * 32767).astype("<i2").tobytes()
@@ -48,7 +48,7 @@ class Plan:
         finalize_every_s: float = 0.0,
         realtime: bool = True,
     ) -> Self:
-        """A plan that sends this 16-bit mono audio, at `RATE`, in packets of whole samples.
+        """Plans to send this 16-bit mono audio, at `RATE`, in packets of whole samples.
 
         Silence fills the last packet: each is paced and counted as a whole one.
         """
@@ -59,12 +59,12 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """Packets of a stream."""
+        """How many packets a stream sends."""
         return max(1, round(1000 * self.seconds / self.packet_ms))
 
     @property
     def finalize_every(self) -> int:
-        """Packets between two finalize requests; 0 for none."""
+        """How many packets lie between two finalize requests; 0 for none."""
         return round(1000 * self.finalize_every_s / self.packet_ms)
 
 
@@ -93,14 +93,14 @@ class Heard:
     bytes: int = 0
 
     def interim(self, audio_ms: float, packet_ms: float) -> None:
-        """Notes that an interim came which takes `audio_ms` of audio into account."""
+        """Notes an interim that came just now and takes `audio_ms` of audio into account."""
         now = time.monotonic()
         index = completing_packet(audio_ms, packet_ms)
         if 0 <= index < len(self.sent):
             self.interims.append((now - self.started, now - self.sent[index]))
 
     def final(self, text: str, *, asked_for: bool = True) -> None:
-        """Notes that a final came; one at an endpoint was not asked for."""
+        """Notes a final that came just now; one at an endpoint was not asked for."""
         self.text += text + " "
         if asked_for and len(self.finals) < len(self.asked):
             self.finals.append(time.monotonic() - self.asked[len(self.finals)])

@@ -1,4 +1,4 @@
-"""What a load run found: percentiles over all streams, as plain values, JSON and a table."""
+"""Sums up what the streams of a run heard: percentiles over all of them, as plain values and as a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETTLE_S = 1.0
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 and max in ms, by the nearest rank; nothing when there is nothing."""
+    """Gives p50, p95, p99 and max in ms, by the nearest rank; nothing of no values."""
     if not seconds:
         return {}
     ordered = sorted(seconds)
@@ -29,7 +29,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def sustained(heard: Heard, plan: Plan, limit_s: float) -> bool:
-    """Whether a stream ended well and its words still kept up in its last quarter, at the 95th percentile.
+    """Tells whether a stream ended well and its words still kept up in its last quarter, at the 95th percentile.
 
     A stream without interims there is judged by its last final.
     """
@@ -38,7 +38,7 @@ def sustained(heard: Heard, plan: Plan, limit_s: float) -> bool:
 
 
 def growth(heard: Sequence[Heard], plan: Plan) -> float | None:
-    """Seconds by which the median latency of interims grew from the streams' second quarter to their last.
+    """Gives the seconds by which the median latency of interims grew from the streams' second quarter to their last.
 
     What keeps up stays where it is; what is short of real time by a share falls behind by that share of the half of a
     stream's time that lies between, however far the latency still is from any limit. None if a quarter has no interims.
@@ -57,7 +57,14 @@ def growth(heard: Sequence[Heard], plan: Plan) -> float | None:
 
 
 def summarize(heard: list[Heard], plan: Plan, wall_s: float, limit_s: float) -> dict[str, Any]:
-    """The figures of a run."""
+    """Makes the figures of a run.
+
+    Args:
+        heard: by all streams.
+        plan: what they sent.
+        wall_s: how long the run took.
+        limit_s: the latency up to which a stream counts as sustained.
+    """
     interims = [
         latency for one in heard for at, latency in one.interims if at >= min(SETTLE_S, plan.seconds / 4)
     ]
@@ -84,7 +91,7 @@ def summarize(heard: list[Heard], plan: Plan, wall_s: float, limit_s: float) -> 
 
 
 def show(report: dict[str, Any], console: Console) -> None:
-    """The figures as a table."""
+    """Prints the figures as a table."""
     table = Table(title=f"{report['streams']} streams, {report['seconds']:g} s")
     table.add_column("")
     for name in ("p50", "p95", "p99", "max"):

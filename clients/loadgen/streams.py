@@ -1,4 +1,4 @@
-"""One paced stream of the load generator, over gRPC or WebSocket.
+"""Runs the paced streams of the load generator, over gRPC or WebSocket.
 
 Cheap on purpose, since the generator often shares its cores with what it measures: requests are serialized once and
 sent as bytes, every stream sends the same packets, and times go into plain lists.
@@ -74,7 +74,7 @@ async def send_audio(
 
 
 class GrpcRunner:
-    """Streams over a few shared HTTP/2 channels."""
+    """Runs streams over a few shared HTTP/2 channels."""
 
     def __init__(self, target: str, plan: Plan, *, channels: int = 4, access: Access = DIRECT) -> None:
         """`target` is HOST:PORT."""
@@ -141,7 +141,7 @@ class GrpcRunner:
 
 
 class WebSocketRunner:
-    """Streams over connections of their own, in the bridge's protocol."""
+    """Runs streams over connections of their own, in the bridge's protocol."""
 
     def __init__(self, url: str, *, access: Access = DIRECT) -> None:
         """`url` such as ws://localhost:8080."""
