@@ -16,7 +16,9 @@ from torch.nn import functional
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.isa.amx import has_tiles
-from asr_service.model.cpu_encoder.kernels import attention as kernels
+from asr_service.model.cpu_encoder.kernels.attention import attend
+from asr_service.model.cpu_encoder.kernels.convolution import convolve
+from asr_service.model.cpu_encoder.kernels.norm import add_norm, add_norm_norm, norm
 from asr_service.model.cpu_encoder.kernels.rows import Array
 from asr_service.model.cpu_encoder.onednn_encoder import Product, array
 from asr_service.model.cpu_encoder.packing import LayerStack, fits
@@ -127,11 +129,11 @@ class CpuEncoder:
             return residual.view(size, chunk, self._d_model)
         hidden = torch.empty(rows, self._d_model, dtype=self._dtype)
         h = array(hidden)
-        kernels.norm(x, *self._layers[0].norm_ff1, eps, h)
+        norm(x, *self._layers[0].norm_ff1, eps, h)
         for index, (layer, (keys, values, context)) in enumerate(zip(self._layers, self._pools, strict=True)):
-            kernels.add_norm(x, array(layer.ff1_down(layer.ff1_up(hidden))), *layer.norm_att, eps, h)
+            add_norm(x, array(layer.ff1_down(layer.ff1_up(hidden))), *layer.norm_att, eps, h)
             qkv = array(layer.qkv(hidden)).reshape(size, chunk, 3, self._heads, self._d_head)
-            kernels.attend(
+            attend(
                 qkv,
                 keys,
                 values,
@@ -145,14 +147,12 @@ class CpuEncoder:
                 threads,
                 h,
             )
-            kernels.add_norm(x, array(layer.att_out(hidden)), *layer.norm_conv, eps, h)
+            add_norm(x, array(layer.att_out(hidden)), *layer.norm_conv, eps, h)
             gates = array(layer.conv_in(hidden)).reshape(size, chunk, -1)
-            kernels.convolve(gates, context, slots, *layer.conv, eps, h)
-            kernels.add_norm(x, array(layer.conv_out(hidden)), *layer.norm_ff2, eps, h)
+            convolve(gates, context, slots, *layer.conv, eps, h)
+            add_norm(x, array(layer.conv_out(hidden)), *layer.norm_ff2, eps, h)
             after = self._layers[(index + 1) % len(self._layers)].norm_ff1
-            kernels.add_norm_norm(
-                x, array(layer.ff2_down(layer.ff2_up(hidden))), *layer.norm_out, eps, *after, h
-            )
+            add_norm_norm(x, array(layer.ff2_down(layer.ff2_up(hidden))), *layer.norm_out, eps, *after, h)
         return residual.view(size, chunk, self._d_model)
 
     def reset(self, slots: Tensor) -> None:

@@ -19,8 +19,9 @@ from numba.extending import overload
 
 from asr_service.model.cpu_encoder.isa.amx import COLUMNS, SUMS, start_tiles, stop_tiles
 from asr_service.model.cpu_encoder.isa.vectors import ADD, STORE, SWISH
-from asr_service.model.cpu_encoder.kernels.attention import attend_jobs, convolve_row
+from asr_service.model.cpu_encoder.kernels.attention import attend_jobs
 from asr_service.model.cpu_encoder.kernels.barrier import claim, done, wait
+from asr_service.model.cpu_encoder.kernels.convolution import convolve_row
 from asr_service.model.cpu_encoder.kernels.gemm_bf16_amx import tile_block
 from asr_service.model.cpu_encoder.kernels.gemm_fp32 import float_block
 from asr_service.model.cpu_encoder.kernels.gemm_fp32_amx import split_block

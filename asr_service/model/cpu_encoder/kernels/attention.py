@@ -1,65 +1,11 @@
-"""What lies between the matrix products of a Conformer layer on a CPU, fused, in compiled loops.
-
-A step of a few frames is hundreds of small tensor operations whose results are read once and thrown away. Each function
-here does in one pass over memory what torch does in five to ten, straight on the pools, so that caches are neither
-gathered nor copied. Numba compiles them at first use and keeps the machine code on disk. Each is parallel over rows or
-over (row, head) pairs, which share nothing they write.
-"""
+"""Chunked attention with relative positions, straight on the pools of keys and values."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit, prange
 
-from asr_service.model.cpu_encoder.kernels.rows import (
-    LOOSE,
-    as_float,
-    exponential,
-    load,
-    normalise,
-    prefetch,
-    put,
-    store,
-    swish,
-)
-
-
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def norm(x, weight, bias, eps, out):  # type: ignore[no-untyped-def]
-    """out = norm(x); x float32 [n, d], out [n, d]."""
-    for r in prange(x.shape[0]):
-        row = np.empty(x.shape[1], np.float32)
-        load(x[r], row)
-        normalise(row, weight, bias, eps)
-        store(row, out[r])
-
-
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def add_norm(x, delta, weight, bias, eps, out):  # type: ignore[no-untyped-def]
-    """x += delta; out = norm(x). All [n, d], x float32."""
-    for r in prange(x.shape[0]):
-        row = np.empty(x.shape[1], np.float32)
-        load(delta[r], row)
-        for i in range(row.shape[0]):
-            row[i] += x[r, i]
-            x[r, i] = row[i]
-        normalise(row, weight, bias, eps)
-        store(row, out[r])
-
-
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def add_norm_norm(x, delta, weight, bias, eps, next_weight, next_bias, out):  # type: ignore[no-untyped-def]
-    """x = norm(x + delta), the end of a layer; out = norm of that by the next layer's first weights."""
-    for r in prange(x.shape[0]):
-        row = np.empty(x.shape[1], np.float32)
-        load(delta[r], row)
-        for i in range(row.shape[0]):
-            row[i] += x[r, i]
-        normalise(row, weight, bias, eps)
-        for i in range(row.shape[0]):
-            x[r, i] = row[i]
-        normalise(row, next_weight, next_bias, eps)
-        store(row, out[r])
+from asr_service.model.cpu_encoder.kernels.rows import LOOSE, as_float, exponential, load, prefetch, put
 
 
 @njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
@@ -199,55 +145,3 @@ def attend_jobs(first, last, qkv, keys, values, positions, bias_u, bias_v, slots
                     row[d] += (a0 * w0[d] + a1 * w1[d]) + (a2 * w2[d] + a3 * w3[d])
         for i in range(chunk):
             put(mixed[i], out, b * chunk + i, h * width)
-
-
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def convolve(gates, context, slots, weight, bias, norm_weight, norm_bias, eps, out):  # type: ignore[no-untyped-def]
-    """`convolve_row` of all rows."""
-    for b in prange(gates.shape[0]):
-        convolve_row(b, gates, context, slots, weight, bias, norm_weight, norm_bias, eps, out)
-
-
-@njit(fastmath=LOOSE, nogil=True, cache=True)
-def convolve_row(b, gates, context, slots, weight, bias, norm_weight, norm_bias, eps, out):  # type: ignore[no-untyped-def]
-    """Gated linear unit, causal depthwise convolution, layer normalisation, swish.
-
-    Args:
-        b: which row.
-        gates: [B, chunk, 2 d].
-        context: pool [slots, kernel - 1, d], brought up to date.
-        slots: int64 [B].
-        weight: float32 [kernel, d].
-        bias, norm_weight, norm_bias: float32 [d].
-        eps: of the normalisation.
-        out: [B x chunk, at least d], or three such planes: see `put`.
-    """
-    _, chunk, twice = gates.shape
-    width = twice // 2
-    kernel = weight.shape[0]
-    slot = slots[b]
-    frames = np.empty((kernel - 1 + chunk, width), np.float32)
-    gate = np.empty(width, np.float32)
-    scratch = np.empty(width, np.float32)
-    row = np.empty(width, np.float32)
-    for k in range(kernel - 1):
-        load(context[slot, k], frames[k])
-    for t in range(chunk):
-        load(gates[b, t, :width], row)
-        load(gates[b, t, width:], gate)
-        for d in range(width):
-            gate[d] = -gate[d]
-        exponential(gate, scratch, width)
-        for d in range(width):
-            frames[kernel - 1 + t, d] = row[d] / (np.float32(1.0) + gate[d])
-    for t in range(chunk):
-        for d in range(width):
-            row[d] = bias[d]
-        for k in range(kernel):
-            for d in range(width):
-                row[d] += weight[k, d] * frames[t + k, d]
-        normalise(row, norm_weight, norm_bias, eps)
-        swish(row, gate, scratch)
-        put(row, out, b * chunk + t, 0)
-    for k in range(kernel - 1):
-        store(frames[chunk + k], context[slot, k])

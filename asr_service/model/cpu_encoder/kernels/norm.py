@@ -1,0 +1,46 @@
+"""Layer normalisations between the products of a library, fused with the sums before them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from asr_service.model.cpu_encoder.kernels.rows import LOOSE, load, normalise, store
+
+
+@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
+def norm(x, weight, bias, eps, out):  # type: ignore[no-untyped-def]
+    """out = norm(x); x float32 [n, d], out [n, d]."""
+    for r in prange(x.shape[0]):
+        row = np.empty(x.shape[1], np.float32)
+        load(x[r], row)
+        normalise(row, weight, bias, eps)
+        store(row, out[r])
+
+
+@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
+def add_norm(x, delta, weight, bias, eps, out):  # type: ignore[no-untyped-def]
+    """x += delta; out = norm(x). All [n, d], x float32."""
+    for r in prange(x.shape[0]):
+        row = np.empty(x.shape[1], np.float32)
+        load(delta[r], row)
+        for i in range(row.shape[0]):
+            row[i] += x[r, i]
+            x[r, i] = row[i]
+        normalise(row, weight, bias, eps)
+        store(row, out[r])
+
+
+@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
+def add_norm_norm(x, delta, weight, bias, eps, next_weight, next_bias, out):  # type: ignore[no-untyped-def]
+    """x = norm(x + delta), the end of a layer; out = norm of that by the next layer's first weights."""
+    for r in prange(x.shape[0]):
+        row = np.empty(x.shape[1], np.float32)
+        load(delta[r], row)
+        for i in range(row.shape[0]):
+            row[i] += x[r, i]
+        normalise(row, weight, bias, eps)
+        for i in range(row.shape[0]):
+            x[r, i] = row[i]
+        normalise(row, next_weight, next_bias, eps)
+        store(row, out[r])
