@@ -1,29 +1,30 @@
-"""Matrix products with packed weights on a CPU, and tensors as arrays for compiled loops."""
+"""The Conformer layers as oneDNN's packed products with compiled loops between them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from asr_service.model.cpu_encoder.kernels.rows import Array
-from asr_service.model.weights import Affine
+from asr_service.model.cpu_encoder.compiling import Array
+from asr_service.model.cpu_encoder.kernels.attention import AttentionWeights, KeyValuePools, Streams, attend
+from asr_service.model.cpu_encoder.kernels.convolution import ConvolutionWeights, convolve
+from asr_service.model.cpu_encoder.kernels.norm import add_norm, add_norm_norm, norm
+from asr_service.model.cpu_encoder.layers import Pools
+from asr_service.model.cpu_encoder.packing import array, pad_positions
+from asr_service.model.weights import Affine, LayerWeights
 
 # Rows that oneDNN lays the packed weights out for; other numbers of rows work with them too.
 _PACK_ROWS = 64
-
-
-def array(tensor: Tensor) -> Array:
-    """The tensor's memory as an array; bfloat16 as uint16."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(np.uint16)
-    return tensor.numpy()
 
 
 class Product:
     """x @ weight.T + bias with packed weights, maybe followed by swish."""
 
     def __init__(self, weights: Affine, dtype: torch.dtype, after: str = "none") -> None:
+        """`after` is "none" or "swish"."""
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weights.weight.to(dtype), _PACK_ROWS)
         self._bias = weights.bias.to(dtype)
         self._after = after
@@ -32,3 +33,63 @@ class Product:
         """[..., in] to [..., out], in the weights' type."""
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, self._after, [], "")
         return out
+
+
+class _Layer:
+    """One Conformer layer: products, and the small weights as arrays."""
+
+    def __init__(self, weights: LayerWeights, dtype: torch.dtype) -> None:
+        self.ff1_up = Product(weights.ff1_up, dtype, "swish")
+        self.ff1_down = Product(weights.ff1_down, dtype)
+        self.qkv = Product(weights.qkv, dtype)
+        self.att_out = Product(weights.att_out, dtype)
+        self.conv_in = Product(weights.conv_in, dtype)
+        self.conv_out = Product(weights.conv_out, dtype)
+        self.ff2_up = Product(weights.ff2_up, dtype, "swish")
+        self.ff2_down = Product(weights.ff2_down, dtype)
+        self.norm_ff1 = _arrays(weights.norm_ff1)
+        self.norm_att = _arrays(weights.norm_att)
+        self.norm_conv = _arrays(weights.norm_conv)
+        self.norm_ff2 = _arrays(weights.norm_ff2)
+        self.norm_out = _arrays(weights.norm_out)
+        eps = np.float32(weights.eps)
+        self.convolution = ConvolutionWeights(*_arrays(weights.conv), *_arrays(weights.conv_norm), eps)
+        positions = array(pad_positions(weights.positions))
+        self.attention = AttentionWeights(positions, array(weights.bias_u), array(weights.bias_v))
+
+
+class OneDnnLayers:
+    """Runs the layers for any widths and precision: eight products of the library and six loops each."""
+
+    def __init__(self, layers: Sequence[LayerWeights], dtype: torch.dtype, pools: Pools) -> None:
+        """Packs the weights."""
+        first = layers[0]
+        self._dtype = dtype
+        self._pools = pools
+        self._layers = [_Layer(layer, dtype) for layer in layers]
+        self._heads, self._d_head = first.heads, first.d_head
+        self._eps = np.float32(first.eps)
+
+    def run(self, residual: Tensor, streams: Streams, threads: int) -> None:
+        """All layers on the residual stream, fp32 [rows, d_model], in place."""
+        x, eps = array(residual), self._eps
+        rows, size = len(x), len(streams.slots)
+        hidden = torch.empty(residual.shape, dtype=self._dtype)
+        h = array(hidden)
+        norm(x, *self._layers[0].norm_ff1, eps, h)
+        for n, layer in enumerate(self._layers):
+            add_norm(x, array(layer.ff1_down(layer.ff1_up(hidden))), *layer.norm_att, eps, h)
+            qkv = array(layer.qkv(hidden)).reshape(size, rows // size, 3, self._heads, self._d_head)
+            pools = KeyValuePools(self._pools.keys[n], self._pools.values[n])
+            attend(qkv, pools, layer.attention, streams, threads, h)
+            add_norm(x, array(layer.att_out(hidden)), *layer.norm_conv, eps, h)
+            gates = array(layer.conv_in(hidden)).reshape(size, rows // size, -1)
+            convolve(gates, self._pools.context[n], streams.slots, layer.convolution, h)
+            add_norm(x, array(layer.conv_out(hidden)), *layer.norm_ff2, eps, h)
+            after = self._layers[(n + 1) % len(self._layers)].norm_ff1
+            down = array(layer.ff2_down(layer.ff2_up(hidden)))
+            add_norm_norm(x, down, *layer.norm_out, eps, *after, h)
+
+
+def _arrays(weights: Affine) -> tuple[Array, Array]:
+    return array(weights.weight), array(weights.bias)

@@ -1,122 +1,203 @@
-"""What the compiled layers of a step work with: weights of all layers in the order of their use, and scratch memory."""
+"""What the compiled layers of a step work with: weights of all layers in the order of their use, and scratch memory.
+
+The orders here are the only ones: `layers.py` finds weights by the members of these enumerations.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asr_service.model.cpu_encoder.isa.amx import has_tiles, tile_config
-from asr_service.model.cpu_encoder.kernels.barrier import counters
-from asr_service.model.cpu_encoder.kernels.gemm_bf16_amx import pack
-from asr_service.model.cpu_encoder.kernels.gemm_fp32_amx import PARTS_STEP, pack_float
-from asr_service.model.cpu_encoder.kernels.rows import Array
-from asr_service.model.cpu_encoder.layers import PHASES, run_layers
-from asr_service.model.cpu_encoder.onednn_encoder import array
+from asr_service.model.cpu_encoder.compiling import Array, Float
+from asr_service.model.cpu_encoder.isa.tiles import TileUnit
+from asr_service.model.cpu_encoder.isa.vectors import COLUMNS
+from asr_service.model.cpu_encoder.kernels.gemm_choice import choose_gemm
 from asr_service.model.weights import Affine, LayerWeights
 
-FEW_ROWS = 4
-"""Most rows whose float32 products are computed on vectors where there are tiles; all of them where there are none."""
+ROW_MULTIPLE = 32
+"""Rows of scratch memory are a multiple of this: products on tiles read whole tiles."""
+DISTANCE_MULTIPLE = 32
+"""Columns of position tables and places of keys are a multiple of this: loops over them are whole vectors."""
+VALUE_MULTIPLE = 4
+"""Rows of values are a multiple of this: attention takes four at a time."""
 
 
-class LayerStack:
-    """Prepared weights of all layers, and the scratch memory of a step."""
+class ProductIndex(IntEnum):
+    """Products of a layer in the order of their use, named as in `LayerWeights`."""
 
-    def __init__(self, layers: Sequence[LayerWeights], dtype: torch.dtype) -> None:
-        """Widths must be multiples of 32 (`fits`); bfloat16 needs `has_tiles()`."""
-        first = layers[0]
-        parts = [_products(layer) for layer in layers]
-        self._bf16 = dtype == torch.bfloat16
-        sizes = [product.weight.numel() for product in parts[0]]
-        columns = [product.bias.numel() for product in parts[0]]
-        weights = _room(len(layers) * sum(sizes), dtype=dtype)
-        bases = np.cumsum([0, *sizes * len(layers)])[:-1].reshape(len(layers), -1)
-        shifts = np.cumsum([0, *columns * len(layers)])[:-1].reshape(len(layers), -1)
-        for layer, base in zip(parts, bases, strict=True):
-            for product, place in zip(layer, base, strict=True):
-                packed = pack(product.weight) if self._bf16 else pack_float(product.weight)
-                weights[place : place + packed.size] = packed
-        biases = torch.cat([product.bias for layer in parts for product in layer]).contiguous()
-        shapes = np.array([p.weight.shape[::-1] for p in parts[0]], dtype=np.int64)
-        self._products = (weights, bases, shapes, array(biases), shifts)
-        norms = [
-            [_pair(n) for n in (w.norm_ff1, w.norm_att, w.norm_conv, w.conv_norm, w.norm_ff2, w.norm_out)]
-            for w in layers
-        ]
-        self._norms = array(torch.stack([torch.stack(n) for n in norms]))
-        self._conv = (
-            array(torch.stack([w.conv.weight for w in layers])),
-            array(torch.stack([w.conv.bias for w in layers])),
-        )
-        self._attention_biases = array(torch.stack([torch.stack([w.bias_u, w.bias_v]) for w in layers]))
-        self._tiles = has_tiles()
-        self._config = tile_config()
-        self._positions = array(
-            torch.stack([functional.pad(w.positions, (0, -w.positions.shape[-1] % 32)) for w in layers])
-        )
-        self._eps = np.float32(first.eps)
-        self._width, self._wide = first.ff1_up.weight.shape[1], first.ff1_up.weight.shape[0]
-        widest = max(self._width, self._wide)
-        self._parts = _room(int(numba.config.NUMBA_NUM_THREADS), widest // 32 * PARTS_STEP, dtype=torch.uint8)  # type: ignore[attr-defined]
-        self._counts = counters(len(layers) * PHASES + 1)
-        self._scratch: list[Tensor] = []
-
-    def run(
-        self, x: Array, pools: tuple[Array, Array, Array], slots: Array, steps: Array, real: Array, ring: int
-    ) -> None:  # fmt: skip
-        """All layers on the residual stream `x`, float32 [rows, d], in place; the rest as in `run_layers`."""
-        threads = min(torch.get_num_threads(), int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-        numba.set_num_threads(threads)
-        self._counts[:] = 0
-        small = (self._norms, *self._conv, self._positions, self._attention_biases)
-        run_layers(
-            threads, self._counts, x, *self._buffers(len(x)), self._parts[:threads], self._products, small, pools,
-            slots, steps, real, ring, self._eps, self._config,
-        )  # fmt: skip
-
-    def _buffers(self, rows: int) -> tuple[Array, ...]:
-        """Scratch of a step of so many rows, kept: fresh memory would cost a page fault each 4 kB."""
-        padded = -(-rows // 32) * 32
-        inner = outer = torch.bfloat16 if self._bf16 else torch.float32
-        planes: tuple[int, ...] = ()
-        if not self._bf16 and rows > FEW_ROWS and self._tiles:
-            inner, planes = torch.bfloat16, (3,)
-        # Off a power of two, so that the rows of a tile do not fall on one set of the cache.
-        rooms = (
-            ((*planes, padded, self._width + 32), inner),
-            ((*planes, padded, self._wide + 32), inner),
-            ((padded, 3 * self._width), outer),
-            ((padded, 2 * self._width), outer),
-        )
-        needed = [math.prod(shape) * dtype.itemsize for shape, dtype in rooms]
-        if not self._scratch or any(s.numel() < n for s, n in zip(self._scratch, needed, strict=True)):
-            self._scratch = [torch.zeros(n, dtype=torch.uint8) for n in needed]
-        h, wide, qkv, gates = (
-            array(memory[:size].view(dtype).view(shape))
-            for memory, size, (shape, dtype) in zip(self._scratch, needed, rooms, strict=True)
-        )
-        return h, wide, qkv[:rows], gates[:rows]
+    FF1_UP = 0
+    FF1_DOWN = 1
+    QKV = 2
+    ATT_OUT = 3
+    CONV_IN = 4
+    CONV_OUT = 5
+    FF2_UP = 6
+    FF2_DOWN = 7
 
 
-def _room(*shape: int, dtype: torch.dtype) -> Array:
-    """Zeros that begin at a cache line, as torch's memory does: tiles then lie on whole lines."""
-    return array(torch.zeros(shape, dtype=dtype))
+class NormIndex(IntEnum):
+    """Normalisations of a layer in the order of their use, named as in `LayerWeights`."""
+
+    NORM_FF1 = 0
+    NORM_ATT = 1
+    NORM_CONV = 2
+    CONV_NORM = 3
+    NORM_FF2 = 4
+    NORM_OUT = 5
+
+
+class StackedWeights(NamedTuple):
+    """Weights of all layers.
+
+    Attributes:
+        products: of all layers and products, flat, each packed for its kernel; in the order of use.
+        product_offsets: where each begins, int64 [layers, products].
+        product_shapes: (inputs, columns) of each, int64 [products, 2].
+        product_biases: float32, flat.
+        bias_offsets: where each begins, int64 [layers, products].
+        norms: weights and biases float32 [layers, norms, 2, d].
+        conv_taps: float32 [layers, kernel, d].
+        conv_biases: float32 [layers, d].
+        positions: float32 [layers, heads, d_head, distances].
+        attention_biases: for queries against keys, and against positions, float32 [layers, 2, heads, d_head].
+        eps: of all normalisations.
+    """
+
+    products: Array
+    product_offsets: Array
+    product_shapes: Array
+    product_biases: Array
+    bias_offsets: Array
+    norms: Array
+    conv_taps: Array
+    conv_biases: Array
+    positions: Array
+    attention_biases: Array
+    eps: Float
+
+
+class Buffers(NamedTuple):
+    """Scratch memory of a step.
+
+    Attributes:
+        hidden: inputs of products [rows up to a multiple of 32, at least d], or its three parts [3, ...].
+        wide: inputs of the feed-forward's second product, [the same rows, at least ff], or its three parts.
+        qkv: in the pools' type [rows, 3 d].
+        gates: in the pools' type [rows, 2 d].
+        block_weights: of each thread, uint8 [threads, at least `scratch_bytes`].
+    """
+
+    hidden: Array
+    wide: Array
+    qkv: Array
+    gates: Array
+    block_weights: Array
+
+
+def array(tensor: Tensor) -> Array:
+    """The tensor's memory as an array; bfloat16 as uint16."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(np.uint16)
+    return tensor.numpy()
+
+
+def round_up(count: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-count // multiple) * multiple
 
 
 def fits(weights: LayerWeights) -> bool:
-    """Whether all products of a layer are multiples of 32 in both directions."""
-    return all(n % 32 == 0 for product in _products(weights) for n in product.weight.shape)
+    """Whether all products of a layer are multiples of a block's columns in both directions."""
+    return all(n % COLUMNS == 0 for product in _products(weights) for n in product.weight.shape)
 
 
-def _products(w: LayerWeights) -> list[Affine]:
-    """In the order of use."""
-    return [w.ff1_up, w.ff1_down, w.qkv, w.att_out, w.conv_in, w.conv_out, w.ff2_up, w.ff2_down]
+def pad_positions(positions: Tensor) -> Tensor:
+    """A position table [heads, d_head, distances] with zero columns up to `DISTANCE_MULTIPLE`."""
+    return functional.pad(positions, (0, -positions.shape[-1] % DISTANCE_MULTIPLE))
 
 
-def _pair(weights: Affine) -> Tensor:
-    return torch.stack([weights.weight, weights.bias])
+def stack_weights(layers: Sequence[LayerWeights], dtype: torch.dtype, tiles: TileUnit) -> StackedWeights:
+    """Packs the weights of all layers, whose widths are multiples of a block's columns (`fits`)."""
+    products = [_products(layer) for layer in layers]
+    sizes = [product.weight.numel() for product in products[0]]
+    columns = [product.bias.numel() for product in products[0]]
+    weights = _zeros(len(layers) * sum(sizes), dtype=dtype)
+    offsets = np.cumsum([0, *sizes * len(layers)])[:-1].reshape(len(layers), -1)
+    pack = choose_gemm(dtype, 1, tiles).pack
+    for of_layer, places in zip(products, offsets, strict=True):
+        for product, place in zip(of_layer, places, strict=True):
+            packed = pack(product.weight)
+            weights[place : place + packed.size] = packed
+    norms = [torch.stack([torch.stack([n.weight, n.bias]) for n in _norms(layer)]) for layer in layers]
+    return StackedWeights(
+        products=weights,
+        product_offsets=offsets,
+        product_shapes=np.array([p.weight.shape[::-1] for p in products[0]], dtype=np.int64),
+        product_biases=array(torch.cat([p.bias for of_layer in products for p in of_layer]).contiguous()),
+        bias_offsets=np.cumsum([0, *columns * len(layers)])[:-1].reshape(len(layers), -1),
+        norms=array(torch.stack(norms)),
+        conv_taps=array(torch.stack([w.conv.weight for w in layers])),
+        conv_biases=array(torch.stack([w.conv.bias for w in layers])),
+        positions=array(torch.stack([pad_positions(w.positions) for w in layers])),
+        attention_biases=array(torch.stack([torch.stack([w.bias_u, w.bias_v]) for w in layers])),
+        eps=np.float32(layers[0].eps),
+    )
+
+
+class ScratchMemory:
+    """Scratch memory of steps, kept between them: fresh memory would cost a page fault each 4 kB."""
+
+    def __init__(self, layer: LayerWeights, dtype: torch.dtype, tiles: TileUnit, threads: int) -> None:
+        """For layers like the given one, products and pools in `dtype`, and at most so many threads."""
+        self._dtype = dtype
+        self._tiles = tiles
+        self._d_model, self._ff = layer.ff1_up.weight.shape[1], layer.ff1_up.weight.shape[0]
+        # The kind of product depends on the rows: memory for the greediest.
+        most_rows = torch.iinfo(torch.int32).max
+        depth = max(self._d_model, self._ff)
+        kinds = [choose_gemm(dtype, rows, tiles) for rows in (1, most_rows)]
+        block_bytes = max(kind.scratch_bytes(depth) for kind in kinds)
+        self._block_weights = _zeros(threads, block_bytes, dtype=torch.uint8)
+        self._memory: list[Tensor] = []
+
+    def buffers(self, rows: int, threads: int) -> Buffers:
+        """For a step of so many rows and threads. What the last step left in them is not cleared."""
+        padded = round_up(rows, ROW_MULTIPLE)
+        inputs = choose_gemm(self._dtype, rows, self._tiles).INPUTS
+        # Off a power of two, so that the rows of a tile do not fall on one set of the cache.
+        shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...] = (
+            ((*inputs.planes, padded, self._d_model + COLUMNS), inputs.dtype),
+            ((*inputs.planes, padded, self._ff + COLUMNS), inputs.dtype),
+            ((padded, 3 * self._d_model), self._dtype),
+            ((padded, 2 * self._d_model), self._dtype),
+        )
+        needed = [math.prod(shape) * dtype.itemsize for shape, dtype in shapes]
+        if not self._memory or any(m.numel() < n for m, n in zip(self._memory, needed, strict=True)):
+            self._memory = [torch.zeros(n, dtype=torch.uint8) for n in needed]
+        hidden, wide, qkv, gates = (
+            array(memory[:size].view(dtype).view(shape))
+            for memory, size, (shape, dtype) in zip(self._memory, needed, shapes, strict=True)
+        )
+        return Buffers(hidden, wide, qkv[:rows], gates[:rows], self._block_weights[:threads])
+
+
+def _products(weights: LayerWeights) -> list[Affine]:
+    """In the order of `ProductIndex`."""
+    return [getattr(weights, member.name.lower()) for member in ProductIndex]
+
+
+def _norms(weights: LayerWeights) -> list[Affine]:
+    """In the order of `NormIndex`."""
+    return [getattr(weights, member.name.lower()) for member in NormIndex]
+
+
+def _zeros(*shape: int, dtype: torch.dtype) -> Array:
+    """Zeros that begin at a cache line, as torch's memory does: tiles then lie on whole lines."""
+    return array(torch.zeros(shape, dtype=dtype))

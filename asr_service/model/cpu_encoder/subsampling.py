@@ -1,24 +1,38 @@
 """The depthwise-separable subsampling on a CPU: compiled loops for the 3x3 convolutions, products for the rest.
 
-See `subsampling.py` for what a stream remembers between steps and why.
+See `torch_encoder/subsampling.py` for what a stream remembers between steps and why.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
-from asr_service.model.cpu_encoder.kernels.rows import LOOSE, Array, load, store
-from asr_service.model.cpu_encoder.onednn_encoder import Product, array
+from asr_service.model.cpu_encoder.compiling import Array, compiled
+from asr_service.model.cpu_encoder.kernels.rows import load, store
+from asr_service.model.cpu_encoder.onednn_encoder import Product
+from asr_service.model.cpu_encoder.packing import array
 from asr_service.model.weights import EncoderWeights, StageWeights, UnsupportedLayer
 
 
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def first_stages(mel, memory, memory2, slots, low, high, weight, bias, weight2, bias2, out):  # type: ignore[no-untyped-def]
+@compiled(parallel=True)
+def first_stages(
+    mel: Array,
+    memory: Array,
+    memory2: Array,
+    slots: Array,
+    low: Array,
+    high: Array,
+    weight: Array,
+    bias: Array,
+    weight2: Array,
+    bias2: Array,
+    out: Array,
+) -> None:
     """First convolution and ReLU, then the depthwise part of the second, of the subsampling.
 
     Args:
@@ -74,8 +88,17 @@ def first_stages(mel, memory, memory2, slots, low, high, weight, bias, weight2, 
                 store(total, out[b, t, w])
 
 
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def depthwise(x, memory, slots, low, high, weight, bias, out):  # type: ignore[no-untyped-def]
+@compiled(parallel=True)
+def depthwise(
+    x: Array,
+    memory: Array,
+    slots: Array,
+    low: Array,
+    high: Array,
+    weight: Array,
+    bias: Array,
+    out: Array,
+) -> None:
     """ReLU of the layer before, then the depthwise convolution of stride 2 of a later subsampling layer.
 
     Args:

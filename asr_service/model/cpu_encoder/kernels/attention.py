@@ -2,47 +2,102 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from asr_service.model.cpu_encoder.kernels.rows import LOOSE, as_float, exponential, load, prefetch, put
+from asr_service.model.cpu_encoder.compiling import Array, Int, compiled
+from asr_service.model.cpu_encoder.isa.memory import CACHE_LINE, prefetch_element
+from asr_service.model.cpu_encoder.kernels.rows import as_float, exponential, load, put
+
+# What a score is where nothing may be looked at, and what all scores are above.
+_HIDDEN, _BELOW_ALL = np.float32(-1.0e30), np.float32(-3.0e38)
 
 
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def attend(qkv, keys, values, positions, bias_u, bias_v, slots, steps, real, ring, threads, out):  # type: ignore[no-untyped-def]
+class KeyValuePools(NamedTuple):
+    """Keys and values of one layer, all slots.
+
+    Attributes:
+        keys: [slots, heads, d, width], transposed so that one number of all keys lies together. The first places of a
+            row are the ring: one chunk more than attention looks back, so that the new chunk has its own. The rest, up
+            to a multiple of 32, stays zero: whole vectors are computed and the surplus is not looked at.
+        values: [slots, heads, rows, d], the ring's places and zero rows up to a multiple of 4.
+    """
+
+    keys: Array
+    values: Array
+
+
+class AttentionWeights(NamedTuple):
+    """Of one layer.
+
+    Attributes:
+        positions: float32 [heads, d, distances], column 0 for distance -(chunk - 1), padded to a multiple of 32.
+        bias_u, bias_v: float32 [heads, d].
+    """
+
+    positions: Array
+    bias_u: Array
+    bias_v: Array
+
+
+class Streams(NamedTuple):
+    """Whose chunks the rows of a step are.
+
+    Attributes:
+        slots: int64 [B].
+        steps: full steps each stream took before, int64 [B].
+        real: int64 [B], frames of the chunk that are real: later ones are not seen.
+        ring: chunks the ring of keys and values holds.
+    """
+
+    slots: Array
+    steps: Array
+    real: Array
+    ring: Int
+
+
+@compiled(parallel=True)
+def attend(
+    qkv: Array, pools: KeyValuePools, weights: AttentionWeights, streams: Streams, threads: Int, out: Array
+) -> None:
     """`attend_jobs` of all jobs, in so many parts."""
     jobs = qkv.shape[0] * qkv.shape[3]
     for part in prange(threads):
-        attend_jobs(
-            part * jobs // threads, (part + 1) * jobs // threads,
-            qkv, keys, values, positions, bias_u, bias_v, slots, steps, real, ring, out,
-        )  # fmt: skip
+        first, last = part * jobs // threads, (part + 1) * jobs // threads
+        attend_jobs(first, last, qkv, pools, weights, streams, out)
 
 
-@njit(fastmath=LOOSE, nogil=True, cache=True)
-def attend_jobs(first, last, qkv, keys, values, positions, bias_u, bias_v, slots, steps, real, ring, out):  # type: ignore[no-untyped-def]
-    """Chunked attention with relative positions over a ring of chunks, straight on the pools.
+@compiled
+def attend_jobs(
+    first: Int,
+    last: Int,
+    qkv: Array,
+    pools: KeyValuePools,
+    weights: AttentionWeights,
+    streams: Streams,
+    out: Array,
+) -> None:
+    """Attention of some (row, head) pairs.
 
     Args:
-        first, last: which (row, head) pairs.
+        first, last: which pairs.
         qkv: [B, chunk, 3, heads, d]; queries are scaled already. d is a multiple of 4.
-        keys: pool [slots, heads, d, width], transposed so that one number of all keys lies together. The first
-            places of a row are the ring: one chunk more than attention looks back, so that the new chunk has its own.
-            The rest, up to a multiple of 32, stays zero: whole vectors are computed and the surplus is not looked at.
-        values: pool [slots, heads, rows, d], the ring's places and zero rows up to a multiple of 4.
-        positions: float32 [heads, d, distances], column 0 for distance -(chunk - 1), padded to a multiple of 32.
-        bias_u, bias_v: float32 [heads, d].
-        slots, steps: int64 [B].
-        real: int64 [B], frames of the chunk that are real: later ones are not seen.
-        ring: chunks the ring holds.
+        pools: of the layer, brought up to date.
+        weights: of the layer.
+        streams: of the rows.
         out: [B x chunk, at least heads x d], or three such planes: see `put`.
     """
+    keys, values = pools.keys, pools.values
+    positions, bias_u, bias_v = weights.positions, weights.bias_u, weights.bias_v
+    slots, steps, real, ring = streams.slots, streams.steps, streams.real, streams.ring
     size, chunk, _, heads, width = qkv.shape
     places = keys.shape[3]
     rows = values.shape[2]
     distances = positions.shape[2]
     flat_keys, flat_values = keys.reshape(-1), values.reshape(-1)
-    line = 64 // keys.itemsize
+    line = CACHE_LINE // keys.itemsize
     # A (slot, head) pair's keys and values lie together each, but the processor cannot guess the next pair's place.
     keys_block, values_block = width * places, rows * width
     query = np.empty((chunk, width), np.float32)
@@ -81,11 +136,13 @@ def attend_jobs(first, last, qkv, keys, values, positions, bias_u, bias_v, slots
                 scores[i, j] = np.float32(0.0)
             for j in range(distances):
                 by_distance[i, j] = np.float32(0.0)
-        coming = min(job + 1, size * heads - 1)
-        coming = slots[coming // heads] * heads + coming % heads
+        next_job = min(job + 1, size * heads - 1)
+        next_pair = slots[next_job // heads] * heads + next_job % heads
         for d in range(0, width, 4):
-            for j in range(coming * keys_block + d * places, coming * keys_block + (d + 4) * places, line):
-                prefetch(flat_keys, j)
+            for j in range(
+                next_pair * keys_block + d * places, next_pair * keys_block + (d + 4) * places, line
+            ):
+                prefetch_element(flat_keys, j)
             k0 = as_float(keys[slot, h, d], r0)
             k1 = as_float(keys[slot, h, d + 1], r1)
             k2 = as_float(keys[slot, h, d + 2], r2)
@@ -114,8 +171,8 @@ def attend_jobs(first, last, qkv, keys, values, positions, bias_u, bias_v, slots
                 for f in range(chunk):
                     row[c * chunk + f] += by_distance[i, column - f]
             for j in range(real[b], chunk):
-                row[write * chunk + j] = np.float32(-1.0e30)
-            top = np.float32(-3.0e38)
+                row[write * chunk + j] = _HIDDEN
+            top = _BELOW_ALL
             for j in range(count):
                 top = max(top, row[j])
             for j in range(places):
@@ -132,8 +189,10 @@ def attend_jobs(first, last, qkv, keys, values, positions, bias_u, bias_v, slots
             for d in range(width):
                 mixed[i, d] = np.float32(0.0)
         for j in range(0, min(rows, count + 3), 4):
-            for d in range(coming * values_block + j * width, coming * values_block + (j + 4) * width, line):
-                prefetch(flat_values, d)
+            for d in range(
+                next_pair * values_block + j * width, next_pair * values_block + (j + 4) * width, line
+            ):
+                prefetch_element(flat_values, d)
             w0 = as_float(values[slot, h, j], v0)
             w1 = as_float(values[slot, h, j + 1], v1)
             w2 = as_float(values[slot, h, j + 2], v2)

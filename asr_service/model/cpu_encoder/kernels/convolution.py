@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from asr_service.model.cpu_encoder.kernels.rows import LOOSE, exponential, load, normalise, put, store, swish
+from asr_service.model.cpu_encoder.compiling import Array, Float, Int, compiled
+from asr_service.model.cpu_encoder.kernels.rows import exponential, load, normalise, put, store, swish
 
 
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def convolve(gates, context, slots, weight, bias, norm_weight, norm_bias, eps, out):  # type: ignore[no-untyped-def]
+class ConvolutionWeights(NamedTuple):
+    """Of one layer.
+
+    Attributes:
+        taps: float32 [kernel, d].
+        bias, norm_weight, norm_bias: float32 [d].
+        eps: of the normalisation.
+    """
+
+    taps: Array
+    bias: Array
+    norm_weight: Array
+    norm_bias: Array
+    eps: Float
+
+
+@compiled(parallel=True)
+def convolve(gates: Array, context: Array, slots: Array, weights: ConvolutionWeights, out: Array) -> None:
     """`convolve_row` of all rows."""
     for b in prange(gates.shape[0]):
-        convolve_row(b, gates, context, slots, weight, bias, norm_weight, norm_bias, eps, out)
+        convolve_row(b, gates, context, slots, weights, out)
 
 
-@njit(fastmath=LOOSE, nogil=True, cache=True)
-def convolve_row(b, gates, context, slots, weight, bias, norm_weight, norm_bias, eps, out):  # type: ignore[no-untyped-def]
+@compiled
+def convolve_row(
+    b: Int, gates: Array, context: Array, slots: Array, weights: ConvolutionWeights, out: Array
+) -> None:
     """Gated linear unit, causal depthwise convolution, layer normalisation, swish.
 
     Args:
@@ -24,14 +45,13 @@ def convolve_row(b, gates, context, slots, weight, bias, norm_weight, norm_bias,
         gates: [B, chunk, 2 d].
         context: pool [slots, kernel - 1, d], brought up to date.
         slots: int64 [B].
-        weight: float32 [kernel, d].
-        bias, norm_weight, norm_bias: float32 [d].
-        eps: of the normalisation.
+        weights: of the layer.
         out: [B x chunk, at least d], or three such planes: see `put`.
     """
     _, chunk, twice = gates.shape
     width = twice // 2
-    kernel = weight.shape[0]
+    taps, bias = weights.taps, weights.bias
+    kernel = taps.shape[0]
     slot = slots[b]
     frames = np.empty((kernel - 1 + chunk, width), np.float32)
     gate = np.empty(width, np.float32)
@@ -52,8 +72,8 @@ def convolve_row(b, gates, context, slots, weight, bias, norm_weight, norm_bias,
             row[d] = bias[d]
         for k in range(kernel):
             for d in range(width):
-                row[d] += weight[k, d] * frames[t + k, d]
-        normalise(row, norm_weight, norm_bias, eps)
+                row[d] += taps[k, d] * frames[t + k, d]
+        normalise(row, weights.norm_weight, weights.norm_bias, weights.eps)
         swish(row, gate, scratch)
         put(row, out, b * chunk + t, 0)
     for k in range(kernel - 1):

@@ -1,30 +1,34 @@
-"""Matrix products in bfloat16 on tiles (`cpu_amx.py`), by blocks of 32 columns.
+"""Matrix products in bfloat16 on tiles, by blocks of 32 columns.
 
 A call of a product library costs about 15 microseconds, a whole batch-1 product no more than its weights' bytes take
-to arrive. Compiled loops that multiply tiles themselves need no call: all layers are one function (`cpu_layers.py`).
+to arrive. Compiled loops that multiply tiles themselves need no call: all layers are one function (`layers.py`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from asr_service.model.cpu_encoder.isa.amx import (
+from asr_service.model.cpu_encoder.compiling import Array, Int, compiled
+from asr_service.model.cpu_encoder.isa.amx import DEPTH, ROWS, TILE, TILE_BYTES
+from asr_service.model.cpu_encoder.isa.memory import CACHE_LINE, prefetch
+from asr_service.model.cpu_encoder.isa.tiles import TileUnit, multiply_16, multiply_32, store_sums, zero_sums
+from asr_service.model.cpu_encoder.isa.vectors import (
     COLUMNS,
-    DEPTH,
-    TILE,
-    TILE_BYTES,
-    keep,
-    multiply_16,
-    multiply_32,
-    zero,
+    FLOAT_BYTES,
+    HALF_BYTES,
+    ROW_BYTES,
+    add_row,
+    store_row_bf16,
+    swish_row_bf16,
 )
-from asr_service.model.cpu_encoder.isa.vectors import ADD, SWISH, add_row, store_row, swish_row
-from asr_service.model.cpu_encoder.kernels.rows import LOOSE, Array, ask
+from asr_service.model.cpu_encoder.kernels.gemm import BlockScratch, Finish, InputLayout, Product
 
-_STEP = 2 * TILE_BYTES  # of a block's weights, for DEPTH inputs
+INPUTS = InputLayout(torch.bfloat16, ())
+_STEP_BYTES = 2 * TILE_BYTES  # of a block's weights, for DEPTH inputs
+_STEP_LINES = _STEP_BYTES // CACHE_LINE
+_TILE_ROW_BYTES = DEPTH * HALF_BYTES
 
 
 def pack(weight: Tensor) -> Array:
@@ -35,57 +39,53 @@ def pack(weight: Tensor) -> Array:
     return packed.view(torch.int16).numpy().view(np.uint16).reshape(-1)
 
 
-@njit(fastmath=LOOSE, nogil=True, cache=True)
-def tile_block(a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts):  # type: ignore[no-untyped-def]
-    """One block of 32 columns of a @ weights + bias.
+def scratch_bytes(depth: int) -> int:
+    """None: weights are used as they lie."""
+    return 0
 
-    Args:
-        a: uint16 [at least rows, up to a multiple of 32; at least depth].
-        rows: how many rows count.
-        depth: columns of `a` that count, a multiple of 32.
-        weights: flat, from `pack`; those of this product begin at `base`.
-        bias: float32 [columns].
-        block: which block.
-        coming: the block this thread takes next, or -1: its weights are asked for meanwhile.
-        kind: STORE or SWISH to `out`, or ADD to `x`.
-        out: uint16 [rows, at least columns].
-        x: float32 [rows, columns].
-        sums: float32 [SUMS], scratch.
-        parts: not used.
-    """
-    turns, deep = (rows + 31) // 32, depth // DEPTH
-    stride = np.int64(a.shape[1] * 2)
-    start = np.int64(a.ctypes.data)
-    first = np.int64(block * COLUMNS)
-    here = np.int64(weights.ctypes.data) + np.int64(base) * 2 + np.int64(block) * deep * _STEP
-    there = here + np.int64(coming - block) * deep * _STEP
-    total = np.int64(sums.ctypes.data)
-    shift = np.int64(bias.ctypes.data) + first * 4
-    if kind == ADD:
-        result, width = np.int64(x.ctypes.data) + first * 4, np.int64(x.shape[1] * 4)
+
+@compiled
+def block(tiles: TileUnit, product: Product, which: Int, next_block: Int, scratch: BlockScratch) -> None:
+    """One block, as in `gemm.Gemm`; inputs and `out` are uint16."""
+    rows, finish = product.rows, product.finish
+    turns, row_tiles = (rows + ROWS - 1) // ROWS, product.depth // DEPTH
+    inputs = np.int64(product.inputs.ctypes.data)
+    stride = np.int64(product.inputs.shape[1] * HALF_BYTES)
+    column = np.int64(which * COLUMNS)
+    size = np.int64(row_tiles) * _STEP_BYTES
+    base = (
+        np.int64(product.weights.ctypes.data) + np.int64(product.offset) * HALF_BYTES + np.int64(which) * size
+    )
+    next_base = base + np.int64(next_block - which) * size
+    sums = np.int64(scratch.sums.ctypes.data)
+    bias = np.int64(product.bias.ctypes.data) + column * FLOAT_BYTES
+    if finish == Finish.ADD:
+        target = np.int64(product.residual.ctypes.data) + column * FLOAT_BYTES
+        target_stride = np.int64(product.residual.shape[1] * FLOAT_BYTES)
     else:
-        result, width = np.int64(out.ctypes.data) + first * 2, np.int64(out.shape[1] * 2)
+        target = np.int64(product.out.ctypes.data) + column * HALF_BYTES
+        target_stride = np.int64(product.out.shape[1] * HALF_BYTES)
     for turn in range(turns):
-        row = turn * 32
-        count = min(32, rows - row)
-        # Each turn asks for its share of the coming block.
-        low, high = 32 * turn // turns, 32 * (turn + 1) // turns
-        if coming < 0:
-            low = high
-        place = start + row * stride
-        zero()
-        for k in range(deep):
-            for line in range(low, high):
-                ask(there + k * _STEP + line * 64)
+        row = turn * ROWS
+        count = min(ROWS, rows - row)
+        # Each turn prefetches its share of the next block.
+        first_line, last_line = _STEP_LINES * turn // turns, _STEP_LINES * (turn + 1) // turns
+        if next_block < 0:
+            first_line = last_line
+        place = inputs + row * stride
+        zero_sums(tiles, sums)
+        for k in range(row_tiles):
+            for line in range(first_line, last_line):
+                prefetch(next_base + k * _STEP_BYTES + line * CACHE_LINE)
             if count > TILE:
-                multiply_32(place + k * 64, stride, here + k * _STEP)
+                multiply_32(tiles, sums, place + k * _TILE_ROW_BYTES, stride, base + k * _STEP_BYTES)
             else:
-                multiply_16(place + k * 64, stride, here + k * _STEP)
-        keep(total)
+                multiply_16(tiles, sums, place + k * _TILE_ROW_BYTES, stride, base + k * _STEP_BYTES)
+        store_sums(tiles, sums)
         for r in range(count):
-            if kind == ADD:
-                add_row(total + r * 128, shift, result + (row + r) * width)
-            elif kind == SWISH:
-                swish_row(total + r * 128, shift, result + (row + r) * width)
+            if finish == Finish.ADD:
+                add_row(sums + r * ROW_BYTES, bias, target + (row + r) * target_stride)
+            elif finish == Finish.SWISH:
+                swish_row_bf16(sums + r * ROW_BYTES, bias, target + (row + r) * target_stride)
             else:
-                store_row(total + r * 128, shift, result + (row + r) * width)
+                store_row_bf16(sums + r * ROW_BYTES, bias, target + (row + r) * target_stride)

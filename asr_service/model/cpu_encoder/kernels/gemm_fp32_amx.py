@@ -1,4 +1,4 @@
-"""Matrix products in float32 on the bfloat16 tiles (`cpu_amx.py`), by blocks of 32 columns.
+"""Matrix products in float32 on the bfloat16 tiles, by blocks of 32 columns.
 
 A float32 has 24 significant bits, a bfloat16 eight: cut into three bfloat16 numbers it loses nothing. Of the nine
 products of two such numbers' parts, six are large enough for a float32 sum to notice; the tile unit does these six in
@@ -6,95 +6,110 @@ less time than the vector unit does one in float32 (the idea: Henry, Tang, Heine
 Intelligence Datatype For Higher-Precision Computations", ARITH 2019).
 
 Weights are kept in float32, in the order of a block's rows and columns, and cut when they are used: that costs less
-than reading half as many bytes again, and vectors can use the same weights as they are (`cpu_floats.py`).
+than reading half as many bytes again, and vectors can use the same weights as they are (`gemm_fp32.py`).
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+import torch
 from torch import Tensor
 
-from asr_service.model.cpu_encoder.isa.amx import (
-    COLUMNS,
-    DEPTH,
-    TILE,
-    TILE_BYTES,
-    keep,
+from asr_service.model.cpu_encoder.compiling import Array, Int, compiled
+from asr_service.model.cpu_encoder.isa.amx import DEPTH, ROWS, TILE, TILE_BYTES
+from asr_service.model.cpu_encoder.isa.memory import CACHE_LINE, prefetch
+from asr_service.model.cpu_encoder.isa.tiles import (
+    TileUnit,
     multiply_parts_16,
     multiply_parts_32,
-    zero,
+    store_sums,
+    zero_sums,
 )
 from asr_service.model.cpu_encoder.isa.vectors import (
-    ADD,
-    SWISH,
+    COLUMNS,
+    FLOAT_BYTES,
+    HALF_BYTES,
+    ROW_BYTES,
     add_row,
-    split_pairs,
-    store_row_float,
+    cut_weights,
+    store_row_fp32,
     swish_row_parts,
 )
-from asr_service.model.cpu_encoder.kernels.rows import LOOSE, Array, ask
+from asr_service.model.cpu_encoder.kernels import gemm_fp32
+from asr_service.model.cpu_encoder.kernels.gemm import BlockScratch, Finish, InputLayout, Product
 
-_STEP = 4 * DEPTH * COLUMNS  # bytes of a block's weights for DEPTH inputs
-PARTS_STEP = 6 * TILE_BYTES
-"""The same in three parts."""
-
-
-def pack_float(weight: Tensor) -> Array:
-    """Weights [out, in], multiples of 32 both, as float32 [out / 32, in, 32], flat."""
-    out, width = weight.shape
-    packed: Array = weight.float().view(out // COLUMNS, COLUMNS, width).permute(0, 2, 1).contiguous().numpy()
-    return packed.reshape(-1)
+INPUTS = InputLayout(torch.bfloat16, (3,))
+_STEP_BYTES = DEPTH * ROW_BYTES  # of a block's weights, for DEPTH inputs
+_STEP_LINES = _STEP_BYTES // CACHE_LINE
+_PARTS_BYTES = 3 * 2 * TILE_BYTES  # the same in three parts
+_TILE_ROW_BYTES = DEPTH * HALF_BYTES
 
 
-@njit(fastmath=LOOSE, nogil=True, cache=True)
-def split_block(a, rows, depth, weights, base, bias, block, coming, kind, out, x, sums, parts):  # type: ignore[no-untyped-def]
-    """As `cpu_tiles.tile_block`, in float32.
+def pack(weight: Tensor) -> Array:
+    """As `gemm_fp32.pack`: a step of few rows uses the same weights on vectors."""
+    return gemm_fp32.pack(weight)
 
-    Args:
-        a: uint16 [3, at least rows, up to a multiple of 32; at least depth], the rows' parts.
-        weights: flat, from `pack_float`.
-        out: float32 [rows, at least columns] for STORE, uint16 [3, rows, at least columns] for SWISH.
-        parts: uint8 [depth / 32 x PARTS_STEP], scratch.
+
+def scratch_bytes(depth: int) -> int:
+    """Those of a block's weights in three parts."""
+    return depth // DEPTH * _PARTS_BYTES
+
+
+@compiled
+def block(tiles: TileUnit, product: Product, which: Int, next_block: Int, scratch: BlockScratch) -> None:
+    """One block, as in `gemm.Gemm`.
+
+    Inputs are uint16 [3, rows, depth], the rows' parts; `out` is float32 for STORE, uint16 [3, rows, at least columns]
+    for SWISH.
     """
-    turns, deep = (rows + 31) // 32, depth // DEPTH
-    stride, plane = np.int64(a.shape[2] * 2), np.int64(a.shape[1] * a.shape[2] * 2)
-    start = np.int64(a.ctypes.data)
-    first = np.int64(block * COLUMNS)
-    here = np.int64(weights.ctypes.data) + np.int64(base) * 4 + np.int64(block) * deep * _STEP
-    there = here + np.int64(coming - block) * deep * _STEP
-    total, cut = np.int64(sums.ctypes.data), np.int64(parts.ctypes.data)
-    shift = np.int64(bias.ctypes.data) + first * 4
-    if kind == ADD:
-        result, width = np.int64(x.ctypes.data) + first * 4, np.int64(x.shape[1] * 4)
+    rows, finish = product.rows, product.finish
+    turns, row_tiles = (rows + ROWS - 1) // ROWS, product.depth // DEPTH
+    inputs = np.int64(product.inputs.ctypes.data)
+    stride = np.int64(product.inputs.shape[2] * HALF_BYTES)
+    plane = np.int64(product.inputs.shape[1] * product.inputs.shape[2] * HALF_BYTES)
+    column = np.int64(which * COLUMNS)
+    size = np.int64(row_tiles) * _STEP_BYTES
+    base = (
+        np.int64(product.weights.ctypes.data)
+        + np.int64(product.offset) * FLOAT_BYTES
+        + np.int64(which) * size
+    )
+    next_base = base + np.int64(next_block - which) * size
+    sums, parts = np.int64(scratch.sums.ctypes.data), np.int64(scratch.weights.ctypes.data)
+    bias = np.int64(product.bias.ctypes.data) + column * FLOAT_BYTES
+    if finish == Finish.ADD:
+        target = np.int64(product.residual.ctypes.data) + column * FLOAT_BYTES
+        target_stride = np.int64(product.residual.shape[1] * FLOAT_BYTES)
     else:
-        result = np.int64(out.ctypes.data) + first * out.itemsize
-        width = np.int64(out.strides[out.ndim - 2])
-    apart = np.int64(out.strides[0])
-    split_pairs(here, cut)
+        target = np.int64(product.out.ctypes.data) + column * product.out.itemsize
+        target_stride = np.int64(product.out.strides[product.out.ndim - 2])
+    target_plane = np.int64(product.out.strides[0])
+    cut_weights(base, parts)
     for turn in range(turns):
-        row = turn * 32
-        count = min(32, rows - row)
-        low, high = 64 * turn // turns, 64 * (turn + 1) // turns
-        if coming < 0:
-            low = high
-        place = start + row * stride
-        zero()
-        for k in range(deep):
-            for line in range(low, high):
-                ask(there + k * _STEP + line * 64)
+        row = turn * ROWS
+        count = min(ROWS, rows - row)
+        # Each turn prefetches its share of the next block.
+        first_line, last_line = _STEP_LINES * turn // turns, _STEP_LINES * (turn + 1) // turns
+        if next_block < 0:
+            first_line = last_line
+        place = inputs + row * stride
+        zero_sums(tiles, sums)
+        for k in range(row_tiles):
+            for line in range(first_line, last_line):
+                prefetch(next_base + k * _STEP_BYTES + line * CACHE_LINE)
             # One ahead: the vector unit cuts while the tile unit multiplies.
-            if turn == 0 and k + 1 < deep:
-                split_pairs(here + (k + 1) * _STEP, cut + (k + 1) * PARTS_STEP)
+            if turn == 0 and k + 1 < row_tiles:
+                cut_weights(base + (k + 1) * _STEP_BYTES, parts + (k + 1) * _PARTS_BYTES)
+            weights = parts + k * _PARTS_BYTES
             if count > TILE:
-                multiply_parts_32(place + k * 64, stride, plane, cut + k * PARTS_STEP)
+                multiply_parts_32(tiles, sums, place + k * _TILE_ROW_BYTES, stride, plane, weights)
             else:
-                multiply_parts_16(place + k * 64, stride, plane, cut + k * PARTS_STEP)
-        keep(total)
+                multiply_parts_16(tiles, sums, place + k * _TILE_ROW_BYTES, stride, plane, weights)
+        store_sums(tiles, sums)
         for r in range(count):
-            if kind == ADD:
-                add_row(total + r * 128, shift, result + (row + r) * width)
-            elif kind == SWISH:
-                swish_row_parts(total + r * 128, shift, result + (row + r) * width, apart)
+            if finish == Finish.ADD:
+                add_row(sums + r * ROW_BYTES, bias, target + (row + r) * target_stride)
+            elif finish == Finish.SWISH:
+                swish_row_parts(sums + r * ROW_BYTES, bias, target + (row + r) * target_stride, target_plane)
             else:
-                store_row_float(total + r * 128, shift, result + (row + r) * width)
+                store_row_fp32(sums + r * ROW_BYTES, bias, target + (row + r) * target_stride)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from asr_service.model.cpu_encoder.kernels.rows import LOOSE, load, normalise, store
+from asr_service.model.cpu_encoder.compiling import Array, Float, compiled
+from asr_service.model.cpu_encoder.kernels.rows import load, normalise, store
 
 
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def norm(x, weight, bias, eps, out):  # type: ignore[no-untyped-def]
+@compiled(parallel=True)
+def norm(x: Array, weight: Array, bias: Array, eps: Float, out: Array) -> None:
     """out = norm(x); x float32 [n, d], out [n, d]."""
     for r in prange(x.shape[0]):
         row = np.empty(x.shape[1], np.float32)
@@ -18,8 +19,8 @@ def norm(x, weight, bias, eps, out):  # type: ignore[no-untyped-def]
         store(row, out[r])
 
 
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def add_norm(x, delta, weight, bias, eps, out):  # type: ignore[no-untyped-def]
+@compiled(parallel=True)
+def add_norm(x: Array, delta: Array, weight: Array, bias: Array, eps: Float, out: Array) -> None:
     """x += delta; out = norm(x). All [n, d], x float32."""
     for r in prange(x.shape[0]):
         row = np.empty(x.shape[1], np.float32)
@@ -31,8 +32,17 @@ def add_norm(x, delta, weight, bias, eps, out):  # type: ignore[no-untyped-def]
         store(row, out[r])
 
 
-@njit(parallel=True, fastmath=LOOSE, nogil=True, cache=True)
-def add_norm_norm(x, delta, weight, bias, eps, next_weight, next_bias, out):  # type: ignore[no-untyped-def]
+@compiled(parallel=True)
+def add_norm_norm(
+    x: Array,
+    delta: Array,
+    weight: Array,
+    bias: Array,
+    eps: Float,
+    next_weight: Array,
+    next_bias: Array,
+    out: Array,
+) -> None:
     """x = norm(x + delta), the end of a layer; out = norm of that by the next layer's first weights."""
     for r in prange(x.shape[0]):
         row = np.empty(x.shape[1], np.float32)
