@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+from tests.support.instruction_sets import NO_TILES, instruction_sets
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
@@ -24,3 +26,9 @@ def tiny_nemo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny.nemo"
     build_model(SHAPES["tiny"]).save_to(str(path))
     return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which instruction sets compiled code was made for, and how many tests that left out."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    terminalreporter.write_line(instruction_sets(sum(NO_TILES in str(r.longrepr) for r in skipped)))

@@ -9,17 +9,13 @@ import torch
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
-from asr_service.model.cpu_encoder.isa.tiles import EmulatedTiles, NoTiles, TileUnit, find_tiles
+from asr_service.model.cpu_encoder.isa.tiles import NoTiles, TileUnit
 from asr_service.model.cpu_encoder.kernels.gemm_choice import FEW_ROWS
 from asr_service.model.torch_encoder.encoder import TorchEncoder
 from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, StageWeights
+from tests.support.tile_units import TILES
 
 D, HEADS, CHANNELS, KERNEL = 96, 4, 32, 9
-TILES = [
-    pytest.param(find_tiles(), id="processor's tiles", marks=pytest.mark.skipif(
-        isinstance(find_tiles(), NoTiles), reason="this CPU has no bfloat16 tiles: emulated")),
-    pytest.param(EmulatedTiles(0), id="emulated tiles"),
-]  # fmt: skip
 
 
 def _affine(out: int, *width: int) -> Affine:

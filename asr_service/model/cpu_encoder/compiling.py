@@ -189,6 +189,14 @@ class _SharedCache(FunctionCache):
 
     _impl_class = _Files
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The machine code of one signature, None if it is not there."""
+        try:
+            return super().load_overload(sig, target_context)
+        except OSError as error:
+            _log.warning("machine code cannot be read from %s: %s", self.cache_path, error)
+            return None
+
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keeps the machine code of one signature.
 

@@ -1,0 +1,163 @@
+"""Machine code on disk: never that of other sources, wherever it lies and whoever else writes there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from asr_service.model.cpu_encoder.compiling import (
+    FOLDER_PREFIX,
+    SOURCES,
+    UNUSED_DAYS,
+    code_folder,
+    remove_unused_folders,
+    source_key,
+)
+from asr_service.model.cpu_encoder.kernels.rows import exponential
+
+# Computes e^2 and says whether it was compiled ("1") or read from disk ("0").
+PROGRAM = """
+    import logging, sys
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    import numpy as np
+    from asr_service.model.cpu_encoder.compiling import code_folder
+    from asr_service.model.cpu_encoder.kernels.rows import exponential
+    kind = np.dtype(sys.argv[1])
+    row = np.array([2.0], kind)
+    exponential(row, np.empty_like(row, np.float32), 1)
+    print(code_folder(), round(float(row[0]), 3), sum(exponential.stats.cache_misses.values()))
+"""
+RIGHT = 7.389
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the sources, to change; nothing in it is compiled yet."""
+    root = tmp_path / "copy"
+    copied = root / "asr_service" / "model" / "cpu_encoder"
+    shutil.copytree(SOURCES, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in (copied.parent, copied.parent.parent):
+        (folder / "__init__.py").touch()
+    return root
+
+
+def _start(package: Path, kind: str = "float32", program: str = PROGRAM, **env: str) -> subprocess.Popen[str]:
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "XDG_", "PYTHON"))}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program), kind],
+        env=plain | env, cwd=package, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def _finish(process: subprocess.Popen[str]) -> tuple[Path | None, float, int, str]:
+    """The folder, e^2, how many functions were compiled, and what was logged."""
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    folder, value, misses = out.split()
+    return None if folder == "None" else Path(folder), float(value), int(misses), err
+
+
+def _run(package: Path, kind: str = "float32", **env: str) -> tuple[Path | None, float, int, str]:
+    return _finish(_start(package, kind, **env))
+
+
+def test_code_of_changed_sources_is_never_used(package: Path) -> None:
+    """A constant in another file than the function's, the file's date and size as before: Numba would not see it."""
+    first, value, misses, _ = _run(package)
+    assert (value, misses) == (RIGHT, 1)
+    again = _run(package)
+    assert again[:3] == (first, RIGHT, 0), "read from disk"
+    source = package / "asr_service/model/cpu_encoder/isa/exponential.py"
+    before, dates = source.read_text(), source.stat()
+    changed = before.replace("np.float32(88.0)", "np.float32(1.00)")
+    assert changed != before and len(changed) == len(before)
+    source.write_text(changed)
+    os.utime(source, ns=(dates.st_atime_ns, dates.st_mtime_ns))
+    shutil.rmtree(
+        source.parent / "__pycache__", ignore_errors=True
+    )  # Python's own cache goes by date and size
+    other, value, misses, _ = _run(package)
+    assert (value, misses) == (2.718, 1), "inputs are limited to 1 now"
+    assert other != first
+    source.write_text(before)
+    shutil.rmtree(source.parent / "__pycache__", ignore_errors=True)
+    assert _run(package)[:3] == (first, RIGHT, 0), "and what was there is used again"
+
+
+def test_a_file_more_is_a_change_too(package: Path) -> None:
+    first = _run(package)[0]
+    (package / "asr_service/model/cpu_encoder/isa/more.py").touch()
+    assert _run(package)[0] != first
+
+
+def test_the_folder_lies_beside_the_sources_or_where_it_is_told(package: Path, tmp_path: Path) -> None:
+    beside, elsewhere = _run(package)[0], _run(package, NUMBA_CACHE_DIR=str(tmp_path / "a" / "b"))[0]
+    assert beside is not None and elsewhere is not None
+    assert beside.parent == package / "asr_service/model/cpu_encoder/__pycache__"
+    assert elsewhere.parent == tmp_path / "a" / "b"
+    assert beside.name == elsewhere.name
+    assert list(elsewhere.glob("*.nbc"))
+
+
+def test_sources_that_cannot_be_written_to_leave_the_users_cache(package: Path, tmp_path: Path) -> None:
+    """A file stands where the folder would be made: permissions do not stop root, who runs tests in containers."""
+    (package / "asr_service/model/cpu_encoder/__pycache__").touch()
+    home = tmp_path / "home"
+    folder, value, _, _ = _run(package, HOME=str(home), PYTHONDONTWRITEBYTECODE="1")
+    assert value == RIGHT
+    assert folder is not None and home in folder.parents
+
+
+def test_without_any_folder_functions_are_compiled_at_each_start(package: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.touch()
+    (package / "asr_service/model/cpu_encoder/__pycache__").touch()
+    env = {"HOME": str(blocked), "NUMBA_CACHE_DIR": str(blocked / "x"), "PYTHONDONTWRITEBYTECODE": "1"}
+    for _ in range(2):
+        folder, value, _, log = _run(package, **env)
+        assert (folder, value) == (None, RIGHT)
+        assert "NUMBA_CACHE_DIR" in log
+
+
+def test_processes_that_compile_at_once_never_load_each_others_code(package: Path) -> None:
+    """Different types of argument for one function, whose code Numba numbers by what it sees on disk."""
+    kinds = ["float32", "float64"] * 3
+    started = [_start(package, kind) for kind in kinds]
+    assert [_finish(process)[1] for process in started] == [RIGHT] * len(kinds)
+    for kind in kinds[:2]:
+        assert _run(package, kind)[1:3] == (RIGHT, 0)
+
+
+def test_a_folder_that_can_no_longer_be_used_stops_nobody(package: Path) -> None:
+    """A file has taken its place since the start: nothing can be read there and nothing kept."""
+    spoil = "import shutil; f = code_folder(); shutil.rmtree(f); f.touch()\n    kind ="
+    _, value, misses, log = _finish(_start(package, program=PROGRAM.replace("kind =", spoil)))
+    assert (value, misses) == (RIGHT, 1)
+    assert "machine code is not kept" in log
+
+
+def test_folders_that_nobody_opened_for_long_are_removed(tmp_path: Path) -> None:
+    now = 2_000_000_000.0
+    ages = {"old": UNUSED_DAYS + 1, "recent": UNUSED_DAYS - 1, source_key(): UNUSED_DAYS + 1}
+    for name, days in ages.items():
+        folder = tmp_path / (FOLDER_PREFIX + name)
+        folder.mkdir()
+        (folder / "code.nbc").touch()
+        os.utime(folder, (now - days * 86_400,) * 2)
+    other = tmp_path / "somebody-else"
+    other.mkdir()
+    os.utime(other, (0, 0))
+    assert remove_unused_folders(tmp_path, now) == [tmp_path / (FOLDER_PREFIX + "old")]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {FOLDER_PREFIX + "recent", FOLDER_PREFIX + source_key(), "somebody-else"}
+
+
+def test_numba_uses_the_folder() -> None:
+    """What this package replaces is private to Numba: another release may have moved it."""
+    assert exponential.stats.cache_path == str(code_folder())
