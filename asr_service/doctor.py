@@ -24,7 +24,7 @@ from asr_service.access.api_keys import KeyRing
 from asr_service.config import Settings
 from asr_service.core.errors import SettingsError
 from asr_service.model.locate import nemo_path
-from asr_service.model.precision import why_not
+from asr_service.model.precision import why_unsupported
 
 SOON = timedelta(days=14)
 """A certificate that expires sooner is worth a word."""
@@ -244,7 +244,7 @@ def cpu_precision(precision: str, *, bf16: bool, flags: set[str]) -> Iterator[Fi
         bf16: whether torch has kernels for bf16 on this CPU.
         flags: what the CPU can do.
     """
-    if reason := why_not(precision, "cpu", cpu_has_bf16=bf16):
+    if reason := why_unsupported(precision, "cpu", cpu_has_bf16=bf16):
         yield Finding("precision", Verdict.WRONG, f"{precision} {reason}", "set ASR_PRECISION=fp32")
     elif precision == "bf16" and not {"amx_bf16", "avx512_bf16"} & flags:
         advice = "set ASR_PRECISION=fp32"

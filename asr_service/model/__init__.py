@@ -21,7 +21,7 @@ def make_model(settings: ModelSettings) -> StreamingModel:
 
         context = choose_att_context(settings.att_context, ATT_CONTEXTS, FRAME_MS)
         return NullModel(slots=settings.slots or host_slots(), att_context=context)
-    # A path that is mistyped is told before NeMo's import, which takes seconds.
+    # A mistyped path is reported before NeMo is imported, which takes seconds.
     find_nemo_file(settings.name)
     from asr_service.model.loading import make_nemo_model
 

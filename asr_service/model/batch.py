@@ -1,4 +1,4 @@
-"""One step's batch as tensors: which slots, which frames are real, how old each stream is."""
+"""Lays out one step's batch as tensors: its slots, which of its frames are real, how far each stream has come."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from asr_service.model.chunk_plan import ChunkPlan
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the stages of a step share.
+    """The rows of a step, as its stages need them.
 
     Attributes:
         slots: int64 [B] on the device.
-        steps: full steps each stream took before, int64 [B] on the device.
+        steps: full steps that each stream took before, int64 [B] on the device.
         masks: None if every frame is real; else one bool tensor for the input and one after each subsampling layer,
             [B, chunk_mels], [B, chunk_mels / 2], ..., [B, chunk_frames]; True where a frame is real.
-        frames: real encoder frames of each row (host side).
+        frames: real encoder frames of each row that has a request, on the host.
         any_young: whether some stream's attention cache is not full yet.
     """
 
@@ -36,21 +36,30 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Rows."""
+        """Rows that have a request."""
         return len(self.frames)
 
 
-def _send(values: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """Values on the device; to a GPU through pinned memory, so that the host need not wait for the copy.
+def _to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Copies values to the device; to a GPU through pinned memory, so that the host need not wait for the copy.
 
     torch's allocator of pinned memory gives a piece out again only after the copy from it is done.
     """
-    here = torch.from_numpy(values)
-    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Positions:
-    """Where each slot's stream is: steps taken and samples seen, on the host."""
+    """Keeps track of how far each slot's stream has come, on the host.
+
+    Args:
+        plan: geometry of the model.
+        slots: rows of pooled state, the spare one included.
+
+    Attributes:
+        steps: full steps taken by each slot's stream, int64 [slots].
+        samples: samples that each slot's stream has stepped, int64 [slots].
+    """
 
     def __init__(self, plan: ChunkPlan, slots: int) -> None:
         self._plan = plan
@@ -62,10 +71,10 @@ class Positions:
         self.steps[list(slots)] = 0
         self.samples[list(slots)] = 0
 
-    def gather(
+    def lay_out(
         self, requests: Sequence[StepRequest], pad_to: int, device: torch.device, ring_chunks: int
     ) -> tuple[Batch, Tensor, list[int] | None]:
-        """Lays out a step and moves the positions on.
+        """Makes a step's batch of its requests, and moves the positions on.
 
         Args:
             requests: the rows, each slot at most once.
@@ -116,12 +125,12 @@ class Positions:
             for layer in range(layers):
                 index = np.arange(plan.chunk_mels >> layer)
                 real = (index >= low[layer][:, None]) & (index < high[layer][:, None])
-                masks.append(_send(real, device))
+                masks.append(_to_device(real, device))
         batch = Batch(
-            slots=_send(slots, device),
-            steps=_send(steps_before, device),
+            slots=_to_device(slots, device),
+            steps=_to_device(steps_before, device),
             masks=masks,
             frames=frames,
             any_young=bool((steps_before < ring_chunks).any()),
         )
-        return batch, _send(audio, device), ends if ragged else None
+        return batch, _to_device(audio, device), ends if ragged else None

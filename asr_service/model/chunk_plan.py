@@ -1,4 +1,4 @@
-"""The arithmetic of chunks: samples to mel frames to encoder frames. Pure integers.
+"""Works out how many samples, mel frames and encoder frames make a chunk. Pure integers.
 
 Mel frame t is centred on sample `hop * t` and is exact once `half_window` samples after it have arrived. Encoder
 frame i needs mel frames up to `stride * i`. A step makes `chunk_frames` encoder frames, so after k steps `stride *
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ChunkPlan:
-    """Geometry of a model at one look-ahead.
+    """The geometry of a model at one look-ahead.
 
     Attributes:
         hop: samples between mel frames.
         window: samples of the analysis window.
-        stride: mel frames an encoder frame stands for (the subsampling factor, a power of two).
-        chunk_frames: encoder frames a step makes (look-ahead + 1).
+        stride: mel frames that an encoder frame stands for (the subsampling factor, a power of two).
+        chunk_frames: encoder frames that a step makes (look-ahead + 1).
         left_frames: encoder frames before the chunk that attention sees.
     """
 
@@ -36,17 +36,17 @@ class ChunkPlan:
 
     @property
     def chunk_samples(self) -> int:
-        """New samples a step needs, the first excepted."""
+        """New samples that every step but the first needs."""
         return self.hop * self.chunk_mels
 
     @property
     def first_missing(self) -> int:
-        """Samples that the first step needs less than the others."""
+        """Samples by which the first step needs fewer than the others."""
         return self.hop * self.stride - self.half_window
 
     @property
     def first_chunk_samples(self) -> int:
-        """Samples the first step needs."""
+        """Samples that the first step needs."""
         return self.chunk_samples - self.first_missing
 
     @property
@@ -65,7 +65,10 @@ class ChunkPlan:
         return self.stride.bit_length() - 1
 
     def layer_lengths(self, mels: int) -> list[int]:
-        """Frames that a stream of so many mel frames has before the subsampling and after each of its layers.
+        """Returns how many frames a stream has before the subsampling and after each of its layers.
+
+        Args:
+            mels: mel frames of the stream.
 
         Each layer pads two frames on the left and one on the right: n frames become n // 2 + 1. No frames stay none.
         """
@@ -75,7 +78,7 @@ class ChunkPlan:
         return lengths
 
     def last_step_bounds(self, steps_before: int, samples: int) -> list[int]:
-        """Frames of a last step that are real, before the subsampling and after each of its layers.
+        """Returns how many frames of a last step are real, before the subsampling and after each of its layers.
 
         Args:
             steps_before: full steps taken before it.

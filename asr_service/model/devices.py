@@ -1,6 +1,6 @@
-"""Which device a model runs on: the rules for `ASR_DEVICE`, and what there is.
+"""Chooses the device that a model runs on, by the rules of `ASR_DEVICE`, and lists the devices there are.
 
-`python -m asr_service.model.devices [DEVICE]` prints the survey as JSON, for those who cannot import torch themselves.
+`python -m asr_service.model.devices [DEVICE]` prints the survey as JSON, for programs that do not import torch.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ def choose_device(device: str | None) -> torch.device:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether torch has bf16 kernels for this CPU."""
+    """Returns whether torch has bf16 kernels for this CPU."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What torch finds on this machine.
+    """The devices that torch finds on this machine, and the one that a setting names.
 
     Attributes:
         threads: CPU threads of a step unless they are set.
         cuda: version of CUDA that torch was built for, "" for none.
         gpus: name and memory of each GPU that can be used.
         cpu_has_bf16: whether torch has bf16 kernels for this CPU.
-        device: what `choose_device` chooses; "" if it refuses.
-        problem: why it refuses.
+        device: the one that `choose_device` chooses; "" if it refuses the setting.
+        problem: why it refuses the setting.
     """
 
     threads: int
@@ -72,7 +72,7 @@ class Survey:
 
 
 def survey(device: str | None) -> Survey:
-    """Looks at the devices there are, and at the one that a setting names."""
+    """Surveys the devices of this machine; `device` is the setting's value, None if it is not set."""
     gpus = []
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)

@@ -1,7 +1,7 @@
-"""Log-mel features of many streams at once, a chunk at a time, equal to NeMo's on the whole waveform.
+"""Makes log-mel features of many streams at once, a chunk at a time, equal to NeMo's on the whole waveform.
 
 With `normalize: "NA"` a mel frame depends on its own window only. What a step must remember is therefore the samples
-that the next step's first window reaches back into. See `plan.py` for which samples those are.
+that the next step's first window reaches back into. See `chunk_plan.py` for which samples those are.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ from asr_service.model.chunk_plan import ChunkPlan
 
 
 class FeatureExtractor:
-    """Batched incremental version of NeMo's `FilterbankFeatures`.
+    """Makes log-mel features a chunk at a time, as NeMo's `FilterbankFeatures` does of whole waveforms.
 
     The tail of each slot is its last `tail_samples` raw samples, float32 [slots, tail_samples].
+
+    Args:
+        featurizer: NeMo's `FilterbankFeatures`, whose window, filter bank and constants are taken over.
+        plan: geometry of the model.
+        slots: rows of pooled state.
+        device: of the state and the arithmetic.
     """
 
     def __init__(self, featurizer: Any, plan: ChunkPlan, slots: int, device: torch.device) -> None:
-        """Reads window, filter bank and constants from a loaded `FilterbankFeatures`."""
         self._plan = plan
         spare = int(featurizer.n_fft) - plan.window
         self._centre = (spare // 2, spare - spare // 2)
@@ -40,11 +45,11 @@ class FeatureExtractor:
 
     @property
     def mels(self) -> int:
-        """Features per frame."""
+        """Features of a frame."""
         return int(self._filters.shape[1])
 
     def step(self, slots: Tensor, audio: Tensor, samples: list[int] | None) -> Tensor:
-        """Mel frames of one step.
+        """Makes the mel frames of one step.
 
         Args:
             slots: rows of the tails, int64 [B].
@@ -82,5 +87,5 @@ class FeatureExtractor:
         self._tails[slots] = 0.0
 
     def state_bytes(self) -> int:
-        """Bytes of state per slot."""
+        """Returns the bytes of state of a slot."""
         return self._tails[0].numel() * self._tails.element_size()

@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 Made = TypeVar("Made")
 
 WORD_LAG_MS = {"rnnt": (250.0, 148.0), "ctc": (241.0, 158.0)}
-"""Lag of words' starts and ends by decoder: medians on the demo model, of `bench.word_times`; docs/words.md."""
+"""Lag of words' starts and ends by decoder, ms: medians that `bench.word_times` measured on the demo model;
+docs/words.md."""
 
 
 def make_nemo_model(settings: ModelSettings) -> NemoStreamingModel:
@@ -49,7 +50,7 @@ def make_nemo_model(settings: ModelSettings) -> NemoStreamingModel:
         nemo = read_nemo(settings.name, device)
         if settings.slots is not None:
             return assemble(nemo, settings, device, settings.slots)
-        return as_many_as_fit(lambda slots: assemble(nemo, settings, device, slots), _slot_budget(device))
+        return make_within_memory(lambda slots: assemble(nemo, settings, device, slots), _slot_budget(device))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -60,10 +61,14 @@ def make_nemo_model(settings: ModelSettings) -> NemoStreamingModel:
         ) from error
 
 
-def as_many_as_fit(make: Callable[[int], Made], slots: int) -> Made:
+def make_within_memory(make: Callable[[int], Made], slots: int) -> Made:
     """Calls `make` with a number of slots, then with half of it, and so on, until there is memory for what it makes.
 
-    An error that says that there is no memory for one slot is raised as it came.
+    The error that there is no memory even for one slot is raised as it came.
+
+    Args:
+        make: makes something with so many slots of state.
+        slots: to begin with.
     """
     while True:
         try:
@@ -71,21 +76,24 @@ def as_many_as_fit(make: Callable[[int], Made], slots: int) -> Made:
         except Exception as error:
             if slots == 1 or not is_out_of_memory(error):
                 raise
-        # Out of the handler, whose traceback holds what was made so far.
+        # This is outside the handler, since the error's traceback keeps alive what was made so far.
         _log.warning("no memory for %d streams: trying half of them", slots)
         slots //= 2
         torch.cuda.empty_cache()
 
 
 def _slot_budget(device: torch.device) -> int:
-    """Slots for a device, once the model is on it."""
+    """Returns how many slots to make for a device that the model is already on."""
     if device.type == "cuda":
         return slots_in(torch.cuda.mem_get_info(device)[0], DEVICE_SHARE)
     return host_slots()
 
 
 def read_nemo(name: str, device: torch.device) -> Any:
-    """Reads a hub's model or a `.nemo` file through NeMo: its model object in eval mode, in fp32 on the device.
+    """Reads a hub's model or a `.nemo` file through NeMo.
+
+    Returns:
+        NeMo's model object, in eval mode, in fp32 on the device.
 
     Raises:
         ModelError: there is no such model. That there is no memory for it is raised as it came.
@@ -93,7 +101,8 @@ def read_nemo(name: str, device: torch.device) -> Any:
     path = find_nemo_file(name)
     from nemo.collections.asr.models import ASRModel
 
-    quiet_third_party()  # once more: NeMo sets up its own logging while it is imported
+    # Once more, since NeMo sets up its own logging while it is imported.
+    quiet_third_party()
     try:
         if path is not None:
             _log.info("reading %s", path)
@@ -119,7 +128,7 @@ def assemble(nemo: Any, settings: ModelSettings, device: torch.device, slots: in
 
     Args:
         nemo: from `read_nemo`, on the device.
-        settings: the model's name, attention context, decoder, precision and encoder are looked at.
+        settings: of which the name, attention context, decoder, precision and encoder are used.
         device: where the model runs.
         slots: streams that can be open at the same time.
 
@@ -128,11 +137,11 @@ def assemble(nemo: Any, settings: ModelSettings, device: torch.device, slots: in
         ModelError: the model cannot stream.
     """
     _refuse_unstreamable(nemo, settings)
-    plan, context = _plan(nemo, settings.att_context)
-    if reason := precision.why_not(settings.precision, device.type, cpu_has_bf16=cpu_has_bf16()):
+    plan, context = _make_plan(nemo, settings.att_context)
+    if reason := precision.why_unsupported(settings.precision, device.type, cpu_has_bf16=cpu_has_bf16()):
         raise SettingsError(f"ASR_PRECISION={settings.precision}: {reason}", field="ASR_PRECISION")
     if device.type == "cuda":
-        # Both, since torch lets convolutions use TF32 unless told otherwise: fp32 is to mean fp32.
+        # Both flags, since torch lets convolutions use TF32 by default: fp32 has to mean fp32.
         tf32 = settings.precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     # One more than there are slots: the spare row of `NemoStreamingModel`.
@@ -140,8 +149,8 @@ def assemble(nemo: Any, settings: ModelSettings, device: torch.device, slots: in
     featurizer = nemo.preprocessor.featurizer
     features = FeatureExtractor(featurizer, plan, rows, device)
     with torch.inference_mode():
-        encoder = _encoder(nemo.encoder, plan, features.mels, rows, device, settings)
-        decoder = _decoder(nemo, rows, device, settings.decoder)
+        encoder = _make_encoder(nemo.encoder, plan, features.mels, rows, device, settings)
+        decoder = _make_decoder(nemo, rows, device, settings.decoder)
     info = ModelInfo(
         name=settings.name,
         device=str(device),
@@ -157,7 +166,7 @@ def assemble(nemo: Any, settings: ModelSettings, device: torch.device, slots: in
         languages=tuple(nemo.cfg.get("languages", ("en-US",))),
         word_lag_ms=WORD_LAG_MS[settings.decoder],
     )
-    trees = _tree_maker(nemo.tokenizer, info)
+    trees = _make_tree_maker(nemo.tokenizer, info)
     return NemoStreamingModel(info, plan, features, encoder, decoder, slots, device, trees)
 
 
@@ -187,8 +196,8 @@ def _refuse_unstreamable(nemo: Any, settings: ModelSettings) -> None:
         raise ModelError(f"ASR_MODEL {name!r} has no RNN-T decoder: set ASR_DECODER=ctc", field="ASR_DECODER")
 
 
-def _plan(nemo: Any, wanted: tuple[int, int]) -> tuple[ChunkPlan, tuple[int, int]]:
-    """Chunk geometry and attention context; sets the look-ahead in NeMo's encoder."""
+def _make_plan(nemo: Any, wanted: tuple[int, int]) -> tuple[ChunkPlan, tuple[int, int]]:
+    """Makes the chunk plan and chooses the attention context, which it also sets in NeMo's encoder."""
     featurizer, encoder = nemo.preprocessor.featurizer, nemo.encoder
     if featurizer.exact_pad or featurizer.frame_splicing != 1 or featurizer.win_length % 2:
         raise ModelError(
@@ -210,9 +219,10 @@ def _plan(nemo: Any, wanted: tuple[int, int]) -> tuple[ChunkPlan, tuple[int, int
     return plan, context
 
 
-def _encoder(
+def _make_encoder(
     encoder: Any, plan: ChunkPlan, mels: int, rows: int, device: torch.device, settings: ModelSettings
 ) -> Encoder:
+    """Makes the encoder step that the settings name, or NeMo's own where the fast one does not know the model."""
     if settings.encoder not in ("fast", "nemo"):
         raise SettingsError(f"ASR_ENCODER is {settings.encoder!r}: fast or nemo", field="ASR_ENCODER")
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
@@ -224,26 +234,30 @@ def _encoder(
                 "the fast encoder step does not know this model (%s): NeMo's own step is used", reason
             )
         else:
-            return _fast_encoder(weights, plan, mels, rows, device, dtype)
+            return _make_fast_encoder(weights, plan, mels, rows, device, dtype)
     if dtype != torch.float32:
         raise SettingsError("ASR_PRECISION: NeMo's own encoder step runs in fp32 only", field="ASR_PRECISION")
     return NemoEncoder(encoder, plan, mels, rows, device)
 
 
-def _decoder(nemo: Any, rows: int, device: torch.device, name: str) -> Decoder:
+def _make_decoder(nemo: Any, rows: int, device: torch.device, name: str) -> Decoder:
     makers: dict[str, Callable[..., Decoder]] = {"rnnt": RnntDecoder, "ctc": CtcDecoder}
     if name not in makers:
         raise SettingsError(f"ASR_DECODER is {name!r}: rnnt or ctc", field="ASR_DECODER")
     return makers[name](nemo, rows, device)
 
 
-def _fast_encoder(
+def _make_fast_encoder(
     weights: EncoderWeights, plan: ChunkPlan, mels: int, rows: int, device: torch.device, dtype: torch.dtype
 ) -> Encoder:
-    """Compiled loops on a CPU, recorded torch operations on a GPU, plain ones where the loops do not fit."""
+    """Makes the encoder step for a device.
+
+    It is compiled loops on a CPU, recorded torch operations on a GPU, and plain ones on a CPU where the loops cannot
+    run the model.
+    """
     if device.type == "cpu" and torch._C._has_mkldnn:
         try:
-            # Imported here: the loops are compiled, or read from the cache, while they are imported and first used.
+            # Imported here since the loops are compiled, or read from the cache, at their import and first use.
             from asr_service.model.cpu_encoder.encoder import CpuEncoder
 
             return CpuEncoder(weights, plan, rows, dtype)
@@ -258,11 +272,11 @@ def _fast_encoder(
 
 
 def _pieces(tokenizer: Any) -> tuple[str, ...]:
-    """The vocabulary as SentencePiece writes it, by token id."""
+    """Returns the vocabulary's pieces by token id, as SentencePiece writes them."""
     return tuple(str(piece) for piece in tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size))))
 
 
-def _tree_maker(tokenizer: Any, info: ModelInfo) -> TreeMaker:
+def _make_tree_maker(tokenizer: Any, info: ModelInfo) -> TreeMaker:
     unknown = info.pieces.index("<unk>") if "<unk>" in info.pieces else None
     return TreeMaker(tokenizer.text_to_ids, alphabet(info.pieces), len(info.pieces), unknown)
 

@@ -1,4 +1,4 @@
-"""Which look-ahead a model steps with: the rules for `ASR_ATT_CTX`."""
+"""Chooses the look-ahead that a model steps with, by the rules of `ASR_ATT_CTX`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def choose_att_context(
     """Chooses the attention context that a setting means among those that a model offers.
 
     Args:
-        wanted: (left, right) in encoder frames, as the setting says it.
-        offered: what the model was trained with.
+        wanted: (left, right) in encoder frames, as the setting has it.
+        offered: the contexts that the model was trained with.
         frame_ms: duration of an encoder frame.
 
     Raises:

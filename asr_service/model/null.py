@@ -23,9 +23,12 @@ _FRAME_SAMPLES = 1280
 FRAME_MS = 1000 * _FRAME_SAMPLES / _SAMPLE_RATE
 ATT_CONTEXTS = ((70, 13), (70, 6), (70, 1), (70, 0))
 """The look-aheads it offers: those of the default model."""
-_EDGE_SAMPLES = 200  # frame i is whole at sample 1280 i + 200, as in the real models
-_LOUD = 0.01  # root mean square from which a frame makes a word
-_LEVELS_PER_OCTAVE = 8  # loudness levels, each with its word
+# Frame i is complete at sample 1280 i + 200, as in the real models.
+_EDGE_SAMPLES = 200
+# Root mean square from which a frame makes a word.
+_LOUD = 0.01
+# Loudness levels, each with its word, while the root mean square doubles.
+_LEVELS_PER_OCTAVE = 8
 
 
 class NullModel:
@@ -39,9 +42,8 @@ class NullModel:
     def __init__(self, *, slots: int, att_context: tuple[int, int] = (70, 1)) -> None:
         frames = att_context[1] + 1
         self._slots = slots
-        self._frames: list[int | None] = [
-            None
-        ] * slots  # of each slot's segment; None: the next step is a first one
+        # Frames so far of each slot's segment; None where the next step has to be a first one.
+        self._frames: list[int | None] = [None] * slots
         self._info = ModelInfo(
             name="null",
             device="cpu",
@@ -58,7 +60,7 @@ class NullModel:
 
     @property
     def info(self) -> ModelInfo:
-        """What is loaded."""
+        """The description of the model."""
         return self._info
 
     @property
@@ -67,7 +69,7 @@ class NullModel:
         return self._slots
 
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
-        """Nothing is cold."""
+        """Does nothing: no step is slower than another."""
 
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
         """Steps the given slots. Raises ValueError for a request that breaks the rules."""
@@ -97,7 +99,7 @@ class NullModel:
         return StepResult(tuple(tokens), tuple(frames), tuple(probs), len(loudness))
 
     def _loudness(self, samples: Samples, *, is_first: bool) -> list[float]:
-        """Root mean square of each frame that lies in these samples, the last one maybe in part."""
+        """Returns the root mean square of each frame in these samples; the last frame may be there in part only."""
         edges = [
             *range(_EDGE_SAMPLES if is_first else _FRAME_SAMPLES, len(samples), _FRAME_SAMPLES),
             len(samples),

@@ -1,10 +1,10 @@
-"""Which precision a device can compute in: the rules for `ASR_PRECISION`, without torch."""
+"""The rules of `ASR_PRECISION`: which precisions a device can compute in. Without torch."""
 
 from __future__ import annotations
 
 
-def why_not(precision: str, device_type: str, *, cpu_has_bf16: bool) -> str:
-    """Why a device cannot compute in a precision; "" if it can.
+def why_unsupported(precision: str, device_type: str, *, cpu_has_bf16: bool) -> str:
+    """Returns why a device cannot compute in a precision; "" if it can.
 
     Args:
         precision: "fp32", "tf32" or "bf16".

@@ -1,5 +1,7 @@
-"""How many slots of state to make where nobody says how many streams to hold: as many as the probe may find, as far as
-memory goes."""
+"""Works out how many slots of state to make where `ASR_MAX_STREAMS` is not set.
+
+The number is an upper bound, as far as memory goes: the start-up probe finds how many streams the machine sustains.
+"""
 
 from __future__ import annotations
 
@@ -10,46 +12,57 @@ MOST_SLOTS = 512
 SLOT_BYTES = 8 * 2**20
 """Bound on a slot's state: the default model takes 6.2 MB in fp32 (docs/performance.md)."""
 HOST_SHARE = 0.25
-"""Of the host's free memory that slots may take: others live there too."""
+"""Share of the host's free memory that slots may take: other programs need memory too."""
 DEVICE_SHARE = 0.5
-"""Of a GPU's, which is the model's alone; the rest is for steps."""
+"""Share of a GPU's free memory that slots may take: the GPU is the model's alone, the rest is for steps."""
 
 
 def slots_in(free: int | None, share: float) -> int:
-    """Slots that take at most this share of so many free bytes, from 1 to `MOST_SLOTS`; those if nobody knows."""
+    """Returns how many slots fit into a share of the free memory.
+
+    Args:
+        free: bytes that are free, None if that is not known.
+        share: of the free bytes that slots may take.
+
+    Returns:
+        From 1 to `MOST_SLOTS`; `MOST_SLOTS` if the free memory is not known.
+    """
     return MOST_SLOTS if free is None else max(1, min(MOST_SLOTS, int(free * share / SLOT_BYTES)))
 
 
 def host_slots() -> int:
-    """Slots for a model on the CPU."""
+    """Returns how many slots to make for a model on the CPU."""
     return slots_in(free_memory(), HOST_SHARE)
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes of memory this process may still take: what the machine has available, within the container's limit.
+    """Returns how many bytes of memory this process may still take: those of the machine, within its container's limit.
 
-    Of what a container has taken, the kernel gives up files that were read and are not in use (`inactive_file`), such
-    as a model's, before it refuses memory.
+    Of the memory that a container has taken, the kernel gives up files that were read and are not in use
+    (`inactive_file`), such as a model's, before it refuses memory.
 
     Args:
         meminfo: of the machine, as proc(5) describes it.
         group: of the container, as the kernel's documentation of control groups v2 describes it.
 
     Returns:
-        None on another system.
+        The bytes; None on another system.
     """
-    found = []
+    bounds = []
     with suppress(OSError, ValueError):
-        found.append(1024 * _line("MemAvailable:", meminfo))
-    with suppress(OSError, ValueError):  # there is no limit
+        bounds.append(1024 * _read_number("MemAvailable:", meminfo))
+    # Without a limit these are no numbers, or there are no such files.
+    with suppress(OSError, ValueError):
         limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text()) - _line("inactive_file", group / "memory.stat")
-        found.append(max(0, limit - used))
-    return min(found, default=None)
+        used = int((group / "memory.current").read_text()) - _read_number(
+            "inactive_file", group / "memory.stat"
+        )
+        bounds.append(max(0, limit - used))
+    return min(bounds, default=None)
 
 
-def _line(name: str, file: Path) -> int:
-    """The number after this name. Raises ValueError if there is none."""
+def _read_number(name: str, file: Path) -> int:
+    """Reads the number that stands after a name in a file. Raises ValueError if there is none."""
     for line in file.read_text().splitlines():
         if line.startswith(name + " "):
             return int(line.split()[1])

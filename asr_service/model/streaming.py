@@ -1,9 +1,10 @@
-"""A loaded NeMo model behind the `StreamingModel` protocol: features, encoder and decoder in one batched step."""
+"""Steps many streams through a NeMo model: features, encoder and decoder in one batched step."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from asr_service.model.out_of_memory import is_out_of_memory
 
 
 class Encoder(Protocol):
-    """Mel frames of one chunk to encoder frames, state by slot."""
+    """Makes encoder frames of mel frames, a chunk at a time; keeps the state of each slot."""
 
     @property
     def ring_chunks(self) -> int:
@@ -29,39 +30,56 @@ class Encoder(Protocol):
         ...
 
     def step(self, batch: Batch, mel: Tensor) -> Tensor:
-        """fp32 [B, chunk_mels, mels] to fp32 [B, chunk_frames, d_model]."""
+        """Encodes one chunk of each row.
+
+        Args:
+            batch: the step's batch.
+            mel: fp32 [B, chunk_mels, mels].
+
+        Returns:
+            fp32 [B, chunk_frames, d_model]; frames that are not real hold anything finite.
+        """
         ...
 
     def reset(self, slots: Tensor) -> None:
-        """Forgets the past of slots."""
+        """Puts the given slots, int64 [n], at the start of a stream."""
         ...
 
     def clear(self, slots: Tensor) -> None:
-        """Overwrites whatever slots hold, also numbers that are not finite."""
+        """Overwrites all state of the given slots, int64 [n], also numbers that are not finite."""
         ...
 
     def state_bytes(self) -> int:
-        """Bytes per slot."""
+        """Returns the bytes of state of a slot."""
         ...
 
 
 class Decoder(Protocol):
-    """Encoder frames to tokens, state by slot."""
+    """Makes tokens of encoder frames, a chunk at a time; keeps the state of each slot."""
 
     def step(self, slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> list[Emission]:
-        """Decodes one chunk of each row."""
+        """Decodes one chunk of each row.
+
+        Args:
+            slots: int64 [B].
+            encoded: fp32 [B, chunk_frames, d_model].
+            frames: real frames of each row; rows beyond these are padding.
+
+        Returns:
+            One emission per entry of `frames`.
+        """
         ...
 
     def boost(self, slot: int, tree: BoostingTree | None) -> None:
-        """What a slot listens for from its next step on, None for nothing."""
+        """Sets the tree of the phrases that are boosted in a slot from its next step on; None for none."""
         ...
 
     def reset(self, slots: Tensor) -> None:
-        """Forgets the past of slots."""
+        """Puts the given slots, int64 [n], at the start of a stream."""
         ...
 
     def state_bytes(self) -> int:
-        """Bytes per slot."""
+        """Returns the bytes of state of a slot."""
         ...
 
 
@@ -73,13 +91,20 @@ class NemoStreamingModel:
     """Implements `asr_service.core.model.StreamingModel` for the FastConformer Hybrid family.
 
     Row `slots` of every pool is a spare: rows that pad a batch to its bucket use it.
+
+    Args:
+        info: describes the model.
+        plan: its geometry.
+        features, encoder, decoder: the parts of a step, with pools of slots + 1 rows.
+        slots: streams that can be open at the same time.
+        device: where the parts run.
+        trees: makes the trees by which the decoder boosts phrases.
     """
 
     def __init__(
         self, info: ModelInfo, plan: ChunkPlan, features: FeatureExtractor, encoder: Encoder, decoder: Decoder,
         slots: int, device: torch.device, trees: TreeMaker,
     ) -> None:  # fmt: skip
-        """Parts must have pools of slots + 1 rows; `trees` makes boosted phrases into what the decoder looks up."""
         self._info = info
         self._plan = plan
         self._features = features
@@ -90,11 +115,11 @@ class NemoStreamingModel:
         self._trees = trees
         self._positions = Positions(plan, slots + 1)
         self._frames_before = np.zeros(slots + 1, dtype=np.int64)
-        self._spent = dict.fromkeys(_STAGES, 0.0)
+        self._stage_seconds = dict.fromkeys(_STAGES, 0.0)
 
     @property
     def info(self) -> ModelInfo:
-        """What is loaded."""
+        """The description of the model."""
         return self._info
 
     @property
@@ -103,7 +128,7 @@ class NemoStreamingModel:
         return self._slots
 
     def state_bytes(self) -> int:
-        """Bytes of state a slot takes."""
+        """Returns the bytes of state of a slot."""
         return self._features.state_bytes() + self._encoder.state_bytes() + self._decoder.state_bytes()
 
     def readings(self) -> Readings:
@@ -112,7 +137,7 @@ class NemoStreamingModel:
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
             used = total - free
-        return Readings(tuple(self._spent.items()), used, total)
+        return Readings(tuple(self._stage_seconds.items()), used, total)
 
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
         """See `StreamingModel.step`.
@@ -136,34 +161,38 @@ class NemoStreamingModel:
             self._restart([request.slot for request in fresh])
             for request in fresh:
                 self._decoder.boost(request.slot, self._trees.tree(request.boosts))
-        batch, audio, ends = self._positions.gather(
+        batch, audio, ends = self._positions.lay_out(
             requests, self._bucket(len(requests)), self._device, self._encoder.ring_chunks
         )
         if not any(batch.frames):
             return [StepResult((), (), (), 0) for _ in requests]
-        begun = time.perf_counter()
+        times = [time.perf_counter()]
         mel = self._features.step(batch.slots, audio, ends)
-        featured = time.perf_counter()
+        times.append(time.perf_counter())
         encoded = self._encoder.step(batch, mel)
         finite = torch.isfinite(encoded).flatten(1).all(1)
-        whole = finite.tolist()  # waits for the device, so that the times are true
-        if not all(whole):
+        # Waits for the device, so that the encoder's time is that of its work, not of its launch.
+        finite_rows = finite.tolist()
+        if not all(finite_rows):
             self._encoder.clear(batch.slots[~finite])
-            encoded = encoded.masked_fill(~finite[:, None, None], 0.0)  # the decoder's state stays finite
-        coded = time.perf_counter()
+            # The decoder's state stays finite.
+            encoded = encoded.masked_fill(~finite[:, None, None], 0.0)
+        times.append(time.perf_counter())
         emissions = self._decoder.step(batch.slots, encoded, batch.frames)
-        for stage, seconds in zip(
-            _STAGES, (featured - begun, coded - featured, time.perf_counter() - coded), strict=True
-        ):
-            self._spent[stage] += seconds
+        times.append(time.perf_counter())
+        for stage, (start, end) in zip(_STAGES, pairwise(times), strict=True):
+            self._stage_seconds[stage] += end - start
         results = [self._result(*row) for row in zip(requests, emissions, batch.frames, strict=True)]
-        return [result if fine else _BROKEN for result, fine in zip(results, whole, strict=False)]
+        # There may be more rows than requests: the others pad the batch.
+        return [
+            result if is_finite else _BROKEN for result, is_finite in zip(results, finite_rows, strict=False)
+        ]
 
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
         """Steps batches of growing sizes, every other row boosted, through the start, middle and end of a stream.
 
-        On a GPU these are all sizes that live steps are padded to. On a CPU another size later costs a few
-        milliseconds once, for the products to be laid out.
+        On a GPU these are all the sizes that live steps are padded to. On a CPU any other size costs a few milliseconds
+        once, when it is first met, since the products are laid out for it.
         """
         chunk = np.zeros(self._plan.chunk_samples, dtype=np.float32)
         first = chunk[: self._plan.first_chunk_samples]
@@ -193,10 +222,11 @@ class NemoStreamingModel:
         self._decoder.reset(index)
 
     def _bucket(self, size: int) -> int:
-        """Rows a batch is padded to: the next power of two on a GPU; none on a CPU, where every row costs."""
+        """Returns how many rows a batch is padded to: a power of two on a GPU; no more on a CPU, where each costs."""
         return size if self._device.type == "cpu" else 1 << (size - 1).bit_length()
 
     def _result(self, request: StepRequest, emission: Emission, frames: int) -> StepResult:
+        """Makes a row's result; its frames count from the segment's start."""
         before = int(self._frames_before[request.slot])
         self._frames_before[request.slot] = before + frames
         return StepResult(

@@ -1,7 +1,7 @@
-"""What the encoder steps take from a loaded NeMo encoder: plain fp32 tensors, constants folded in, strangers refused.
+"""Reads the weights of NeMo's encoder as plain fp32 tensors, and refuses an encoder with a part that is not known.
 
-What depends on weights and look-ahead alone is done here, once: position projections, the scale of the scores, the half
-steps of the feed-forward layers, the encoder's input scale.
+All that depends on weights and look-ahead alone is worked out here, once: the projections of the positions, the scale
+of the scores, the half steps of the feed-forward layers, the scale of the encoder's input.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from asr_service.model.chunk_plan import ChunkPlan
 
 
 class UnsupportedLayer(Exception):
-    """The loaded model has a part that the step does not know; another step is used instead."""
+    """The model has a part that the encoder step does not know; another step is used instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """Weight [out, in] and bias [out] of a product, or weight [n] and bias [n] of a normalisation."""
+    """The weight [out, in] and bias [out] of a product, or the weight [n] and bias [n] of a normalisation."""
 
     weight: Tensor
     bias: Tensor
@@ -30,7 +30,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class StageWeights:
-    """One stride-2 layer of the subsampling.
+    """The weights of one stride-2 layer of the subsampling.
 
     Attributes:
         conv: 3x3 convolution, weight [out, in / groups, 3, 3].
@@ -45,10 +45,10 @@ class StageWeights:
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One Conformer layer.
+    """The weights of one Conformer layer.
 
     Attributes:
-        heads, d_head: of the attention.
+        heads, d_head: number and width of the attention's heads.
         norm_ff1, ff1_up, ff1_down: first feed-forward, its half step folded in.
         norm_att, qkv, att_out: attention; the scale of the scores is folded into the queries.
         bias_u, bias_v: [heads, d_head], scaled too.
@@ -83,7 +83,7 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class EncoderWeights:
-    """A whole encoder.
+    """The weights of a whole encoder.
 
     Attributes:
         stages: subsampling layers.
@@ -101,10 +101,15 @@ class EncoderWeights:
 
 
 def read_encoder(encoder: Any, plan: ChunkPlan, mels: int) -> EncoderWeights:
-    """Reads NeMo's `ConformerEncoder`.
+    """Reads the weights of NeMo's `ConformerEncoder`.
+
+    Args:
+        encoder: NeMo's object, with the look-ahead set.
+        plan: geometry of the model at that look-ahead.
+        mels: features of a mel frame.
 
     Raises:
-        UnsupportedLayer: if it has a part that is not understood.
+        UnsupportedLayer: it has a part that is not known here.
     """
     if encoder.self_attention_model != "rel_pos" or encoder.att_context_style != "chunked_limited":
         raise UnsupportedLayer("attention is not relative and chunked")
@@ -156,7 +161,7 @@ def _pointwise(module: Any) -> Affine:
 
 
 def _stages(modules: nn.Sequential) -> list[StageWeights]:
-    """Reads NeMo's `MaskedConvSequential`."""
+    """Reads the weights of NeMo's `MaskedConvSequential`."""
     stages: list[StageWeights] = []
     conv: nn.Conv2d | None = None
     pointwise: Affine | None = None
@@ -178,7 +183,7 @@ def _stages(modules: nn.Sequential) -> list[StageWeights]:
 
 
 def _position_table(encoder: Any, plan: ChunkPlan) -> Tensor:
-    """NeMo's sinusoids for the distances from -(chunk - 1) to left + chunk - 1, [distances, d_model]."""
+    """Returns NeMo's sinusoids for the distances from -(chunk - 1) to left + chunk - 1, [distances, d_model]."""
     length = plan.left_frames + plan.chunk_frames
     encoder.pos_enc.extend_pe(length, encoder.pos_enc.pe.device, torch.float32)
     table: Tensor = encoder.pos_enc.pe[0]
@@ -189,7 +194,7 @@ def _position_table(encoder: Any, plan: ChunkPlan) -> Tensor:
 
 
 def _layer(layer: Any, table: Tensor) -> LayerWeights:
-    """Reads NeMo's `ConformerLayer`."""
+    """Reads the weights of NeMo's `ConformerLayer`."""
     attention, conv = layer.self_attn, layer.conv
     if type(attention).__name__ != "RelPositionMultiHeadAttention":
         raise UnsupportedLayer(f"attention is {type(attention).__name__}")

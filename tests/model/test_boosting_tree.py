@@ -29,7 +29,7 @@ def bonus(phrases: list[tuple[list[int], float]], history: list[int], token: int
 def at(tree: BoostingTree, node: int) -> list[float]:
     """The bonuses of all tokens at a node."""
     row = tree.root.copy()
-    found, values = tree.entries(node)
+    found, values = tree.bonuses(node)
     row[found] = values
     return [float(value) for value in row]
 

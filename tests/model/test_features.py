@@ -38,7 +38,7 @@ def test_equal_to_whole_waveform(nemo_model: Callable[[str], Any], shape: str, l
     found: list[list[torch.Tensor]] = [[] for _ in streams]
     while live := [s for s in streams if not s.done]:
         requests: list[StepRequest] = [s.request(_Counter(plan)) for s in live]  # type: ignore[arg-type]
-        batch, audio, ends = positions.gather(requests, len(requests), torch.device("cpu"), 4)
+        batch, audio, ends = positions.lay_out(requests, len(requests), torch.device("cpu"), 4)
         mel = extractor.step(batch.slots, audio, ends)
         for row, stream in enumerate(live):
             real = batch.masks[0][row] if batch.masks is not None else slice(None)

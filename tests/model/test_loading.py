@@ -160,7 +160,7 @@ FULL = (full_gpu, full_host, full_host_for_numpy)
 def test_half_of_the_slots_are_tried_until_there_is_memory(
     held: int, tried: list[int], full: Callable[[], None]
 ) -> None:
-    from asr_service.model.loading import as_many_as_fit
+    from asr_service.model.loading import make_within_memory
     from asr_service.model.out_of_memory import is_out_of_memory
 
     asked: list[int] = []
@@ -171,16 +171,16 @@ def test_half_of_the_slots_are_tried_until_there_is_memory(
             full()
         return slots
 
-    assert as_many_as_fit(make, 512) == tried[-1]
+    assert make_within_memory(make, 512) == tried[-1]
     assert asked == tried
     held = 0
     with pytest.raises((RuntimeError, MemoryError)) as caught:
-        as_many_as_fit(make, 512)
+        make_within_memory(make, 512)
     assert is_out_of_memory(caught.value)
 
 
 def test_another_error_is_not_tried_again() -> None:
-    from asr_service.model.loading import as_many_as_fit
+    from asr_service.model.loading import make_within_memory
 
     asked: list[int] = []
 
@@ -189,7 +189,7 @@ def test_another_error_is_not_tried_again() -> None:
         raise RuntimeError("expected a tensor of another shape")
 
     with pytest.raises(RuntimeError, match="another shape"):
-        as_many_as_fit(make, 512)
+        make_within_memory(make, 512)
     assert asked == [512]
 
 

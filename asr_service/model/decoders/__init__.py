@@ -1,1 +1,1 @@
-"""Encoder frames to tokens."""
+"""Decoders, which make tokens of encoder frames, and the boosting of phrases in them."""

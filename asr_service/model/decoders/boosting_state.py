@@ -1,7 +1,7 @@
-"""Boosted phrases beside a decoder: which slots have some, where in their trees they are, and what that changes.
+"""Keeps the boosting state of a decoder's slots: their trees, their places in them, the bonuses of their next tokens.
 
-The rule is that of NeMo's label-looping decoder with a boosting tree: whether a frame has a token is the model's own
-decision, a bonus only changes which. What follows of it: silence stays silence whatever is boosted.
+The rule is that of NeMo's label-looping decoder with a boosting tree: the model alone decides whether a frame has a
+token, a bonus only changes which one. So silence stays silence whatever is boosted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from asr_service.model.decoders.boosting_tree import BoostingTree
 
 
 class Boosts:
-    """The trees of a decoder's slots, and the bonuses of their next tokens as rows of a pool.
+    """Applies the bonuses of boosted phrases in a decoder, slot by slot.
 
     Args:
         slots: rows of pooled state.
@@ -29,11 +29,12 @@ class Boosts:
         self._vocabulary = vocabulary
         self._trees: dict[int, BoostingTree] = {}
         self._nodes: dict[int, int] = {}
+        # Bonuses of the tokens of each slot: at its tree's root, and where it is in the tree now.
         self._root = torch.zeros(slots, vocabulary, device=device)
         self._bonus = torch.zeros(slots, vocabulary, device=device)
 
     def set(self, slot: int, tree: BoostingTree | None) -> None:
-        """Puts a slot at the root of a tree; None: nothing is boosted."""
+        """Puts a slot at the root of a tree, from which on its phrases are boosted; None boosts nothing."""
         self._trees.pop(slot, None)
         self._nodes.pop(slot, None)
         if tree is not None:
@@ -41,8 +42,8 @@ class Boosts:
             self._nodes[slot] = 0
             self._root[slot] = self._bonus[slot] = torch.from_numpy(tree.root).to(self._device)
 
-    def rows(self, slots: Tensor) -> dict[int, int]:
-        """Which rows of a batch are boosted, with their slots; `slots` is int64 [B]."""
+    def boosted_rows(self, slots: Tensor) -> dict[int, int]:
+        """Returns the slot of each row of a batch that is boosted; `slots` is int64 [B]."""
         if not self._trees:
             return {}
         return {row: slot for row, slot in enumerate(slots.tolist()) if slot in self._trees}
@@ -58,36 +59,43 @@ class Boosts:
         """
         index = torch.tensor(at, device=self._device)
         bonus = self._bonus[torch.tensor(slots, device=self._device)]
-        raw = label[index]
-        chosen = (logits[index, :, : self._vocabulary] + bonus.unsqueeze(1)).argmax(dim=-1)
-        label[index] = torch.where(raw == self._vocabulary, raw, chosen)
+        unboosted = label[index]
+        boosted = (logits[index, :, : self._vocabulary] + bonus.unsqueeze(1)).argmax(dim=-1)
+        label[index] = torch.where(unboosted == self._vocabulary, unboosted, boosted)
 
-    def advance(self, said: Iterable[tuple[int, int]]) -> None:
-        """Notes the tokens that boosted slots emitted: slot and token, each slot at most once."""
-        moved: list[int] = []
-        owners: list[int] = []
-        ids: list[np.ndarray] = []
-        bonuses: list[np.ndarray] = []
-        for slot, token in said:
+    def advance(self, emitted: Iterable[tuple[int, int]]) -> None:
+        """Moves boosted slots on in their trees.
+
+        Args:
+            emitted: (slot, token) of the tokens that they emitted, each slot at most once.
+        """
+        moved_slots: list[int] = []
+        bonus_slots: list[int] = []
+        bonus_tokens: list[np.ndarray] = []
+        bonus_values: list[np.ndarray] = []
+        for slot, token in emitted:
             tree, node = self._trees[slot], self._nodes[slot]
-            after = tree.advance(node, token)
-            if after == node:
+            next_node = tree.advance(node, token)
+            if next_node == node:
                 continue
-            self._nodes[slot] = after
-            moved.append(slot)
-            if after:
-                found, values = tree.entries(after)
-                owners += [slot] * len(found)
-                ids.append(found)
-                bonuses.append(values)
-        if not moved:
+            self._nodes[slot] = next_node
+            moved_slots.append(slot)
+            if next_node:
+                tokens, values = tree.bonuses(next_node)
+                bonus_slots += [slot] * len(tokens)
+                bonus_tokens.append(tokens)
+                bonus_values.append(values)
+        if not moved_slots:
             return
-        index = torch.tensor(moved, device=self._device)
+        index = torch.tensor(moved_slots, device=self._device)
         self._bonus[index] = self._root[index]
-        if owners:
-            where = torch.from_numpy(np.stack([np.asarray(owners), np.concatenate(ids)])).to(self._device)
-            self._bonus[where[0], where[1]] = torch.from_numpy(np.concatenate(bonuses)).to(self._device)
+        if bonus_slots:
+            places = np.stack([np.asarray(bonus_slots), np.concatenate(bonus_tokens)])
+            slot_index, token_index = torch.from_numpy(places).to(self._device)
+            self._bonus[slot_index, token_index] = torch.from_numpy(np.concatenate(bonus_values)).to(
+                self._device
+            )
 
     def state_bytes(self) -> int:
-        """Bytes of state per slot."""
+        """Returns the bytes of state of a slot."""
         return 2 * self._root.element_size() * self._vocabulary

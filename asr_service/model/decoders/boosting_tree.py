@@ -1,11 +1,11 @@
-"""Phrases as a tree of tokens: what each next token is worth, given the tokens so far. No torch here.
+"""Builds trees of phrases, which give the bonus of each next token after the tokens so far. No torch here.
 
 The tree is the automaton of Aho and Corasick ("Efficient string matching", CACM 18(6), 1975) over token ids, as in
 icefall's context graph (k2-fsa/icefall, icefall/context_graph.py) and NeMo's boosting tree
 (nemo/collections/asr/parts/context_biasing/boosting_graph_batched.py; Andrusenko et al., arXiv 2508.07014): a node
 stands for the longest end of the tokens so far that begins a phrase. A token that goes on with a phrase gets that
 phrase's bonus. Those two also take a bonus back when a phrase is left before its end, for searches that compare
-hypotheses; greedy decoding takes nothing back, so that only what comes next counts.
+hypotheses. Greedy decoding compares none, so nothing is taken back here.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _log = logging.getLogger(__name__)
 
 FIRST_TOKEN = 1.0
 LATER_TOKEN = 2.0
-"""Share of a phrase's boost that its first token and those after it get. Once a phrase has begun, its next token is
+"""Factors of a phrase's boost for its first token and for those after it. Once a phrase has begun, its next token is
 more likely meant than at any other place: NeMo's default (`depth_scaling`) is 2 as well."""
 
 _KEPT_TREES = 64
 
-Entries = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+Bonuses = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """Token ids [n] and their bonuses [n]."""
 
 
 class BoostingTree:
-    """The bonus of a next token: the largest that any phrase gives to it after the tokens so far, 0 if none does.
+    """Gives the bonus of a next token: the largest that any phrase gives to it after the tokens so far, 0 without one.
 
-    A phrase gives one if the tokens so far end with a beginning of it (maybe none of it) and the token goes on with it.
-    Immutable to its users, so streams may share one.
+    A phrase gives a bonus if the tokens so far end with a beginning of it, which may be empty, and the token goes on
+    with it. A tree does not change for its users, so that streams may share one.
 
     Args:
         phrases: token ids and boost of each phrase; ones without tokens count for nothing.
@@ -48,8 +48,9 @@ class BoostingTree:
     """
 
     def __init__(self, phrases: Iterable[tuple[Sequence[int], float]], vocabulary: int) -> None:
+        # By node: the next node for each token, and the bonus of the token that leads to the node.
         self._next: list[dict[int, int]] = [{}]
-        self._bonus: list[float] = [0.0]  # of the token that leads to the node
+        self._bonus: list[float] = [0.0]
         for tokens, boost in phrases:
             node = 0
             for depth, token in enumerate(tokens):
@@ -59,60 +60,60 @@ class BoostingTree:
                     self._bonus.append(0.0)
                 self._bonus[child] = max(self._bonus[child], boost * (LATER_TOKEN if depth else FIRST_TOKEN))
                 node = child
-        self._fall = self._falls()
-        self._entries: dict[int, Entries] = {}
+        self._failure = self._failure_links()
+        self._made_bonuses: dict[int, Bonuses] = {}
         self.root = np.zeros(vocabulary, dtype=np.float32)
         for token, child in self._next[0].items():
             self.root[token] = self._bonus[child]
 
     def __len__(self) -> int:
-        """Nodes; 1 if there is no phrase."""
+        """Returns the number of nodes; 1 if there is no phrase."""
         return len(self._next)
 
     def advance(self, node: int, token: int) -> int:
-        """The node after a token; 0 is the root, where every stream starts."""
-        while (after := self._next[node].get(token)) is None:
+        """Returns the node that a token leads to; node 0 is the root, where every stream starts."""
+        while (next_node := self._next[node].get(token)) is None:
             if not node:
                 return 0
-            node = self._fall[node]
-        return after
+            node = self._failure[node]
+        return next_node
 
-    def entries(self, node: int) -> Entries:
-        """The bonuses at a node that are not those at the root; made when the node is first reached."""
-        found = self._entries.get(node)
-        if found is None:
-            bonuses: dict[int, float] = {}
+    def bonuses(self, node: int) -> Bonuses:
+        """Returns the bonuses at a node that may differ from those at the root; made when the node is first reached."""
+        made = self._made_bonuses.get(node)
+        if made is None:
+            largest: dict[int, float] = {}
             at = node
             while at:
                 for token, child in self._next[at].items():
-                    bonuses[token] = max(bonuses.get(token, float(self.root[token])), self._bonus[child])
-                at = self._fall[at]
-            found = self._entries[node] = (
-                np.fromiter(bonuses.keys(), np.int64, len(bonuses)),
-                np.fromiter(bonuses.values(), np.float32, len(bonuses)),
+                    largest[token] = max(largest.get(token, float(self.root[token])), self._bonus[child])
+                at = self._failure[at]
+            made = self._made_bonuses[node] = (
+                np.fromiter(largest.keys(), np.int64, len(largest)),
+                np.fromiter(largest.values(), np.float32, len(largest)),
             )
-        return found
+        return made
 
-    def _falls(self) -> list[int]:
-        """For each node that of its longest proper end that begins a phrase, breadth first."""
-        fall = [0] * len(self._next)
+    def _failure_links(self) -> list[int]:
+        """Finds, breadth first, for each node that of its longest proper end that begins a phrase."""
+        failure = [0] * len(self._next)
         queue = deque(self._next[0].values())
         while queue:
             node = queue.popleft()
             for token, child in self._next[node].items():
-                at = fall[node]
+                at = failure[node]
                 while at and token not in self._next[at]:
-                    at = fall[at]
-                fall[child] = self._next[at].get(token, 0)
+                    at = failure[at]
+                failure[child] = self._next[at].get(token, 0)
                 queue.append(child)
-        return fall
+        return failure
 
 
 class TreeMaker:
-    """Makes trees of phrases; streams that ask for the same share one.
+    """Makes trees of phrases; streams with the same phrases share one.
 
     Args:
-        encode: text to token ids, as the model's tokenizer does.
+        encode: returns the token ids of a text, as the model's tokenizer does.
         alphabet: of the model.
         vocabulary: token ids there are.
         unknown: id of the unknown token, None if there is none.
@@ -128,7 +129,7 @@ class TreeMaker:
         self._kept: OrderedDict[tuple[PhraseBoost, ...], BoostingTree] = OrderedDict()
 
     def tree(self, groups: tuple[PhraseBoost, ...]) -> BoostingTree | None:
-        """The tree of these phrases; None if they change nothing."""
+        """Returns the tree of these phrases, made or kept from before; None if nothing is boosted."""
         if not groups:
             return None
         tree = self._kept.get(groups)
@@ -140,7 +141,8 @@ class TreeMaker:
         return tree if len(tree) > 1 else None
 
     def _tokens(self, groups: tuple[PhraseBoost, ...]) -> list[tuple[Sequence[int], float]]:
-        found, left_out = [], 0
+        """Returns token ids and boost of each phrase, without those that are not boosted."""
+        phrases, left_out = [], 0
         for group in groups:
             for phrase in group.phrases:
                 tokens = self._encode(self._alphabet.spell(phrase).text)
@@ -149,7 +151,7 @@ class TreeMaker:
                 if self._unknown in tokens:
                     left_out += 1
                     continue
-                found.append((tokens, group.boost))
+                phrases.append((tokens, group.boost))
         if left_out:
             _log.warning("%d phrases are not boosted: the tokenizer has no pieces for them", left_out)
-        return found
+        return phrases

@@ -1,4 +1,4 @@
-"""Greedy CTC decoding of many streams at once: best label per frame, repeats merged across chunks."""
+"""Decodes many streams at once with greedy CTC: the best label of each frame, repeats merged across chunks."""
 
 from __future__ import annotations
 
@@ -15,23 +15,31 @@ from asr_service.model.decoders.rnnt import Emission, probability
 
 
 class CtcDecoder:
-    """Greedy CTC; a slot remembers the label of its last frame.
+    """Decodes with greedy CTC; a slot's state is the label of its last frame.
 
-    In a boosted row a run of frames with one best label is one token, which is chosen in its first frame: whichever is
-    best with the bonuses. The slot then remembers two labels, that of the model and the one chosen.
+    In a boosted row a run of frames with one best label is one token, which is chosen in its first frame: the one that
+    is best with the bonuses. The slot's state is then two labels, the model's own and the chosen one.
+
+    Args:
+        nemo: NeMo's model object, whose CTC head is used.
+        slots: rows of pooled state.
+        device: of the state and the arithmetic.
+
+    Attributes:
+        confidence: works out the confidence of tokens; `probability`, unless a benchmark sets another measure.
     """
 
     name = "ctc"
 
-    def __init__(self, model: Any, slots: int, device: torch.device) -> None:
-        """Takes the CTC head of a loaded hybrid model."""
-        head = model.ctc_decoder.decoder_layers[0]
+    def __init__(self, nemo: Any, slots: int, device: torch.device) -> None:
+        head = nemo.ctc_decoder.decoder_layers[0]
         self.confidence = probability
         self._weight = head.weight.detach().squeeze(-1).contiguous()
         self._bias = head.bias.detach()
         self._blank = self._weight.shape[0] - 1
+        # The model's own label in each slot's last frame, and the chosen one of boosted slots.
         self._last = torch.full((slots,), self._blank, dtype=torch.int64, device=device)
-        self._chosen = self._last.clone()  # of boosted slots
+        self._chosen = self._last.clone()
         self._boosts = Boosts(slots, self._blank, device)
 
     def step(self, slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> list[Emission]:
@@ -42,7 +50,7 @@ class CtcDecoder:
         label = logits.argmax(dim=-1)
         first = self._last[slots]
         self._last[slots] = label[:, -1]
-        if boosted := self._boosts.rows(slots):
+        if boosted := self._boosts.boosted_rows(slots):
             self._choose(logits, label, first, boosted)
         prob = self.confidence(logits, logits.gather(-1, label.unsqueeze(-1)).squeeze(-1))
         previous = torch.cat([first[:, None], label[:, :-1]], dim=1)
@@ -62,25 +70,25 @@ class CtcDecoder:
     def _choose(self, logits: Tensor, label: Tensor, first: Tensor, boosted: dict[int, int]) -> None:
         """Puts the chosen labels of boosted rows into `label` [B, frames], and the one before them into `first` [B]."""
         rows, slots = list(boosted), list(boosted.values())
-        index, where = (torch.tensor(numbers, device=label.device) for numbers in (rows, slots))
-        raw, chosen = first[index], self._chosen[where]
-        first[index] = chosen
+        row_index, slot_index = (torch.tensor(numbers, device=label.device) for numbers in (rows, slots))
+        # Of the frame before: the model's own label, and the chosen one.
+        own, chosen = first[row_index], self._chosen[slot_index]
+        first[row_index] = chosen
         for frame in range(label.shape[1]):
-            model_label = label[index, frame]
-            goes_on = (model_label != self._blank) & ((model_label == raw) | (model_label == chosen))
-            anew = logits[:, frame : frame + 1]
-            picked = label[:, frame : frame + 1].clone()
-            self._boosts.relabel(anew, picked, rows, slots)
-            now = torch.where(goes_on, chosen, picked[index, 0])
-            said = (now != chosen) & (now != self._blank)
-            raw, chosen = model_label, now
-            label[index, frame] = now
-            tokens = zip(slots, now.tolist(), said.tolist(), strict=True)
+            own_now = label[row_index, frame]
+            goes_on = (own_now != self._blank) & ((own_now == own) | (own_now == chosen))
+            boosted_label = label[:, frame : frame + 1].clone()
+            self._boosts.relabel(logits[:, frame : frame + 1], boosted_label, rows, slots)
+            chosen_now = torch.where(goes_on, chosen, boosted_label[row_index, 0])
+            is_new = (chosen_now != chosen) & (chosen_now != self._blank)
+            own, chosen = own_now, chosen_now
+            label[row_index, frame] = chosen
+            tokens = zip(slots, chosen.tolist(), is_new.tolist(), strict=True)
             self._boosts.advance((slot, token) for slot, token, new in tokens if new)
-        self._chosen[where] = chosen
+        self._chosen[slot_index] = chosen
 
     def boost(self, slot: int, tree: BoostingTree | None) -> None:
-        """As in `RnntDecoder.boost`."""
+        """Sets the tree of the phrases that are boosted in a slot from its next step on; None for none."""
         self._boosts.set(slot, tree)
 
     def reset(self, slots: Tensor) -> None:
@@ -88,5 +96,5 @@ class CtcDecoder:
         self._last[slots] = self._chosen[slots] = self._blank
 
     def state_bytes(self) -> int:
-        """Bytes of state per slot."""
+        """Returns the bytes of state of a slot."""
         return 2 * self._last.element_size() + self._boosts.state_bytes()

@@ -1,4 +1,4 @@
-"""Greedy RNN-T decoding of many streams at once, with the prediction network's state pooled by slot.
+"""Decodes many streams at once with greedy RNN-T, the prediction network's state pooled by slot.
 
 Label-looping (Bataev et al., arXiv 2406.06220): rows go on from label to label instead of from frame to frame. One
 evaluation of the joint scores all frames of the chunk under the current prediction state; only rows that found a label
@@ -22,8 +22,14 @@ from asr_service.model.decoders.boosting_tree import BoostingTree
 
 
 def probability(scores: Tensor, chosen: Tensor) -> Tensor:
-    """Confidence of tokens: their softmax probability [...], from all scores [..., vocabulary + 1] and
-    their own [...]. `bench.confidence` compares it with entropies.
+    """Returns the confidence of tokens: their softmax probability. `bench.confidence` compares it with entropies.
+
+    Args:
+        scores: of all tokens and the blank, [..., vocabulary + 1].
+        chosen: scores of the emitted tokens, [...].
+
+    Returns:
+        [...], each in [0, 1].
     """
     return (chosen - scores.logsumexp(dim=-1)).exp()
 
@@ -38,7 +44,7 @@ class Emission:
 
 
 class _Lstm:
-    """The prediction network's LSTM, one token at a time; the first layer's input product is a table by token."""
+    """Runs the prediction network's LSTM, one token at a time; the first layer's input product is a table by token."""
 
     def __init__(self, embed: nn.Embedding, lstm: nn.LSTM) -> None:
         self.layers = lstm.num_layers
@@ -57,7 +63,7 @@ class _Lstm:
         self.table = functional.linear(embed.weight.detach(), self._input[0], self._bias[0])
 
     def start(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """State after the start symbol, a zero vector: h and c [layers, hidden], output [hidden]."""
+        """Returns the state after the start symbol, a zero vector: h and c [layers, hidden], output [hidden]."""
         zeros = torch.zeros(self.layers, 1, self.hidden, device=device)
         h, c, out = self._run(self._bias[0].unsqueeze(0), zeros, zeros)
         return h[:, 0], c[:, 0], out[0]
@@ -82,27 +88,35 @@ class _Lstm:
 
 
 class RnntDecoder:
-    """Greedy RNN-T over pooled prediction states."""
+    """Decodes with greedy RNN-T; a slot's state is that of the prediction network.
+
+    Args:
+        nemo: NeMo's model object, whose prediction network and joint are used.
+        slots: rows of pooled state.
+        device: of the state and the arithmetic.
+
+    Attributes:
+        confidence: works out the confidence of tokens; `probability`, unless a benchmark sets another measure.
+
+    Raises:
+        ModelError: the prediction network is not a plain LSTM.
+    """
 
     name = "rnnt"
 
-    def __init__(self, model: Any, slots: int, device: torch.device) -> None:
-        """Takes prediction network and joint of a loaded hybrid model.
-
-        Raises:
-            ModelError: if the prediction network is not a plain LSTM.
-        """
-        rnn = getattr(model.decoder.prediction["dec_rnn"], "lstm", None)
+    def __init__(self, nemo: Any, slots: int, device: torch.device) -> None:
+        rnn = getattr(nemo.decoder.prediction["dec_rnn"], "lstm", None)
         if not isinstance(rnn, nn.LSTM) or rnn.proj_size or not rnn.bias:
             raise ModelError("the model's prediction network is not a plain LSTM", field="ASR_MODEL")
-        self.confidence = probability  # benchmarks put another measure here
-        self._blank = int(model.decoder.blank_idx)
-        embed = model.decoder.prediction["embed"]
+        self.confidence = probability
+        self._blank = int(nemo.decoder.blank_idx)
+        embed = nemo.decoder.prediction["embed"]
         self._lstm = _Lstm(embed, rnn)
-        joint = model.joint
+        joint = nemo.joint
         self._enc, self._pred = joint.enc, joint.pred
         self._activation, self._out = joint.joint_net[0], joint.joint_net[-1]
-        self._max_symbols = _max_symbols(model.cfg)
+        self._max_symbols = _max_symbols(nemo.cfg)
+        # Of the prediction network by slot: h and c, and its output projected into the joint, g.
         h, c, out = self._lstm.start(device)
         self._start = (h, c, self._pred(out))
         self._h = h[:, None].repeat(1, slots, 1)
@@ -126,20 +140,22 @@ class RnntDecoder:
         emissions = [Emission([], [], []) for _ in range(rows)]
         projected = self._enc(encoded[:rows])
         slots = slots[:rows]
-        active = torch.arange(rows, device=device)
         length = torch.tensor(list(frames), device=device)
+        # Of each row: the frame that it has come to, and the tokens that it has emitted there.
         at = torch.zeros(rows, dtype=torch.int64, device=device)
         count = torch.zeros(rows, dtype=torch.int64, device=device)
         frame = torch.arange(projected.shape[1], device=device)
         g = self._g[slots]
         h, c = self._h[:, slots], self._c[:, slots]
-        boosted = self._boosts.rows(slots)
-        going: Sequence[int] = range(rows)  # `active` on the host
+        boosted = self._boosts.boosted_rows(slots)
+        # The rows that may still find a label, on the device and on the host.
+        active = torch.arange(rows, device=device)
+        active_rows: Sequence[int] = range(rows)
         while True:
             logits = self._out(self._activation(projected[active] + g[active].unsqueeze(1)))
             label = logits.argmax(dim=-1)
-            if boosted and (places := [place for place, row in enumerate(going) if row in boosted]):
-                self._boosts.relabel(logits, label, places, [boosted[going[place]] for place in places])
+            if boosted and (places := [place for place, row in enumerate(active_rows) if row in boosted]):
+                self._boosts.relabel(logits, label, places, [boosted[active_rows[place]] for place in places])
             found = (label != self._blank) & (frame >= at[active, None]) & (frame < length[active, None])
             index = torch.nonzero(found.any(dim=1)).squeeze(1)
             if not index.numel():
@@ -156,19 +172,20 @@ class RnntDecoder:
             new_h, new_c, out = self._lstm.step(token, h[:, active], c[:, active])
             h[:, active], c[:, active] = new_h, new_c
             g[active] = self._pred(out)
-            going, tokens = active.tolist(), token.tolist()
-            for row, t, k, p in zip(going, where.tolist(), tokens, prob.tolist(), strict=True):
+            active_rows, tokens = active.tolist(), token.tolist()
+            for row, t, k, p in zip(active_rows, where.tolist(), tokens, prob.tolist(), strict=True):
                 emissions[row].tokens.append(k)
                 emissions[row].frames.append(t)
                 emissions[row].probs.append(min(p, 1.0))
             if boosted:
-                said = [(boosted[row], k) for row, k in zip(going, tokens, strict=True) if row in boosted]
-                self._boosts.advance(said)
+                self._boosts.advance(
+                    (boosted[row], k) for row, k in zip(active_rows, tokens, strict=True) if row in boosted
+                )
         self._h[:, slots], self._c[:, slots], self._g[slots] = h, c, g
         return emissions
 
     def boost(self, slot: int, tree: BoostingTree | None) -> None:
-        """What the slot listens for from its next step on, None for nothing; at the tree's root."""
+        """Sets the tree of the phrases that are boosted in a slot from its next step on; None for none."""
         self._boosts.set(slot, tree)
 
     def reset(self, slots: Tensor) -> None:
@@ -179,13 +196,13 @@ class RnntDecoder:
         self._g[slots] = g
 
     def state_bytes(self) -> int:
-        """Bytes of state per slot."""
+        """Returns the bytes of state of a slot."""
         own = 4 * (self._h[:, 0].numel() + self._c[:, 0].numel() + self._g[0].numel())
         return int(own) + self._boosts.state_bytes()
 
 
 def _max_symbols(config: Any) -> int:
-    """Most tokens a frame may emit, from the model's own decoding configuration (NeMo's default is 10)."""
+    """Returns how many tokens a frame may emit, by the model's own decoding configuration (NeMo's default is 10)."""
     greedy = config.get("decoding", {}).get("greedy", {}) or {}
     value = greedy.get("max_symbols", greedy.get("max_symbols_per_step", 10))
     return int(value) if value else 10
