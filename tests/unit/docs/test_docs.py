@@ -119,11 +119,12 @@ def test_what_a_document_names_exists(document: Path) -> None:
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_the_files_that_a_document_names_exist(document: Path) -> None:
-    """Paths from the root of the repository; the architecture, which leaves the package out, has a test of its own."""
+    """Paths from the repository's root or the document's folder; the architecture, whose are others, has its own test."""
     text = document.read_text(encoding="utf-8")
     kinds = "py|md|sh|cfg|conf|ya?ml|json|csv|html|toml|lock|proto|nemo"
     for name in set(re.findall(rf"`((?:[\w.-]+/)+[\w.-]+\.(?:{kinds}))`", text)):
-        assert (ROOT / name).exists() or name.startswith("build/"), name
+        found = any((folder / name).exists() for folder in (ROOT, document.parent))
+        assert found or name.startswith("build/"), name
 
 
 def test_the_sources_that_the_architecture_names_exist() -> None:
