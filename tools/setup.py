@@ -63,22 +63,16 @@ def install(*, anew: bool) -> None:
     """
     began = time.monotonic()
     if anew:
-        run(
-            f"making {VENV.name} with Python {sys.version.split()[0]}",
-            sys.executable,
-            "-m",
-            "venv",
-            "--clear",
-            VENV,
-        )
+        venv = (sys.executable, "-m", "venv", "--clear", VENV)
+        run(f"making {VENV.name} with Python {sys.version.split()[0]}", *venv)
     uv = re.search(r"^uv==\S+", DEV.read_text(), re.MULTILINE)
     assert uv is not None
-    run(
-        f"installing {uv[0]}", PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", uv[0]
-    )
+    pip = (PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check")
+    run(f"installing {uv[0]}", *pip, uv[0])
     # Not `uv pip sync`, which installs the lines of the files and nothing else: torch's GPU builds need packages that
     # are not in them, and it would take those away. This resolves, so that it adds what the build of torch asks for.
-    # Byte code is left to the first import: of 20,000 modules a model's start reads 6,000, with fewer seconds in all.
+    # Byte code is left to the first import: a model's start reads 6,000 of the 20,000 modules, so that making all of it
+    # here would take longer than it saves.
     locks = ("--requirement", RUNTIME, "--requirement", DEV)
     run(f"installing what {RUNTIME.name} and {DEV.name} pin", PYTHON, RUN_UV, "pip", "install", *locks)
     # Without dependencies: pyproject.toml may be ahead of the locks, and `make lock` needs an environment.

@@ -173,6 +173,20 @@ def test_set_up_installs_the_pins_once_and_then_what_changes(project: Project) -
     assert [project.version(name) for name in ("steady", "nvidia_fast")] == ["2.0", "1.0"]
 
 
+def test_torch_index_has_another_build_of_torch(project: Project, tmp_path: Path) -> None:
+    small_wheel(tmp_path, "torch", "1.0+cpu")
+    (tmp_path / "index" / "torch").mkdir(parents=True)
+    (wheel,) = tmp_path.glob("torch-*.whl")
+    page = f'<a href="{wheel.as_uri()}">{wheel.name}</a>'
+    (tmp_path / "index" / "torch" / "index.html").write_text(page)
+    del project.environment["PIP_NO_INDEX"]
+    project.environment["PIP_INDEX_URL"] = (tmp_path / "empty").as_uri()
+    project.environment["TORCH_INDEX"] = (tmp_path / "index").as_uri()
+    project.make("setup")
+    assert project.version("torch") == "1.0+cpu"
+    assert not (project.site / "nvidia_fast.py").exists()
+
+
 def test_an_interrupted_set_up_is_taken_up_by_the_next(project: Project) -> None:
     process = project.start("setup")
     assert process.stdout is not None
