@@ -119,7 +119,7 @@ def test_what_a_document_names_exists(document: Path) -> None:
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_the_files_that_a_document_names_exist(document: Path) -> None:
-    """Paths from the repository's root or the document's folder; the architecture, whose are others, has its own test."""
+    """Paths from the repository's root or the document's folder; the architecture has a test of its own."""
     text = document.read_text(encoding="utf-8")
     kinds = "py|md|sh|cfg|conf|ya?ml|json|csv|html|toml|lock|proto|nemo"
     for name in set(re.findall(rf"`((?:[\w.-]+/)+[\w.-]+\.(?:{kinds}))`", text)):
