@@ -24,7 +24,7 @@ async def line(service: AsrService, pattern: str) -> str:
 
 async def test_a_deaf_client_is_ended_though_it_goes_on_sending() -> None:
     """Its unread finals reach their limit while the connection takes no more: the call ends, and so does a drain."""
-    with AsrService(ASR_MAX_UNREAD=50, ASR_MAX_STREAMS=1, ASR_DRAIN_S=60) as service:
+    with AsrService(ASR_MAX_UNREAD=50, ASR_MAX_STREAMS=1, ASR_DRAIN_S=60, ASR_STEP_MS=0) as service:
         async with (
             grpc.aio.insecure_channel(service.target, options=SMALL_WINDOW) as deaf,
             grpc.aio.insecure_channel(service.target) as other,
@@ -52,7 +52,7 @@ async def test_a_deaf_client_is_ended_though_it_goes_on_sending() -> None:
 
 async def test_a_client_that_half_closes_and_never_reads_is_ended() -> None:
     """Nothing is expected from it any more, so that it is its reading that is watched."""
-    with AsrService(IDLE_TIMEOUT_S=5) as service:
+    with AsrService(IDLE_TIMEOUT_S=5, ASR_STEP_MS=0) as service:
         async with grpc.aio.insecure_channel(service.target, options=SMALL_WINDOW) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
             turn = [audio(speechlike(1.0, seed=1)), finalize("x" * 100)]

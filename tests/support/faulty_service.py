@@ -5,7 +5,8 @@ returns. slow: every step takes 20 ms longer. rows: every step takes 20 ms longe
 memory: the device has no memory for a step of more than two. watch: a task that watches the service fails.
 punctuation: no fault; it writes each word with a capital and a full stop.
 
-IDLE_TIMEOUT_S, where given, is taken although it is less than the settings allow.
+IDLE_TIMEOUT_S, where given, is taken although it is less than the settings allow. KEEPALIVE_S, where given, is how long
+a connection may be silent before it is pinged, and how long the answer may take.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 sys.path.pop(0)  # this folder, whose riva.py would stand in for NVIDIA's package
 
 from asr_service.__main__ import main
+from asr_service.api import listen
 from asr_service.app import life, wiring
 from asr_service.app.life import serve
 from asr_service.config import Settings
@@ -33,6 +35,7 @@ from asr_service.observability.metrics import Metrics
 FAULT = os.environ.get("FAULT", "")
 HEARD = mmap.mmap(-1, 1)  # shared by both processes of the service
 IDLE_TIMEOUT_S = float(os.environ.get("IDLE_TIMEOUT_S", "0"))
+KEEPALIVE_S = float(os.environ.get("KEEPALIVE_S", "0"))
 
 
 class FaultyModel(NullModel):
@@ -84,6 +87,8 @@ if __name__ == "__main__":
     wiring.make_model = make_faulty  # type: ignore[attr-defined]
     if FAULT == "watch":
         wiring.Metrics = FaultyMetrics  # type: ignore[attr-defined]
+    if KEEPALIVE_S:
+        listen.KEEPALIVE_MS = listen.KEEPALIVE_TIMEOUT_MS = round(1000 * KEEPALIVE_S)
     if IDLE_TIMEOUT_S:
         life.serve = serve_impatiently
     sys.exit(main(sys.argv[1:]))

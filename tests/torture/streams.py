@@ -7,7 +7,7 @@ import random
 import re
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import grpc.aio
@@ -196,8 +196,13 @@ class Watch:
 
     async def until_empty(self) -> None:
         """Returns once no stream and no slot is taken; they come back without being asked for."""
-        async with asyncio.timeout(60):
-            while await self.metric('asr_slots{state="leased"}') or await self.metric("asr_streams_active"):  # noqa: ASYNC110 - another process
+        for name in ('asr_slots{state="leased"}', "asr_streams_active"):
+            await self.until(name, lambda taken: taken == 0)
+
+    async def until(self, name: str, wanted: Callable[[float], bool]) -> None:
+        """Returns once a metric has a value that is wanted."""
+        async with asyncio.timeout(HOLD_S):
+            while not wanted(await self.metric(name)):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.1)
 
 

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from asr_service.api.listen import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS
 from tests.torture.cases import crowd, faults, killing
 from tests.torture.fuzzing import fuzz
-from tests.torture.neighbours import network
+from tests.torture.neighbours import DEAD_S, network
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,8 +28,9 @@ async def test_killed_processes() -> None:
 
 
 async def test_a_slow_connection_and_one_that_goes_silent() -> None:
-    """Takes the 40 s in which the service promises to find a dead peer."""
-    await network(1, seed=4)
+    """The full form takes the 40 s in which the service promises to find a dead peer."""
+    assert KEEPALIVE_MS + KEEPALIVE_TIMEOUT_MS == 1000 * DEAD_S
+    await network(1, seed=4, keepalive_s=2)
 
 
 async def test_injected_faults() -> None:
