@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 # Two cores are shared by test processes; more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,11 +12,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+from tests.support import workers
 from tests.support.instruction_sets import NO_TILES, instruction_sets
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.Shares:
+    """Called where pytest runs with workers."""
+    return workers.Shares(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In a worker, tests are collected in the order in which they are handed out."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        workers.longest_first(items)
 
 
 @pytest.fixture(scope="session")

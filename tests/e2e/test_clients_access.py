@@ -7,6 +7,7 @@ import subprocess
 import sys
 import wave
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,25 @@ def test_a_client_shows_what_is_asked_for(guarded: Guarded, name: str) -> None:
     assert b"unauthenticated" in (done.stderr + done.stdout).lower()
 
 
+@pytest.fixture(scope="module")
+def strangers(guarded: Guarded) -> Iterator[dict[str, Future[subprocess.CompletedProcess[bytes]]]]:
+    """Each client at a server that it does not know. All at once: some look for it for seconds."""
+
+    def ask(name: str) -> subprocess.CompletedProcess[bytes]:
+        module, argv, given = calls(guarded)[name]
+        tls = ["--tls"] if "gRPC" in name else []
+        return run(module, *argv, *tls, given=given, ASR_API_KEY=guarded.api_key)
+
+    with ThreadPoolExecutor(len(CALLS)) as pool:
+        yield {name: pool.submit(ask, name) for name in CALLS}
+
+
 @pytest.mark.parametrize("name", CALLS)
-def test_a_server_that_is_not_known_is_not_talked_to(guarded: Guarded, name: str) -> None:
+def test_a_server_that_is_not_known_is_not_talked_to(
+    strangers: dict[str, Future[subprocess.CompletedProcess[bytes]]], name: str
+) -> None:
     """The system does not know the authority of the test's certificates."""
-    module, argv, given = calls(guarded)[name]
-    tls = ["--tls"] if "gRPC" in name else []
-    done = run(module, *argv, *tls, given=given, ASR_API_KEY=guarded.api_key)
+    done = strangers[name].result()
     assert done.returncode == 1, done.stdout
 
 

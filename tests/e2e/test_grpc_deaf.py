@@ -64,7 +64,7 @@ async def test_a_client_that_half_closes_and_never_reads_is_ended() -> None:
 
 async def test_a_client_that_is_made_to_wait_is_not_idle() -> None:
     """A slow service reads nothing for longer than the idle time: that is its own doing."""
-    pcm = speechlike(60.0, seed=2)
+    pcm = speechlike(16.0, seed=2)
     with AsrService(FAULT="slow", IDLE_TIMEOUT_S=0.5, ASR_INBOX_S=1) as service, AsrService() as fast:
         async with (
             grpc.aio.insecure_channel(service.target) as channel,

@@ -116,7 +116,7 @@ async def crowd(
     }
 
 
-async def killing(seconds: float, seed: int, *, streams: int = 12) -> dict[str, Any]:
+async def killing(seconds: float, seed: int, *, streams: int = 12, pace: float = 1.0) -> dict[str, Any]:
     """Case 2: kill -9 of the service, of the bridge and of a client, at random moments, again and again.
 
     Every stream ends with its exact text or with an error; what is left comes back by itself.
@@ -148,13 +148,13 @@ async def killing(seconds: float, seed: int, *, streams: int = 12) -> dict[str, 
                     own, script = random.Random(rng.randrange(2**30)), rng.choice(scripts)
                     if number % 2:
                         talks.append(
-                            group.create_task(Client(channel, script, own, Behaviour(pace=1.0)).run())
+                            group.create_task(Client(channel, script, own, Behaviour(pace=pace)).run())
                         )
                     else:
-                        talks.append(group.create_task(over_websocket(bridge.url, script)))
+                        talks.append(group.create_task(over_websocket(bridge.url, script, pace)))
                 client = ServerProcess(["-c", _ENDLESS, target])
                 await asyncio.to_thread(client.wait_line, "admitted")
-                await asyncio.sleep(rng.uniform(0.0, 2.0))
+                await asyncio.sleep(rng.uniform(0.0, 2.0) / pace)
                 dead: ServerProcess = {"service": service, "bridge": bridge, "client": client}[victim]
                 dead.signal(signal.SIGKILL)
                 dead.wait()
@@ -169,7 +169,7 @@ async def killing(seconds: float, seed: int, *, streams: int = 12) -> dict[str, 
             await bridge.ready()
             # Whoever comes now is served, through both doors.
             for script in scripts[:2]:
-                assert await over_websocket(bridge.url, script) == "exact"
+                assert await over_websocket(bridge.url, script, pace) == "exact"
                 async with grpc.aio.insecure_channel(target) as fresh:
                     assert await Client(fresh, script, rng, Behaviour()).run() == "exact"
             await Watch(metrics_port, service.pid).until_empty()
@@ -210,7 +210,7 @@ for _ in call:
 """A client that stays until it is killed."""
 
 
-async def over_websocket(url: str, script: Script) -> str:
+async def over_websocket(url: str, script: Script, pace: float) -> str:
     """A stream over the bridge: exact, lost (connection dropped without a word), or the code of its error."""
     heard: list[str] = []
     try:
@@ -224,7 +224,7 @@ async def over_websocket(url: str, script: Script) -> str:
                             await socket_.send(json.dumps({"op": "finalize"}))
                         for packet in cut(segment, 3200):
                             await socket_.send(packet)
-                            await asyncio.sleep(0.1)
+                            await asyncio.sleep(0.1 / pace)
                     await socket_.send(json.dumps({"op": "close", "sid": "t"}))
 
             sending = asyncio.create_task(send())

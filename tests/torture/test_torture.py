@@ -24,7 +24,7 @@ async def test_a_crowd_that_comes_and_goes() -> None:
 
 
 async def test_killed_processes() -> None:
-    await killing(1, seed=2)
+    await killing(1, seed=2, pace=3.0)
 
 
 async def test_a_slow_connection_and_one_that_goes_silent() -> None:

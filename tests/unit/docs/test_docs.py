@@ -139,11 +139,11 @@ def test_the_architecture_names_every_source(package: str) -> None:
     text = ARCHITECTURE.read_text(encoding="utf-8")
     for path in (ROOT / package).rglob("*.py"):
         name = path.relative_to(ROOT / package).as_posix()
-        named = re.search(rf"(?<![\w/])({package}/)?{re.escape(name)}", text)
+        named = re.search(rf"(?<![\w/])({package}/)?{re.escape(name)}", text) is not None
         # A room may have a page of its own.
         page = next(folder / "README.md" for folder in path.parents if (folder / "README.md").exists())
         if page != ROOT / "README.md":
-            named = named or path.name in page.read_text(encoding="utf-8")
+            named |= path.name in page.read_text(encoding="utf-8")
         assert named or path.name.startswith("__"), name
 
 

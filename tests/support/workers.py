@@ -1,0 +1,53 @@
+"""How the whole suite is shared by two workers (pytest-xdist): who takes what, and what is done once for both.
+
+On two cores one worker computes while the other waits, as most tests of servers do. Tests of the model stay together, in
+one worker: NeMo's import and the models are made once. Other tests stay with those of their file, so that a server which
+they share is started once. What takes longest begins first, so that both workers end at about the same time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+MODEL = "tests/model/"
+ALONE = "tests/torture/"
+"""Its tests share nothing, and each takes half a minute."""
+
+
+def share(nodeid: str) -> str:
+    """The tests that go to the same worker have the same one."""
+    if nodeid.startswith(MODEL):
+        return MODEL
+    return nodeid if nodeid.startswith(ALONE) else nodeid.partition("::")[0]
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Puts tests of the model first, then the shares of which some are marked as slow."""
+    slow = {share(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (share(item.nodeid) != MODEL, share(item.nodeid) not in slow))
+
+
+class Shares(LoadScopeScheduling):
+    """Hands out shares in the order in which they were collected."""
+
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        config.option.loadscopereorder = False  # by number of tests, which says nothing
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return share(nodeid)
+
+
+@contextmanager
+def taking_turns(folder: Path) -> Iterator[None]:
+    """Holds a lock that all workers know; `folder` is a worker's own temporary one."""
+    with (folder.parent / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
