@@ -23,8 +23,9 @@ demo: setup ## live words out of bundled speech, over gRPC and WebSocket
 serve: setup ## the service and the bridge from the environment; Ctrl-C stops both
 	@$(BIN)/python tools/serve.py
 
+# All of them are shared by two workers (tests/support/workers.py); a few are sooner done by one.
 test: setup ## all tests; ARGS goes to pytest
-	@$(WITH_PATH) $(BIN)/python -m pytest -q $(ARGS)
+	@$(WITH_PATH) $(BIN)/python -m pytest -q $(or $(ARGS),--numprocesses 2)
 
 interop: setup ## other people's clients (NVIDIA, LiveKit, Pipecat, Node.js) in build/interop against the service
 	@$(BIN)/python -m tests.interop.environments

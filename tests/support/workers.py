@@ -1,8 +1,8 @@
 """How the whole suite is shared by two workers (pytest-xdist): who takes what, and what is done once for both.
 
-On two cores one worker computes while the other waits, as most tests of servers do. Tests of the model stay together, in
-one worker: NeMo's import and the models are made once. Other tests stay with those of their file, so that a server which
-they share is started once. What takes longest begins first, so that both workers end at about the same time.
+On two cores one worker computes while the other waits, as most tests of servers do. Tests of the model stay together
+in one worker: NeMo's import and the models are made once. Other tests stay with those of their file, so that a server
+which they share is started once. What takes longest begins first, so that both workers end at about the same time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def longest_first(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (share(item.nodeid) != MODEL, share(item.nodeid) not in slow))
 
 
-class Shares(LoadScopeScheduling):
+class Shares(LoadScopeScheduling):  # type: ignore[misc]
     """Hands out shares in the order in which they were collected."""
 
     def __init__(self, config: pytest.Config, log: Any = None) -> None:
