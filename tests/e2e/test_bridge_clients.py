@@ -26,7 +26,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from testbed.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, admit, scripted_service, talk
-from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
 
 PCM = speechlike(1.0, seed=21)
 
@@ -52,7 +52,7 @@ def run(*args: object, data: bytes = b"") -> tuple[int, str, str]:
         env=clean_environment(),
         input=data,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     return ended.returncode, ended.stdout.decode(), ended.stderr.decode()
@@ -179,7 +179,7 @@ async def deaf(kind: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
 
 @pytest.mark.parametrize("kind", ["gRPC", "WebSocket"])
 async def test_ctrl_c_ends_a_microphone_client_whose_server_takes_nothing(kind: str) -> None:
-    async with deaf(kind) as (target, opened), asyncio.timeout(60):
+    async with deaf(kind) as (target, opened), asyncio.timeout(PATIENCE_S):
         client = await asyncio.create_subprocess_exec(
             *(sys.executable, "clients/mic.py", "-", "--to", target), cwd=ROOT, env=clean_environment(),
             stdin=PIPE, stderr=PIPE,
@@ -212,7 +212,7 @@ async def test_a_microphone_client_stops_rather_than_lose_audio(kind: str, tmp_p
     )
     environment = clean_environment()
     environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"
-    async with deaf(kind) as (target, _), asyncio.timeout(60):
+    async with deaf(kind) as (target, _), asyncio.timeout(PATIENCE_S):
         client = await asyncio.create_subprocess_exec(
             *(sys.executable, "clients/mic.py", "--to", target), cwd=ROOT, env=environment, stderr=PIPE
         )

@@ -22,7 +22,7 @@ from websockets.exceptions import InvalidStatus
 from testbed.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, listen, talk
-from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
 from tests.support.rpc import until_active
 
 
@@ -80,7 +80,7 @@ async def test_at_capacity_and_slots_come_back() -> None:
             assert (heard.code, heard.error["code"]) == (1013, "resource_exhausted")
             assert heard.error["retry_after_ms"] > 0
             one.transport.abort()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while heard.code != 1000:
                     heard = await talk(bridge, [INIT, CLOSE])
         await bridge.said("connection ended .*outcome=gone")
@@ -172,7 +172,7 @@ def run(*args: str, **settings: object) -> subprocess.CompletedProcess[str]:
         env=clean_environment(**settings),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -18,7 +18,7 @@ from asr_service.access.api_keys import new_key
 from tests.support.audio import speechlike
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority
-from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
 
 
 def run(
@@ -30,7 +30,7 @@ def run(
         env=clean_environment(**environment),
         input=given,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -24,7 +24,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from asr_service.access.api_keys import new_key
 from tests.support.audio import cut, silence, speechlike
 from tests.support.certificates import Authority
-from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, details, failure, retry_after_s, transcribe, until_active
 from ws_bridge.call import Call  # with the service's statuses; grpc.aio makes some up
 
@@ -56,7 +56,7 @@ def shown_name(target: str, ca: Path, identity: tuple[Path, Path] | None = None)
         context.load_cert_chain(*identity)
     host, _, port = target.rpartition(":")
     with (
-        socket.create_connection((host, int(port)), timeout=20) as raw,
+        socket.create_connection((host, int(port)), timeout=PATIENCE_S) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as wrapped,
     ):
         shown: Any = wrapped.getpeercert()
@@ -215,7 +215,7 @@ async def test_streams_of_one_key_are_limited(keyed: Keyed) -> None:
     assert "key 'alice'" in (caught.value.details() or "")
     assert details(caught.value)["ErrorInfo"].reason == "QUOTA_REACHED"  # type: ignore[attr-defined]
     assert retry_after_s(caught.value) > 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         # The file is looked at when somebody calls, once a second at most.
         while await keyed.code(f"Bearer {bob}") is not grpc.StatusCode.OK:
             pass
@@ -232,7 +232,7 @@ def test_the_command_line_makes_a_key() -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     assert "asr_" in done.stdout and "someone:" in done.stdout
@@ -251,7 +251,7 @@ async def test_connections_are_limited() -> None:
         assert (await failure(third, [config()])).code() is grpc.StatusCode.UNAVAILABLE
         assert await transcribe(first, PCM)
         await channels[1].close()
-        info = await third.GetServiceInfo(pb.GetServiceInfoRequest(), wait_for_ready=True, timeout=20)
+        info = await third.GetServiceInfo(pb.GetServiceInfoRequest(), wait_for_ready=True, timeout=PATIENCE_S)
         assert info.model == "null"
         for channel in channels:
             await channel.close()

@@ -16,7 +16,7 @@ from clients.loadgen.streams import GrpcRunner, run_streams
 from clients.pacing import packets
 from testbed import grpc_frames as frames
 from tests.support.audio import cut, speechlike
-from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, finalize, talk, text
 
 UNREACHABLE = "127.0.0.1:9"  # discard: nobody listens there
@@ -30,7 +30,7 @@ def client(module: str, *argv: object) -> subprocess.CompletedProcess[str]:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

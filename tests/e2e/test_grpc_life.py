@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testbed.processes import free_port
 from tests.support.audio import FULL_SCALE, cut, speechlike
-from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
 from tests.support.rpc import (
     Stub,
     audio,
@@ -70,7 +70,7 @@ def run(*argv: str, **settings: object) -> subprocess.CompletedProcess[str]:
         env=clean_environment(**settings),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -132,7 +132,7 @@ def test_help_tells_every_setting_and_imports_nothing_heavy() -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -262,7 +262,7 @@ def buf_curl(service: AsrService, *arguments: str) -> str:
         [program, "curl", "--protocol", "grpc", "--http2-prior-knowledge", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         cwd="/",
     )

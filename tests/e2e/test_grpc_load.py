@@ -9,7 +9,7 @@ from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
 from tests.support.audio import speechlike
-from tests.support.process import AsrService
+from tests.support.process import PATIENCE_S, AsrService
 from tests.support.rpc import Stub, audio, config, details, failure, retry_after_s, talk, text, transcribe
 
 CHUNK_BYTES = 5120
@@ -30,7 +30,7 @@ async def paced(stub: Stub, pcm: bytes) -> str:
 
 async def refusal(stub: Stub) -> grpc.aio.AioRpcError:
     """Opens a stream again and again until one is refused."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 await talk(stub, [config()])
@@ -78,7 +78,7 @@ async def test_overload_refuses_newcomers_and_serves_the_others_exactly() -> Non
             assert retry_after_s(error) > 0
             assert (await stub.GetServiceInfo(pb.GetServiceInfoRequest())).load > 1
             assert await asyncio.gather(*crowd) == [expected] * 12
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while (await stub.GetServiceInfo(pb.GetServiceInfoRequest())).load > 1:  # noqa: ASYNC110 - another process
                     await asyncio.sleep(0.1)  # nothing tells when it has fallen
             assert await transcribe(stub, pcm[:32_000])

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.audio import cut
 from tests.support.bridge import CLOSE, INIT, Heard, listen
+from tests.support.process import PATIENCE_S
 from tests.support.proxies import Fleet, attempt_websocket, fleet
 from tests.support.streams import speech
 
@@ -48,7 +49,7 @@ async def whole(url: str) -> str:
 
 async def served(behind: Fleet) -> str:
     """The newcomers' text, once the proxy has found out that bridges are there."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not isinstance(text := await attempt_websocket(behind.url), str):  # noqa: ASYNC110 - when the proxy finds out is its own affair
             await asyncio.sleep(0.1)  # the proxy looks once a second and tells nobody what it found
         return text

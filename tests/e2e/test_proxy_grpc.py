@@ -19,7 +19,7 @@ from asr.v1 import asr_pb2_grpc
 from google.rpc import status_pb2
 
 from testbed.processes import free_port
-from tests.support.process import ROOT, AsrService, ServerProcess
+from tests.support.process import PATIENCE_S, ROOT, AsrService, ServerProcess
 from tests.support.proxies import SHORT, Fleet, attempt, finished, fleet, opened
 from tests.support.rpc import Stub, retry_after_s, transcribe
 from tests.support.streams import speech
@@ -103,7 +103,7 @@ async def test_streams_finish_and_newcomers_go_to_the_other(kind: str, tmp_path:
                 assert error.code() is UNAVAILABLE
 
             await asyncio.to_thread(behind.start_service, first)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 while await attempt(stub) != short:  # noqa: ASYNC110 - when the proxy finds out is its own affair
                     await asyncio.sleep(0.1)
 
@@ -120,7 +120,7 @@ def by_curl(target: str) -> dict[str, Any]:
         input="\n".join(['{"config": {}}', *[packet] * 200]),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     error: dict[str, Any] = json.loads(done.stderr)

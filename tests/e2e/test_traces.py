@@ -26,12 +26,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from testbed.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, Bridge, talk
-from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, finalize, finals
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = f"00-{TRACE}-{PARENT}-01"
-PATIENCE_S = 30.0
 
 
 class Collector:
@@ -255,7 +254,7 @@ def test_nothing_of_it_is_imported_unless_asked_for() -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -267,7 +266,7 @@ def test_an_endpoint_that_is_no_url() -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 2
     assert "--otlp-endpoint=localhost:4318: should be a URL such as http://localhost:4318" in done.stderr

@@ -47,9 +47,7 @@ def test_text_is_the_same_for_any_packets_slot_and_neighbours(
     rng = random.Random(4)
     ids = itertools.count(1)
     said: dict[tuple[int, bool], set[str]] = {}
-    with running(
-        lambda: streaming("tiny", CONTEXT, decoder=decoder, slots=8), max_batch=8, patience_s=120
-    ) as bench:
+    with running(lambda: streaming("tiny", CONTEXT, decoder=decoder, slots=8), max_batch=8) as bench:
         for size in SIZES:
             streams = {
                 next(ids): (number, boosted) for number in range(len(pcm)) for boosted in (False, True)

@@ -50,9 +50,7 @@ def test_text_equals_the_reference_for_any_packets(
     rng = random.Random(11)
     ids = itertools.count(1)
     said: dict[int, list[str]] = {n: [] for n in range(len(pcm))}
-    with running(
-        lambda: streaming(shape, context, decoder=decoder, slots=16), max_batch=16, patience_s=120
-    ) as bench:
+    with running(lambda: streaming(shape, context, decoder=decoder, slots=16), max_batch=16) as bench:
         for split in SPLITS.values():
             streams = [next(ids) for _ in pcm]
             queues: list[list[Command]] = [

@@ -26,7 +26,6 @@ def bench(request: pytest.FixtureRequest, tiny_nemo: Path) -> Iterator[Bench]:
     with running(
         lambda: make_model(settings),
         max_batch=5,
-        patience_s=120,
     ) as made:
         yield made
 

@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.process import ServerProcess
+from tests.support.process import PATIENCE_S, ServerProcess
 
 INIT = '{"op":"init","sid":"call-17","sr":16000}'
 CLOSE = '{"op":"close","sid":"call-17"}'
@@ -62,7 +62,7 @@ def page(
     """Status and JSON of an HTTP page of the bridge on this port."""
     url = f"{'https' if tls else 'http'}://{host}:{port}{path}"
     try:
-        with urllib.request.urlopen(url, timeout=10, context=tls) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S, context=tls) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
@@ -71,7 +71,7 @@ def page(
 
 async def until_ready(port: int, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
     """Returns once the bridge on this port says that it can reach a serving service."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while (await asyncio.to_thread(page, port, "/readyz", tls, host))[0] != 200:  # noqa: ASYNC110 - another process's state can only be asked
             await asyncio.sleep(0.05)
 
@@ -122,7 +122,7 @@ async def listen(socket: ClientConnection, heard: Heard | None = None) -> Heard:
 
 async def talk(bridge: Bridge, said: Iterable[str | bytes], **options: Any) -> Heard:
     """One client that reads while it writes, and leaves the closing to the bridge."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         socket = await connect(bridge.url, compression=None, **options)
         listening = asyncio.create_task(listen(socket))
         try:

@@ -17,9 +17,7 @@ from asr_service.core.values import Result, StreamConfig
 from asr_service.engine.contract import EngineMetrics, EngineSettings, EngineState
 from asr_service.engine.engine import Engine
 from asr_service.model.null import NullModel
-
-PATIENCE_S = 20.0
-"""How long a test waits for what must come."""
+from tests.support.process import PATIENCE_S
 
 
 class EngineThread:
@@ -116,12 +114,11 @@ def running(
     max_batch: int = 4,
     tick_s: float = 0.0,
     metrics: EngineMetrics | None = None,
-    patience_s: float = PATIENCE_S,
 ) -> Iterator[Bench]:
     """An engine that runs, or has failed to; stopped afterwards."""
     bench = Bench(load, max_batch=max_batch, tick_s=tick_s, metrics=metrics)
     bench.thread.start()
-    assert bench.settled.wait(patience_s)
+    assert bench.settled.wait(PATIENCE_S)
     try:
         yield bench
     finally:

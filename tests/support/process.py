@@ -12,6 +12,8 @@ from asr_common import server_process
 from asr_common.server_process import START_S
 from testbed.processes import ROOT, children, clean_environment
 
+PATIENCE_S = 180.0
+"""How long a test waits for what must come, on however busy a machine."""
 SERVING = r"serving grpc on (\S+)"
 """What the service prints once it serves."""
 

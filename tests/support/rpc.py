@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tests.support.audio import cut, speechlike
+from tests.support.process import PATIENCE_S
 
 if TYPE_CHECKING:
     Stub = asr_pb2_grpc.SpeechServiceAsyncStub  # what a stub on an aio channel is, for type checkers only
@@ -113,7 +114,7 @@ async def until_active(stub: Stub, count: int) -> None:
     Asked again and again: that a slot is back is what tests of it have to see from outside, and nothing of the service
     pushes it; its log line comes when the call is over, which may be a turn of the engine before.
     """
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while (await stub.GetServiceInfo(pb.GetServiceInfoRequest())).active_streams != count:  # noqa: ASYNC110 - another process cannot set our event
             await asyncio.sleep(0.01)
 

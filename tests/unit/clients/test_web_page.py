@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import ROOT
+from tests.support.process import PATIENCE_S, ROOT
 
 NODE = shutil.which("node")
 BROWSER = """
@@ -64,7 +64,9 @@ def visit(tmp_path: Path, does: str, fails: str = "") -> dict[str, object]:
     program.write_text(f"{BROWSER}{script[1]}\nawait elements.form.submit();\n{does}\n{TELL}")
     if NODE is None:
         pytest.skip("node is not installed")
-    done = subprocess.run([NODE, program, fails], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [NODE, program, fails], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     shown: dict[str, object] = json.loads(done.stdout)
     return shown

@@ -20,7 +20,7 @@ from asr_service.config import Settings
 from testbed.processes import free_port
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority
-from tests.support.process import ROOT, START_S, AsrService, ServerProcess, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, START_S, AsrService, ServerProcess, clean_environment
 from ws_bridge.config import Settings as BridgeSettings
 
 ENTRYPOINT = ROOT / "docker" / "entrypoint.sh"
@@ -49,7 +49,7 @@ def run(environment: dict[str, str], *command: object, **settings: str) -> subpr
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -70,7 +70,7 @@ def test_anything_else_is_a_command_and_replaces_the_script(environment: dict[st
     with subprocess.Popen(
         [ENTRYPOINT, "sh", "-c", "echo $$; exit 7"], env=environment, stdout=subprocess.PIPE
     ) as process:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE_S)
     assert int(said) == process.pid, "no shell in between that would swallow signals"
     assert process.returncode == 7
 

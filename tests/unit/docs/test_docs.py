@@ -19,7 +19,7 @@ from asr_service.config import Settings
 from asr_service.recognition.states import tables
 from tests.support.audio import speechlike
 from tests.support.bridge import Bridge
-from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
 from tools.settings_tables import updated
 from ws_bridge.config import Settings as BridgeSettings
 
@@ -195,7 +195,7 @@ def python(snippet: str, folder: Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -237,7 +237,7 @@ def test_the_buf_commands_run(service: str, folder: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     assert "asr.v1.SpeechService/Recognize" in done.stdout

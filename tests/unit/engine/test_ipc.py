@@ -44,6 +44,7 @@ from asr_service.engine.ipc import (
     unpack_event,
     write_all,
 )
+from tests.support.process import PATIENCE_S
 
 ids = st.integers(0, 2**40)
 names = st.text(max_size=20)
@@ -141,7 +142,7 @@ def test_the_engines_end_of_the_pipe() -> None:
     data = b"".join(pack_message([pack_command(time.monotonic(), command)]) for command in sent)
     writer = threading.Thread(target=write_all, args=(writing, data))
     writer.start()
-    found = [pipe.get(timeout=20)[1] for _ in sent]
+    found = [pipe.get(timeout=PATIENCE_S)[1] for _ in sent]
     writer.join()
     assert found == sent
     assert pipe.qsize() == 0 and not lost.is_set()

@@ -10,6 +10,7 @@ import pytest
 
 from asr_service.core.errors import SettingsError
 from asr_service.observability import metrics_http as scrape
+from tests.support.process import PATIENCE_S
 
 
 def ipv6() -> bool:
@@ -34,13 +35,13 @@ def test_it_answers_on(host: str) -> None:
     up = True
     port = scrape.listen(host, 0, render=lambda: b"a_metric 1\n", serving=lambda: up)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    with urllib.request.urlopen(f"{url}/metrics", timeout=20) as page:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=PATIENCE_S) as page:
         assert page.read() == b"a_metric 1\n"
-    with urllib.request.urlopen(f"{url}/healthz", timeout=20) as page:
+    with urllib.request.urlopen(f"{url}/healthz", timeout=PATIENCE_S) as page:
         assert page.status == 200
     up = False
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{url}/healthz", timeout=20)
+        urllib.request.urlopen(f"{url}/healthz", timeout=PATIENCE_S)
     with refused.value as answer:
         assert answer.code == 503
 

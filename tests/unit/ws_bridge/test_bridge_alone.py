@@ -20,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 from testbed.processes import free_port
 from tests.support.bridge import CLOSE, INIT, Bridge, Heard, admit, listen, result, scripted_service, talk
-from tests.support.process import ServerProcess
+from tests.support.process import PATIENCE_S, ServerProcess
 
 
 async def count_bytes(requests: Any, context: Any) -> None:
@@ -233,7 +233,10 @@ async def test_a_client_that_reads_late_gets_the_latest_interim() -> None:
 
     async with scripted_service(count) as target:
         with Bridge(target) as bridge:
-            async with connect(bridge.url, compression=None, max_queue=1) as client, asyncio.timeout(60):
+            async with (
+                connect(bridge.url, compression=None, max_queue=1) as client,
+                asyncio.timeout(PATIENCE_S),
+            ):
                 await client.send(INIT)
                 await written.wait()
                 numbers: list[int] = []

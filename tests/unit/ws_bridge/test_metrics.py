@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from testbed.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, Heard, listen, talk
-from tests.support.process import AsrService, ServerProcess
+from tests.support.process import PATIENCE_S, AsrService, ServerProcess
 
 
 class Page:
@@ -26,12 +26,12 @@ class Page:
         return {name: float(value) for name, value in re.findall(r"^(asr_\S+) (\S+)$", text, re.MULTILINE)}
 
     def _fetch(self) -> str:
-        with urllib.request.urlopen(self._url, timeout=20) as page:
+        with urllib.request.urlopen(self._url, timeout=PATIENCE_S) as page:
             return str(page.read().decode())
 
     async def until(self, name: str, least: float) -> None:
         """Returns once a series has come to a value."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while (await self.series()).get(name, 0.0) < least:  # noqa: ASYNC110 - another process can only be asked
                 await asyncio.sleep(0.05)
 
