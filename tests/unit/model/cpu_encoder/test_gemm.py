@@ -61,7 +61,7 @@ def _multiply(
     packed = kind.pack(weight)
     weights = aligned((packed.size + 32,), packed.dtype)
     weights[32:] = packed
-    stored = np.float32
+    stored: type[np.generic] = np.float32
     planes: tuple[int, ...] = ()
     if kind is gemm_bf16_amx or (kind is gemm_fp32_amx and finish == Finish.SWISH):
         stored, planes = np.uint16, kind.INPUTS.planes
