@@ -215,7 +215,7 @@ async def over_websocket(url: str, source: Source, args: argparse.Namespace, scr
 async def run(args: argparse.Namespace) -> int:
     """Streams until the audio ends or Ctrl-C; returns the exit code."""
     source, screen = Source(), LiveText()
-    stop: Callable[[], object] = lambda: None  # noqa: E731
+    recording = contextlib.ExitStack()
     over = over_websocket if args.to.startswith(("ws://", "wss://")) else over_grpc
     streaming = asyncio.create_task(over(args.to, source, args, screen))
     loop = asyncio.get_running_loop()
@@ -230,7 +230,7 @@ async def run(args: argparse.Namespace) -> int:
         if args.source == "-":
             threading.Thread(target=read_stdin, args=(source, args.rate), daemon=True).start()
         else:
-            stop = record(source, args.rate, args.source)
+            recording.callback(record(source, args.rate, args.source))
             print("recording; Ctrl-C ends", file=sys.stderr)
         await asyncio.wait({streaming, source.failed}, return_when=asyncio.FIRST_COMPLETED)
         if source.failed.done():
@@ -244,7 +244,7 @@ async def run(args: argparse.Namespace) -> int:
         print(error if isinstance(error, NoAudio) else f"{args.to}: {error}", file=sys.stderr)
         return 2 if isinstance(error, NoAudio) else 1
     finally:
-        stop()
+        recording.close()
         streaming.cancel()
         source.failed.cancel()
         await asyncio.gather(streaming, source.failed, return_exceptions=True)

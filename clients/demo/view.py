@@ -11,6 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from demo_model.wer import align
+
 TAIL = 100
 """Characters of a long text that a line shows, from its end."""
 
@@ -74,14 +76,8 @@ def tail(text: str) -> str:
 
 
 def word_errors(said: str, heard: str) -> int:
-    """Counts the fewest words to change, add or leave out to make one text of the other (Levenshtein distance)."""
-    reference, words = said.split(), heard.split()
-    row = list(range(len(words) + 1))
-    for i, expected in enumerate(reference, 1):
-        diagonal, row[0] = row[0], i
-        for j, word in enumerate(words, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != expected))
-    return row[-1]
+    """Counts the fewest words to change, add or leave out to make one text of the other."""
+    return len(align(said.split(), heard.split()).replace("=", ""))
 
 
 def difference(said: str, heard: str) -> str:
