@@ -34,13 +34,18 @@ class Outcome:
         """Whether the service ended the stream in order."""
         return self.number == 0
 
+    @property
+    def made_up(self) -> bool:
+        """Whether it is the status that grpc.aio sets when a write fails."""
+        return self.number == grpc.StatusCode.INTERNAL.value[0] and self.message == _WRITE_FAILED
+
 
 class Call:
     """A stream to the service. One task writes, one reads.
 
-    grpc.aio replaces the status by an INTERNAL of its own when a write fails because the service has just ended the
-    stream (https://github.com/grpc/grpc/issues/36066), whether the service's status came before or comes after. So
-    every status is noted as it is set, and `outcome` gives the service's.
+    grpc.aio sets a status of its own, INTERNAL, when a write fails because the service has just ended the stream
+    (https://github.com/grpc/grpc/issues/36066), before or after it sets the service's. It tells only of the first that
+    is set, and shows only the last. So the first is noted, and `outcome` gives whichever is the service's.
     """
 
     def __init__(
@@ -51,15 +56,18 @@ class Call:
         self._status: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._call.add_done_callback(self._note)
 
-    def _note(self, _: object) -> None:
-        outcome = Outcome(
+    def _note(self, _: object = None) -> None:
+        outcome = self._shown()
+        if not outcome.made_up and not self._status.done():
+            self._status.set_result(outcome)
+
+    def _shown(self) -> Outcome:
+        """The status that an ended call shows now."""
+        return Outcome(
             _at_once(self._call.code()).value[0],
             _at_once(self._call.details()) or "",
             _details(_at_once(self._call.trailing_metadata())),
         )
-        made_up = outcome.number == grpc.StatusCode.INTERNAL.value[0] and outcome.message == _WRITE_FAILED
-        if not made_up and not self._status.done():
-            self._status.set_result(outcome)
 
     async def admitted(self) -> bool:
         """Waits for the service's answer: whether it accepted the stream. Cancelling this cancels the call."""
@@ -91,12 +99,13 @@ class Call:
 
     async def outcome(self) -> Outcome:
         """How the call ended; waits for it."""
-        code = await self._call.code()
+        await self._call.code()
+        self._note()
         try:
             # A status of grpc.aio's own is followed by the service's, unless there is none to follow.
             return await asyncio.wait_for(asyncio.shield(self._status), _TRUE_STATUS_S)
         except TimeoutError:
-            return Outcome(code.value[0], await self._call.details() or "", b"")
+            return self._shown()
 
     def cancel(self) -> None:
         """Ends the call now, if it has not ended."""
