@@ -6,7 +6,8 @@ registry: 1008 the client's fault, 1011 ours, 1013 try again later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
@@ -57,13 +58,10 @@ _FIELDS = {
 }
 """Names in the gRPC contract to names in the WebSocket protocol; others are the same in both."""
 
-_HINTS = {
-    "keep_alive": "keepalive",
-    "send it as metadata 'authorization: Bearer KEY'": (
-        'send it as header \'Authorization: Bearer KEY\', or as "key":"KEY" in init'
-    ),
-}
-"""What the service advises its own clients to do, and what that is over WebSocket."""
+_ERROR_DOMAIN = "asr.v1"
+"""Whose reasons the bridge knows."""
+
+_HOW_TO_SEND_A_KEY = 'send it as header \'Authorization: Bearer KEY\', or as "key":"KEY" in init'
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +110,10 @@ def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> F
             it with errors of its own; a status without it was made by the connection.
         admitted: whether the service had accepted the stream.
     """
-    status, path, retry_after_ms = _read_details(details)
-    if number in _RESETS and status.code:
+    told = _read_details(details)
+    if number in _RESETS and told.code:
         # The trailers came, and gRPC let the reset behind them take the place of their status. The details have it too.
-        number, message = status.code, status.message
+        number, message = told.code, told.message
     if number in _OF_THE_CONNECTION and not details:
         # The transport's own message names sockets, addresses and frames, which are not the client's business.
         if admitted:
@@ -126,33 +124,69 @@ def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> F
         message = "the speech service cannot be reached; try again later"
         return Failure("unavailable", message, retry_after_ms=RETRY_AFTER_MS)
     code = _GRPC_NAMES.get(number, "internal")
-    name = path.rpartition(".")[2]
-    field = _FIELDS.get(name, name)
-    message = _told(message, path, field) or f"the speech service ended the stream ({code})"
-    return Failure(code, message, field, retry_after_ms)
+    name = told.path.rpartition(".")[2]
+    field_name = _FIELDS.get(name, name)
+    sentence = (
+        _own_sentence(told.reason, told.facts)
+        or (told.problem and f"{field_name} {told.problem}".strip())
+        or message
+        or f"the speech service ended the stream ({code})"
+    )
+    return Failure(code, sentence, field_name, told.retry_after_ms)
 
 
-def _told(message: str, path: str, field: str) -> str:
-    """A message of the service, with the protocol's names where it has the contract's."""
-    if path and message.startswith(path):
-        message = field + message[len(path) :]
-    for advice, ours in _HINTS.items():
-        message = message.replace(advice, ours)
-    return message
+def _own_sentence(reason: str, facts: Mapping[str, str]) -> str:
+    """The bridge's sentence for errors of which the service's would advise what only gRPC has; "" for all others."""
+    match reason, facts:
+        case "STREAM_TIMEOUT", {"silent_s": seconds}:
+            return f"nothing was received for {seconds} s; send audio, or keepalive while there is none"
+        case "UNAUTHENTICATED", {"api_key": "missing"}:
+            return f"an API key is needed; {_HOW_TO_SEND_A_KEY}"
+        case "UNAUTHENTICATED", {"api_key": "unknown"}:
+            return f"the API key is not known here; {_HOW_TO_SEND_A_KEY}"
+    return ""
 
 
-def _read_details(details: bytes) -> tuple[status_pb2.Status, str, int | None]:
-    """The status, the path of a BadRequest's field and the delay of a RetryInfo in ms, where they are present."""
-    path, retry_after_ms = "", None
-    status = status_pb2.Status()
+@dataclass(slots=True)
+class _Details:
+    """What the details of a status say; what they do not say is empty.
+
+    Attributes:
+        code: the status's number once more.
+        message: its message once more.
+        reason: the kind of error, of ErrorInfo.
+        facts: what belongs to it, of ErrorInfo.
+        path: of the field at fault in the request, of BadRequest.
+        problem: what is wrong with it, as the end of a sentence that its name begins; of BadRequest.
+        retry_after_ms: of RetryInfo.
+    """
+
+    code: int = 0
+    message: str = ""
+    reason: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    path: str = ""
+    problem: str = ""
+    retry_after_ms: int | None = None
+
+
+def _read_details(serialized: bytes) -> _Details:
+    """What there is to read; details of other kinds are passed over."""
+    status, details = status_pb2.Status(), _Details()
     try:
-        status.ParseFromString(details)
+        status.ParseFromString(serialized)
+        details.code, details.message = status.code, status.message
         for item in status.details:
-            bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
-            if item.Unpack(bad_request) and bad_request.field_violations:
-                path = bad_request.field_violations[0].field
+            info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+            retry = error_details_pb2.RetryInfo()
+            if item.Unpack(info) and info.domain == _ERROR_DOMAIN:
+                details.reason, details.facts = info.reason, dict(info.metadata)
+            elif item.Unpack(bad_request) and bad_request.field_violations:
+                violation = bad_request.field_violations[0]
+                details.path, details.problem = violation.field, violation.description
             elif item.Unpack(retry):
-                retry_after_ms = round(retry.retry_delay.ToTimedelta().total_seconds() * 1000)
+                details.retry_after_ms = round(retry.retry_delay.ToTimedelta().total_seconds() * 1000)
     except DecodeError:
-        pass  # a status we cannot read in full is still a status
-    return status, path, retry_after_ms
+        # A status that cannot be read in full is still a status.
+        pass
+    return details

@@ -87,4 +87,5 @@ class KeyCheck(grpc.aio.ServerInterceptor):
 
 
 def _unauthenticated(*, sent: bool) -> Unauthenticated:
-    return Unauthenticated(("the API key is not known here; " if sent else "an API key is needed; ") + _HOW)
+    what, key = ("the API key is not known here", "unknown") if sent else ("an API key is needed", "missing")
+    return Unauthenticated(f"{what}; {_HOW}", facts={"api_key": key})

@@ -296,7 +296,8 @@ class StreamCall(ABC):
 
     def _nothing_received(self, limit_s: float) -> StreamTimeout:
         return StreamTimeout(
-            f"nothing was received for {limit_s:g} s; send audio, or {self.silence_hint} while there is none"
+            f"nothing was received for {limit_s:g} s; send audio, or {self.silence_hint} while there is none",
+            facts={"silent_s": f"{limit_s:g}"},
         )
 
     def _undecodable(self) -> InvalidArgument:

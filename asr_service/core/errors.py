@@ -8,6 +8,7 @@ WebSocket close codes are those of RFC 6455 and the IANA registry.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -19,13 +20,22 @@ class AsrError(Exception):
         message: a sentence for the person who has to act on it.
         field: name of the request field or setting at fault, "" if there is none.
         retry_after_s: seconds after which another try makes sense, None if it never does.
+        facts: what a program needs to tell of the error in words of its own, beside `reason`.
     """
 
-    def __init__(self, message: str, *, field: str = "", retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        retry_after_s: float | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
         self.retry_after_s = retry_after_s
+        self.facts = dict(facts or {})
 
     @property
     def reason(self) -> str:
@@ -46,7 +56,12 @@ class ClientError(AsrError):
 
 
 class InvalidArgument(ClientError):
-    """A field holds a value outside what is accepted; `field` names it."""
+    """A field holds a value outside what is accepted; `field` names it, and the message begins with it."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the field: the message without its name."""
+        return self.message.removeprefix(f"{self.field} ")
 
 
 class OutOfOrder(ClientError):

@@ -131,12 +131,12 @@ async def test_statuses_of_the_service_reach_the_client() -> None:
     retry, bad = any_pb2.Any(), any_pb2.Any()
     retry.Pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=2)))
     violation = error_details_pb2.BadRequest.FieldViolation(
-        field="config.sample_rate_hertz", description="no"
+        field="config.sample_rate_hertz", description="is wrong"
     )
     bad.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     statuses = {
         "full": (8, "all taken", [retry], 1013, "resource_exhausted"),
-        "field": (3, "rate", [bad], 1008, "invalid_argument"),
+        "field": (3, "sr is wrong", [bad], 1008, "invalid_argument"),
         "idle": (4, "nothing was received", [], 1008, "deadline_exceeded"),
         "bug": (13, "failed (request id 7)", [], 1011, "internal"),
         "odd": (10, "aborted", [], 1011, "internal"),

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.api import messages as wire
-from asr_service.core.errors import WIRE_STATUS, AsrError, InvalidArgument, Overloaded
+from asr_service.core.errors import (
+    WIRE_STATUS,
+    AsrError,
+    InvalidArgument,
+    Overloaded,
+    StreamTimeout,
+    Unauthenticated,
+)
 from ws_bridge.status import from_grpc
 
 
@@ -108,6 +115,41 @@ def test_a_limit_of_the_library_is_the_clients_fault() -> None:
 @given(st.integers(-1, 20), st.text(), st.binary(max_size=60), st.booleans())
 def test_any_status_has_a_close_code(number: int, message: str, details: bytes, admitted: bool) -> None:
     assert from_grpc(number, message, details, admitted=admitted).close_code in (1008, 1011, 1013)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            StreamTimeout("send this", facts={"silent_s": "60"}),
+            "nothing was received for 60 s; send audio, or keepalive while there is none",
+        ),
+        (StreamTimeout("results were not read for 60 s"), "results were not read for 60 s"),
+        (
+            Unauthenticated("send that", facts={"api_key": "missing"}),
+            'an API key is needed; send it as header \'Authorization: Bearer KEY\', or as "key":"KEY" in init',
+        ),
+        (
+            Unauthenticated("send that", facts={"api_key": "unknown"}),
+            'the API key is not known here; send it as header \'Authorization: Bearer KEY\', or as "key":"KEY" in '
+            "init",
+        ),
+    ],
+)
+def test_advice_is_what_a_client_of_the_bridge_can_do(error: AsrError, told: str) -> None:
+    status = wire.status(error)
+    assert from_grpc(status.code, status.message, status.SerializeToString(), admitted=True).message == told
+
+
+def test_reasons_of_others_mean_nothing_here() -> None:
+    packed = any_pb2.Any()
+    packed.Pack(
+        error_details_pb2.ErrorInfo(
+            reason="UNAUTHENTICATED", domain="proxy.example.com", metadata={"api_key": "missing"}
+        )
+    )
+    status = status_pb2.Status(code=16, message="no entry", details=[packed])
+    assert from_grpc(16, "no entry", status.SerializeToString(), admitted=False).message == "no entry"
 
 
 def test_details_of_other_kinds_are_passed_over() -> None:
