@@ -15,6 +15,8 @@ from asr_service.model.torch_encoder.encoder import TorchEncoder
 from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, StageWeights
 from tests.support.tile_units import TILES
 
+# The first step of each kind compiles all layers: half a minute where nothing else runs.
+pytestmark = pytest.mark.timeout(900)
 D, HEADS, CHANNELS, KERNEL = 96, 4, 32, 9
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from asr_service.model.cpu_encoder.isa.tiles import NoTiles, TileUnit
 from asr_service.model.cpu_encoder.kernels.attention import Streams
 from asr_service.model.cpu_encoder.kernels.barrier import counters
+from asr_service.model.cpu_encoder.kernels.gemm_choice import choose_gemm
 from asr_service.model.cpu_encoder.layers import Pools, phases, run_layers
 from asr_service.model.cpu_encoder.packing import ScratchMemory, array, fits, stack_weights
 from asr_service.model.weights import LayerWeights
@@ -27,6 +28,7 @@ class CompiledLayers:
         most_threads: int,
     ) -> None:
         """Packs the weights. `can_run` says for which layers this works."""
+        self._dtype = dtype
         self._pools = pools
         self._tiles = tiles
         self._weights = stack_weights(layers, dtype, tiles)
@@ -42,7 +44,8 @@ class CompiledLayers:
         """All layers on the residual stream, fp32 [rows, d_model], in place."""
         x = array(residual)
         self._counts[:] = 0
-        buffers = self._scratch.buffers(len(x), threads)
-        run_layers(
-            threads, self._counts, x, self._weights, self._pools, streams, buffers, self._tiles
-        )  # fmt: skip
+        gemm = choose_gemm(self._dtype, len(x), self._tiles)
+        # A step of few rows need not set up tiles, nor be compiled for each kind of them.
+        tiles = self._tiles if gemm.USES_TILES else NoTiles(0)
+        buffers = self._scratch.buffers(len(x), threads, gemm.INPUTS)
+        run_layers(threads, self._counts, x, self._weights, self._pools, streams, buffers, tiles)

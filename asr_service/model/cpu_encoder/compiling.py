@@ -134,7 +134,8 @@ def remove_unused_folders(parent: Path, now: float) -> list[Path]:
     """
     removed = []
     for folder in parent.glob(FOLDER_PREFIX + "*"):
-        with contextlib.suppress(OSError):  # somebody else was faster
+        # Somebody else was faster.
+        with contextlib.suppress(OSError):
             if (
                 folder.name != FOLDER_PREFIX + source_key()
                 and folder.stat().st_mtime < now - UNUSED_DAYS * 86_400
@@ -163,7 +164,8 @@ class _Place(_CacheLocator):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._module = function.__module__
-        self._py_file = function.__code__.co_filename  # Numba names it in warnings
+        # Numba names it in warnings.
+        self._py_file = function.__code__.co_filename
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Place:

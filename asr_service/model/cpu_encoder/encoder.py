@@ -26,7 +26,8 @@ from asr_service.model.cpu_encoder.packing import DISTANCE_MULTIPLE, VALUE_MULTI
 from asr_service.model.cpu_encoder.subsampling import CpuSubsampling
 from asr_service.model.weights import EncoderWeights, UnsupportedLayer
 
-_HEAD_MULTIPLE = 4  # numbers of a head that attention takes at a time
+# Numbers of a head that attention takes at a time.
+_HEAD_MULTIPLE = 4
 
 
 class Layers(Protocol):

@@ -18,7 +18,8 @@ from torch.nn import functional
 from asr_service.model.cpu_encoder.compiling import Array, Float
 from asr_service.model.cpu_encoder.isa.tiles import TileUnit
 from asr_service.model.cpu_encoder.isa.vectors import COLUMNS
-from asr_service.model.cpu_encoder.kernels.gemm_choice import choose_gemm
+from asr_service.model.cpu_encoder.kernels.gemm import InputLayout
+from asr_service.model.cpu_encoder.kernels.gemm_choice import FEW_ROWS, choose_gemm
 from asr_service.model.weights import Affine, LayerWeights
 
 ROW_MULTIPLE = 32
@@ -157,20 +158,17 @@ class ScratchMemory:
     def __init__(self, layer: LayerWeights, dtype: torch.dtype, tiles: TileUnit, threads: int) -> None:
         """For layers like the given one, products and pools in `dtype`, and at most so many threads."""
         self._dtype = dtype
-        self._tiles = tiles
         self._d_model, self._ff = layer.ff1_up.weight.shape[1], layer.ff1_up.weight.shape[0]
-        # The kind of product depends on the rows: memory for the greediest.
-        most_rows = torch.iinfo(torch.int32).max
+        # Which products it is depends on the rows: memory for either.
         depth = max(self._d_model, self._ff)
-        kinds = [choose_gemm(dtype, rows, tiles) for rows in (1, most_rows)]
-        block_bytes = max(kind.scratch_bytes(depth) for kind in kinds)
+        gemms = [choose_gemm(dtype, rows, tiles) for rows in (FEW_ROWS, FEW_ROWS + 1)]
+        block_bytes = max(gemm.scratch_bytes(depth) for gemm in gemms)
         self._block_weights = _zeros(threads, block_bytes, dtype=torch.uint8)
         self._memory: list[Tensor] = []
 
-    def buffers(self, rows: int, threads: int) -> Buffers:
-        """For a step of so many rows and threads. What the last step left in them is not cleared."""
+    def buffers(self, rows: int, threads: int, inputs: InputLayout) -> Buffers:
+        """For a step of so many rows and threads and products that want such inputs; not cleared between steps."""
         padded = round_up(rows, ROW_MULTIPLE)
-        inputs = choose_gemm(self._dtype, rows, self._tiles).INPUTS
         # Off a power of two, so that the rows of a tile do not fall on one set of the cache.
         shapes: tuple[tuple[tuple[int, ...], torch.dtype], ...] = (
             ((*inputs.planes, padded, self._d_model + COLUMNS), inputs.dtype),

@@ -5,6 +5,8 @@ See `torch_encoder/subsampling.py` for what a stream remembers between steps and
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numba import prange
@@ -19,6 +21,18 @@ from asr_service.model.cpu_encoder.packing import array
 from asr_service.model.weights import EncoderWeights, StageWeights, UnsupportedLayer
 
 
+class Taps(NamedTuple):
+    """A convolution of one input channel, or a depthwise one.
+
+    Attributes:
+        weight: float32 [3, 3, channels].
+        bias: float32 [channels].
+    """
+
+    weight: Array
+    bias: Array
+
+
 @compiled(parallel=True)
 def first_stages(
     mel: Array,
@@ -27,10 +41,8 @@ def first_stages(
     slots: Array,
     low: Array,
     high: Array,
-    weight: Array,
-    bias: Array,
-    weight2: Array,
-    bias2: Array,
+    first: Taps,
+    second: Taps,
     out: Array,
 ) -> None:
     """First convolution and ReLU, then the depthwise part of the second, of the subsampling.
@@ -41,12 +53,12 @@ def first_stages(
         memory2: pool [slots, width1, channels], the first layer's last output frame.
         slots: int64 [B].
         low, high: int64 [2, B], real frames of the input and of the first layer's output.
-        weight: float32 [3, 3, channels] of the first layer.
-        bias: float32 [channels].
-        weight2, bias2: the same for the depthwise convolution.
+        first, second: of the two convolutions.
         out: [B, frames / 4, width2, channels].
     """
     size, frames, mels = mel.shape
+    weight, bias = first.weight, first.bias
+    weight2, bias2 = second.weight, second.bias
     channels = weight.shape[2]
     width = mels // 2 + 1
     width2 = width // 2 + 1
@@ -59,12 +71,12 @@ def first_stages(
             for t in range(low[0, b], high[0, b]):
                 padded[t + 1, m + 2] = mel[b, t, m]
             memory[slot, m] = padded[frames, m + 2]
-        first = np.zeros((frames // 2 + 1, width + 3, channels), np.float32)
+        middle = np.zeros((frames // 2 + 1, width + 3, channels), np.float32)
         for w in range(width):
-            load(memory2[slot, w], first[0, w + 2])
+            load(memory2[slot, w], middle[0, w + 2])
         for t in range(low[1, b], high[1, b]):
             for w in range(width):
-                row = first[t + 1, w + 2]
+                row = middle[t + 1, w + 2]
                 for c in range(channels):
                     row[c] = bias[c]
                 for i in range(3):
@@ -75,7 +87,7 @@ def first_stages(
                 for c in range(channels):
                     row[c] = max(row[c], np.float32(0.0))
         for w in range(width):
-            store(first[frames // 2, w + 2], memory2[slot, w])
+            store(middle[frames // 2, w + 2], memory2[slot, w])
         total = np.empty(channels, np.float32)
         for t in range(frames // 4):
             for w in range(width2):
@@ -84,7 +96,7 @@ def first_stages(
                 for i in range(3):
                     for j in range(3):
                         for c in range(channels):
-                            total[c] += weight2[i, j, c] * first[2 * t + i, 2 * w + j, c]
+                            total[c] += weight2[i, j, c] * middle[2 * t + i, 2 * w + j, c]
                 store(total, out[b, t, w])
 
 
@@ -95,8 +107,7 @@ def depthwise(
     slots: Array,
     low: Array,
     high: Array,
-    weight: Array,
-    bias: Array,
+    taps: Taps,
     out: Array,
 ) -> None:
     """ReLU of the layer before, then the depthwise convolution of stride 2 of a later subsampling layer.
@@ -105,11 +116,11 @@ def depthwise(
         x: [B, frames, width, channels] before the ReLU; frames outside [low, high) count as zero.
         memory: pool [slots, width, channels], the last input frame.
         slots, low, high: int64 [B].
-        weight: float32 [3, 3, channels].
-        bias: float32 [channels].
+        taps: of the convolution.
         out: [B, frames / 2, width / 2 + 1, channels].
     """
     size, frames, width, channels = x.shape
+    weight, bias = taps.weight, taps.bias
     width2 = width // 2 + 1
     for b in prange(size):
         slot = slots[b]
@@ -164,7 +175,7 @@ class CpuSubsampling:
         memory = [array(m) for m in self._memory]
         x = torch.empty(size, frames // 4, self._widths[2], self._channels, dtype=self._dtype)
         first_stages(
-            array(mel), array(self._mels), memory[0], slots, low[:2], high[:2], *first, *second, array(x)
+            array(mel), array(self._mels), memory[0], slots, low[:2], high[:2], first, second, array(x)
         )
         x = self._products[0](x)
         for layer in range(2, len(self._convs)):
@@ -172,7 +183,7 @@ class CpuSubsampling:
                 size, frames >> (layer + 1), self._widths[layer + 1], self._channels, dtype=self._dtype
             )
             depthwise(
-                array(x), memory[layer - 1], slots, low[layer], high[layer], *self._convs[layer], array(out)
+                array(x), memory[layer - 1], slots, low[layer], high[layer], self._convs[layer], array(out)
             )
             x = self._products[layer - 1](out)
         return self._project(x.relu_().flatten(2)).float()
@@ -203,6 +214,6 @@ class CpuSubsampling:
         return sum(m[0].numel() * m.element_size() for m in (self._mels, *self._memory))
 
 
-def _taps(stage: StageWeights) -> tuple[Array, Array]:
-    """Weights of a one-channel or depthwise 3x3 convolution as [3, 3, channels], and its bias."""
-    return array(stage.conv.weight.squeeze(1).permute(1, 2, 0).contiguous()), array(stage.conv.bias)
+def _taps(stage: StageWeights) -> Taps:
+    """Those of a one-channel or depthwise 3x3 convolution."""
+    return Taps(array(stage.conv.weight.squeeze(1).permute(1, 2, 0).contiguous()), array(stage.conv.bias))

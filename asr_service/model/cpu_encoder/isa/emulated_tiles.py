@@ -15,7 +15,8 @@ from asr_service.model.cpu_encoder.isa.memory import bfloat16_at, float32_at, se
 from asr_service.model.cpu_encoder.isa.vectors import COLUMNS, FLOAT_BYTES, HALF_BYTES, ROW_BYTES
 
 _PAIR_BYTES = 2 * HALF_BYTES
-_PAIRS_BYTES = TILE * _PAIR_BYTES  # of a pair of inputs, all columns of a tile
+# Of a pair of inputs, all columns of a tile.
+_PAIRS_BYTES = TILE * _PAIR_BYTES
 _PART_BYTES = 2 * TILE_BYTES
 
 

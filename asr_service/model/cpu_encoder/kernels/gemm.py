@@ -81,6 +81,7 @@ class Gemm(Protocol):
     """A file of products. Modules keep this contract."""
 
     INPUTS: InputLayout
+    USES_TILES: bool
 
     def pack(self, weight: Tensor) -> Array:
         """Weights float32 [out, in], multiples of 32 both, to a flat array, block by block."""

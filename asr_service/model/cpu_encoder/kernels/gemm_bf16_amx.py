@@ -26,7 +26,9 @@ from asr_service.model.cpu_encoder.isa.vectors import (
 from asr_service.model.cpu_encoder.kernels.gemm import BlockScratch, Finish, InputLayout, Product
 
 INPUTS = InputLayout(torch.bfloat16, ())
-_STEP_BYTES = 2 * TILE_BYTES  # of a block's weights, for DEPTH inputs
+USES_TILES = True
+# Of a block's weights, for DEPTH inputs.
+_STEP_BYTES = 2 * TILE_BYTES
 _STEP_LINES = _STEP_BYTES // CACHE_LINE
 _TILE_ROW_BYTES = DEPTH * HALF_BYTES
 

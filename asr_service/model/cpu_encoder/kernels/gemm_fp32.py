@@ -27,6 +27,7 @@ from asr_service.model.cpu_encoder.isa.vectors import (
 from asr_service.model.cpu_encoder.kernels.gemm import BlockScratch, Finish, InputLayout, Product
 
 INPUTS = InputLayout(torch.float32, ())
+USES_TILES = False
 PANEL = 6
 """Rows whose sums with 16 columns stay in the registers of a processor that has sixteen of eight numbers each."""
 _HALF_ROW_BYTES = LANES * FLOAT_BYTES
@@ -78,7 +79,8 @@ def block(tiles: TileUnit, product: Product, which: Int, next_block: Int, scratc
     while row < rows:
         begin, count = row, min(rows - row, 4)
         if rows >= PANEL:
-            begin, count = min(row, rows - PANEL), PANEL  # the last one may do rows again
+            # The last one may do rows again.
+            begin, count = min(row, rows - PANEL), PANEL
         place = inputs + begin * stride
         if rows >= PANEL:
             for half in range(2):

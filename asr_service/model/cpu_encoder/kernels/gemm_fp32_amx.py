@@ -39,9 +39,12 @@ from asr_service.model.cpu_encoder.kernels import gemm_fp32
 from asr_service.model.cpu_encoder.kernels.gemm import BlockScratch, Finish, InputLayout, Product
 
 INPUTS = InputLayout(torch.bfloat16, (3,))
-_STEP_BYTES = DEPTH * ROW_BYTES  # of a block's weights, for DEPTH inputs
+USES_TILES = True
+# Of a block's weights, for DEPTH inputs.
+_STEP_BYTES = DEPTH * ROW_BYTES
 _STEP_LINES = _STEP_BYTES // CACHE_LINE
-_PARTS_BYTES = 3 * 2 * TILE_BYTES  # the same in three parts
+# The same in three parts.
+_PARTS_BYTES = 3 * 2 * TILE_BYTES
 _TILE_ROW_BYTES = DEPTH * HALF_BYTES
 
 
