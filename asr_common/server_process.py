@@ -17,10 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_S = 60.0
-"""Longest wait for a line, unless the caller says otherwise."""
-STOP_S = 60.0
-"""Longest wait for a program to end: longer than it may drain, and on a busy machine its exit alone takes a while."""
+PATIENCE_S = 180.0
+"""Longest wait for what must come, on however busy a machine, unless the caller says otherwise."""
 LOOK_S = 0.05
 """How often a file is looked for."""
 
@@ -106,7 +104,7 @@ class ServerProcess:
         """What it printed so far."""
         return "\n".join(self.lines)
 
-    def wait_line(self, pattern: str, timeout_s: float = START_S, *, count: int = 1) -> re.Match[str]:
+    def wait_line(self, pattern: str, timeout_s: float = PATIENCE_S, *, count: int = 1) -> re.Match[str]:
         """Waits for the first line, past or to come, that holds the pattern; or the second, third, ... by `count`.
 
         Raises:
@@ -128,7 +126,7 @@ class ServerProcess:
                     raise ServerError(f"no line with {pattern!r}: {why}", self.output)
                 self._news.wait(left)
 
-    def wait_started(self, pattern: str, timeout_s: float = START_S, *, count: int = 1) -> re.Match[str]:
+    def wait_started(self, pattern: str, timeout_s: float = PATIENCE_S, *, count: int = 1) -> re.Match[str]:
         """As `wait_line`, for who is still to be handed the process: if the line does not come, it is killed."""
         try:
             return self.wait_line(pattern, timeout_s, count=count)
@@ -145,7 +143,7 @@ class ServerProcess:
         deadline = time.monotonic() + timeout_s
         while not path.exists():
             if (code := self.popen.poll()) is not None:
-                self._reader.join(STOP_S)
+                self._reader.join(PATIENCE_S)
                 raise ServerError(f"ended with {code}", self.output)
             if time.monotonic() > deadline:
                 return False
@@ -156,7 +154,7 @@ class ServerProcess:
         """Sends it a signal."""
         self.popen.send_signal(number)
 
-    def wait(self, timeout_s: float = STOP_S) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Waits until it has ended by itself; its exit code.
 
         Raises:
@@ -166,10 +164,10 @@ class ServerProcess:
             code = self.popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise ServerError(f"did not end in {timeout_s:g} s", self.output) from None
-        self._reader.join(STOP_S)
+        self._reader.join(PATIENCE_S)
         return code
 
-    def stop(self, timeout_s: float = STOP_S) -> int:
+    def stop(self, timeout_s: float = PATIENCE_S) -> int:
         """Stops it as an operator does, with SIGTERM, and kills it if it does not end in time; its exit code."""
         if self.popen.poll() is None:
             self.signal()
@@ -182,7 +180,7 @@ class ServerProcess:
         """Ends it at once; its exit code."""
         self.popen.kill()
         code = self.popen.wait()
-        self._reader.join(STOP_S)
+        self._reader.join(PATIENCE_S)
         return code
 
     def __enter__(self) -> Self:

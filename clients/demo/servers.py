@@ -10,11 +10,13 @@ from typing import Any
 
 from rich.console import Console
 
-from asr_common.server_process import STOP_S, ServerError, ServerProcess, environment_without_settings
+from asr_common.server_process import ServerError, ServerProcess, environment_without_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SAY_S = 15.0
 """How often the demo tells what a server is doing that is not ready, where there is no terminal."""
+STOP_S = 60.0
+"""Longest wait for a server to end: longer than it may drain, and on a busy machine its exit alone takes a while."""
 TAIL_LINES = 30
 
 
@@ -66,8 +68,10 @@ class DemoServer(ServerProcess):
 
     def stop_well(self) -> None:
         """Stops it as an operator would; DemoError unless it ends well and in time."""
-        code = self.stop()
-        if code < 0:
-            raise DemoError(f"the {self._name} did not stop in {STOP_S:.0f} s", self.tail())
+        self.signal()
+        try:
+            code = self.wait(STOP_S)
+        except ServerError as error:
+            raise DemoError(f"the {self._name} {error.reason} when it was stopped", self.tail()) from None
         if code != 0:
             raise DemoError(f"the {self._name} ended with {code} when it was stopped", self.tail())

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from asr_common import server_process
-from asr_common.server_process import START_S
+from asr_common.server_process import PATIENCE_S
 from testbed.processes import ROOT, children, clean_environment
 
-PATIENCE_S = 180.0
-"""How long a test waits for what must come, on however busy a machine."""
 SERVING = r"serving grpc on (\S+)"
 """What the service prints once it serves."""
 
@@ -63,7 +61,7 @@ class AsrService(ServerProcess):
         if wait:
             self.wait_started(SERVING)
 
-    def wait_ready(self, timeout: float = START_S) -> str:
+    def wait_ready(self, timeout: float = PATIENCE_S) -> str:
         """Waits until it serves; its HOST:PORT."""
         return self.wait_line(SERVING, timeout).group(1)
 

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.audio import cut
 from tests.support.bridge import CLOSE, INIT, Bridge, Heard, listen
-from tests.support.process import ROOT, START_S, AsrService, ServerProcess
+from tests.support.process import PATIENCE_S, ROOT, AsrService, ServerProcess
 from tests.support.rpc import MADE_UP, Stub, audio, config, text
 from tests.support.streams import speech
 
@@ -138,7 +138,7 @@ class Fleet:
     async def until_in(self, instance: str) -> None:
         """Waits until HAProxy has seen that an instance serves (backend/name). nginx sends somebody and sees."""
         backend, name = instance.split("/")
-        async with asyncio.timeout(START_S):
+        async with asyncio.timeout(PATIENCE_S):
             while self.kind == "haproxy":
                 states = self.command(f"show servers state {backend}")
                 if re.search(rf"^\d+ {backend} \d+ {name} \S+ 2 ", states, re.MULTILINE):
@@ -183,7 +183,7 @@ class Fleet:
 
 def _until_listening(process: ServerProcess, port: int) -> None:
     """Waits for a process that does not say when it listens; connecting is the only way to know."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             with socket.create_connection((HOST, port)):

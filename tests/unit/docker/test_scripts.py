@@ -20,7 +20,7 @@ from asr_service.config import Settings
 from testbed.processes import free_port
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority
-from tests.support.process import PATIENCE_S, ROOT, START_S, AsrService, ServerProcess, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, AsrService, ServerProcess, clean_environment
 from ws_bridge.config import Settings as BridgeSettings
 
 ENTRYPOINT = ROOT / "docker" / "entrypoint.sh"
@@ -126,7 +126,7 @@ def test_health_with_tls(environment: dict[str, str], tmp_path: Path) -> None:
 
 def until_healthy(ask: Callable[[], subprocess.CompletedProcess[str]]) -> None:
     """Returns once the answer is that it serves; each question is a process and waits for its answer."""
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + PATIENCE_S
     while (done := ask()).returncode != 0:
         assert time.monotonic() < deadline, done.stdout + done.stderr
 
