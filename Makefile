@@ -59,7 +59,7 @@ proto: setup ## generates proto/python from proto/asr
 TORCH = $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements.lock)
 COMPILE = $(BIN)/python tools/run_uv.py pip compile --quiet --universal --annotation-style line \
 	--custom-compile-command "make lock" $(ARGS) --output-file
-TIDY = sed -i.before -E -e '/^(nvidia-[^r]|triton=|cuda-toolkit=)/d' -e 's/(,| via) -[^,]*//' -e 's/ +\#$$//'
+TIDY = sed -i.before -E -e '/^(nvidia-[^r]|triton=|cuda-toolkit=)/d' -e 's/ -[^,]*,?//g' -e 's/(,| +\# via)$$//'
 
 lock: setup ## pins what pyproject.toml asks for; ARGS=--upgrade for newer releases, TORCH=2.14.1 for another torch
 	@echo "torch==$(TORCH)" | $(COMPILE) requirements.lock pyproject.toml - --extra model --extra otel --extra riva
