@@ -1,6 +1,6 @@
-"""`python -m asr_service doctor`: looks at what the service would start with, and says what to do about it.
+"""Checks what the service would start with, and advises what to do: `python -m asr_service doctor`.
 
-Nothing is changed and no model is loaded. Each check stands alone: one that fails does not keep the next from running.
+Nothing is changed and no model is read. Each check stands alone: one that raises does not keep the next from running.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from asr_service.model.locate import nemo_path
 from asr_service.model.precision import why_unsupported
 
 SOON = timedelta(days=14)
-"""A certificate that expires sooner is worth a word."""
+"""A certificate that expires sooner is reported."""
 DEVICE_S = 120.0
-"""For torch to be imported and to look at its devices."""
+"""Longest time for torch to be imported and to survey the devices."""
 
 
 class Verdict(Enum):
@@ -42,10 +42,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found.
+    """The outcome of one check.
 
     Attributes:
-        subject: what was looked at.
+        subject: what was checked.
         verdict: WRONG keeps the service from starting, or from serving as it is set to.
         found: what there is.
         advice: what to do, "" if nothing.
@@ -58,7 +58,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Every check in turn, the slow one last."""
+    """Makes every check in turn, the slow one last, and yields what they find."""
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _packages,
         _model,
@@ -117,11 +117,13 @@ def _model(settings: Settings) -> Iterator[Finding]:
         else:
             yield Finding("model", Verdict.OK, f"{path}, {path.stat().st_size / 1e6:.0f} MB")
         return
-    try:  # as NeMo looks for it; the library knows the variables that move its cache, such as HF_HOME
+    # NeMo looks for it in the same way; the library knows the variables that move its cache, such as HF_HOME.
+    try:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError:
-        return  # its absence is told with the packages
+        # Its absence is reported with the packages.
+        return
     cached = try_to_load_from_cache(name, f"{name.rpartition('/')[2]}.nemo")
     if isinstance(cached, str):
         yield Finding("model", Verdict.OK, f"{name}, fetched before ({cached})")
@@ -135,7 +137,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 
 def _looks_like_archive(path: Path) -> bool:
-    """A tar file, as it is or gzipped."""
+    """Returns whether a file is a tar file, as it is or gzipped."""
     with path.open("rb") as file:
         start = file.read(512)
     return start[257:262] == b"ustar" or start[:2] == b"\x1f\x8b"
@@ -215,7 +217,7 @@ def _limits(settings: Settings) -> Iterator[Finding]:
 
 
 def _flags() -> set[str]:
-    """What the processor can do, as Linux names it."""
+    """Returns the flags of what the processor can do, as Linux names them."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -237,12 +239,12 @@ def _processor(settings: Settings) -> Iterator[Finding]:
 
 
 def cpu_precision(precision: str, *, bf16: bool, flags: set[str]) -> Iterator[Finding]:
-    """What a precision means on a CPU.
+    """Checks whether a CPU computes in a precision, and does so in hardware.
 
     Args:
         precision: as set.
         bf16: whether torch has kernels for bf16 on this CPU.
-        flags: what the CPU can do.
+        flags: of what the CPU can do, as Linux names them.
     """
     if reason := why_unsupported(precision, "cpu", cpu_has_bf16=bf16):
         yield Finding("precision", Verdict.WRONG, f"{precision} {reason}", "set ASR_PRECISION=fp32")

@@ -83,7 +83,7 @@ class FeatureExtractor:
         return torch.log(mel + self._guard if self._guard_add else mel.clamp(min=self._guard))
 
     def reset(self, slots: Tensor) -> None:
-        """Forgets the past of the given slots, int64 [n]."""
+        """Puts the given slots, int64 [n], at the start of a stream."""
         self._tails[slots] = 0.0
 
     def state_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""NeMo's own cache-aware encoder step over pooled caches: the baseline, and the way out for unknown variants.
+"""Runs NeMo's own cache-aware encoder step over pooled caches: to compare with, and for models of unknown parts.
 
 It equals the offline encoder except at look-ahead 0, where NeMo puts zero features before the stream in place of the
 convolutions' zero padding. Rows with different numbers of mel frames cannot share NeMo's step: they go in groups.
@@ -16,16 +16,25 @@ from asr_service.model.chunk_plan import ChunkPlan
 
 
 class NemoEncoder:
-    """`ConformerEncoder.cache_aware_stream_step` by slot. One thread only: it rewrites the encoder's configuration."""
+    """Runs `ConformerEncoder.cache_aware_stream_step` by slot. One thread only: NeMo rewrites its configuration in it.
+
+    Args:
+        encoder: NeMo's `ConformerEncoder`, with the look-ahead set.
+        plan: geometry of the model.
+        mels: features of a mel frame.
+        slots: rows of pooled state.
+        device: of the encoder.
+    """
 
     def __init__(self, encoder: Any, plan: ChunkPlan, mels: int, slots: int, device: torch.device) -> None:
-        """Allocates the caches for `slots` rows: attention inputs, convolution contexts and mel frames."""
         self._encoder = encoder
         self._plan = plan
+        # NeMo's caches: the attention layers' inputs, the convolutions' contexts, and how full the first are.
         channel, time, _ = encoder.get_initial_cache_state(batch_size=1, device=device)
         self._channel = channel.repeat(1, slots, 1, 1)
         self._time = time.repeat(1, slots, 1, 1)
         self._length = torch.zeros(slots, dtype=torch.int64, device=device)
+        # Mel frames of the past that a step after the first takes again.
         past = encoder.streaming_cfg.pre_encode_cache_size
         self._past = int(past[1] if isinstance(past, list) else past)
         self._mels = torch.zeros(slots, self._past, mels, device=device)
@@ -37,7 +46,7 @@ class NemoEncoder:
         return self._plan.left_frames // self._plan.chunk_frames
 
     def step(self, batch: Batch, mel: Tensor) -> Tensor:
-        """Encodes one chunk of each row; see `FastEncoder.step`."""
+        """Encodes one chunk of each row; see `TorchEncoder.step`."""
         rows = batch.size
         out = torch.zeros(rows, self._plan.chunk_frames, int(self._encoder.d_model), device=mel.device)
         real = batch.masks[0] if batch.masks is not None else torch.ones_like(mel[:, :, 0], dtype=torch.bool)
@@ -48,12 +57,21 @@ class NemoEncoder:
                 groups.setdefault((present[0], present[-1] + 1), []).append(row)
         for (low, high), members in groups.items():
             index = torch.tensor(members, device=mel.device)
-            frames = self._group(batch.slots[index], mel[index, low:high], first=low > 0)
+            frames = self._step_group(batch.slots[index], mel[index, low:high], first=low > 0)
             out[index, : frames.shape[1]] = frames
         return out
 
-    def _group(self, slots: Tensor, mel: Tensor, first: bool) -> Tensor:
-        """One NeMo step for rows with equally many mel frames, [B, frames, mels] to [B, encoder frames, d_model]."""
+    def _step_group(self, slots: Tensor, mel: Tensor, first: bool) -> Tensor:
+        """Runs NeMo's step for rows with equally many mel frames.
+
+        Args:
+            slots: int64 [B].
+            mel: [B, frames, mels].
+            first: whether this is the rows' first step.
+
+        Returns:
+            [B, encoder frames, d_model].
+        """
         features = mel if first else torch.cat([self._mels[slots], mel], dim=1)
         self._mels[slots] = torch.cat([self._mels[slots], mel], dim=1)[:, -self._past :]
         encoded: Tensor
@@ -72,17 +90,17 @@ class NemoEncoder:
         return encoded.transpose(1, 2)[:, : min(int(lengths.max()), self._plan.chunk_frames)]
 
     def reset(self, slots: Tensor) -> None:
-        """Forgets the past of the given slots, int64 [n]."""
+        """Puts the given slots, int64 [n], at the start of a stream."""
         self._channel[:, slots] = 0
         self._time[:, slots] = 0
         self._length[slots] = 0
         self._mels[slots] = 0
 
     def clear(self, slots: Tensor) -> None:
-        """Overwrites everything the given slots hold."""
+        """Overwrites all state of the given slots, int64 [n]."""
         self.reset(slots)
 
     def state_bytes(self) -> int:
-        """Bytes of state per slot."""
+        """Returns the bytes of state of a slot."""
         pools = (self._channel[:, 0], self._time[:, 0], self._mels[0], self._length[0])
         return sum(pool.numel() * pool.element_size() for pool in pools)

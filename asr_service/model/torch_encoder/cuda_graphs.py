@@ -1,11 +1,11 @@
-"""The encoder step as recorded work: on a GPU, one launch for a few hundred.
+"""Records encoder steps as CUDA graphs, which replay some 1,500 kernel launches in one call.
 
-A step of the torch encoder is some 1,500 kernel launches, which cost the host more than they cost a large GPU. CUDA
-graphs record the launches once for each batch size and play them in one call; what is recorded reads and writes fixed
-memory. So a step copies its inputs into static tensors, plays, and reads a static output. Batches come padded to few
-sizes (`NemoStreamingModel._bucket`); each is recorded when it is first met, which warm-up does for all of them.
+The launches of a step cost the host more time than they take on a large GPU. A graph records them once for a batch
+size and replays them; it reads and writes fixed memory. So a step copies its inputs into static tensors, replays, and
+reads a static output. Batches are padded to few sizes (`NemoStreamingModel._bucket`); each is recorded when it is first
+met, which warm-up does for all of them.
 
-What decides and what copies is here and runs on any device; only `CudaRecorder` needs a GPU.
+Only `CudaRecorder` needs a GPU; all else here runs on any device.
 """
 
 from __future__ import annotations
@@ -27,29 +27,33 @@ _log = logging.getLogger(__name__)
 
 
 class Recorder(Protocol):
-    """Records work on fixed memory, to be played again."""
+    """Records work on fixed memory, so that it can be replayed."""
 
     def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """Runs the work at least once.
+        """Records the work, which it runs at least once.
 
         Returns:
-            Does the work again and returns the tensor that it returned, the same one each time.
+            A function that replays the work and returns its output, in the same tensor each time.
 
         Raises:
-            RuntimeError: if the work cannot be recorded.
+            RuntimeError: the work cannot be recorded.
         """
         ...
 
 
 class CudaRecorder:
-    """CUDA graphs that share one pool of memory: one plays at a time, and its output is used up before the next."""
+    """Records CUDA graphs that share one pool of memory.
+
+    Graphs may share it since one is replayed at a time, and its output is read before the next.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """See `Recorder.record`. Libraries choose their kernels in unrecorded runs on a stream of their own."""
+        """See `Recorder.record`."""
+        # Libraries choose their kernels in the first runs, which are not recorded and need a CUDA stream of their own.
         side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
@@ -57,41 +61,50 @@ class CudaRecorder:
                 work()
         torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate meanwhile; that is no reason to give up.
+        # Other threads may allocate meanwhile; that does not spoil the recording.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             out = work()
 
-        def play() -> Tensor:
+        def replay() -> Tensor:
             graph.replay()
             return out
 
-        return play
+        return replay
 
 
 class EagerRecorder:
-    """Records nothing: does the work again, into the same output. For devices without graphs, and for tests."""
+    """Records nothing, and does the work again into the same output. For devices without graphs, and for tests."""
 
     def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """See `Recorder.record`."""
         out = work().clone()
 
-        def play() -> Tensor:
+        def replay() -> Tensor:
             return out.copy_(work())
 
-        return play
+        return replay
 
 
 @dataclass(frozen=True, slots=True)
 class _Recording:
-    """Static inputs of one batch size, and what plays it."""
+    """The static inputs of one batch size, and the function that replays its step."""
 
     batch: Batch
     mel: Tensor
-    play: Callable[[], Tensor]
+    replay: Callable[[], Tensor]
 
 
 class RecordedEncoder:
-    """A torch encoder whose steps are recorded by batch size. Its last slot is the spare one."""
+    """Replays the steps of a torch encoder, recorded by batch size.
+
+    Args:
+        inner: the encoder; nothing of it is recorded yet.
+        plan: geometry of the model.
+        mels: features of a mel frame.
+        slots: rows of pooled state; the last one is the spare.
+        device: of the encoder.
+        recorder: records the steps.
+    """
 
     def __init__(
         self,
@@ -102,12 +115,12 @@ class RecordedEncoder:
         device: torch.device,
         recorder: Recorder,
     ) -> None:
-        """Records nothing yet."""
         self._inner = inner
         self._plan = plan
         self._mels = mels
         self._spare = slots - 1
         self._device = device
+        # None once recording has failed.
         self._recorder: Recorder | None = recorder
         self._recordings: dict[int, _Recording] = {}
 
@@ -122,8 +135,8 @@ class RecordedEncoder:
         return tuple(sorted(self._recordings))
 
     def step(self, batch: Batch, mel: Tensor) -> Tensor:
-        """As `TorchEncoder.step`; the result is valid until the next step."""
-        recording = self._recording(len(batch.slots))
+        """Encodes one chunk of each row, as `TorchEncoder.step` does; the result is valid until the next step."""
+        recording = self._recording_of(len(batch.slots))
         if recording is None:
             return self._inner.step(batch, mel)
         static = recording.batch
@@ -132,28 +145,29 @@ class RecordedEncoder:
         recording.mel.copy_(mel)
         assert static.masks is not None
         for layer, mask in enumerate(static.masks):
-            # One recording serves all batches: where every frame is real, the masks say so.
+            # One recording serves all batches of its size, with masks also where every frame is real.
             if batch.masks is None:
                 mask.fill_(True)
             else:
                 mask.copy_(batch.masks[layer])
-        return recording.play()
+        return recording.replay()
 
-    def _recording(self, size: int) -> _Recording | None:
-        """The recording for batches of this size, made if it is not there; None if recording does not work.
+    def _recording_of(self, size: int) -> _Recording | None:
+        """Returns the recording for batches of this size, made if it is not there; None if recording does not work.
 
         That there is no memory for it is raised as it came.
         """
         found = self._recordings.get(size)
         if found is not None or self._recorder is None:
             return found
-        static = self._static(size)
+        static = self._static_batch(size)
         mel = torch.zeros(size, self._plan.chunk_mels, self._mels, device=self._device)
         try:
-            play = self._recorder.record(lambda: self._inner.step(static, mel))
+            replay = self._recorder.record(lambda: self._inner.step(static, mel))
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise  # for batches of this size; what is recorded of smaller ones stays
+                # There is none for batches of this size; the recordings of smaller ones stay.
+                raise
             _log.warning(
                 "steps cannot be recorded on %s (%s): each is launched kernel by kernel, which is slower",
                 self._device, str(error).strip().partition("\n")[0],
@@ -161,13 +175,16 @@ class RecordedEncoder:
             self._recorder = None
             self._recordings.clear()
             return None
-        self._recordings[size] = found = _Recording(static, mel, play)
-        # What recording wrote went to the spare slot; nothing of it should stay there.
+        self._recordings[size] = found = _Recording(static, mel, replay)
+        # Recording has written to the spare slot; nothing of that should stay there.
         self._inner.clear(torch.tensor([self._spare], device=self._device))
         return found
 
-    def _static(self, size: int) -> Batch:
-        """A batch of spare rows in memory that stays. It counts as young, so that hidden keys are looked at always."""
+    def _static_batch(self, size: int) -> Batch:
+        """Makes a batch of spare rows in static memory.
+
+        It counts as young, so that the recorded work always looks for hidden keys.
+        """
         plan = self._plan
         return Batch(
             slots=torch.full((size,), self._spare, device=self._device),
@@ -181,13 +198,13 @@ class RecordedEncoder:
         )
 
     def reset(self, slots: Tensor) -> None:
-        """Forgets the past of the given slots, int64 [n]."""
+        """Puts the given slots, int64 [n], at the start of a stream."""
         self._inner.reset(slots)
 
     def clear(self, slots: Tensor) -> None:
-        """Overwrites everything the given slots hold."""
+        """Overwrites all state of the given slots, int64 [n]."""
         self._inner.clear(slots)
 
     def state_bytes(self) -> int:
-        """Bytes of state per slot."""
+        """Returns the bytes of state of a slot."""
         return self._inner.state_bytes()

@@ -1,4 +1,4 @@
-"""The Conformer layers, a chunk at a time, with keys and values cached in rings.
+"""Steps the encoder in torch operations, a chunk at a time, with keys and values cached in rings.
 
 NeMo caches each attention layer's input and projects it again every step. Here the projected keys and values of past
 frames stay in per-slot rings of whole chunks: a step writes its chunk over the oldest one and nothing is moved. Where a
@@ -6,7 +6,7 @@ ring's oldest chunk lies differs between streams, so the relative-position score
 computed once for all distances and picked per key through a table (relative positions: Dai et al., Transformer-XL,
 arXiv 1901.02860, section 3.3; chunked attention: Noroozi et al., arXiv 2312.17279).
 
-Weights come prepared from `weights.py`; `cpu_encoder.py` is the same step in compiled loops.
+`weights.py` reads the weights; `cpu_encoder/` has the same step in compiled loops.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Norm:
 
 
 class _Linear:
-    """Affine map."""
+    """A product with a weight, plus a bias."""
 
     def __init__(self, weights: Affine, dtype: torch.dtype) -> None:
         self.weight, self.bias = weights.weight.to(dtype), weights.bias.to(dtype)
@@ -43,9 +43,16 @@ class _Linear:
 
 
 class RingIndex:
-    """Tables that say, for each place of a ring's write position, how far each key is from each query.
+    """Says how far each key is from each query, for each place in the ring that the new chunk may be written to.
 
     Keys are ordered as in memory: the ring's `left_frames` places, then the new chunk.
+
+    Args:
+        plan: geometry of the model.
+        device: of the tables.
+
+    Attributes:
+        chunks: that a ring holds.
     """
 
     def __init__(self, plan: ChunkPlan, device: torch.device) -> None:
@@ -62,18 +69,25 @@ class RingIndex:
 
     @property
     def distances(self) -> int:
-        """Distinct distances between a query and a key."""
+        """How many distances there are between a query and a key."""
         return self.chunks * self._chunk + 2 * self._chunk - 1
 
-    def pick(self, steps: Tensor) -> Tensor:
-        """For streams that took `steps` [B] steps: index of each key's distance, int64 [B, 1, chunk, keys]."""
-        return self._table[steps % self.chunks].unsqueeze(1)
+    def distance_index(self, steps: Tensor) -> Tensor:
+        """Returns the index of the distance of each query and key.
 
-    def hidden(self, batch: Batch) -> Tensor | None:
-        """Keys that may not be seen: places not written yet, and frames after a stream's end.
+        Args:
+            steps: that the streams took before, int64 [B].
 
         Returns:
-            bool [B, 1, 1, keys], True where hidden, or None if all are visible.
+            int64 [B, 1, chunk, keys].
+        """
+        return self._table[steps % self.chunks].unsqueeze(1)
+
+    def hidden_keys(self, batch: Batch) -> Tensor | None:
+        """Returns which keys attention must not see: places not written yet, and frames after a stream's end.
+
+        Returns:
+            bool [B, 1, 1, keys], True where hidden; None if all may be seen.
         """
         if not batch.any_young and batch.masks is None:
             return None
@@ -111,26 +125,26 @@ class _Layer:
         self.norm_out = norm(weights.norm_out)
 
     def step(
-        self, x: Tensor, keys: Tensor, values: Tensor, context: Tensor, batch: Batch, rows: Tensor, pick: Tensor,
-        hidden: Tensor | None,
+        self, x: Tensor, keys: Tensor, values: Tensor, context: Tensor, batch: Batch, places: Tensor,
+        distance_index: Tensor, hidden: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        """One step of one layer.
+        """Runs the layer over one chunk of each row.
 
         Args:
             x: [B, chunk, d_model].
             keys, values: this layer's pools, [slots, heads, left, d_head].
             context: this layer's convolution pool, [slots, kernel - 1, d_model].
             batch: the step's batch.
-            rows: ring places this step writes, int64 [B, chunk].
-            pick: from `RingIndex.pick`.
-            hidden: from `RingIndex.hidden`.
+            places: of the rings that this step writes, int64 [B, chunk].
+            distance_index: from `RingIndex.distance_index`.
+            hidden: from `RingIndex.hidden_keys`.
 
         Returns:
             [B, chunk, d_model].
         """
         up, down = self.ff1
         x = x + down(functional.silu(up(self.norm_ff1(x))))
-        x = x + self._attend(self.norm_att(x), keys, values, batch, rows, pick, hidden)
+        x = x + self._attend(self.norm_att(x), keys, values, batch, places, distance_index, hidden)
         gated = functional.glu(self.conv_in(self.norm_conv(x)), dim=-1)
         x = x + self.conv_out(functional.silu(self.conv_norm(self._convolve(gated, context, batch))))
         up, down = self.ff2
@@ -143,10 +157,11 @@ class _Layer:
         keys: Tensor,
         values: Tensor,
         batch: Batch,
-        rows: Tensor,
-        pick: Tensor,
+        places: Tensor,
+        distance_index: Tensor,
         hidden: Tensor | None,
     ) -> Tensor:
+        """Relative-position attention over the ring and the chunk; [B, chunk, d_model] in and out."""
         size, chunk, _ = x.shape
         left = keys.shape[2]
         qkv = self.qkv(x).view(size, chunk, 3, self.heads, self.d_head)
@@ -158,17 +173,17 @@ class _Layer:
         with_v = (query + self.bias_v).permute(2, 0, 1, 3).reshape(self.heads, size * chunk, self.d_head)
         by_distance = torch.bmm(with_v, self.positions).view(self.heads, size, chunk, -1).transpose(0, 1)
         scores = torch.cat([with_u @ past_keys.transpose(-2, -1), with_u @ key.transpose(-2, -1)], dim=-1)
-        scores = scores + by_distance.gather(-1, pick.expand(-1, self.heads, -1, -1))
+        scores = scores + by_distance.gather(-1, distance_index.expand(-1, self.heads, -1, -1))
         if hidden is not None:
             scores = scores.masked_fill(hidden, float("-inf"))
         weights = scores.softmax(dim=-1)
         if hidden is not None:
-            # A row whose stream ended before this chunk sees nothing at all; its output is not used.
+            # A row without a real frame, whose keys may all be hidden, has no weights; its output is not used.
             weights = weights.nan_to_num()
         mixed = weights[..., :left] @ past_values + weights[..., left:] @ value
         slots = batch.slots[:, None]
-        keys[slots, :, rows] = key.transpose(1, 2)
-        values[slots, :, rows] = value.transpose(1, 2)
+        keys[slots, :, places] = key.transpose(1, 2)
+        values[slots, :, places] = value.transpose(1, 2)
         return self.att_out(mixed.transpose(1, 2).reshape(size, chunk, -1))
 
     def _convolve(self, x: Tensor, context: Tensor, batch: Batch) -> Tensor:
@@ -180,15 +195,22 @@ class _Layer:
 
 
 class TorchEncoder:
-    """Encoder step in torch operations: the one for GPUs, and for CPUs that Numba does not know."""
+    """Steps the encoder in torch operations: on GPUs, and on CPUs where the compiled loops cannot run the model.
+
+    Args:
+        weights: of the encoder.
+        plan: geometry of the model.
+        slots: rows of pooled state.
+        device: of the state and the arithmetic.
+        dtype: of weights, state and arithmetic.
+    """
 
     def __init__(
         self, weights: EncoderWeights, plan: ChunkPlan, slots: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Allocates the pools for `slots` rows."""
         self._plan = plan
-        self.subsampling = Subsampling(weights, slots, device, dtype)
-        self.ring = RingIndex(plan, device)
+        self._subsampling = Subsampling(weights, slots, device, dtype)
+        self._ring = RingIndex(plan, device)
         self._layers = [_Layer(layer, dtype) for layer in weights.layers]
         first = self._layers[0]
         ring = (len(self._layers), slots, first.heads, plan.left_frames, first.d_head)
@@ -202,7 +224,7 @@ class TorchEncoder:
     @property
     def ring_chunks(self) -> int:
         """Chunks of the past that attention sees."""
-        return self.ring.chunks
+        return self._ring.chunks
 
     def step(self, batch: Batch, mel: Tensor) -> Tensor:
         """Encodes one chunk of each row.
@@ -214,31 +236,34 @@ class TorchEncoder:
         Returns:
             fp32 [B, chunk_frames, d_model]; frames that are not real hold anything finite.
         """
-        x = self.subsampling.step(batch, mel)
-        pick = self.ring.pick(batch.steps)
-        hidden = self.ring.hidden(batch)
-        rows = (batch.steps % self.ring.chunks)[:, None] * self._plan.chunk_frames + self._frame
+        x = self._subsampling.step(batch, mel)
+        distance_index = self._ring.distance_index(batch.steps)
+        hidden = self._ring.hidden_keys(batch)
+        places = (batch.steps % self._ring.chunks)[:, None] * self._plan.chunk_frames + self._frame
         for layer, keys, values, context in zip(
             self._layers, self._keys, self._values, self._context, strict=True
         ):
-            x = layer.step(x, keys, values, context, batch, rows, pick, hidden)
+            x = layer.step(x, keys, values, context, batch, places, distance_index, hidden)
         return x.float()
 
     def reset(self, slots: Tensor) -> None:
-        """Forgets the past of the given slots, int64 [n]. Ring places need no clearing: age hides them."""
-        self.subsampling.reset(slots)
+        """Puts the given slots, int64 [n], at the start of a stream.
+
+        Their rings need no clearing: places that the new stream has not written are hidden.
+        """
+        self._subsampling.reset(slots)
         self._context[:, slots] = 0
 
     def clear(self, slots: Tensor) -> None:
-        """Overwrites everything the given slots hold, after a step that made numbers that are not finite.
+        """Overwrites all state of the given slots, int64 [n], after a step that made numbers that are not finite.
 
-        A hidden key has weight zero, but zero times such a number would still spoil the sum.
+        A hidden key has weight zero, but zero times such a number is not zero.
         """
         self.reset(slots)
         self._keys[:, slots] = 0
         self._values[:, slots] = 0
 
     def state_bytes(self) -> int:
-        """Bytes of state per slot."""
+        """Returns the bytes of state of a slot."""
         pools = (self._keys, self._values, self._context)
-        return self.subsampling.state_bytes() + sum(p[:, 0].numel() * p.element_size() for p in pools)
+        return self._subsampling.state_bytes() + sum(p[:, 0].numel() * p.element_size() for p in pools)

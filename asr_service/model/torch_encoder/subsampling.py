@@ -1,4 +1,4 @@
-"""Causal convolutional subsampling in torch, a chunk at a time: each mel frame goes through each layer once.
+"""Subsamples mel frames by causal convolutions in torch, a chunk at a time: each frame passes each layer once.
 
 Every layer is a 3x3 convolution of stride 2 that pads two frames on the left and one on the right. Output j needs
 inputs 2j - 2, 2j - 1 and 2j, so one input frame per layer is all a stream has to remember. Frames before the start and
@@ -17,7 +17,7 @@ from asr_service.model.weights import EncoderWeights, StageWeights
 
 
 class _Stage:
-    """One stride-2 layer: convolution, maybe a product over channels, ReLU."""
+    """One stride-2 layer: a convolution, a product over channels if the model has one, ReLU."""
 
     def __init__(self, weights: StageWeights, dtype: torch.dtype) -> None:
         self.groups = weights.groups
@@ -30,7 +30,7 @@ class _Stage:
             self.channels = weights.pointwise.weight.shape[0]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[B, T + 1, F, C_in] to [B, T / 2, F / 2 + 1, C_out]."""
+        """Makes [B, T / 2, F / 2 + 1, C_out] of [B, T + 1, F, C_in]."""
         x = functional.pad(x, (0, 0, 2, 1)).permute(0, 3, 1, 2)
         x = functional.conv2d(x, self.weight, self.bias, stride=2, groups=self.groups)
         x = x.permute(0, 2, 3, 1)
@@ -40,10 +40,16 @@ class _Stage:
 
 
 class Subsampling:
-    """The subsampling of a loaded encoder, with one remembered frame per layer and slot."""
+    """Makes the encoder's input of mel frames; a slot's state is one frame for each layer.
+
+    Args:
+        weights: of the encoder.
+        slots: rows of pooled state.
+        device: of the state and the arithmetic.
+        dtype: of weights, state and arithmetic.
+    """
 
     def __init__(self, weights: EncoderWeights, slots: int, device: torch.device, dtype: torch.dtype) -> None:
-        """Allocates state for `slots` rows; `dtype` is that of weights, state and arithmetic."""
         self._dtype = dtype
         self._stages = [_Stage(stage, dtype) for stage in weights.stages]
         channels = [1, *(stage.channels for stage in self._stages)]
@@ -54,7 +60,7 @@ class Subsampling:
         self._project = (weights.project.weight.to(dtype), weights.project.bias.to(dtype))
 
     def step(self, batch: Batch, mel: Tensor) -> Tensor:
-        """Encoder input of one step.
+        """Makes the encoder's input of one step.
 
         Args:
             batch: which slots, and which frames are real.
@@ -73,10 +79,10 @@ class Subsampling:
         return functional.linear(x.flatten(2), *self._project)
 
     def reset(self, slots: Tensor) -> None:
-        """Forgets the past of the given slots, int64 [n]."""
+        """Puts the given slots, int64 [n], at the start of a stream."""
         for memory in self._memory:
             memory[slots] = 0
 
     def state_bytes(self) -> int:
-        """Bytes of state per slot."""
+        """Returns the bytes of state of a slot."""
         return sum(memory[0].numel() * memory.element_size() for memory in self._memory)
