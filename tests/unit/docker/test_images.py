@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from asr_common.settings import describe
 from asr_service.config import Settings
 from tests.support.process import ROOT
 from ws_bridge.config import Settings as BridgeSettings
@@ -117,8 +118,8 @@ def test_the_defaults_of_compose_are_those_of_the_programs() -> None:
         if variable == "ASR_LOG_FORMAT":
             continue  # containers log for collectors
         default = settings.model_fields[variable.removeprefix("ASR_").lower()].default
-        shown = f"{default:g}" if isinstance(default, float) else str(default)
-        assert match.group(2) == ("" if default is None else shown)
+        docs = {doc.variable: doc.default for doc in describe(settings)}
+        assert match.group(2) == ("" if default is None else docs[variable])
 
 
 def test_the_bridge_finds_the_service_and_ports_match() -> None:
