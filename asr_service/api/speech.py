@@ -1,4 +1,4 @@
-"""Serves the `asr.v1` protocol; `stream_call.py` has the life of a call, which its protocols share."""
+"""Serves the `asr.v1` protocol; `stream_call.py` has the life of a call, which the protocols share."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class AsrError(Exception):
         message: a sentence for the person who has to act on it.
         field: name of the request field or setting at fault, "" if there is none.
         retry_after_s: seconds after which another try makes sense, None if it never does.
-        facts: what a program needs to tell of the error in words of its own, beside `reason`.
+        facts: values by name, for a program that words the error itself, by its `reason`.
     """
 
     def __init__(

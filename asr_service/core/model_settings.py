@@ -10,7 +10,7 @@ DEFAULT_ATT_CONTEXT = (70, 1)
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """Which model is made, and how.
+    """The settings of one model.
 
     Attributes:
         name: hub name, path of a `.nemo` file, "demo" for the bundled model, or "null" for no recognition.

@@ -1,1 +1,1 @@
-"""The engine: one model on one device, in a process of its own, and what steps its streams."""
+"""The engine, which steps all streams of one model on one device: its process, its slots, its scheduler."""

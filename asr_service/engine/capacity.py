@@ -45,7 +45,7 @@ class Probe:
     enough: bool
 
 
-def sustained(timings: Sequence[tuple[int, float]], chunk_s: float, share: float = SHARE) -> int:
+def sustained_streams(timings: Sequence[tuple[int, float]], chunk_s: float, share: float = SHARE) -> int:
     """Returns how many live streams such steps sustain, at least 1.
 
     Args:
@@ -90,7 +90,7 @@ def probe(
             break
         rows = following
     enough = timings[0][1] <= share * chunk_s
-    return Probe(min(slots, sustained(timings, chunk_s, share)), tuple(timings), enough)
+    return Probe(min(slots, sustained_streams(timings, chunk_s, share)), tuple(timings), enough)
 
 
 def probe_model(model: StreamingModel, max_batch: int) -> Probe:

@@ -36,7 +36,7 @@ from asr_service.engine.ipc import (
     unpack_event,
 )
 from asr_service.engine.process import SHOW_STACKS, run_process
-from asr_service.engine.slots import Books
+from asr_service.engine.slots import SlotCounts
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class EngineClient:
         info: of the model, None until it is made.
         busy_since: monotonic time at which the step now running began, None between steps.
         load, measured, readings: see `Engine`; at most a second old.
-        books: a snapshot of slots and streams, as old.
+        slot_counts: see `Engine.slot_counts`; at most a second old too.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class EngineClient:
         self.load = 0.0
         self.measured: Probe | None = None
         self.readings = Readings()
-        self.books = Books(0, 0, 0, 0, 0, 0, settings.max_batch)
+        self.slot_counts = SlotCounts(0, 0, 0, 0, 0, 0, settings.max_batch)
         self._loop: asyncio.AbstractEventLoop
         self._gather_s = min(_GATHER_S, settings.tick_s)
         self._messages = MessageReader()
@@ -122,7 +122,7 @@ class EngineClient:
     # ---------------------------------------------------------------------------------------------- to the engine
 
     def start(self) -> None:
-        """Follows the process from now on; the event loop has to run."""
+        """Begins to exchange messages with the process; the event loop has to run."""
         self._loop = asyncio.get_running_loop()
         os.set_blocking(self._events, False)
         os.set_blocking(self._commands, False)
@@ -221,8 +221,8 @@ class EngineClient:
             state, self.info, self.measured, self.failure = pickle.loads(values[0])
             self._set_state(state)
             return
-        self.load, books, *rest = values
-        self.books = Books(*books)
+        self.load, counts, *rest = values
+        self.slot_counts = SlotCounts(*counts)
         if kind == MessageKind.REPORT:
             self.readings = Readings(*rest[0])
         else:

@@ -1,4 +1,4 @@
-"""The types between an engine and who runs it: its settings, its states, its inbox and its metrics."""
+"""The types between an engine and the program that runs it: its settings, its states, its inbox and its metrics."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class EngineMetrics(Protocol):
         ...
 
     def load_measured(self) -> None:
-        """Is called when `load` and `readings` are new: four times a second, once a second while the engine is idle."""
+        """Publishes the engine's new `load` and `readings`: four times a second, once a second while it is idle."""
         ...
 
 

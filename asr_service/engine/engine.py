@@ -34,7 +34,7 @@ from asr_service.core.values import Result
 from asr_service.engine.capacity import Load, Probe, probe_model
 from asr_service.engine.contract import EngineMetrics, EngineSettings, EngineState, Inbox
 from asr_service.engine.scheduler import Scheduler
-from asr_service.engine.slots import Books, Slots
+from asr_service.engine.slots import SlotCounts, Slots
 from asr_service.recognition.states import Work
 from asr_service.recognition.stream import Stream
 from asr_service.recognition.transcript import Vocabulary
@@ -114,13 +114,13 @@ class Engine:
         """Calls back, in the engine's thread, at each change of state. To be set before `run`."""
         self._state_callbacks.append(callback)
 
-    def books(self) -> Books:
+    def slot_counts(self) -> SlotCounts:
         """Counts slots and streams as they are now, for metrics."""
         states = [stream.work for stream in list(self._streams.values())]
         fresh, running = states.count(Work.FRESH), states.count(Work.RUNNING)
         ready = len(self._scheduler) if self.info else 0
         leased, free = len(self._slots.leased), len(self._slots.free)
-        return Books(self._slots.count, leased, free, fresh, running, ready, self._max_batch)
+        return SlotCounts(self._slots.count, leased, free, fresh, running, ready, self._max_batch)
 
     def run(self) -> None:
         """Makes the model and steps streams until the engine is stopped or fails; to be called once."""

@@ -35,9 +35,9 @@ class MessageKind(IntEnum):
     STATE = 0
     # A step begins.
     STEP_BEGINS = 1
-    # A turn's events, with its steps, load and books.
+    # A turn's events, with its steps, load and counts.
     TURN = 2
-    # Load, books and readings, a few times a second.
+    # Load, counts and readings, a few times a second.
     REPORT = 3
 
 

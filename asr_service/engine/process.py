@@ -99,7 +99,7 @@ class Reporter:
         """See `EngineMetrics`."""
         readings = self._engine.readings
         packed = (readings.stages, readings.memory_used, readings.memory_total)
-        report = (*self._load_and_books(), packed)
+        report = (*self._load_and_counts(), packed)
         if report != self._last_report:
             self._last_report = report
             self._send(MessageKind.REPORT, *report)
@@ -107,10 +107,10 @@ class Reporter:
     def deliver(self, events: Sequence[Event]) -> None:
         """Sends a turn's events, with the steps that made them."""
         steps, self._steps = self._steps, []
-        self._send(MessageKind.TURN, *self._load_and_books(), steps, [pack_event(event) for event in events])
+        self._send(MessageKind.TURN, *self._load_and_counts(), steps, [pack_event(event) for event in events])
 
-    def _load_and_books(self) -> tuple[float, tuple[int, ...]]:
-        return self._engine.load, astuple(self._engine.books())
+    def _load_and_counts(self) -> tuple[float, tuple[int, ...]]:
+        return self._engine.load, astuple(self._engine.slot_counts())
 
     def _send(self, kind: MessageKind, *values: object) -> None:
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class SlotCounts:
     """The engine's slots and streams at one moment, for metrics.
 
     Attributes:

@@ -222,7 +222,7 @@ def _make_plan(nemo: Any, wanted: tuple[int, int]) -> tuple[ChunkPlan, tuple[int
 def _make_encoder(
     encoder: Any, plan: ChunkPlan, mels: int, rows: int, device: torch.device, settings: ModelSettings
 ) -> Encoder:
-    """Makes the encoder step that the settings name, or NeMo's own where the fast one does not know the model."""
+    """Makes the encoder step that the settings name, or NeMo's own where the fast one cannot run the model."""
     if settings.encoder not in ("fast", "nemo"):
         raise SettingsError(f"ASR_ENCODER is {settings.encoder!r}: fast or nemo", field="ASR_ENCODER")
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32

@@ -17,7 +17,7 @@ from asr_service.model.chunk_plan import ChunkPlan
 
 
 class UnsupportedLayer(Exception):
-    """The model has a part that the encoder step does not know; another step is used instead."""
+    """The model has a part that the encoder step cannot run; another step is used instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Every metric of the service, in a registry of its own that is passed around, never global.
+"""The metrics of the service, in a registry of their own that is passed around, never global.
 
 Names and units follow Prometheus: seconds, bytes, `_total` for counters. Metrics are changed on the event loop and
 rendered in another thread; prometheus_client does the locking.

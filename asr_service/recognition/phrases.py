@@ -21,7 +21,7 @@ _APOSTROPHES = str.maketrans("\u2018\u2019\u02bc", "'''")
 
 @dataclass(frozen=True, slots=True)
 class PhraseLimits:
-    """What a stream may ask for.
+    """Limits on the phrases of one stream.
 
     Attributes:
         groups: most groups of phrases; a message has room for millions.

@@ -79,7 +79,7 @@ def test_streams_beside_each_other_are_as_they_are_alone(bench: Bench) -> None:
         assert told(bench.results[stream]) == told(bench.results[alone])
     texts = {result.text for stream in ids for result in bench.results[stream] if result.reason}
     assert len(texts - {""}) >= SLOTS
-    assert bench.engine.books().free == SLOTS
+    assert bench.engine.slot_counts().free == SLOTS
 
 
 def test_finalize_splits_a_stream_into_segments_that_are_as_if_alone(bench: Bench) -> None:

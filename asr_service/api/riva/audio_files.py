@@ -102,7 +102,7 @@ def is_audio_file(audio: bytes) -> bool:
 
 
 def decode_file(audio: bytes) -> tuple[AudioFormat, Iterator[bytes]]:
-    """Decodes a file.
+    """Decodes an audio file, a block at a time.
 
     Returns:
         The format of the decoded audio, and the audio in blocks of a second, which are decoded as they are taken.

@@ -57,7 +57,7 @@ def test_a_model_that_cannot_be_loaded_is_told_without_a_traceback(caplog: pytes
     with running(load) as bench:
         assert bench.states == [EngineState.FAILED]
         assert isinstance(bench.engine.failure, ModelError)
-        assert bench.engine.books().slots == 0
+        assert bench.engine.slot_counts().slots == 0
     assert caplog.records == []
 
 
@@ -107,7 +107,7 @@ def test_a_stream_from_open_to_end() -> None:
         assert [result.text for result in results] == [result.text for result in expected]
         assert finals(results) == finals(expected)
         assert 0 <= len(data) - bench.consumed[1] < 2 * 2_560
-        assert bench.engine.books() == bench.engine.books().__class__(4, 0, 4, 0, 0, 0, 4)
+        assert bench.engine.slot_counts() == bench.engine.slot_counts().__class__(4, 0, 4, 0, 0, 0, 4)
 
 
 def test_commands_given_while_the_model_loads_are_carried_out() -> None:
@@ -172,7 +172,7 @@ def test_input_after_the_half_close_is_the_callers_fault() -> None:
         bench.submit(Open(1, CONFIG), Audio(1, speech(0.2)), HalfClose(1), Audio(1, b".."))
         bench.wait_ended(1)
         assert isinstance(bench.ended[1].error, OutOfOrder)
-        assert bench.engine.books().free == 1
+        assert bench.engine.slot_counts().free == 1
 
 
 def test_books_tell_what_streams_do() -> None:
@@ -182,8 +182,8 @@ def test_books_tell_what_streams_do() -> None:
         assert model.entered.acquire(timeout=PATIENCE_S)
         model.gate.release()
         bench.wait_for(lambda: 2 in bench.results)
-        books = bench.engine.books()
-        assert (books.slots, books.leased, books.free, books.fresh, books.running) == (3, 2, 1, 1, 1)
+        counts = bench.engine.slot_counts()
+        assert (counts.slots, counts.leased, counts.free, counts.fresh, counts.running) == (3, 2, 1, 1, 1)
 
 
 # --------------------------------------------------------------------------------------------------------------- steps
@@ -227,7 +227,7 @@ def test_a_step_that_raises_ends_its_streams_and_no_others(caplog: pytest.LogCap
         assert request_id in record.getMessage()
         assert record.exc_info is not None
         assert "number" not in error.message
-        assert bench.engine.books().leased == 1
+        assert bench.engine.slot_counts().leased == 1
         bench.submit(HalfClose(1))
         bench.wait_ended(1)
         assert finals(bench.results[1]) == finals(recognize(NullModel(slots=1), speech(0.3)))
@@ -255,7 +255,7 @@ def test_answers_that_make_no_sense_end_the_stream(
         bench.submit(Open(1, CONFIG), Audio(1, silence(0.1)))
         bench.wait_ended(1)
         assert isinstance(bench.ended[1].error, InternalError)
-        assert bench.engine.books().free == 1
+        assert bench.engine.slot_counts().free == 1
         assert bench.engine.state is EngineState.RUNNING
 
 
@@ -319,5 +319,5 @@ def test_a_broken_row_ends_its_own_stream_only() -> None:
             assert bench.ended[stream].error is None
             alone = recognize(NullModel(slots=1), speech(1.0, seed=seed))
             assert finals(bench.results[stream]) == finals(alone)
-        books = bench.engine.books()
-        assert (books.leased, books.free) == (0, 4)
+        counts = bench.engine.slot_counts()
+        assert (counts.leased, counts.free) == (0, 4)

@@ -60,8 +60,8 @@ def test_out_of_memory_ends_its_own_streams_and_halves_the_batch(error: type[Exc
         run_together(bench, range(17, 25))
         assert all(bench.ended[stream].error is None for stream in range(17, 25))
         assert bench.engine.state is EngineState.RUNNING
-        books = bench.engine.books()
-        assert (books.leased, books.free) == (0, 8)
+        counts = bench.engine.slot_counts()
+        assert (counts.leased, counts.free) == (0, 8)
 
 
 def test_one_stream_that_does_not_fit_is_ended() -> None:
@@ -80,6 +80,6 @@ def test_warm_up_finds_the_batch_that_fits() -> None:
     model = Cold(OutOfMemory, rows=3)
     with running(lambda: model, max_batch=16) as bench:
         assert model.warmed == [16, 8, 4, 2]
-        assert bench.engine.books().max_batch == 2
+        assert bench.engine.slot_counts().max_batch == 2
     with running(lambda: Cold(OutOfMemory, rows=0), max_batch=2) as bench:
         assert bench.states[-1] is EngineState.FAILED

@@ -68,5 +68,5 @@ def test_every_stream_is_as_if_it_were_alone(
         results = comparable(bench.results.get(stream, []))
         alone = comparable(play(new_stream(MODELS[1], config), MODELS[1], script, [10**9], patient=True))
         assert results == (alone[: len(results)] if cancel else alone)
-    books = bench.engine.books()
-    assert (books.leased, books.free, books.ready) == (0, SLOTS, 0)
+    counts = bench.engine.slot_counts()
+    assert (counts.leased, counts.free, counts.ready) == (0, SLOTS, 0)
