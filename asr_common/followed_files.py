@@ -22,7 +22,7 @@ class FollowedFiles(Generic[Value]):
         paths: the files.
         read: makes the value of what they hold now. Whatever it raises for files that cannot be used is raised here,
             too.
-        look_s: how much time lies between two looks at the files, at least.
+        look_s: least time between two looks at the files, in seconds.
 
     Attributes:
         value: the latest that could be made.

@@ -75,7 +75,8 @@ def _keys(argv: Sequence[str]) -> int:
         if chosen.file is not None:
             with os.fdopen(os.open(chosen.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+") as file:
                 mode = os.fstat(file.fileno()).st_mode
-                if mode & 0o007:  # its group may be the service's, and stays
+                # Its group may be the service's, and stays.
+                if mode & 0o007:
                     os.fchmod(file.fileno(), stat.S_IMODE(mode) & ~0o007)
                 text = file.read()
                 file.write("\n" * (text != "" and not text.endswith("\n")) + line + "\n")

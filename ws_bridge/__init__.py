@@ -1,4 +1,4 @@
 """A WebSocket door to the speech service: small JSON messages outside, one gRPC stream per connection inside.
 
-Imports the generated stubs and nothing of the service itself.
+It imports the generated stubs and `asr_common`, and nothing of the service itself.
 """

@@ -1,4 +1,4 @@
-"""One `Recognize` call, as grpc.aio makes it and as its users may rely on it."""
+"""One `Recognize` call, which tells the service's status whatever grpc.aio makes of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _ADMITTED_KEY = "x-stream-id"
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _WRITE_FAILED = "Internal error from Core"
-_TRUE_STATUS_S = 2.0
+_SERVICE_STATUS_S = 2.0
+"""How long the service's status may take to follow one of grpc.aio's own."""
+
 _ENDED = (aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError)
 """What grpc.aio raises for writing to a stream that the service has ended."""
 
@@ -51,7 +53,7 @@ class Call:
     def __init__(
         self, stub: asr_pb2_grpc.SpeechServiceAsyncStub, metadata: Sequence[tuple[str, str]] = ()
     ) -> None:
-        """Starts the call with the given metadata; must be made on the event loop."""
+        """Starts the call with the given metadata, on the running event loop."""
         self._call = stub.Recognize(metadata=tuple(metadata))
         self._status: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._call.add_done_callback(self._note)
@@ -82,28 +84,30 @@ class Call:
         return True
 
     async def half_close(self) -> None:
-        """No more requests follow."""
+        """Tells the service that no more requests follow."""
         try:
             await self._call.done_writing()
         except _ENDED:
-            pass  # the outcome tells why
+            # `outcome` tells why.
+            pass
 
     async def responses(self) -> AsyncIterator[asr_pb2.RecognizeResponse]:
-        """Every response up to the end of the stream, whatever its status."""
-        # Not `read()`: it gives up responses that have arrived as soon as the status has arrived too.
+        """Yields every response up to the end of the stream, whatever its status."""
+        # `read()` would drop responses that have arrived as soon as the status has arrived too.
         try:
             async for response in self._call:
                 yield response
         except aio.AioRpcError:
-            pass  # the outcome tells
+            # `outcome` tells why.
+            pass
 
     async def outcome(self) -> Outcome:
-        """How the call ended; waits for it."""
+        """Waits for the end of the call; returns how it ended."""
         await self._call.code()
         self._note()
         try:
             # A status of grpc.aio's own is followed by the service's, unless there is none to follow.
-            return await asyncio.wait_for(asyncio.shield(self._status), _TRUE_STATUS_S)
+            return await asyncio.wait_for(asyncio.shield(self._status), _SERVICE_STATUS_S)
         except TimeoutError:
             return self._shown()
 
@@ -113,7 +117,7 @@ class Call:
 
 
 def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns that does not wait, as those about the status of an ended call."""
+    """Returns the result of a coroutine that does not wait, such as those that tell the status of an ended call."""
     try:
         coroutine.send(None)
     except StopIteration as done:

@@ -19,21 +19,23 @@ _OPTIONS = (
     # A service that stopped without a word is found within half a minute. Pings are sent only while streams are open.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),  # a minute unless set, which would go first
+    # A minute unless it is set, and the smaller of the two counts.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC adds a jitter of 20 %, so that many bridges do not come back at the same moment.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    (
-        "grpc.min_reconnect_backoff_ms",
-        5_000,
-    ),  # in spite of its name: how long one attempt to connect may take
+    # In spite of its name, this is how long one attempt to connect may take.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.enable_retries", 0),
 )
 
 
 class Channels:
-    """The pool. A stream stays on its channel; a new one takes the least used that is not known to be down."""
+    """Spreads streams over the connections.
+
+    A stream stays on its channel; a new one takes the least used channel that is not known to be down.
+    """
 
     def __init__(self, target: str, count: int, credentials: grpc.ChannelCredentials | None = None) -> None:
         """`target` need not be up; connecting begins with `keep_warm`. No credentials: no TLS."""
@@ -50,7 +52,7 @@ class Channels:
 
     @contextmanager
     def lease(self) -> Iterator[asr_pb2_grpc.SpeechServiceAsyncStub]:
-        """A stub to open one stream with; the channel counts as used by it until the context ends."""
+        """Gives a stub to open one stream with; its channel counts as used by the stream until the context ends."""
         index = self._pick()
         self._in_use[index] += 1
         try:
@@ -69,17 +71,17 @@ class Channels:
         return self._channels[index].get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
     def keep_warm(self) -> None:
-        """Lets channels without a connection make one; each waits for its own backoff."""
+        """Has every channel without a connection make one, as soon as its backoff allows."""
         for channel in self._channels:
             channel.get_state(try_to_connect=True)
 
     @property
     def ready(self) -> int:
-        """Channels that have a connection; from any thread."""
+        """How many channels have a connection. Any thread."""
         return sum(self._connected)
 
     async def watch(self, reconnected: Callable[[], None]) -> None:
-        """Follows the connections until cancelled; tells of each that is made again after a loss."""
+        """Follows the connections until cancelled; calls `reconnected` for each that is made again after a loss."""
         async with asyncio.TaskGroup() as group:
             for index in range(len(self._channels)):
                 group.create_task(self._follow(index, reconnected))
@@ -89,7 +91,7 @@ class Channels:
         while True:
             state = channel.get_state()
             now = state is grpc.ChannelConnectivity.READY
-            # What follows a loss depends on how soon the service is back: idle at once, or failures in between.
+            # Between a loss and the next connection there may be failures, or only an idle state.
             if now and lost:
                 reconnected()
             lost = not now and (lost or self._connected[index])
@@ -97,7 +99,7 @@ class Channels:
             await channel.wait_for_state_change(state)
 
     async def serving(self, timeout_s: float) -> bool:
-        """Whether the service can be reached and says that it is SERVING."""
+        """Asks the service whether it is SERVING; False if it cannot be reached in time."""
         stub = health_pb2_grpc.HealthStub(self._channels[self._pick()])
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
@@ -106,5 +108,5 @@ class Channels:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
-        """Ends all connections, and with them whatever streams are left."""
+        """Closes all connections, which ends the streams that are left."""
         await asyncio.gather(*(channel.close() for channel in self._channels))

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings
 from asr_common import settings
 
 IMPLIED = "bridge_"
-"""Goes without saying in options of the bridge."""
+"""The start of names that options leave out, as it goes without saying on the bridge's command line."""
 
 
 class Settings(BaseSettings):
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Origins admitted; empty for all."""
+        """The origins that are admitted; empty for all."""
         return tuple(_split(self.bridge_origins))
 
 

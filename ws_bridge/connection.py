@@ -1,4 +1,4 @@
-"""A WebSocket connection that knows when its peer was last heard of, and tells at once when it has gone."""
+"""A WebSocket connection that notes when its peer was last heard, and tells at once when the peer has gone."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ _TCP_ESTABLISHED = 1
 
 
 class Connection(ServerConnection):
-    """The library's connection plus signs of life.
+    """The library's connection, which also tells whether its peer is alive.
 
     The library's own ping timeout takes a client for dead that sends audio and does not read (its pongs wait behind
     unread results), and one whose packets we do not read because the service is behind. So pings are only sent, and
     any byte received counts as an answer.
+
+    Attributes:
+        heard_at: when the last bytes came, on the event loop's clock.
+        on_gone: called when the peer has gone, or has violated WebSocket and listens no more.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -34,12 +38,12 @@ class Connection(ServerConnection):
             self.on_gone()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The TCP connection ended, whatever the reason."""
+        """Tells that the TCP connection has ended, whatever the reason."""
         super().connection_lost(exc)
         self.on_gone()
 
     def is_dead(self, silence_s: float) -> bool:
-        """Whether the peer has left without our being told, or has not been heard of for `silence_s`."""
+        """Whether the peer has left without a word, or nothing has been heard of it for `silence_s`."""
         transport: asyncio.Transport = self.transport
         if transport.is_reading():
             return self.loop.time() - self.heard_at > silence_s
@@ -63,5 +67,6 @@ def _tcp_ended(transport: asyncio.Transport) -> bool:
     try:
         state = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
     except (AttributeError, OSError):
-        return False  # not Linux, or just closed, which `connection_lost` tells
+        # Not Linux, or just closed, which `connection_lost` tells.
+        return False
     return bool(state[0] != _TCP_ESTABLISHED)

@@ -1,7 +1,7 @@
-"""What the bridge counts, for Prometheus on a port of its own.
+"""The bridge's metrics, for Prometheus on a port of its own.
 
 Counters are added to on the event loop; the connections by state and the channels are read when they are scraped, from
-the thread that answers. Nothing here says what was said.
+the thread that answers. None of them holds audio or text.
 """
 
 from __future__ import annotations
@@ -67,41 +67,41 @@ class Metrics:
         )
 
     def watch(self, *, states: Callable[[], Counts[State]], ready: Callable[[], int]) -> None:
-        """What is read when it is scraped: connections by state, and channels that are ready."""
+        """Sets what is asked at each scrape: the connections by state, and the channels that are ready."""
         for state in State:
-            self._connections.labels(state.value).set_function(partial(_one, states, state))
+            self._connections.labels(state.value).set_function(partial(_count, states, state))
         self._upstream.set_function(ready)
 
     def opened(self) -> None:
-        """A connection was accepted."""
+        """Counts a connection that was accepted."""
         self._opened.inc()
 
     def refused(self, reason: str) -> None:
-        """A handshake was answered with 503."""
+        """Counts a handshake that was answered with 503."""
         self._refused.labels(reason).inc()
 
     def closed(self, code: int | None, skipped: int) -> None:
-        """A connection ended; None if nobody said how."""
+        """Counts a connection that ended with this close code (None: it broke off), and its skipped interims."""
         known = code if code is not None else 1006
         self._closed.labels(str(known) if known in _CODES else "other").inc()
         self._skipped.inc(skipped)
 
     def received(self, data: str | bytes) -> None:
-        """A message came: audio if it is binary. Text counts a byte a character."""
+        """Counts a client's message: audio if it is binary. A character of text counts as a byte."""
         (self._audio_in if isinstance(data, bytes) else self._control_in).inc()
         self._bytes_in.inc(len(data))
 
     def sent(self, kind: str, size: int) -> None:
-        """An interim, a final or an error went out; its size in characters."""
+        """Counts an interim, a final or an error that was sent; `size` in characters."""
         self._out[kind].inc()
         self._bytes_out.inc(size)
 
     def reconnected(self) -> None:
-        """A connection to the service was made again."""
+        """Counts a connection to the service that was made again."""
         self._reconnects.inc()
 
     def listen(self, host: str, port: int) -> None:
-        """Answers `/metrics` in a thread of its own.
+        """Starts to answer `/metrics`, in a thread of its own.
 
         Raises:
             BadSettings: the port cannot be listened on.
@@ -116,5 +116,5 @@ class Metrics:
             ) from None
 
 
-def _one(states: Callable[[], Counts[State]], state: State) -> float:
+def _count(states: Callable[[], Counts[State]], state: State) -> float:
     return states()[state]

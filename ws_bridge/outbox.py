@@ -1,4 +1,4 @@
-"""What waits to be sent to one client: the only queue of the bridge."""
+"""Results that wait to be sent to one client: the only queue of the bridge."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ws_bridge.status import Failure, Refused
 
 
 class Outbox:
-    """Results between the service and one WebSocket client; one reader, one writer, one event loop.
+    """Holds results between the service and one WebSocket client; one reader, one writer, one event loop.
 
     Interims coalesce: the latest takes the place of the one that waits, and a final takes the place of its utterance's
-    interim. Finals are never dropped: with more than `limit` of them waiting, `put` refuses.
+    interim. Finals are never dropped: where more than `limit` would wait, `put` refuses.
 
     Attributes:
         skipped: interims that were replaced before the client took them.
@@ -23,7 +23,7 @@ class Outbox:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._finals: deque[asr_pb2.RecognizeResponse] = deque()
-        # Belongs to a later utterance than every final that waits: a final clears it.
+        # Of a later utterance than every final that waits, since a final clears it.
         self._interim: asr_pb2.RecognizeResponse | None = None
         self._closed = False
         self._something = asyncio.Event()
@@ -47,12 +47,12 @@ class Outbox:
         self._something.set()
 
     def close(self) -> None:
-        """Nothing more will be put; what is there is still handed out."""
+        """Tells the reader that nothing more will come; what waits is still handed out."""
         self._closed = True
         self._something.set()
 
     async def next(self) -> asr_pb2.RecognizeResponse | None:
-        """The oldest result, waiting for one if need be; None once the box is closed and empty."""
+        """Takes the oldest result, waiting for one if need be; None once the outbox is closed and empty."""
         while True:
             if self._finals:
                 return self._finals.popleft()

@@ -117,7 +117,7 @@ Message = Init | Audio | Finalize | KeepAlive | Close
 
 
 class State(Enum):
-    """What a connection has said so far."""
+    """How far the client's messages have come."""
 
     NEW = "new"
     OPEN = "open"
@@ -125,14 +125,19 @@ class State(Enum):
 
 
 class Conversation:
-    """One connection's side of the protocol: turns WebSocket messages into `Message`s in the order allowed."""
+    """Turns the WebSocket messages of one connection into `Message`s, and refuses those that come out of order.
+
+    Attributes:
+        state: how far the messages have come.
+        sid: of the init; "" before it.
+    """
 
     def __init__(self) -> None:
         self.state = State.NEW
         self.sid = ""
 
     def receive(self, data: str | bytes) -> Message | None:
-        """What a message means; None for whatever follows `close`.
+        """Reads a message; None for whatever follows `close`.
 
         Raises:
             Refused: the message cannot be served; the connection is to be closed with the failure it carries.
@@ -176,7 +181,7 @@ _OPS = ("init", "finalize", "keepalive", "close")
 
 
 def _parse(text: str, limit: int) -> dict[str, Any]:
-    """A text message as an object with a known `op`."""
+    """Reads a text message as an object with a known `op`."""
     if len(text) > limit:
         raise _invalid(
             "message",
@@ -203,7 +208,7 @@ def _parse(text: str, limit: int) -> dict[str, Any]:
 
 
 def _init(fields: dict[str, Any]) -> Init:
-    """Fields of an init message; those that are not known are left alone, as a later version may know them."""
+    """Reads an init message; fields that are not known are ignored, as a later version may know them."""
     return Init(
         sid=_sid(fields),
         sr=_whole(fields, "sr", 16_000, RATE_LIMITS, "samples per second"),
@@ -255,7 +260,7 @@ def _whole(fields: dict[str, Any], name: str, default: int, limits: asr_pb2.Limi
 
 
 def _phrases(fields: dict[str, Any]) -> tuple[str, ...]:
-    """A list of strings; the service, which knows its model, says what is wrong with one."""
+    """Reads a list of strings; what its model can do with them is the service's to say."""
     value = fields.get("phrases")
     if value is None:
         return ()
@@ -302,7 +307,7 @@ def _tag(fields: dict[str, Any]) -> str:
 
 
 def _sendable(text: str) -> bool:
-    """Whether it can go on as UTF-8: a lone surrogate, which JSON's escapes can write, cannot."""
+    """Whether it can be sent as UTF-8: a lone surrogate, which JSON's escapes can write, cannot."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
@@ -313,7 +318,7 @@ _repr.maxlevel = 2
 
 
 def _show(value: object) -> str:
-    """A value as the client wrote it, cut to a length fit for an error message; ASCII, so that it can be sent."""
+    """Shows a value as the client wrote it, cut to what fits into an error message; ASCII, so that it can be sent."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return _repr.repr(value).encode("ascii", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Wiring: the WebSocket server, its health pages, signals, draining."""
+"""The bridge's process: its WebSocket server, health pages, signals, and how it drains."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ from ws_bridge.connection import Connection
 from ws_bridge.metrics import Metrics
 from ws_bridge.session import Session
 from ws_bridge.status import Failure
-from ws_bridge.tls import Shown, shown, trust
+from ws_bridge.tls import ServerCertificate, server_certificate, service_credentials
 
 log = logging.getLogger(__name__)
 
-_LOOK_ROUND_S = 1.0
+_UPKEEP_S = 1.0
+"""How often connections, clients and the certificate are looked at."""
 _HEALTH_S = 2.0
+"""How long the service may take to say whether it serves."""
 _FRAMES_WAITING = 8
 """Frames of one client read ahead of the service. Beyond that TCP holds the client back."""
 
@@ -38,10 +40,14 @@ _DRAINING = Failure("unavailable", "the bridge is shutting down; open a new conn
 
 
 class Bridge:
-    """Everything one process serves."""
+    """Serves all WebSocket clients of the process."""
 
     def __init__(
-        self, settings: Settings, channels: Channels, metrics: Metrics, certificate: Shown | None = None
+        self,
+        settings: Settings,
+        channels: Channels,
+        metrics: Metrics,
+        certificate: ServerCertificate | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -76,13 +82,14 @@ class Bridge:
             open_timeout=settings.bridge_open_s,
             close_timeout=settings.bridge_close_s,
             ping_interval=settings.bridge_ping_s,
-            ping_timeout=None,  # see Connection
+            # Connection says why.
+            ping_timeout=None,
             server_header=None,
             backlog=1024,
         )
 
     async def _serve(self, socket: ServerConnection) -> None:
-        """One client, as a task of the library's."""
+        """Serves one client, in the task that the library made for it."""
         assert isinstance(socket, Connection)
         session = Session(socket, self._channels, self._settings, self._metrics)
         self._metrics.opened()
@@ -99,7 +106,7 @@ class Bridge:
             del self._sessions[task]
 
     async def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
-        """The health pages, and refusals at the door; None lets a WebSocket handshake go on."""
+        """Answers the health pages, and handshakes that are refused; None lets a handshake go on."""
         path = request.path.partition("?")[0]
         if path == "/healthz":
             return _page(connection, HTTPStatus.OK, "ok")
@@ -117,18 +124,18 @@ class Bridge:
             return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         return None
 
-    async def look_after(self) -> None:
-        """Reconnects to the service, finds dead clients, follows the certificate; until cancelled."""
+    async def keep_up(self) -> None:
+        """Reconnects to the service, finds dead clients and follows the certificate, until cancelled."""
         while True:
             if self._certificate is not None:
-                self._certificate.look()
+                self._certificate.refresh()
             self._channels.keep_warm()
             for session in list(self._sessions.values()):
                 session.check_alive()
-            await asyncio.sleep(_LOOK_ROUND_S)
+            await asyncio.sleep(_UPKEEP_S)
 
     async def drain(self) -> None:
-        """Lets streams finish, up to the setting; then tells the rest and ends them."""
+        """Waits for streams to finish, as long as the setting allows; then ends the rest with an error."""
         self._draining = True
         for session in list(self._sessions.values()):
             if not session.has_stream:
@@ -139,10 +146,12 @@ class Bridge:
         for session in list(self._sessions.values()):
             session.end(_DRAINING)
         if self._sessions:
-            await asyncio.wait(list(self._sessions))  # each has its own time for taking leave
+            # Each has its own time limit for closing.
+            await asyncio.wait(list(self._sessions))
 
 
 def _page(connection: ServerConnection, status: HTTPStatus, says: str) -> Response:
+    """Makes an HTTP response that says it in JSON."""
     response = connection.respond(status, json.dumps({"status": says}) + "\n")
     del response.headers["Content-Type"]
     response.headers["Content-Type"] = "application/json"
@@ -162,8 +171,8 @@ def serve(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    certificate = shown(settings.bridge_tls_cert, settings.bridge_tls_key)
-    credentials = trust(settings.grpc_ca, settings.grpc_cert, settings.grpc_key)
+    certificate = server_certificate(settings.bridge_tls_cert, settings.bridge_tls_key)
+    credentials = service_credentials(settings.grpc_ca, settings.grpc_cert, settings.grpc_key)
     channels = Channels(settings.grpc_target, settings.bridge_channels, credentials)
     metrics = Metrics()
     bridge = Bridge(settings, channels, metrics, certificate)
@@ -177,21 +186,21 @@ async def _run(settings: Settings) -> int:
     if settings.bridge_metrics_port:
         metrics.listen(settings.bridge_metrics_host, settings.bridge_metrics_port)
     told_to_stop = _on_signals()
-    keepers = [
-        asyncio.create_task(bridge.look_after()),
+    background = [
+        asyncio.create_task(bridge.keep_up()),
         asyncio.create_task(channels.watch(metrics.reconnected)),
     ]
     broken = asyncio.Event()
 
-    def keeper_ended(keeper: asyncio.Task[None]) -> None:
-        """Without them dead clients and lost connections would stay: streams finish, and the process ends."""
-        if not keeper.cancelled() and (bug := keeper.exception()) is not None:
+    def background_ended(task: asyncio.Task[None]) -> None:
+        """Drains and ends the process: without the task, dead clients or lost connections would stay."""
+        if not task.cancelled() and (bug := task.exception()) is not None:
             log.critical("a background task has failed", exc_info=bug)
             broken.set()
             told_to_stop.set()
 
-    for keeper in keepers:
-        keeper.add_done_callback(keeper_ended)
+    for task in background:
+        task.add_done_callback(background_ended)
     port: int = next(iter(server.sockets)).getsockname()[1]
     if settings.bridge_ready_file is not None:
         write_ready_file(settings.bridge_ready_file, {"host": settings.host, "port": port})
@@ -201,8 +210,8 @@ async def _run(settings: Settings) -> int:
 
     await told_to_stop.wait()
     await bridge.drain()
-    for keeper in keepers:
-        keeper.cancel()
+    for task in background:
+        task.cancel()
     server.close()
     await server.wait_closed()
     await channels.close()
@@ -211,7 +220,7 @@ async def _run(settings: Settings) -> int:
 
 
 def _on_signals() -> asyncio.Event:
-    """SIGTERM and SIGINT: the first sets the event, the second ends the process at once."""
+    """Sets the event at the first SIGTERM or SIGINT; the second ends the process at once."""
     told = asyncio.Event()
 
     def came(number: int) -> None:

@@ -1,10 +1,11 @@
-"""One connection's life: two pumps between a WebSocket client and one `Recognize` call, and how it ends.
+"""The life of one connection: messages are passed between a WebSocket client and one `Recognize` call until it ends.
 
     client --uplink--> call            waits where the service does not take more: TCP then holds the client back
     client <--deliver-- outbox <--downlink-- call        waits where the client does not read: interims coalesce
 
-Whoever learns first how the stream ends (a pump, the connection, the bridge while draining) says so with `end`; the
-first word counts. Then the call is over at once, what is still owed to the client is sent, and the connection closed.
+Whoever learns first how the stream ends (one of the three tasks, the connection, the bridge while draining) says so
+with `end`; later calls change nothing. Then the call ends at once, results that still wait are sent to the client, and
+the connection is closed.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ _TRACE_HEADERS = ("traceparent", "tracestate")
 
 
 class End(Enum):
-    """How a connection ends without a failure to tell of."""
+    """The end of a connection that has no failure to report."""
 
     DONE = "ok"
     GONE = "gone"
 
 
 class Session:
-    """One client. `run` returns when the connection is closed and the call over."""
+    """Serves one client. `run` returns when the connection is closed and the call has ended."""
 
     def __init__(self, socket: Connection, channels: Channels, settings: Settings, metrics: Metrics) -> None:
         self._socket = socket
@@ -58,64 +59,69 @@ class Session:
 
     @property
     def state(self) -> State:
-        """What the client has said so far."""
+        """How far the client's messages have come."""
         return self._talk.state
 
     @property
     def has_stream(self) -> bool:
-        """Whether the client has begun."""
+        """Whether the client has sent its init."""
         return self._talk.state is not State.NEW
 
     def end(self, how: End | Failure) -> None:
-        """Ends the session; the first word counts."""
+        """Ends the session in this way, unless it is ending already."""
         if not self._ending.done():
             self._ending.set_result(how)
 
     def check_alive(self) -> None:
-        """Ends the session if its client is dead. Called from time to time."""
+        """Ends the session if its client is dead. The bridge calls it every second."""
         if self._socket.is_dead(_PINGS_UNANSWERED * self._settings.bridge_ping_s):
             self.end(End.GONE)
             self._socket.abort()
 
     async def run(self) -> None:
-        """Serves the client to the end. Raises nothing that is the client's or the service's doing."""
+        """Serves the client to the end; raises nothing that the client or the service caused."""
         uplink = asyncio.create_task(self._guard(self._uplink))
         deliver = asyncio.create_task(self._guard(self._deliver))
         how: End | Failure = End.GONE
         try:
             how = await self._ending
         finally:
-            await _stop(uplink)  # and with it the call and the downlink
+            # With it end the call and the downlink.
+            await _stop(uplink)
             if how is End.GONE:
                 await _stop(deliver)
             else:
                 self._outbox.close()
             self._log(how)
         if how is not End.GONE:
-            await self._say_goodbye(None if how is End.DONE else how, deliver)
+            await self._close(None if how is End.DONE else how, deliver)
         self._metrics.closed(self._socket.close_code, self._outbox.skipped)
 
-    async def _guard(self, pump: Callable[[], Awaitable[None]]) -> None:
-        """Runs a pump; whatever it raises ends the session."""
+    async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Runs one of the session's tasks; whatever it raises ends the session."""
         try:
-            await pump()
+            await task()
         except Refused as refused:
             self.end(refused.failure)
         except ConnectionClosed:
             self.end(End.GONE)
         except Exception:
-            log.exception("a pump failed", extra={"fields": {"sid": self._talk.sid}})
+            log.exception("a session failed", extra={"fields": {"sid": self._talk.sid}})
             self.end(Failure("internal", "the bridge failed; open a new connection"))
 
     async def _uplink(self) -> None:
-        """Client to service, from init to the end of the session; cancelled by it. Owns the call and the downlink."""
+        """Passes the client's messages to the service, until the session's end cancels it.
+
+        It owns the call, and the task that takes the call's results.
+        """
         try:
             async with asyncio.timeout(self._settings.bridge_open_s):
                 init = await self._receive()
         except TimeoutError:
             late = f"no init within {self._settings.bridge_open_s:g} s of connecting"
             raise Refused(Failure("deadline_exceeded", late, field="op")) from None
-        assert isinstance(init, Init)  # nothing else is let through in state NEW
+        # Nothing else is let through in state NEW.
+        assert isinstance(init, Init)
         self._init = init
         with self._channels.lease() as stub:
             call = Call(stub, [*self._credentials(init), *self._trace_context()])
@@ -126,28 +132,29 @@ class Session:
                     message = await self._receive()
                     if isinstance(message, Audio):
                         self._audio_bytes += len(message.data)
-                # The service has ended the stream; the downlink tells why.
+                # The service has ended the stream; the downlink finds out why.
                 await downlink
             finally:
                 call.cancel()
                 await _stop(downlink)
 
     async def _receive(self) -> Message | None:
-        """The client's next message."""
+        """Receives the client's next message."""
         data = await self._socket.recv()
         self._metrics.received(data)
         return self._talk.receive(data)
 
     def _credentials(self, init: Init) -> list[tuple[str, str]]:
-        """What the client has shown, as the service asks for it; the service judges."""
+        """The client's API keys as metadata for the service, which judges them."""
         request = self._socket.request
-        assert request is not None  # the handshake is over
+        # It is there once the handshake is over.
+        assert request is not None
         values = [f"Bearer {init.key}"] if init.key else []
         values += request.headers.get_all("Authorization")
         return [("authorization", value) for value in values if value.isascii() and value.isprintable()]
 
     def _trace_context(self) -> list[tuple[str, str]]:
-        """The trace that the client says its stream belongs to (W3C Trace Context); the service makes the span."""
+        """The trace that the client names in its headers (W3C Trace Context); the service makes the span."""
         request = self._socket.request
         assert request is not None
         found = [(name, request.headers.get_all(name)) for name in _TRACE_HEADERS]
@@ -158,7 +165,7 @@ class Session:
         ]
 
     async def _downlink(self, call: Call) -> None:
-        """Service to outbox, until the service ends the stream."""
+        """Puts the service's results into the outbox, until the service ends the stream."""
         try:
             async with asyncio.timeout(self._settings.bridge_open_s):
                 admitted = await call.admitted()
@@ -175,16 +182,16 @@ class Session:
         self.end(End.DONE)
 
     async def _deliver(self) -> None:
-        """Outbox to client, until the outbox is closed and empty."""
+        """Sends what is in the outbox to the client, until the outbox is closed and empty."""
         while (response := await self._outbox.next()) is not None:
             assert self._init is not None
             text = result_json(response, self._init)
             await self._socket.send(text)
             self._metrics.sent("final" if response.result.is_final else "interim", len(text))
 
-    async def _say_goodbye(self, failure: Failure | None, deliver: asyncio.Task[None]) -> None:
-        """Sends what is owed and closes; a client that does not take it in time is dropped."""
-        # What the client still sends is in the way of its close frame, and it may not read before it has written.
+    async def _close(self, failure: Failure | None, deliver: asyncio.Task[None]) -> None:
+        """Sends the results that still wait and the failure, and closes; drops a client that is too slow for that."""
+        # The client's close frame comes behind whatever it still sends, and it may not read before it has sent that.
         discard = asyncio.create_task(self._guard(self._discard))
         try:
             async with asyncio.timeout(self._settings.bridge_close_s):
@@ -199,7 +206,8 @@ class Session:
         except TimeoutError:
             self._socket.abort()
         except ConnectionClosed:
-            pass  # it left before hearing us out
+            # The client did not wait for all of it.
+            pass
         finally:
             await _stop(discard)
 
@@ -208,7 +216,7 @@ class Session:
             await self._socket.recv()
 
     def _log(self, how: End | Failure) -> None:
-        """The one line of a stream. Never its audio or text."""
+        """Logs the connection's one line, which never has audio or text."""
         fields: dict[str, object] = {
             "sid": self._talk.sid,
             "outcome": how.value if isinstance(how, End) else how.code,
@@ -224,7 +232,7 @@ class Session:
 
 
 async def _forward(call: Call, message: Message | None) -> bool:
-    """Passes a message on; waits while the service takes no more. False: the service has ended the stream."""
+    """Sends a message to the service, waiting while it takes no more; False once the service has ended the stream."""
     if message is None:
         return True
     if isinstance(message, Close):
@@ -242,5 +250,5 @@ async def _stop(task: asyncio.Task[None]) -> None:
 
 
 def _reason(failure: Failure) -> str:
-    """A close reason: the message, cut to what a close frame holds."""
+    """The reason in a close frame: the failure's message, cut to what the frame holds."""
     return failure.message.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""How failures look to WebSocket clients, and how the service's gRPC statuses become such failures. Pure.
+"""Failures as WebSocket clients are told them, and how the service's gRPC statuses are translated into them. Pure.
 
 The codes are those of the service's own table: its names in lower case, and the close codes of RFC 6455 and the IANA
 registry: 1008 the client's fault, 1011 ours, 1013 try again later.
@@ -18,7 +18,7 @@ INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
 
 RETRY_AFTER_MS = 1_000
-"""When to come back, where the service could not be asked."""
+"""When clients should come back, where the service could not be asked."""
 
 _CLOSE_CODES = {
     "invalid_argument": POLICY_VIOLATION,
@@ -39,13 +39,13 @@ _GRPC_NAMES = {
     14: "unavailable",
     16: "unauthenticated",
 }
-"""gRPC status numbers that have a meaning to clients; every other one is our fault, "internal"."""
+"""Names of the gRPC status numbers that mean something to clients; every other one is "internal"."""
 
 _RESETS = (1, 13)
 """CANCELLED and INTERNAL, as which gRPC reports the resets of proxies: CANCEL of HAProxy, INTERNAL_ERROR of nginx."""
 
 _OF_THE_CONNECTION = (*_RESETS, 14)
-"""What a connection that fails makes of a stream."""
+"""Statuses that gRPC gives a stream whose connection has failed."""
 
 _FIELDS = {
     "sample_rate_hertz": "sr",
@@ -101,7 +101,7 @@ class Refused(Exception):
 
 
 def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> Failure:
-    """The failure that a finished call amounts to.
+    """Translates the status of a finished call into the failure that the client is told.
 
     Args:
         number: gRPC status code.
@@ -171,7 +171,7 @@ class _Details:
 
 
 def _read_details(serialized: bytes) -> _Details:
-    """What there is to read; details of other kinds are passed over."""
+    """Reads a serialized `google.rpc.Status` as far as possible; details of other kinds are passed over."""
     status, details = status_pb2.Status(), _Details()
     try:
         status.ParseFromString(serialized)

@@ -1,4 +1,4 @@
-"""Certificates: what the bridge shows to its clients, and how it trusts the service."""
+"""TLS of both sides: the certificate that the bridge's clients see, and the credentials of its calls to the service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asr_common.settings import BadSettings, variable
 log = logging.getLogger(__name__)
 
 
-class Shown:
+class ServerCertificate:
     """The certificate of the WebSocket port, which follows its files. On the event loop only.
 
     Args:
@@ -22,7 +22,7 @@ class Shown:
         key: PEM file of its private key, without a password.
 
     Attributes:
-        context: for the server; a newer certificate goes into the same one.
+        context: for the server; it stays the same one when a newer certificate is taken.
 
     Raises:
         BadSettings: they cannot be read or do not belong together.
@@ -39,10 +39,10 @@ class Shown:
             ) from None
         self.context = self._followed.value
 
-    def look(self) -> None:
-        """Takes what the files hold now, if they have changed; files that do not fit together change nothing."""
+    def refresh(self) -> None:
+        """Takes the certificate anew if its files have changed; files that do not fit together change nothing."""
         try:
-            # Made and checked as a context of their own: one that half takes them would be of no use any more.
+            # They were tried in a context of their own first: the server's would be lost if it took half of them.
             if self._followed.newer() is None:
                 return
             load_chain(self.context, *self._paths)
@@ -52,21 +52,25 @@ class Shown:
             log.info("certificate read again", extra={"fields": {"file": str(self._paths[0])}})
 
 
-def shown(certificate: Path | None, key: Path | None) -> Shown | None:
-    """The certificate that the settings name; None for no TLS. Raises BadSettings."""
+def server_certificate(certificate: Path | None, key: Path | None) -> ServerCertificate | None:
+    """Reads the certificate that the settings name; None for no TLS. Raises BadSettings."""
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
         raise BadSettings(
             f"{variable('bridge_tls_cert')} and {variable('bridge_tls_key')} go together: set both"
         )
-    return Shown(certificate, key)
+    return ServerCertificate(certificate, key)
 
 
-def trust(
+def service_credentials(
     authority: Path | None, certificate: Path | None, key: Path | None
 ) -> grpc.ChannelCredentials | None:
-    """How the service is known, and what it is shown where it asks; None for no TLS. Raises BadSettings."""
+    """Reads whom the bridge trusts as the service, and the certificate it shows there; None for no TLS.
+
+    Raises:
+        BadSettings: a setting is missing beside another, or a file cannot be read.
+    """
     given = {"grpc_ca": authority, "grpc_cert": certificate, "grpc_key": key}
     if authority is None and (certificate or key):
         raise BadSettings(f"{variable('grpc_cert')} and {variable('grpc_key')} need {variable('grpc_ca')}")

@@ -1,4 +1,4 @@
-"""Messages of the WebSocket protocol to requests of the service, and its results to JSON. Pure."""
+"""Translates messages of the WebSocket protocol to requests of the service, and its results to JSON. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from ws_bridge.protocol import Audio, Finalize, Init, KeepAlive, Message, contra
 from ws_bridge.status import Failure
 
 MAX_AUDIO_BYTES = int(contract_limits(asr_pb2.GetServiceInfoResponse, "max_message_bytes").min) // 2
-"""Most audio in one gRPC request: a large packet is cut, so that it never meets the service's message limit, which is
-twice as much or more for the whole request."""
+"""Most audio in one gRPC request, in bytes: half of what every service takes. Larger packets are cut."""
 
 _ENCODINGS = {
     "linear16": asr_pb2.AUDIO_ENCODING_LINEAR16,
@@ -27,7 +26,7 @@ _REASONS = {
 
 
 def to_requests(message: Message) -> Iterator[asr_pb2.RecognizeRequest]:
-    """What the service is told for a message; nothing for `close`, which is the half-close of the call."""
+    """Yields the requests that a message becomes; none for `close`, which is the half-close of the call."""
     match message:
         case Init():
             yield asr_pb2.RecognizeRequest(config=_config(message))

@@ -1,7 +1,7 @@
-"""API keys: who may call, and how many streams each may have open. Hashes at rest; docs/security.md says why SHA-256.
+"""API keys: who may call, and how many streams each may have open. docs/security.md says why they are kept as SHA-256.
 
-A key file holds one `name:hash[:max_streams]` a line, `#` starts a comment. It is read again when it changes; a file
-that cannot be read then leaves the keys as they were and an error in the log.
+A key file holds one `name:hash[:max_streams]` a line; `#` starts a comment. It is read again when it changes. If it
+cannot be read then, the keys stay as they were, and the log has an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECRET_BYTES = 32
 _NAME = r"[A-Za-z0-9._-]{1,64}"
 _LINE = re.compile(rf"(?P<name>{_NAME}):(?P<digest>[0-9a-fA-F]{{64}})(?::(?P<limit>\d{{1,6}}))?")
 _LOOK_S = 1.0
-"""How much time lies between two looks at the file, at least."""
+"""Least time between two looks at the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ApiKey:
 
 
 def new_key(name: str, max_streams: int = 0) -> tuple[str, str]:
-    """A new key, and the line of the file that admits it.
+    """Makes a key; returns it and the line of the key file that admits it.
 
     Raises:
         SettingsError: the name is not one.
@@ -61,10 +61,11 @@ def new_key(name: str, max_streams: int = 0) -> tuple[str, str]:
 
 
 def parse(text: str) -> tuple[ApiKey, ...]:
-    """The keys of a file's text.
+    """Reads the keys of a key file's text.
 
     Raises:
-        SettingsError: naming the first line that is none. Lines are never quoted: one may hold a key by mistake.
+        SettingsError: for the first line that is none, by its number. Lines are never quoted: one may hold a key by
+            mistake.
     """
     keys = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -97,13 +98,13 @@ class KeyRing:
         self._file = FollowedFiles([path], self._read, look_s=_LOOK_S)
 
     def __len__(self) -> int:
-        """Keys there are."""
+        """How many keys there are."""
         return len(self._file.value)
 
     def find(self, presented: str) -> ApiKey | None:
-        """The key with this text, None if there is none.
+        """Returns the key with this text, None if there is none.
 
-        Takes the same time whichever key it is: every digest is compared, each in constant time.
+        It takes the same time whichever key it is: every digest is compared, each in constant time.
         """
         self._look()
         digest = _digest(presented)

@@ -1,7 +1,7 @@
-"""Certificates of the gRPC port: read, checked before they are used, and read again when their files change.
+"""Certificates of the gRPC port, which are checked before they are used and read again when their files change.
 
-gRPC asks for them at each handshake. Files that do not fit together, as in the middle of a renewal, leave the ones in
-use; connections that are open keep theirs.
+gRPC asks for them at each handshake. If the files do not fit together, as in the middle of a renewal, the certificate
+in use stays. Connections that are open keep theirs.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
-    """Where an identity is read from."""
+class IdentityFiles:
+    """The files that an identity is read from."""
 
     certificate: Path
     key: Path
     client_ca: Path | None = None
 
     def read(self) -> Identity:
-        """The identity as it is on disk.
+        """Reads the identity as it is on disk.
 
         Raises:
             SettingsError: a file cannot be read, or certificate and key do not belong together.
@@ -82,12 +82,12 @@ class Files:
 
     @property
     def paths(self) -> list[Path]:
-        """Every file there is."""
+        """All of the files."""
         return [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
 
 
-def files(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Files | None:
-    """The files that the settings name; None for no TLS.
+def files(certificate: Path | None, key: Path | None, client_ca: Path | None) -> IdentityFiles | None:
+    """Returns the files that the settings name; None for no TLS.
 
     Raises:
         SettingsError: one is set without the others that it needs.
@@ -105,33 +105,33 @@ def files(certificate: Path | None, key: Path | None, client_ca: Path | None) ->
         raise SettingsError(
             f"{there} is set without {missing}: set both, or none for no TLS", field=missing[4:].lower()
         )
-    return Files(certificate, key, client_ca)
+    return IdentityFiles(certificate, key, client_ca)
 
 
-class Watched:
+class FollowedIdentity:
     """An identity that follows its files. Any thread.
 
     Args:
-        where: the files.
-        changed: told of each identity that is taken into use, the first one included.
+        source: the files.
+        used: called with each identity that is taken into use, the first one included.
 
     Raises:
-        SettingsError: as `Files.read`.
+        SettingsError: as `IdentityFiles.read`.
     """
 
-    def __init__(self, where: Files, changed: Callable[[Identity], None]) -> None:
-        self._certificate = where.certificate
-        self._changed = changed
-        self._followed = FollowedFiles(where.paths, where.read)
-        changed(self.identity)
+    def __init__(self, source: IdentityFiles, used: Callable[[Identity], None]) -> None:
+        self._certificate = source.certificate
+        self._used = used
+        self._followed = FollowedFiles(source.paths, source.read)
+        used(self.identity)
 
     @property
     def identity(self) -> Identity:
-        """The one in use."""
+        """The identity in use."""
         return self._followed.value
 
     def newer(self) -> Identity | None:
-        """The identity if it changed since the last call, and None if it did not or cannot be used."""
+        """Returns the identity if it has changed since the last call; None if it has not, or cannot be used."""
         try:
             identity = self._followed.newer()
         except SettingsError as error:
@@ -139,15 +139,19 @@ class Watched:
             return None
         if identity is not None:
             log.info("certificate read again from %s, valid until %s", self._certificate, identity.not_after)
-            self._changed(identity)
+            self._used(identity)
         return identity
 
 
 def expiry(server: ssl.SSLContext, certificate: Path) -> datetime | None:
-    """When a loaded certificate expires, as a client learns it in a handshake; None if no client would take it."""
+    """Returns when a server's certificate expires; None if no client would accept it.
+
+    The standard library does not read certificates, so a client is asked that saw it in a handshake in memory.
+    """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
-    client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN  # the certificate vouches for itself
+    # The certificate vouches for itself.
+    client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     client.load_verify_locations(certificate)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = server.wrap_bio(to_server, to_client, server_side=True)

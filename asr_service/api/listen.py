@@ -80,7 +80,7 @@ def make_server(settings: Settings, admission: Admission, health: Health) -> grp
     return server
 
 
-def listen(server: grpc.aio.Server, host: str, port: int, identity: tls.Watched | None) -> int:
+def listen(server: grpc.aio.Server, host: str, port: int, identity: tls.FollowedIdentity | None) -> int:
     """Listens, with TLS if there is an identity; returns the port, which is a free one for 0.
 
     Raises:
@@ -103,7 +103,7 @@ def listen(server: grpc.aio.Server, host: str, port: int, identity: tls.Watched 
     return bound
 
 
-def _credentials(identity: tls.Watched) -> grpc.ServerCredentials:
+def _credentials(identity: tls.FollowedIdentity) -> grpc.ServerCredentials:
     """Makes credentials that follow their files: gRPC asks for them at each handshake."""
 
     def pack(now: tls.Identity) -> grpc.ServerCertificateConfiguration:

@@ -193,7 +193,7 @@ def _certificate_used(metrics: Metrics, identity: tls.Identity) -> None:
         metrics.certificate_expires(identity.not_after.timestamp())
 
 
-def _tls_kind(identity: tls.Watched | None) -> str:
+def _tls_kind(identity: tls.FollowedIdentity | None) -> str:
     if identity is None:
         return "none"
     return "mutual" if identity.identity.client_ca else "server"

@@ -34,7 +34,7 @@ class Parts:
     registry: SessionRegistry
     admission: Admission
     health: Health
-    identity: tls.Watched | None
+    identity: tls.FollowedIdentity | None
 
 
 def wire(settings: Settings, certificate_used: Callable[[Metrics, tls.Identity], None]) -> Parts:
@@ -50,7 +50,7 @@ def wire(settings: Settings, certificate_used: Callable[[Metrics, tls.Identity],
     metrics = Metrics()
     keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
     files = tls.files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    identity = tls.Watched(files, partial(certificate_used, metrics)) if files else None
+    identity = tls.FollowedIdentity(files, partial(certificate_used, metrics)) if files else None
     engine_settings = EngineSettings(
         max_batch=settings.max_batch,
         tick_s=settings.step_ms / 1000,
