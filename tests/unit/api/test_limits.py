@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import asr.v1.asr_pb2 as pb
 import pytest
 from pydantic import ValidationError
@@ -9,6 +11,7 @@ from pydantic import ValidationError
 from asr_service.api import limits
 from asr_service.config import Settings
 from asr_service.recognition.phrases import PhraseLimits
+from tests.support.process import ROOT
 from ws_bridge import wire
 
 
@@ -33,3 +36,22 @@ def test_messages_are_as_large_as_the_contract_promises() -> None:
     with pytest.raises(ValidationError):
         Settings(max_message_bytes=least - 1)
     assert pb.RecognizeRequest(audio=b"\0" * wire.MAX_AUDIO_BYTES).ByteSize() < least
+
+
+def test_the_web_page_sends_no_rate_that_is_refused() -> None:
+    """It is one file that loads nothing, so it repeats the number."""
+    found = re.search(r"const MAX_RATE = (\d+);", (ROOT / "clients/web/index.html").read_text())
+    assert found is not None and int(found[1]) == limits.MAX_RATE_HZ
+
+
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        ("docs/websocket.md", f"{limits.MIN_RATE_HZ} to {limits.MAX_RATE_HZ} |"),
+        ("docs/websocket.md", f"1 to {limits.MAX_NAME_CHARS} printable ASCII"),
+        ("docs/websocket.md", f"{limits.MIN_SILENCE_MS} to {limits.MAX_SILENCE_MS} |"),
+        ("docs/interop.md", f"{limits.MIN_RATE_HZ} to {limits.MAX_RATE_HZ} Hz"),
+    ],
+)
+def test_pages_tell_the_limits_of_the_contract(page: str, says: str) -> None:
+    assert says in (ROOT / page).read_text(encoding="utf-8")
