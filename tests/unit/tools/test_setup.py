@@ -16,7 +16,7 @@ import pytest
 from tests.support.process import ROOT
 from tools.run_uv import pip_options, uv_environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PYPROJECT = """\
 [build-system]
@@ -82,18 +82,15 @@ class Project:
         self.folder = folder
         self.wheels = folder / "wheels"
         self.site = folder / ".venv/lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+        # make hands its own variables on: ARGS of `make test` is not meant for the `make` here.
+        told = ("PIP_", "UV_", "MAKE", "ARGS", "TORCH")
         self.environment = {
-            **{
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith(("PIP_", "UV_", "MAKE"))
-            },
+            **{name: value for name, value in os.environ.items() if not name.startswith(told)},
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(self.wheels),
             "UV_CACHE_DIR": str(folder / "cache"),
         }
-        self.environment.pop("TORCH_INDEX", None)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`make` in a process group of its own."""
