@@ -185,11 +185,11 @@ class StreamCall(ABC):
 
     async def _start(self) -> None:
         """Admits the call and starts its reader and writers."""
+        key = caller_key(self.admission.keys, self._context.invocation_metadata())
+        self.record.key_name = key.name if key else ""
         opening = await self.opening()
         config, limit_s = opening.config, self.admission.idle_timeout_s
         self.record.stream_id = config.name
-        key = caller_key(self.admission.keys, self._context.invocation_metadata())
-        self.record.key_name = key.name if key else ""
         self.sessions = sessions = self.admission.admit(config, opening.channels, key)
         self._feed = sessions[0] if len(sessions) == 1 else Interleaved(sessions, config.encoding)
         self.record.admitted(config, opening.channels)

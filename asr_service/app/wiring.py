@@ -12,6 +12,7 @@ from asr_service.access.api_keys import KeyRing
 from asr_service.api.health import Health
 from asr_service.api.listen import make_health
 from asr_service.config import Settings
+from asr_service.core.errors import SettingsError
 from asr_service.core.values import StreamConfig
 from asr_service.engine.client import EngineClient
 from asr_service.engine.contract import EngineSettings
@@ -48,16 +49,14 @@ def wire(settings: Settings, certificate_used: Callable[[Metrics, tls.Identity],
         SettingsError: a certificate, a key file or a trace exporter cannot be used.
     """
     metrics = Metrics()
-    keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
-    files = tls.files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    identity = tls.FollowedIdentity(files, partial(certificate_used, metrics)) if files else None
     engine_settings = EngineSettings(
         max_batch=settings.max_batch,
         tick_s=settings.step_ms / 1000,
         probe=settings.max_streams is None,
         finalize_silence_ms=settings.finalize_silence_ms,
     )
-    # Its events come when the event loop runs: the registry is there by then.
+    # First, so that neither keys nor certificates are in the memory of its process. Its events come when the event loop
+    # runs: the registry is there by then.
     engine = EngineClient(
         partial(make_model, settings.model_settings),
         engine_settings,
@@ -82,14 +81,20 @@ def wire(settings: Settings, certificate_used: Callable[[Metrics, tls.Identity],
         readings=lambda: engine.readings,
         engine_pid=engine.pid,
     )
-    admission = Admission(
-        registry,
-        metrics,
-        idle_timeout_s=settings.idle_timeout_s,
-        max_stream_s=settings.max_stream_s,
-        tracing=_tracing(settings),
-        keys=keys,
-    )
+    try:
+        admission = Admission(
+            registry,
+            metrics,
+            idle_timeout_s=settings.idle_timeout_s,
+            max_stream_s=settings.max_stream_s,
+            tracing=_tracing(settings),
+            keys=KeyRing(settings.api_keys_file) if settings.api_keys_file else None,
+        )
+        files = tls.files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        identity = tls.FollowedIdentity(files, partial(certificate_used, metrics)) if files else None
+    except SettingsError:
+        engine.stop(0)
+        raise
     return Parts(settings, metrics, engine, registry, admission, make_health(), identity)
 
 

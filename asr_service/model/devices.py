@@ -47,7 +47,7 @@ def choose_device(device: str | None) -> torch.device:
 
 def cpu_has_bf16() -> bool:
     """Returns whether torch has bf16 kernels for this CPU."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class Metrics:
         )
         self._slots = Gauge("asr_slots", "Slots of model state, by state.", ["state"], registry=r)
         self._refusals = Counter(
-            "asr_refusals", "Streams refused at the door, by reason.", ["reason"], registry=r
+            "asr_refusals", "Streams refused admission, by reason.", ["reason"], registry=r
         )
         self._errors = Counter(
             "asr_errors", "Calls ended with an error, by status code.", ["code"], registry=r

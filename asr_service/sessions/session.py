@@ -117,7 +117,7 @@ class Session:
             self._submit(HalfClose(self.id))
 
     def cancel(self) -> None:
-        """The client is gone: the slot comes back by the next tick. After the end: nothing."""
+        """The client is gone: the slot comes back by the next turn. After the end: nothing."""
         if self.ended is None:
             self._closed = True
             self._submit(Cancel(self.id))

@@ -13,7 +13,9 @@ from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from asr_service.access.api_keys import new_key
 from tests.support.audio import FULL_SCALE, speechlike
+from tests.support.certificates import Authority
 from tests.support.process import AsrService, children
 from tests.support.rpc import Stub, audio, config, retry_after_s, talk, text, transcribe
 from ws_bridge.call import Call
@@ -126,3 +128,38 @@ async def test_more_audio_than_the_pipe_holds() -> None:
             heard = await asyncio.gather(*(talk(stub, requests) for _ in range(40)))
         assert {text(one) for one in heard} == {expected}
         assert service.stop() == 0
+
+
+def memory_holds(pid: int, secret: bytes) -> bool:
+    """Whether a process has these bytes in the memory that it may write to."""
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            place, rights, *_ = line.split()
+            if not rights.startswith("rw"):
+                continue
+            start, end = (int(number, 16) for number in place.split("-"))
+            memory.seek(start)
+            try:
+                if secret in memory.read(end - start):
+                    return True
+            except OSError:
+                # Some of the kernel's own pages cannot be read.
+                continue
+    return False
+
+
+def test_the_engines_process_has_neither_keys_nor_certificates(tmp_path: Path) -> None:
+    """It runs native code on what clients send: what it does not have, nobody gets out of it."""
+    certificate, private_key = Authority(tmp_path).issue("server")
+    _, line = new_key("somebody")
+    digest = bytes.fromhex(line.partition(":")[2])
+    keys = tmp_path / "keys"
+    keys.write_text(line + "\n")
+    pem = private_key.read_text().splitlines()[1].encode()
+    with AsrService(ASR_TLS_CERT=certificate, ASR_TLS_KEY=private_key, ASR_API_KEYS_FILE=keys) as service:
+        try:
+            assert memory_holds(service.pid, digest) and memory_holds(service.pid, pem)
+        except PermissionError:
+            pytest.skip("this system lets nobody read another process's memory")
+        assert not memory_holds(engine_of(service), digest)
+        assert not memory_holds(engine_of(service), pem)

@@ -206,7 +206,7 @@ async def test_ready_file_log_and_metrics(tmp_path: Path) -> None:
         assert service.stop() == 0
         lines = [json.loads(line) for line in service.lines]
         ended = [line for line in lines if line["message"] == "stream ended"]
-        assert [line["outcome"] for line in ended] == ["ok"], "who is refused at the door makes no line"
+        assert [line["outcome"] for line in ended] == ["ok"], "who is refused admission makes no line"
         assert all(line["level"] == "info" for line in lines)
         assert ended[0]["audio_ms"] == 1000
 
