@@ -183,7 +183,9 @@ def _read_details(serialized: bytes) -> _Details:
                 details.reason, details.facts = info.reason, dict(info.metadata)
             elif item.Unpack(bad_request) and bad_request.field_violations:
                 violation = bad_request.field_violations[0]
-                details.path, details.problem = violation.field, violation.description
+                details.path = violation.field
+                # Earlier services began the description with the field's path.
+                details.problem = violation.description.removeprefix(violation.field).strip()
             elif item.Unpack(retry):
                 details.retry_after_ms = round(retry.retry_delay.ToTimedelta().total_seconds() * 1000)
     except DecodeError:
