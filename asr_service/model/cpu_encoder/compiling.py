@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import pickle
 import platform
 import shutil
 import sys
@@ -106,7 +107,7 @@ def code_folder() -> Path | None:
         folder = parent / (FOLDER_PREFIX + source_key())
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Its date says when it was last used. Only who owns a folder or may write to it can set that.
+            # Its date says when it was last used.
             os.utime(folder)
             with _locked(folder):
                 pass
@@ -134,7 +135,7 @@ def remove_unused_folders(parent: Path, now: float) -> list[Path]:
     """
     removed = []
     for folder in parent.glob(FOLDER_PREFIX + "*"):
-        # Somebody else was faster.
+        # Another process may remove it first.
         with contextlib.suppress(OSError):
             if (
                 folder.name != FOLDER_PREFIX + source_key()
@@ -197,7 +198,12 @@ class _SharedCache(FunctionCache):
             return super().load_overload(sig, target_context)
         except OSError as error:
             _log.warning("machine code cannot be read from %s: %s", self.cache_path, error)
-            return None
+        except (EOFError, pickle.UnpicklingError) as error:
+            # Cut short by a crash of the machine, say. It is compiled and written anew.
+            _log.warning("machine code in %s is broken: %s", self.cache_path, error)
+            with contextlib.suppress(OSError), _locked(Path(self.cache_path)):
+                self.flush()
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keeps the machine code of one signature.

@@ -134,6 +134,17 @@ def test_processes_that_compile_at_once_never_load_each_others_code(package: Pat
         assert _run(package, kind)[1:3] == (RIGHT, 0)
 
 
+def test_broken_files_are_written_anew(package: Path) -> None:
+    """As a crash of the machine leaves them."""
+    folder = _run(package)[0]
+    assert folder is not None
+    for suffix in ("nbi", "nbc"):
+        for file in folder.glob(f"*.{suffix}"):
+            file.write_bytes(file.read_bytes()[:3])
+        assert _run(package)[:3] == (folder, RIGHT, 1)
+        assert _run(package)[:3] == (folder, RIGHT, 0)
+
+
 def test_a_folder_that_can_no_longer_be_used_stops_nobody(package: Path) -> None:
     """A file has taken its place since the start: nothing can be read there and nothing kept."""
     spoil = "import shutil; f = code_folder(); shutil.rmtree(f); f.touch()\n    kind ="
