@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import settings
 
 from tests.support import workers
 from tests.support.instruction_sets import NO_TILES, instruction_sets
+from tests.support.process import ROOT, clean_environment
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("no deadline", deadline=None)
@@ -27,8 +30,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.Shar
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In a worker, tests are collected in the order in which they are handed out."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if workers.IS_WORKER:
         workers.longest_first(items)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The encoder step of CPUs lies compiled on disk, so that no test waits for that against a deadline."""
+    command = [sys.executable, "-m", "tests.support.compile_step"]
+    workers.once(
+        tmp_path_factory,
+        "compiled",
+        lambda: subprocess.run(command, cwd=ROOT, env=clean_environment(), check=True),
+    )
 
 
 @pytest.fixture(scope="session")

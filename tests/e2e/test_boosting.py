@@ -14,7 +14,7 @@ from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
 from tests.support.bridge import CLOSE, Bridge, talk
-from tests.support.process import ROOT, AsrService
+from tests.support.process import PATIENCE_S, ROOT, AsrService
 from tests.support.rpc import Stub, audio, bad_fields, config, failure, finalize, finals, transcribe
 from tests.support.rpc import talk as talk_grpc
 
@@ -23,7 +23,7 @@ GROUP = "noise-unseen"
 BOOST = 2.0
 """What Riva's largest boosts count as."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ def phrases(*words: str, boost: float = BOOST) -> list[pb.PhraseBoost]:
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[AsrService]:
+def service(compiled: None) -> Iterator[AsrService]:
     with AsrService(
         wait=False, ASR_MODEL="demo", ASR_THREADS=1, ASR_MAX_STREAMS=8, ASR_MAX_LOAD=0
     ) as process:
-        process.wait_ready(600)
+        process.wait_ready(PATIENCE_S)
         yield process
 
 

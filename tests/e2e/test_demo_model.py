@@ -13,13 +13,14 @@ from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
 from tests.support.audio import silence
-from tests.support.process import ROOT, AsrService, resident_bytes
+from tests.support.process import PATIENCE_S, ROOT, AsrService, resident_bytes
 from tests.support.rpc import audio, config, talk, transcribe
 
 CLIPS = ROOT / "asr_service/assets/clips"
 
 
-@pytest.mark.timeout(900)  # half a minute of work, where nothing else runs
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled")
 async def test_an_hour_of_silence_has_no_words_and_leaves_nothing_behind() -> None:
     """Fed as fast as it goes; a clip afterwards is heard as it was before."""
     clip = json.loads((CLIPS / "clips.jsonl").read_text().splitlines()[0])
@@ -28,7 +29,7 @@ async def test_an_hour_of_silence_has_no_words_and_leaves_nothing_behind() -> No
     minute = [audio(silence(1.0))] * 60
     service = AsrService(ASR_MODEL="demo", ASR_ATT_CTX="70,13", ASR_MAX_STREAMS=2, ASR_THREADS=1, wait=False)
     with service:
-        service.wait_ready(300)
+        service.wait_ready(PATIENCE_S)
         async with grpc.aio.insecure_channel(service.target) as channel:
             stub = asr_pb2_grpc.SpeechServiceStub(channel)
             before = await transcribe(stub, pcm, sample_rate_hertz=rate)
@@ -48,11 +49,12 @@ async def test_an_hour_of_silence_has_no_words_and_leaves_nothing_behind() -> No
             assert await transcribe(stub, pcm, sample_rate_hertz=rate) == before != ""
 
 
+@pytest.mark.usefixtures("compiled")
 async def test_a_healthy_console_and_the_documented_look_ahead() -> None:
     """Without a GPU and without a word about it: one warning. NeMo's own notices never reach the console."""
     settings = {"ASR_MODEL": "demo", "ASR_ATT_CTX": "70,16", "ASR_MAX_STREAMS": 1, "ASR_THREADS": 1}
     with AsrService(**settings, ASR_DEVICE="", CUDA_VISIBLE_DEVICES="", wait=False) as service:
-        service.wait_ready(300)
+        service.wait_ready(PATIENCE_S)
         async with grpc.aio.insecure_channel(service.target) as channel:
             info = await asr_pb2_grpc.SpeechServiceStub(channel).GetServiceInfo(pb.GetServiceInfoRequest())
         assert list(info.att_context) == [70, 6] and info.look_ahead_ms == 480

@@ -30,7 +30,7 @@ from asr_service import __version__
 from tests.interop import environments
 from tests.interop.table import REPORT
 from tests.support.audio import cut, silence, speechlike
-from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, finalize, transcribe
 
 DEMO = ROOT / "asr_service" / "assets" / "demo.nemo"
@@ -96,7 +96,7 @@ def _pcm(path: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[AsrService]:
+def service(compiled: None) -> Iterator[AsrService]:
     """A service with the demo model if it is there, else the null model."""
     # Few and small batches, no refusals: what is tested is what the clients hear, on however busy a machine.
     with AsrService(
@@ -107,7 +107,7 @@ def service() -> Iterator[AsrService]:
         ASR_FINALIZE_SILENCE_MS="",
         wait=False,
     ) as process:
-        process.wait_ready(timeout=300)
+        process.wait_ready(PATIENCE_S)
         yield process
 
 

@@ -29,7 +29,7 @@ def nemo_model() -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
-def streaming(nemo_model: Callable[[str], Any]) -> Callable[..., NemoStreamingModel]:
+def streaming(compiled: None, nemo_model: Callable[[str], Any]) -> Callable[..., NemoStreamingModel]:
     """Builds the streaming model around a named shape."""
     import torch
 

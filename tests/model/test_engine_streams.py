@@ -21,7 +21,7 @@ IDS = count(1)
 
 
 @pytest.fixture(scope="module", params=["rnnt", "ctc"])
-def bench(request: pytest.FixtureRequest, tiny_nemo: Path) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, compiled: None, tiny_nemo: Path) -> Iterator[Bench]:
     settings = ModelSettings(name=str(tiny_nemo), decoder=request.param, device="cpu", slots=SLOTS, threads=1)
     with running(
         lambda: make_model(settings),

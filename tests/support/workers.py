@@ -8,14 +8,14 @@ which they share is started once. What takes longest begins first, so that both 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 MODEL = "tests/model/"
 ALONE = "tests/torture/"
 """Its tests share nothing, and each takes half a minute."""
@@ -45,9 +45,13 @@ class Shares(LoadScopeScheduling):  # type: ignore[misc]
         return share(nodeid)
 
 
-@contextmanager
-def taking_turns(folder: Path) -> Iterator[None]:
-    """Holds a lock that all workers know; `folder` is a worker's own temporary one."""
-    with (folder.parent / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def once(factory: pytest.TempPathFactory, name: str, work: Callable[[], object]) -> None:
+    """Does some work in the first worker that comes here, while the other waits."""
+    folder = factory.getbasetemp()
+    if IS_WORKER:
+        folder = folder.parent  # of the run
+    with (folder / name).open("ab") as done:
+        fcntl.flock(done, fcntl.LOCK_EX)
+        if not done.seek(0, os.SEEK_END):
+            work()
+            done.write(b"done")

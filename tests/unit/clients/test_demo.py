@@ -42,10 +42,10 @@ def test_words_come_over_both_transports_and_everything_stops() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # a first start compiles the encoder step
+@pytest.mark.usefixtures("compiled")
 def test_the_bundled_model_hears_what_is_said_in_the_bundled_clips() -> None:
     """As `make demo`: the words over gRPC and WebSocket are the same, and those of clips.jsonl but for a fifth."""
-    done = demo(timeout=840)
+    done = demo(timeout=480)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Both stopped cleanly" in done.stdout.splitlines()[-1]
     listing = [json.loads(line) for line in (ASSETS / "clips" / "clips.jsonl").read_text().splitlines()]
