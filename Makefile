@@ -9,7 +9,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test interop interop-table check format bench demo-model proto lock clean torture
+.PHONY: help setup demo serve test coverage interop interop-table check format bench demo-model proto lock clean torture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,10 @@ serve: setup ## the service and the bridge from the environment; Ctrl-C stops bo
 # All of them are shared by two workers (tests/support/workers.py); a few are sooner done by one.
 test: setup ## all tests; ARGS goes to pytest
 	@$(WITH_PATH) $(BIN)/python -m pytest -q $(or $(ARGS),--numprocesses 2)
+
+# Processes that the tests start are measured too, which makes it slow.
+coverage: setup ## which lines the tests run: a table, and pages in build/coverage/html
+	@$(WITH_PATH) $(BIN)/python -m pytest -q --numprocesses 2 --cov --cov-report term --cov-report html $(ARGS)
 
 interop: setup ## other people's clients (NVIDIA, LiveKit, Pipecat, Node.js) in build/interop against the service
 	@$(BIN)/python -m tests.interop.environments

@@ -40,6 +40,11 @@ class ServerProcess(server_process.ServerProcess):
         """Starts `argv` with Python, or another program; `settings` are environment variables by full name."""
         super().__init__(argv, clean_environment(**settings), program=program, cwd=ROOT)
 
+    def __exit__(self, *error: Any) -> None:
+        if "COVERAGE_PROCESS_CONFIG" in os.environ:
+            self.stop()  # who is killed does not say which lines have run
+        super().__exit__(*error)
+
 
 class AsrService(ServerProcess):
     """`python -m asr_service` on a free port of 127.0.0.1, with the null model unless told otherwise."""
