@@ -104,7 +104,7 @@ def add_options(parser: argparse.ArgumentParser, docs: list[SettingDoc]) -> None
         )
 
 
-def load(settings: type[Settings], options: Mapping[str, str], implied: str = "") -> Settings:
+def read_settings(settings: type[Settings], options: Mapping[str, str], implied: str = "") -> Settings:
     """Settings from the environment; `options` (by field name) go before it.
 
     Raises:

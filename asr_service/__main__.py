@@ -16,7 +16,7 @@ from pathlib import Path
 
 from asr_common.settings import add_options, describe
 from asr_service import __version__
-from asr_service.config import Settings, lighten_grpc, load_settings
+from asr_service.config import Settings, lighten_grpc, read_settings
 from asr_service.core.errors import SettingsError
 
 _COMMANDS = {
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(argv))
     command = options.pop("command")
     try:
-        settings = load_settings(options)
+        settings = read_settings(options)
     except SettingsError as error:
         for line in error.message.splitlines():
             print(f"asr_service: {line}", file=sys.stderr)

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
-from asr_common.settings import CONFIG, BadSettings, load
+from asr_common import settings as common
+from asr_common.settings import CONFIG, BadSettings
 from asr_service.core.errors import SettingsError
 from asr_service.core.model_settings import DEFAULT_ATT_CONTEXT, ModelSettings, parse_att_context
 
@@ -293,14 +294,14 @@ class Settings(BaseSettings):
         )
 
 
-def load_settings(options: Mapping[str, str] | None = None) -> Settings:
+def read_settings(options: Mapping[str, str] | None = None) -> Settings:
     """Settings from the environment; `options` (by field name) go before it.
 
     Raises:
         SettingsError: with one line for each value that cannot be, naming its variable and what would be right.
     """
     try:
-        return load(Settings, options or {})
+        return common.read_settings(Settings, options or {})
     except BadSettings as error:
         raise SettingsError(str(error), field=error.field) from None
 

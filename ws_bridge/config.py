@@ -160,10 +160,10 @@ def _split(value: str) -> Iterator[str]:
     return (part.strip() for part in value.split(",") if part.strip())
 
 
-def load(options: Mapping[str, str]) -> Settings:
+def read_settings(options: Mapping[str, str]) -> Settings:
     """Settings from the environment; `options` (by field name) go before it.
 
     Raises:
         BadSettings: with a line for each value that cannot be, naming it and what would be right.
     """
-    return settings.load(Settings, options, IMPLIED)
+    return settings.read_settings(Settings, options, IMPLIED)

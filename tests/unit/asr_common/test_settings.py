@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from asr_common.settings import CONFIG, BadSettings, add_options, describe, load
+from asr_common.settings import CONFIG, BadSettings, add_options, describe, read_settings
 
 
 class Example(BaseSettings):
@@ -39,7 +39,7 @@ def test_options_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ASR_BRIDGE_PING_S", "2")
     options = vars(parser().parse_args(["--port", "3"]))
     assert options == {"port": "3"}
-    settings = load(Example, options, IMPLIED)
+    settings = read_settings(Example, options, IMPLIED)
     assert (settings.port, settings.bridge_ping_s) == (3, 2.0)
 
 
@@ -61,7 +61,7 @@ def test_help_says_what_every_setting_is() -> None:
 def test_errors_have_a_line_each_that_names_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASR_PORT", "many")
     with pytest.raises(BadSettings) as bad:
-        load(Example, {"bridge_ping_s": "0"}, IMPLIED)
+        read_settings(Example, {"bridge_ping_s": "0"}, IMPLIED)
     first, second = str(bad.value).splitlines()
     assert first.startswith("ASR_PORT=many: should be a valid integer")
     assert second == "--ping-s=0: should be greater than or equal to 0.1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asr_service.config import load_settings
+from asr_service.config import read_settings
 from asr_service.core.errors import SettingsError
 from asr_service.core.model_settings import ModelSettings, parse_att_context
 
@@ -12,7 +12,7 @@ from asr_service.core.model_settings import ModelSettings, parse_att_context
 @pytest.mark.parametrize("text", ["70,13", "[70,13]", " [ 70 , 13 ] ", " 70, 13 "])
 def test_an_attention_context_is_written_with_brackets_or_without(text: str) -> None:
     assert parse_att_context(text) == (70, 13)
-    assert load_settings({"att_ctx": text}).model_settings.att_context == (70, 13)
+    assert read_settings({"att_ctx": text}).model_settings.att_context == (70, 13)
 
 
 @pytest.mark.parametrize("text", ["70", "", "70,1,1", "abc", "70;1", "[70,1", "70,1]", "70.0,1"])
@@ -20,14 +20,14 @@ def test_anything_else_is_told_what_is_right(text: str) -> None:
     with pytest.raises(ValueError, match="two whole numbers"):
         parse_att_context(text)
     with pytest.raises(SettingsError, match=r"--att-ctx=.*: should be two whole numbers"):
-        load_settings({"att_ctx": text})
+        read_settings({"att_ctx": text})
 
 
 def test_without_settings_the_documented_ones_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("ASR_MODEL", "ASR_ATT_CTX", "ASR_DECODER", "ASR_DEVICE", "ASR_MAX_STREAMS"):
         monkeypatch.delenv(variable, raising=False)
     name = "nvidia/stt_en_fastconformer_hybrid_large_streaming_multi"
-    assert load_settings().model_settings == ModelSettings(
+    assert read_settings().model_settings == ModelSettings(
         name, (70, 1), "rnnt", None, "fp32", "fast", None, None
     )
 
@@ -45,6 +45,6 @@ def test_each_setting_of_the_model_reaches_it(monkeypatch: pytest.MonkeyPatch) -
     }
     for name, value in settings.items():
         monkeypatch.setenv(f"ASR_{name}", value)
-    assert load_settings().model_settings == ModelSettings(
+    assert read_settings().model_settings == ModelSettings(
         "demo", (70, 6), "ctc", "cpu", "bf16", "nemo", 3, 2
     )
