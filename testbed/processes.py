@@ -15,13 +15,20 @@ ROOT = Path(__file__).resolve().parents[1]
 START_S = 300.0
 STOP_S = 15.0
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_held_ports: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Finds a TCP port that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Finds a TCP port that nobody else is given as long as this process lives; servers of ours may listen on it.
+
+    A bound socket that does not listen sees to that: whoever sets SO_REUSEADDR, as all of these do, may bind the port
+    beside it.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _held_ports.append(held)
+    return int(held.getsockname()[1])
 
 
 def clean_environment(**settings: object) -> dict[str, str]:

@@ -19,6 +19,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from testbed.processes import free_port
 from tests.support.audio import cut
 from tests.support.bridge import CLOSE, INIT, Bridge, Heard, listen
 from tests.support.process import PATIENCE_S, ROOT, AsrService, ServerProcess
@@ -51,25 +52,13 @@ class Fleet:
         self._folder = folder
         self._stack = stack
         self._reloads = 0
-        self._front = [self._port(), self._port()]
-        self._service_ports = [(self._port(), self._port()) for _ in range(2)]
-        self._bridge_ports = [self._port() for _ in range(2)]
+        self._front = [free_port(), free_port()]
+        self._service_ports = [(free_port(), free_port()) for _ in range(2)]
+        self._bridge_ports = [free_port() for _ in range(2)]
         self.target = f"{HOST}:{self._front[0]}"
         self.url = f"ws://{HOST}:{self._front[1]}"
         self.services: dict[int, AsrService] = {}
         self.bridges: dict[int, Bridge] = {}
-
-    def _port(self) -> int:
-        """A port that nobody else is handed out, and on which servers of ours may listen, again and again.
-
-        A bound socket that does not listen sees to that: whoever sets SO_REUSEADDR, as all of these do, may bind the
-        port beside it.
-        """
-        held = self._stack.enter_context(socket.socket())
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind((HOST, 0))
-        port: int = held.getsockname()[1]
-        return port
 
     def start_service(self, number: int, **settings: object) -> AsrService:
         """A service that serves, in place of the one of this number that was stopped."""
