@@ -201,9 +201,10 @@ async def test_a_client_hears_what_recognize_says(
 
 
 async def test_what_recognize_itself_takes(stub: Stub, speech: dict[str, bytes]) -> None:
-    """Finalize to final over asr.v1, live: what the other paths are compared with."""
-    waits = []
-    for pcm in [*speech.values()] * ROUNDS:
+    """Finalize to final over asr.v1, live, all files at once: what the other paths are compared with."""
+    waits: list[float] = []
+
+    async def speak(pcm: bytes) -> None:
         call = stub.Recognize()
         await call.write(config(interim_results=False))
         began = time.monotonic()
@@ -216,6 +217,9 @@ async def test_what_recognize_itself_takes(stub: Stub, speech: dict[str, bytes])
         waits.append(time.monotonic() - asked)
         assert response.result.finalize_tag == "now"
         call.cancel()
+
+    for _ in range(ROUNDS):
+        await asyncio.gather(*map(speak, speech.values()))
     note(
         "asr.v1",
         versions={"asr.v1": __version__},
