@@ -74,6 +74,22 @@ class Pools(NamedTuple):
     context: Array
 
 
+class Worker(NamedTuple):
+    """What a thread works with.
+
+    Attributes:
+        counts: the counters of all threads' phases.
+        scratch: its own memory for blocks.
+        row: its own memory for a row, float32 [d].
+        tiles: the unit for products on tiles.
+    """
+
+    counts: Array
+    scratch: BlockScratch
+    row: Array
+    tiles: TileUnit
+
+
 def phases(layers: int) -> int:
     """How many phases a step of so many layers has: those of each, and a normalisation before the first."""
     return layers * _PHASES + 1
@@ -81,7 +97,7 @@ def phases(layers: int) -> int:
 
 @compiled
 def _product(
-    counts: Array,
+    worker: Worker,
     phase: Int,
     inputs: Array,
     weights: StackedWeights,
@@ -90,10 +106,9 @@ def _product(
     finish: Int,
     out: Array,
     residual: Array,
-    scratch: BlockScratch,
-    tiles: TileUnit,
 ) -> None:
     """This thread's blocks of product `which` of a layer: to `out`, or added to `residual`."""
+    counts, scratch, tiles = worker.counts, worker.scratch, worker.tiles
     depth, columns = weights.product_shapes[which, 0], weights.product_shapes[which, 1]
     first_bias = weights.bias_offsets[layer, which]
     bias = weights.product_biases[first_bias : first_bias + columns]
@@ -115,13 +130,12 @@ def _product(
 
 
 @compiled
-def _norm(
-    counts: Array, phase: Int, x: Array, first: Array, second: Array, eps: Float, out: Array, row: Array
-) -> None:
+def _norm(worker: Worker, phase: Int, x: Array, first: Array, second: Array, eps: Float, out: Array) -> None:
     """This thread's rows of out = norm(x) by weights `first` [2, d].
 
-    If `second` has two rows: of x = norm(x) and out = norm of that by `second`. `row` is scratch, float32 [d].
+    If `second` has two rows: of x = norm(x) and out = norm of that by `second`.
     """
+    counts, row = worker.counts, worker.row
     rows = x.shape[0]
     items = (rows + _NORM_ROWS - 1) // _NORM_ROWS
     item = claim(counts, phase)
@@ -140,7 +154,7 @@ def _norm(
 
 @compiled
 def _attend(
-    counts: Array,
+    worker: Worker,
     phase: Int,
     qkv: Array,
     pools: KeyValuePools,
@@ -149,6 +163,7 @@ def _attend(
     out: Array,
 ) -> None:
     """This thread's (row, head) pairs of `attend_jobs`."""
+    counts = worker.counts
     jobs = qkv.shape[0] * qkv.shape[3]
     group = 1 if jobs < _MANY_JOBS else _JOBS
     items = (jobs + group - 1) // group
@@ -162,7 +177,7 @@ def _attend(
 
 @compiled
 def _convolve(
-    counts: Array,
+    worker: Worker,
     phase: Int,
     gates: Array,
     context: Array,
@@ -171,6 +186,7 @@ def _convolve(
     out: Array,
 ) -> None:
     """This thread's rows of `convolve_row`."""
+    counts = worker.counts
     items = gates.shape[0]
     item = claim(counts, phase)
     while item < items:
@@ -197,7 +213,7 @@ def _run_part(
     norms, eps = weights.norms, weights.eps
     layers = norms.shape[0]
     scratch = BlockScratch(np.empty(SUMS, np.float32), block_weights)
-    row = np.empty(x.shape[1], np.float32)
+    worker = Worker(counts, scratch, np.empty(x.shape[1], np.float32), tiles)
     heads, d_head = weights.attention_biases.shape[2], weights.attention_biases.shape[3]
     size = streams.slots.shape[0]
     chunk = x.shape[0] // size
@@ -205,48 +221,32 @@ def _run_part(
     gated = gates.reshape((size, chunk, gates.shape[1]))
     none = norms[0, 0, :0]
     start_tiles(tiles)
-    _norm(counts, layers * _PHASES, x, norms[0, NormIndex.NORM_FF1], none, eps, hidden, row)
+    _norm(worker, layers * _PHASES, x, norms[0, NormIndex.NORM_FF1], none, eps, hidden)
     for n in range(layers):
         p, norm = n * _PHASES, norms[n]
-        _product(
-            counts, p + Phase.FF1_UP, hidden, weights, n, ProductIndex.FF1_UP, Finish.SWISH, wide, x, scratch, tiles
-        )  # fmt: skip
-        _product(
-            counts, p + Phase.FF1_DOWN, wide, weights, n, ProductIndex.FF1_DOWN, Finish.ADD, hidden, x, scratch, tiles
-        )  # fmt: skip
-        _norm(counts, p + Phase.NORM_ATT, x, norm[NormIndex.NORM_ATT], none, eps, hidden, row)
-        _product(
-            counts, p + Phase.QKV, hidden, weights, n, ProductIndex.QKV, Finish.STORE, qkv, x, scratch, tiles
-        )  # fmt: skip
+        _product(worker, p + Phase.FF1_UP, hidden, weights, n, ProductIndex.FF1_UP, Finish.SWISH, wide, x)
+        _product(worker, p + Phase.FF1_DOWN, wide, weights, n, ProductIndex.FF1_DOWN, Finish.ADD, hidden, x)
+        _norm(worker, p + Phase.NORM_ATT, x, norm[NormIndex.NORM_ATT], none, eps, hidden)
+        _product(worker, p + Phase.QKV, hidden, weights, n, ProductIndex.QKV, Finish.STORE, qkv, x)
         biases = weights.attention_biases[n]
         _attend(
-            counts, p + Phase.ATTEND, split, KeyValuePools(pools.keys[n], pools.values[n]),
+            worker, p + Phase.ATTEND, split, KeyValuePools(pools.keys[n], pools.values[n]),
             AttentionWeights(weights.positions[n], biases[0], biases[1]), streams, hidden,
         )  # fmt: skip
-        _product(
-            counts, p + Phase.ATT_OUT, hidden, weights, n, ProductIndex.ATT_OUT, Finish.ADD, hidden, x, scratch, tiles
-        )  # fmt: skip
-        _norm(counts, p + Phase.NORM_CONV, x, norm[NormIndex.NORM_CONV], none, eps, hidden, row)
-        _product(
-            counts, p + Phase.CONV_IN, hidden, weights, n, ProductIndex.CONV_IN, Finish.STORE, gates, x, scratch, tiles
-        )  # fmt: skip
+        _product(worker, p + Phase.ATT_OUT, hidden, weights, n, ProductIndex.ATT_OUT, Finish.ADD, hidden, x)
+        _norm(worker, p + Phase.NORM_CONV, x, norm[NormIndex.NORM_CONV], none, eps, hidden)
+        _product(worker, p + Phase.CONV_IN, hidden, weights, n, ProductIndex.CONV_IN, Finish.STORE, gates, x)
         inner = norm[NormIndex.CONV_NORM]
         _convolve(
-            counts, p + Phase.CONVOLVE, gated, pools.context[n], streams.slots,
+            worker, p + Phase.CONVOLVE, gated, pools.context[n], streams.slots,
             ConvolutionWeights(weights.conv_taps[n], weights.conv_biases[n], inner[0], inner[1], eps), hidden,
         )  # fmt: skip
-        _product(
-            counts, p + Phase.CONV_OUT, hidden, weights, n, ProductIndex.CONV_OUT, Finish.ADD, hidden, x, scratch, tiles
-        )  # fmt: skip
-        _norm(counts, p + Phase.NORM_FF2, x, norm[NormIndex.NORM_FF2], none, eps, hidden, row)
-        _product(
-            counts, p + Phase.FF2_UP, hidden, weights, n, ProductIndex.FF2_UP, Finish.SWISH, wide, x, scratch, tiles
-        )  # fmt: skip
-        _product(
-            counts, p + Phase.FF2_DOWN, wide, weights, n, ProductIndex.FF2_DOWN, Finish.ADD, hidden, x, scratch, tiles
-        )  # fmt: skip
+        _product(worker, p + Phase.CONV_OUT, hidden, weights, n, ProductIndex.CONV_OUT, Finish.ADD, hidden, x)
+        _norm(worker, p + Phase.NORM_FF2, x, norm[NormIndex.NORM_FF2], none, eps, hidden)
+        _product(worker, p + Phase.FF2_UP, hidden, weights, n, ProductIndex.FF2_UP, Finish.SWISH, wide, x)
+        _product(worker, p + Phase.FF2_DOWN, wide, weights, n, ProductIndex.FF2_DOWN, Finish.ADD, hidden, x)
         after = norms[(n + 1) % layers, NormIndex.NORM_FF1]
-        _norm(counts, p + Phase.NORM_OUT, x, norm[NormIndex.NORM_OUT], after, eps, hidden, row)
+        _norm(worker, p + Phase.NORM_OUT, x, norm[NormIndex.NORM_OUT], after, eps, hidden)
     stop_tiles(tiles)
 
 

@@ -65,7 +65,8 @@ class OneDnnLayers:
         """Packs the weights."""
         first = layers[0]
         self._dtype = dtype
-        self._pools = pools
+        self._pools = [KeyValuePools(*of_layer) for of_layer in zip(pools.keys, pools.values, strict=True)]
+        self._contexts = list(pools.context)
         self._layers = [_Layer(layer, dtype) for layer in layers]
         self._heads, self._d_head = first.heads, first.d_head
         self._eps = np.float32(first.eps)
@@ -73,22 +74,24 @@ class OneDnnLayers:
     def run(self, residual: Tensor, streams: Streams, threads: int) -> None:
         """All layers on the residual stream, fp32 [rows, d_model], in place."""
         x, eps = array(residual), self._eps
-        rows, size = len(x), len(streams.slots)
+        slots, steps, real, ring = streams
+        rows, size = len(x), len(slots)
+        following = (*self._layers[1:], self._layers[0])
         hidden = torch.empty(residual.shape, dtype=self._dtype)
         h = array(hidden)
         norm(x, *self._layers[0].norm_ff1, eps, h)
-        for n, layer in enumerate(self._layers):
+        for layer, after, pools, context in zip(
+            self._layers, following, self._pools, self._contexts, strict=True
+        ):
             add_norm(x, array(layer.ff1_down(layer.ff1_up(hidden))), *layer.norm_att, eps, h)
             qkv = array(layer.qkv(hidden)).reshape(size, rows // size, 3, self._heads, self._d_head)
-            pools = KeyValuePools(self._pools.keys[n], self._pools.values[n])
-            attend(qkv, pools, layer.attention, streams, threads, h)
+            attend(qkv, *pools, *layer.attention, slots, steps, real, ring, threads, h)
             add_norm(x, array(layer.att_out(hidden)), *layer.norm_conv, eps, h)
             gates = array(layer.conv_in(hidden)).reshape(size, rows // size, -1)
-            convolve(gates, self._pools.context[n], streams.slots, layer.convolution, h)
+            convolve(gates, context, slots, *layer.convolution, h)
             add_norm(x, array(layer.conv_out(hidden)), *layer.norm_ff2, eps, h)
-            after = self._layers[(n + 1) % len(self._layers)].norm_ff1
             down = array(layer.ff2_down(layer.ff2_up(hidden)))
-            add_norm_norm(x, down, *layer.norm_out, eps, *after, h)
+            add_norm_norm(x, down, *layer.norm_out, eps, *after.norm_ff1, h)
 
 
 def _arrays(weights: Affine) -> tuple[Array, Array]:

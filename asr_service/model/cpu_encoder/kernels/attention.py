@@ -60,9 +60,27 @@ class Streams(NamedTuple):
 
 @compiled(parallel=True)
 def attend(
-    qkv: Array, pools: KeyValuePools, weights: AttentionWeights, streams: Streams, threads: Int, out: Array
+    qkv: Array,
+    keys: Array,
+    values: Array,
+    positions: Array,
+    bias_u: Array,
+    bias_v: Array,
+    slots: Array,
+    steps: Array,
+    real: Array,
+    ring: Int,
+    threads: Int,
+    out: Array,
 ) -> None:
-    """`attend_jobs` of all jobs, in so many parts."""
+    """`attend_jobs` of all jobs, in so many parts.
+
+    Python calls this for each layer, and Numba takes microseconds to look through a NamedTuple of Python's: so what is
+    in `KeyValuePools`, `AttentionWeights` and `Streams` is given one by one.
+    """
+    pools = KeyValuePools(keys, values)
+    weights = AttentionWeights(positions, bias_u, bias_v)
+    streams = Streams(slots, steps, real, ring)
     jobs = qkv.shape[0] * qkv.shape[3]
     for part in prange(threads):
         first, last = part * jobs // threads, (part + 1) * jobs // threads

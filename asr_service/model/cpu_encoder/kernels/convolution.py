@@ -28,8 +28,19 @@ class ConvolutionWeights(NamedTuple):
 
 
 @compiled(parallel=True)
-def convolve(gates: Array, context: Array, slots: Array, weights: ConvolutionWeights, out: Array) -> None:
-    """`convolve_row` of all rows."""
+def convolve(
+    gates: Array,
+    context: Array,
+    slots: Array,
+    taps: Array,
+    bias: Array,
+    norm_weight: Array,
+    norm_bias: Array,
+    eps: Float,
+    out: Array,
+) -> None:
+    """`convolve_row` of all rows; weights one by one, as in `attention.attend`."""
+    weights = ConvolutionWeights(taps, bias, norm_weight, norm_bias, eps)
     for b in prange(gates.shape[0]):
         convolve_row(b, gates, context, slots, weights, out)
 

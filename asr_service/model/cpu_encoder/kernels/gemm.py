@@ -78,7 +78,12 @@ class InputLayout(NamedTuple):
 
 
 class Gemm(Protocol):
-    """A file of products. Modules keep this contract."""
+    """A file of products. Modules keep this contract.
+
+    Attributes:
+        INPUTS: how inputs lie.
+        USES_TILES: whether threads need tiles set up.
+    """
 
     INPUTS: InputLayout
     USES_TILES: bool
