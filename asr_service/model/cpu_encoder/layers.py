@@ -31,7 +31,7 @@ from asr_service.model.cpu_encoder.kernels.barrier import claim, done, wait
 from asr_service.model.cpu_encoder.kernels.convolution import ConvolutionWeights, convolve_row
 from asr_service.model.cpu_encoder.kernels.gemm import BlockScratch, Finish, Product
 from asr_service.model.cpu_encoder.kernels.gemm_choice import multiply_block
-from asr_service.model.cpu_encoder.kernels.rows import load, normalise, put, store
+from asr_service.model.cpu_encoder.kernels.rows import normalise, put, read_row, write_row
 from asr_service.model.cpu_encoder.packing import Buffers, NormIndex, ProductIndex, StackedWeights
 
 
@@ -141,10 +141,10 @@ def _norm(worker: Worker, phase: Int, x: Array, first: Array, second: Array, eps
     item = claim(counts, phase)
     while item < items:
         for r in range(item * _NORM_ROWS, min((item + 1) * _NORM_ROWS, rows)):
-            load(x[r], row)
+            read_row(x[r], row)
             normalise(row, first[0], first[1], eps)
             if second.shape[0] == 2:
-                store(row, x[r])
+                write_row(row, x[r])
                 normalise(row, second[0], second[1], eps)
             put(row, out, r, 0)
         done(counts, phase, 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.compiling import Array, compiled
-from asr_service.model.cpu_encoder.kernels.rows import load, store
+from asr_service.model.cpu_encoder.kernels.rows import read_row, write_row
 from asr_service.model.cpu_encoder.onednn_encoder import Product
 from asr_service.model.cpu_encoder.packing import array
 from asr_service.model.weights import EncoderWeights, StageWeights, UnsupportedLayer
@@ -73,7 +73,7 @@ def first_stages(
             memory[slot, m] = padded[frames, m + 2]
         middle = np.zeros((frames // 2 + 1, width + 3, channels), np.float32)
         for w in range(width):
-            load(memory2[slot, w], middle[0, w + 2])
+            read_row(memory2[slot, w], middle[0, w + 2])
         for t in range(low[1, b], high[1, b]):
             for w in range(width):
                 row = middle[t + 1, w + 2]
@@ -87,7 +87,7 @@ def first_stages(
                 for c in range(channels):
                     row[c] = max(row[c], np.float32(0.0))
         for w in range(width):
-            store(middle[frames // 2, w + 2], memory2[slot, w])
+            write_row(middle[frames // 2, w + 2], memory2[slot, w])
         total = np.empty(channels, np.float32)
         for t in range(frames // 4):
             for w in range(width2):
@@ -97,7 +97,7 @@ def first_stages(
                     for j in range(3):
                         for c in range(channels):
                             total[c] += weight2[i, j, c] * middle[2 * t + i, 2 * w + j, c]
-                store(total, out[b, t, w])
+                write_row(total, out[b, t, w])
 
 
 @compiled(parallel=True)
@@ -126,13 +126,13 @@ def depthwise(
         slot = slots[b]
         padded = np.zeros((frames + 1, width + 3, channels), np.float32)
         for w in range(width):
-            load(memory[slot, w], padded[0, w + 2])
+            read_row(memory[slot, w], padded[0, w + 2])
             for t in range(low[b], high[b]):
                 row = padded[t + 1, w + 2]
-                load(x[b, t, w], row)
+                read_row(x[b, t, w], row)
                 for c in range(channels):
                     row[c] = max(row[c], np.float32(0.0))
-            store(padded[frames, w + 2], memory[slot, w])
+            write_row(padded[frames, w + 2], memory[slot, w])
         total = np.empty(channels, np.float32)
         for t in range(frames // 2):
             for w in range(width2):
@@ -142,7 +142,7 @@ def depthwise(
                     for j in range(3):
                         for c in range(channels):
                             total[c] += weight[i, j, c] * padded[2 * t + i, 2 * w + j, c]
-                store(total, out[b, t, w])
+                write_row(total, out[b, t, w])
 
 
 class CpuSubsampling:

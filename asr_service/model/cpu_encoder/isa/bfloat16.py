@@ -37,7 +37,7 @@ def emit_upper_half(builder: Any, x: Any) -> Any:
 
 
 def emit_round(builder: Any, x: Any) -> Any:
-    """float32 to bfloat16, to nearest even, as `rows.store`."""
+    """float32 to bfloat16, to nearest even, as `rows.write_row`."""
     bits = _bits(builder, x)
     odd = builder.and_(builder.lshr(bits, _constant(bits.type, HALF_BITS)), _constant(bits.type, 1))
     rounded = builder.add(bits, builder.add(odd, _constant(bits.type, ROUND)))

@@ -9,7 +9,7 @@ from numba import prange
 
 from asr_service.model.cpu_encoder.compiling import Array, Int, compiled
 from asr_service.model.cpu_encoder.isa.memory import CACHE_LINE, prefetch_element
-from asr_service.model.cpu_encoder.kernels.rows import as_float, exponential, load, put
+from asr_service.model.cpu_encoder.kernels.rows import as_float, exponential, put, read_row
 
 # What a score is where nothing may be looked at, and what all scores are above.
 _HIDDEN, _BELOW_ALL = np.float32(-1.0e30), np.float32(-3.0e38)
@@ -146,7 +146,7 @@ def attend_jobs(
                 keys[slot, h, d, place] = qkv[b, i, 1, h, d]
             for d in range(width):
                 values[slot, h, place, d] = qkv[b, i, 2, h, d]
-            load(qkv[b, i, 0, h], query[i])
+            read_row(qkv[b, i, 0, h], query[i])
             for d in range(width):
                 biased[i, d] = query[i, d] + bias_v[h, d]
                 query[i, d] = query[i, d] + bias_u[h, d]

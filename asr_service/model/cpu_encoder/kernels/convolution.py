@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from asr_service.model.cpu_encoder.compiling import Array, Float, Int, compiled
-from asr_service.model.cpu_encoder.kernels.rows import exponential, load, normalise, put, store, swish
+from asr_service.model.cpu_encoder.kernels.rows import exponential, normalise, put, read_row, swish, write_row
 
 
 class ConvolutionWeights(NamedTuple):
@@ -69,10 +69,10 @@ def convolve_row(
     scratch = np.empty(width, np.float32)
     row = np.empty(width, np.float32)
     for k in range(kernel - 1):
-        load(context[slot, k], frames[k])
+        read_row(context[slot, k], frames[k])
     for t in range(chunk):
-        load(gates[b, t, :width], row)
-        load(gates[b, t, width:], gate)
+        read_row(gates[b, t, :width], row)
+        read_row(gates[b, t, width:], gate)
         for d in range(width):
             gate[d] = -gate[d]
         exponential(gate, scratch, width)
@@ -88,4 +88,4 @@ def convolve_row(
         swish(row, gate, scratch)
         put(row, out, b * chunk + t, 0)
     for k in range(kernel - 1):
-        store(frames[chunk + k], context[slot, k])
+        write_row(frames[chunk + k], context[slot, k])

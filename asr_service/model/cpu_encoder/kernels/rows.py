@@ -32,7 +32,7 @@ _OPTIONS: Any = {"fastmath": set(LOOSE)}
 
 
 @compiled
-def load(source: Array, target: Array) -> None:
+def read_row(source: Array, target: Array) -> None:
     """Copies a row to float32."""
     if source.itemsize == 2:
         bits = target.view(np.uint32)
@@ -63,7 +63,7 @@ def _as_float_overload(source, buffer):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def store(source: Array, target: Array) -> None:
+def write_row(source: Array, target: Array) -> None:
     """Copies a float32 row to the target's type, rounding to nearest even."""
     if target.itemsize == 2:
         bits = source.view(np.uint32)
@@ -138,7 +138,7 @@ def put(row: Array, out: Array, r: Int, first: Int) -> None:
 @overload(put, inline="never", jit_options=_OPTIONS)
 def _put_overload(row, out, r, first):  # type: ignore[no-untyped-def]
     if out.ndim == 2:
-        return lambda row, out, r, first: store(row, out[r, first : first + row.shape[0]])
+        return lambda row, out, r, first: write_row(row, out[r, first : first + row.shape[0]])
 
     def split(row, out, r, first):  # type: ignore[no-untyped-def]
         high = out[0, r, first : first + row.shape[0]]

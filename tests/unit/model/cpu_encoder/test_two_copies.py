@@ -64,7 +64,7 @@ def test_both_roundings_give_the_same_bits() -> None:
         x = x[np.isfinite(x)]
         x = x[: len(x) // COLUMNS * COLUMNS]
         by_loop, by_vectors = np.empty(len(x), np.uint16), np.empty(len(x), np.uint16)
-        rows.store(x, by_loop)
+        rows.write_row(x, by_loop)
         store = compiled_call(vectors.store_row_bf16, 3)
         for n in range(0, len(x), COLUMNS):
             store(x[n:].ctypes.data, ZEROS.ctypes.data, by_vectors[n:].ctypes.data)
@@ -96,10 +96,10 @@ def test_cut_and_upper_half_of_one_number() -> None:
 def test_rows_come_back_from_bfloat16() -> None:
     x = many_magnitudes(48)
     halves, back = to_bfloat16(x), np.empty(48, np.float32)
-    rows.load(halves, back)
+    rows.read_row(halves, back)
     assert (back == from_bfloat16(halves)).all()
     assert (_as_float(halves, np.empty(48, np.float32)) == back).all()
-    rows.load(x, back)
+    rows.read_row(x, back)
     assert (back == x).all()
 
 
