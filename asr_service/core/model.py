@@ -25,7 +25,9 @@ class ModelInfo:
         chunk_frames: encoder frames that a full step makes (look-ahead + 1).
         first_chunk_samples: samples that the first step of a segment needs.
         chunk_samples: samples that each later step needs (chunk_frames * frame_samples).
-        languages: BCP-47 codes.
+        languages: BCP-47 codes of the languages that it recognizes; empty if that is not known.
+        prompts: (language, index) of the language prompts that a stream may name; empty for a model that takes none.
+            "auto" leaves the language to the model. Several languages may share an index.
         word_lag_ms: by how much a word's first token comes after the word's start, and the end of its last token's
             frame after the word's end; typical of the model, subtracted from the words' times.
     """
@@ -41,7 +43,8 @@ class ModelInfo:
     chunk_frames: int
     first_chunk_samples: int
     chunk_samples: int
-    languages: tuple[str, ...] = ("en-US",)
+    languages: tuple[str, ...] = ()
+    prompts: tuple[tuple[str, int], ...] = ()
     word_lag_ms: tuple[float, float] = (0.0, 0.0)
 
     @property
@@ -72,6 +75,8 @@ class StepRequest:
         is_last: whether the segment ends: what is left is flushed with its true length. The slot's next step must be
             a first one.
         boosts: with a first step, the phrases that are boosted in the segment.
+        prompt: with a first step, the index of the segment's language prompt (`ModelInfo.prompts`); -1 for a model that
+            takes none.
     """
 
     slot: int
@@ -79,6 +84,7 @@ class StepRequest:
     is_first: bool
     is_last: bool
     boosts: tuple[PhraseBoost, ...] = ()
+    prompt: int = -1
 
 
 @dataclass(frozen=True, slots=True)

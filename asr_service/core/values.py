@@ -27,6 +27,7 @@ class FinalReason(Enum):
     """Why a result is final."""
 
     ENDPOINT = "endpoint"
+    END_OF_UTTERANCE = "end_of_utterance"
     FINALIZE = "finalize"
     END_OF_STREAM = "end_of_stream"
 
@@ -78,6 +79,8 @@ class StreamConfig:
         endpointing: None if only the client ends utterances.
         punctuation: whether punctuation and capitals that the model writes stay in the text.
         boosts: phrases that are boosted.
+        language: one of `ModelInfo.languages` that the model is told is spoken; "" for the model's default.
+        end_tokens: whether a token by which the model says that an utterance is over (`<EOU>`, `<EOB>`) makes a final.
     """
 
     name: str
@@ -88,6 +91,8 @@ class StreamConfig:
     endpointing: EndpointingConfig | None = None
     punctuation: bool = True
     boosts: tuple[PhraseBoost, ...] = ()
+    language: str = ""
+    end_tokens: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,8 @@ class Result:
         tag: that of the finalize request which a final answers, "" otherwise.
         made_unix_ms: unix time at which the result was made, ms.
         stability: share of the words that no later result of the utterance will change; 1 for a final.
+        language: BCP-47 code of the language that the model last said it heard in the stream; before that the one that
+            the config names; "" if neither is known.
     """
 
     stream: int
@@ -127,3 +134,4 @@ class Result:
     tag: str
     made_unix_ms: int
     stability: float = 1.0
+    language: str = ""

@@ -79,7 +79,7 @@ def pack_event(event: Event) -> Packed:
         words = tuple([(word.text, word.start_ms, word.end_ms, word.confidence) for word in e.words])
         return (
             _RESULT, e.stream, e.text, reason, e.utterance, words, e.confidence, e.audio_ms, e.tag, e.made_unix_ms,
-            e.stability,
+            e.stability, e.language,
         )  # fmt: skip
     return (_PICKLED, pickle.dumps(event))
 
