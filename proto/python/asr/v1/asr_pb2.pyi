@@ -90,6 +90,8 @@ class _FinalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinalReas
     """The client asked for it."""
     FINAL_REASON_END_OF_STREAM: _FinalReason.ValueType  # 3
     """The client closed its side of the stream."""
+    FINAL_REASON_END_OF_UTTERANCE: _FinalReason.ValueType  # 4
+    """The model itself said, by a token, that the utterance is over."""
 
 class FinalReason(_FinalReason, metaclass=_FinalReasonEnumTypeWrapper):
     """Why a result is final."""
@@ -102,6 +104,8 @@ FINAL_REASON_FINALIZE: FinalReason.ValueType  # 2
 """The client asked for it."""
 FINAL_REASON_END_OF_STREAM: FinalReason.ValueType  # 3
 """The client closed its side of the stream."""
+FINAL_REASON_END_OF_UTTERANCE: FinalReason.ValueType  # 4
+"""The model itself said, by a token, that the utterance is over."""
 Global___FinalReason: _TypeAlias = FinalReason  # noqa: Y015
 
 @_typing.final
@@ -161,6 +165,8 @@ class RecognitionConfig(_message.Message):
     AUDIO_CHANNEL_COUNT_FIELD_NUMBER: _builtins.int
     AUTOMATIC_PUNCTUATION_FIELD_NUMBER: _builtins.int
     PHRASE_BOOSTS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
+    END_TOKENS_FIELD_NUMBER: _builtins.int
     encoding: Global___AudioEncoding.ValueType
     """Default LINEAR16."""
     sample_rate_hertz: _builtins.int
@@ -180,6 +186,14 @@ class RecognitionConfig(_message.Message):
     automatic_punctuation: _builtins.bool
     """Whether punctuation and capitals that the model writes stay in texts and words. Default true. A model that writes
     neither is not changed by it.
+    """
+    language_code: _builtins.str
+    """Language that is spoken, BCP-47 ("de-DE"): one of those that `GetServiceInfo` lists, in any case; "auto" where the
+    model finds it out by itself. Default: `GetServiceInfoResponse.default_language_code`.
+    """
+    end_tokens: _builtins.bool
+    """Whether a token by which the model itself says that the utterance is over makes a final, reason END_OF_UTTERANCE.
+    Default true. A model that has no such tokens is not changed by it.
     """
     @_builtins.property
     def endpointing(self) -> Global___Endpointing:
@@ -201,15 +215,19 @@ class RecognitionConfig(_message.Message):
         audio_channel_count: _builtins.int | None = ...,
         automatic_punctuation: _builtins.bool | None = ...,
         phrase_boosts: _abc.Iterable[Global___PhraseBoost] | None = ...,
+        language_code: _builtins.str = ...,
+        end_tokens: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "encoding", b"encoding", "endpointing", b"endpointing", "interim_results", b"interim_results", "phrase_boosts", b"phrase_boosts", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "encoding", b"encoding", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "interim_results", b"interim_results", "language_code", b"language_code", "phrase_boosts", b"phrase_boosts", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_channel_count: _TypeAlias = _typing.Literal["audio_channel_count"]  # noqa: Y015
     _WhichOneofArgType__audio_channel_count: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count"]  # noqa: Y015
     _WhichOneofReturnType__automatic_punctuation: _TypeAlias = _typing.Literal["automatic_punctuation"]  # noqa: Y015
     _WhichOneofArgType__automatic_punctuation: _TypeAlias = _typing.Literal["_automatic_punctuation", b"_automatic_punctuation"]  # noqa: Y015
+    _WhichOneofReturnType__end_tokens: _TypeAlias = _typing.Literal["end_tokens"]  # noqa: Y015
+    _WhichOneofArgType__end_tokens: _TypeAlias = _typing.Literal["_end_tokens", b"_end_tokens"]  # noqa: Y015
     _WhichOneofReturnType__interim_results: _TypeAlias = _typing.Literal["interim_results"]  # noqa: Y015
     _WhichOneofArgType__interim_results: _TypeAlias = _typing.Literal["_interim_results", b"_interim_results"]  # noqa: Y015
     _WhichOneofReturnType__sample_rate_hertz: _TypeAlias = _typing.Literal["sample_rate_hertz"]  # noqa: Y015
@@ -218,6 +236,8 @@ class RecognitionConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_channel_count) -> _WhichOneofReturnType__audio_channel_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__automatic_punctuation) -> _WhichOneofReturnType__automatic_punctuation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_tokens) -> _WhichOneofReturnType__end_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interim_results) -> _WhichOneofReturnType__interim_results | None: ...
     @_typing.overload
@@ -394,6 +414,7 @@ class RecognitionResult(_message.Message):
     FINALIZE_TAG_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     STABILITY_FIELD_NUMBER: _builtins.int
+    LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The whole utterance so far, not only what is new."""
     is_final: _builtins.bool
@@ -410,6 +431,10 @@ class RecognitionResult(_message.Message):
     """The channel this is about, from 0. Utterances are counted in each channel by itself."""
     stability: _builtins.float
     """0 to 1: the share of the words that no later result of this utterance will change. 1 in finals."""
+    language_code: _builtins.str
+    """BCP-47 code of the language that the model last said it heard in the stream; before it has said so, and where it
+    never does, the one that the config names. Empty if neither is known.
+    """
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___WordInfo]:
         """The words of a final, if `word_times` was asked for."""
@@ -426,10 +451,11 @@ class RecognitionResult(_message.Message):
         finalize_tag: _builtins.str = ...,
         channel: _builtins.int = ...,
         stability: _builtins.float = ...,
+        language_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "confidence", b"confidence", "final_reason", b"final_reason", "finalize_tag", b"finalize_tag", "is_final", b"is_final", "stability", b"stability", "text", b"text", "utterance_index", b"utterance_index", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "confidence", b"confidence", "final_reason", b"final_reason", "finalize_tag", b"finalize_tag", "is_final", b"is_final", "language_code", b"language_code", "stability", b"stability", "text", b"text", "utterance_index", b"utterance_index", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -510,6 +536,8 @@ class GetServiceInfoResponse(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     MEASURED_STREAMS_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
+    TAKES_LANGUAGE_FIELD_NUMBER: _builtins.int
+    DEFAULT_LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.str
@@ -542,13 +570,21 @@ class GetServiceInfoResponse(_message.Message):
     """The moving 95th percentile of how long the results of live audio take, over the audio they cover. New streams are
     refused above a limit that is 1 by default; 0 while there is too little to tell.
     """
+    takes_language: _builtins.bool
+    """Whether the model is told which language is spoken, so that `language_code` changes what it recognizes. Any other
+    model recognizes the same whatever is named.
+    """
+    default_language_code: _builtins.str
+    """The `language_code` of streams whose config has none: "auto" if the model finds the language out by itself. Empty if
+    it takes no language, or has none to prefer: a config then has to name one.
+    """
     @_builtins.property
     def att_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Attention context in encoder frames, [left, right]."""
 
     @_builtins.property
     def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Languages, BCP-47."""
+        """Languages that the model recognizes, BCP-47. Empty if that is not known; any `language_code` is then taken."""
 
     @_builtins.property
     def encodings(self) -> _containers.RepeatedScalarFieldContainer[Global___AudioEncoding.ValueType]:
@@ -575,10 +611,12 @@ class GetServiceInfoResponse(_message.Message):
         precision: _builtins.str = ...,
         measured_streams: _builtins.int = ...,
         load: _builtins.float = ...,
+        takes_language: _builtins.bool = ...,
+        default_language_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_streams", b"active_streams", "att_context", b"att_context", "chunk_ms", b"chunk_ms", "decoder", b"decoder", "device", b"device", "encodings", b"encodings", "languages", b"languages", "load", b"load", "look_ahead_ms", b"look_ahead_ms", "max_message_bytes", b"max_message_bytes", "max_sample_rate_hertz", b"max_sample_rate_hertz", "max_streams", b"max_streams", "measured_streams", b"measured_streams", "min_sample_rate_hertz", b"min_sample_rate_hertz", "model", b"model", "model_sample_rate_hertz", b"model_sample_rate_hertz", "precision", b"precision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_streams", b"active_streams", "att_context", b"att_context", "chunk_ms", b"chunk_ms", "decoder", b"decoder", "default_language_code", b"default_language_code", "device", b"device", "encodings", b"encodings", "languages", b"languages", "load", b"load", "look_ahead_ms", b"look_ahead_ms", "max_message_bytes", b"max_message_bytes", "max_sample_rate_hertz", b"max_sample_rate_hertz", "max_streams", b"max_streams", "measured_streams", b"measured_streams", "min_sample_rate_hertz", b"min_sample_rate_hertz", "model", b"model", "model_sample_rate_hertz", b"model_sample_rate_hertz", "precision", b"precision", "takes_language", b"takes_language", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
