@@ -7,6 +7,12 @@ import sys
 from typing import TextIO
 
 
+def in_brackets(*notes: str) -> str:
+    """Gives what stands behind a final: the notes that are not empty; nothing if all are."""
+    shown = ", ".join(filter(None, notes))
+    return f"[{shown}]" if shown else ""
+
+
 class LiveText:
     """Writes interims and finals to a stream of text."""
 

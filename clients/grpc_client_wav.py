@@ -23,7 +23,7 @@ if not __package__:  # run as a script: the project is where its packages are
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from clients import access
-from clients.display import LiveText
+from clients.display import LiveText, in_brackets
 from clients.pacing import Pacer, completing_packet, duration_s, packets
 from clients.wav import WavError, read_wav
 
@@ -107,6 +107,7 @@ def build_config(args: argparse.Namespace) -> pb.RecognitionConfig:
         interim_results=True,
         word_times=args.words,
         stream_id=args.sid,
+        language_code=args.language,
     )
     if args.endpoint_ms is not None:
         config.endpointing.trailing_silence_ms = args.endpoint_ms
@@ -128,9 +129,8 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
             screen.interim(result.text)
             return
         finals.append(latency_ms)
-        screen.final(
-            result.text, f"[{pb.FinalReason.Name(result.final_reason).removeprefix('FINAL_REASON_').lower()}]"
-        )
+        reason = pb.FinalReason.Name(result.final_reason).removeprefix("FINAL_REASON_").lower()
+        screen.final(result.text, in_brackets(reason, result.language_code))
         for word in result.words:
             print(
                 f"    {word.start_ms / 1000:8.2f} {word.end_ms / 1000:8.2f}  {word.confidence:.2f}  {word.word}"
@@ -186,6 +186,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="length of a packet (%(default)g)",
     )
     parser.add_argument("--words", action="store_true", help="show words with times and confidence")
+    parser.add_argument(
+        "--language",
+        default="",
+        help="language that is spoken, such as de-DE, or auto (the service's default)",
+    )
     parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
     parser.add_argument(
         "--phrase", action="append", default=[], help="word or phrase to listen for; may be given again"

@@ -33,7 +33,7 @@ if not __package__:  # run as a script: the project is where its packages are
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from clients import access
-from clients.display import LiveText
+from clients.display import LiveText, in_brackets
 from clients.handshake import CONNECT_S, NoConnection, connect
 from clients.pacing import packet_bytes, packet_samples
 
@@ -140,7 +140,9 @@ async def over_grpc(target: str, source: Source, args: argparse.Namespace, scree
     Raises:
         Refused: the service failed.
     """
-    config = pb.RecognitionConfig(sample_rate_hertz=args.rate, stream_id=args.sid)
+    config = pb.RecognitionConfig(
+        sample_rate_hertz=args.rate, stream_id=args.sid, language_code=args.language
+    )
     if args.endpoint_ms:
         config.endpointing.trailing_silence_ms = args.endpoint_ms
     async with args.access.channel(target) as channel:
@@ -153,7 +155,11 @@ async def over_grpc(target: str, source: Source, args: argparse.Namespace, scree
 
         async def show() -> None:
             async for response in call:
-                (screen.final if response.result.is_final else screen.interim)(response.result.text)
+                result = response.result
+                if result.is_final:
+                    screen.final(result.text, in_brackets(result.language_code))
+                else:
+                    screen.interim(result.text)
 
         showing = asyncio.create_task(show())
         showing.add_done_callback(lambda _: source.end())
@@ -183,8 +189,10 @@ async def over_websocket(url: str, source: Source, args: argparse.Namespace, scr
             message = json.loads(raw)
             if message["op"] == "error":
                 error = f"{message['code']}: {message['message']}"
+            elif message["final"]:
+                screen.final(message["text"], in_brackets(message.get("language", "")))
             else:
-                (screen.final if message["final"] else screen.interim)(message["text"])
+                screen.interim(message["text"])
 
     try:
         async with await connect(url, args.access.websocket_tls(url), args.access.headers()) as socket:
@@ -192,9 +200,8 @@ async def over_websocket(url: str, source: Source, args: argparse.Namespace, scr
             showing.add_done_callback(lambda _: source.end())
             try:
                 init = {"op": "init", "sid": args.sid or "mic", "sr": args.rate}
-                await socket.send(
-                    json.dumps(init | ({"endpoint_ms": args.endpoint_ms} if args.endpoint_ms else {}))
-                )
+                asked = {"endpoint_ms": args.endpoint_ms, "language": args.language}
+                await socket.send(json.dumps(init | {name: value for name, value in asked.items() if value}))
                 async for packet in source.packets():
                     await socket.send(packet)
                 await socket.send(json.dumps({"op": "close", "sid": init["sid"]}))
@@ -266,6 +273,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=int, default=16_000, help="samples per second (%(default)d)")
     parser.add_argument(
         "--endpoint-ms", type=int, default=800, help="silence that ends an utterance (%(default)d; 0: off)"
+    )
+    parser.add_argument(
+        "--language",
+        default="",
+        help="language that is spoken, such as de-DE, or auto (the service's default)",
     )
     parser.add_argument("--sid", default="", help="name of the stream")
     access.add_options(parser)

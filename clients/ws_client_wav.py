@@ -21,7 +21,7 @@ if not __package__:  # run as a script: the project is where its packages are
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from clients import access
-from clients.display import LiveText
+from clients.display import LiveText, in_brackets
 from clients.handshake import NoConnection, connect
 from clients.pacing import Pacer, duration_s, packets
 from clients.wav import WavError, read_wav
@@ -40,6 +40,8 @@ async def send(socket: websockets.ClientConnection, pcm: bytes, args: argparse.N
         init["endpoint_ms"] = args.endpoint_ms
     if args.words:
         init["words"] = True
+    if args.language:
+        init["language"] = args.language
     if args.phrase:
         init["phrases"] = args.phrase
     if args.boost is not None:
@@ -74,7 +76,7 @@ async def receive(socket: websockets.ClientConnection, screen: LiveText) -> floa
                     screen.interim(message["text"])
                 case "final":
                     last = time.monotonic()
-                    screen.final(message["text"])
+                    screen.final(message["text"], in_brackets(message.get("language", "")))
                     for word in message.get("words", ()):
                         start, end = word["start_ms"] / 1000, word["end_ms"] / 1000
                         print(f"    {start:8.2f} {end:8.2f}  {word['confidence']:.2f}  {word['word']}")
@@ -137,6 +139,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     pace.add_argument("--fast", dest="realtime", action="store_false", help="as fast as the service takes it")
     parser.add_argument("--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
     parser.add_argument("--words", action="store_true", help="show words with times and confidence")
+    parser.add_argument(
+        "--language",
+        default="",
+        help="language that is spoken, such as de-DE, or auto (the service's default)",
+    )
     parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
     parser.add_argument(
         "--phrase", action="append", default=[], help="word or phrase to listen for; may be given again"

@@ -16,7 +16,7 @@ from typing import cast
 from asr.v1 import asr_pb2 as pb
 
 from clients.loadgen.plan import RATE, Heard, Plan
-from clients.loadgen.streams import METHOD
+from clients.loadgen.streams import ASKED_FOR, METHOD
 
 TICK_S = 0.005
 END_S = 60.0
@@ -222,8 +222,7 @@ class Connection(asyncio.Protocol):
             del inbox[: 5 + size]
             result = response.result
             if result.is_final:
-                asked_for = result.final_reason != pb.FINAL_REASON_ENDPOINT
-                stream.heard.final(result.text, asked_for=asked_for)
+                stream.heard.final(result.text, asked_for=result.final_reason in ASKED_FOR)
             else:
                 stream.heard.interim(response.audio_processed_ms, self._plan.packet_ms)
 

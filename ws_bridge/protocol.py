@@ -10,8 +10,8 @@
     {"op":"close","sid":"call-17"}                      {"op":"final","sid":"call-17","text":"at eight",
                                                          "final":true,"ts":...}, then close code 1000
 
-The last final of a stream is the one that close code 1000 follows: a client that uses neither `finalize` nor
-`endpoint_ms` gets exactly one. Before any abnormal close there is
+The last final of a stream is the one that close code 1000 follows: a client that uses none of `finalize`, `endpoint_ms`
+and `end_tokens` gets exactly one. Before any abnormal close there is
 `{"op":"error","sid":...,"code":...,"message":...,"field"?,"retry_after_ms"?}`, except where WebSocket itself has been
 violated (1002, 1007, 1009): then the close reason says what was wrong.
 
@@ -46,6 +46,7 @@ def contract_limits(message: type[Proto], field: str) -> asr_pb2.Limits:
 RATE_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "sample_rate_hertz")
 ENDPOINT_LIMITS = contract_limits(asr_pb2.Endpointing, "trailing_silence_ms")
 SID_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "stream_id")
+LANGUAGE_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "language_code")
 TAG_LIMITS = contract_limits(asr_pb2.Finalize, "tag")
 
 MAX_KEY = 512
@@ -70,10 +71,14 @@ class Init:
         enc: "linear16", "mulaw" or "alaw".
         interim: whether interims are sent.
         words: whether finals carry `words` with times and confidence.
-        details: whether results carry `utterance`, `audio_ms`, and finals `reason` and `confidence`.
+        details: whether results carry `utterance`, `audio_ms`, `language`, and finals `reason` and `confidence`.
         endpoint_ms: silence that ends an utterance with a final; None: only the client ends one.
         phrases: words and phrases to listen for, such as names.
         boost: how much more likely these are than the model thinks; None: the service's default.
+        language: BCP-47 code of the language that is spoken, or "auto"; "": the service's default. Results carry
+            `language` if it is set.
+        end_tokens: whether a token by which the model says that the utterance is over makes a final. By default only
+            where `endpoint_ms` is set: a client that asks for neither expects one final.
         key: API key for a service that asks for one, where the client can set no header, as in a browser.
     """
 
@@ -86,6 +91,8 @@ class Init:
     endpoint_ms: int | None = None
     phrases: tuple[str, ...] = ()
     boost: float | None = None
+    language: str = ""
+    end_tokens: bool = False
     key: str = field(default="", repr=False)
 
 
@@ -209,6 +216,9 @@ def _parse(text: str, limit: int) -> dict[str, Any]:
 
 def _init(fields: dict[str, Any]) -> Init:
     """Reads an init message; fields that are not known are ignored, as a later version may know them."""
+    endpoint_ms = None
+    if fields.get("endpoint_ms") is not None:
+        endpoint_ms = _whole(fields, "endpoint_ms", 0, ENDPOINT_LIMITS, "ms of silence")
     return Init(
         sid=_sid(fields),
         sr=_whole(fields, "sr", 16_000, RATE_LIMITS, "samples per second"),
@@ -216,11 +226,11 @@ def _init(fields: dict[str, Any]) -> Init:
         interim=_flag(fields, "interim", True),
         words=_flag(fields, "words", False),
         details=_flag(fields, "details", False),
-        endpoint_ms=_whole(fields, "endpoint_ms", 0, ENDPOINT_LIMITS, "ms of silence")
-        if fields.get("endpoint_ms") is not None
-        else None,
+        endpoint_ms=endpoint_ms,
         phrases=_phrases(fields),
         boost=_number(fields, "boost"),
+        language=_language(fields),
+        end_tokens=_flag(fields, "end_tokens", endpoint_ms is not None),
         key=_key(fields),
     )
 
@@ -272,6 +282,20 @@ def _phrases(fields: dict[str, Any]) -> tuple[str, ...]:
                 f"phrases[{at}]", f"phrases[{at}] is {_show(phrase)}: it should be a string of words"
             )
     return tuple(value)
+
+
+def _language(fields: dict[str, Any]) -> str:
+    """Reads the code of a language; which ones there are is the service's to say."""
+    value = fields.get("language")
+    if value is None:
+        return ""
+    if isinstance(value, str) and len(value) <= LANGUAGE_LIMITS.max_length and _sendable(value):
+        return value
+    raise _invalid(
+        "language",
+        f"language is {_show(value)}: it should be a BCP-47 code of at most {LANGUAGE_LIMITS.max_length} characters, "
+        "such as en-US",
+    )
 
 
 def _number(fields: dict[str, Any], name: str) -> float | None:

@@ -55,6 +55,7 @@ _FIELDS = {
     "word_times": "words",
     "trailing_silence_ms": "endpoint_ms",
     "phrase_boosts": "phrases",
+    "language_code": "language",
 }
 """Names in the gRPC contract to names in the WebSocket protocol; others are the same in both."""
 

@@ -22,6 +22,7 @@ _REASONS = {
     asr_pb2.FINAL_REASON_ENDPOINT: "endpoint",
     asr_pb2.FINAL_REASON_FINALIZE: "finalize",
     asr_pb2.FINAL_REASON_END_OF_STREAM: "end_of_stream",
+    asr_pb2.FINAL_REASON_END_OF_UTTERANCE: "end_of_utterance",
 }
 
 
@@ -46,6 +47,8 @@ def _config(init: Init) -> asr_pb2.RecognitionConfig:
         interim_results=init.interim,
         word_times=init.words,
         stream_id=init.sid,
+        language_code=init.language,
+        end_tokens=init.end_tokens,
     )
     if init.endpoint_ms is not None:
         config.endpointing.trailing_silence_ms = init.endpoint_ms
@@ -57,7 +60,7 @@ def _config(init: Init) -> asr_pb2.RecognitionConfig:
 def result_json(response: asr_pb2.RecognizeResponse, init: Init) -> str:
     """One result as the text of a WebSocket message.
 
-    Exactly the documented keys; others only where the client asked for them (`words`, `details`, a `tag`).
+    Exactly the documented keys; others only where the client asked for them (`words`, `details`, `tag`, `language`).
     """
     result = response.result
     stamp = response.server_time
@@ -70,6 +73,8 @@ def result_json(response: asr_pb2.RecognizeResponse, init: Init) -> str:
     }
     if result.finalize_tag:
         fields["tag"] = result.finalize_tag
+    if (init.language or init.details) and result.language_code:
+        fields["language"] = result.language_code
     if init.words and result.is_final:
         fields["words"] = [
             {

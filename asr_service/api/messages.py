@@ -23,6 +23,7 @@ from asr_service.core.values import (
     Result,
     StreamConfig,
 )
+from asr_service.recognition.languages import AUTO, choose_language
 from asr_service.recognition.phrases import Alphabet, alphabet
 
 ERROR_DOMAIN = "asr.v1"
@@ -37,8 +38,12 @@ _REASONS = {
     FinalReason.ENDPOINT: pb.FINAL_REASON_ENDPOINT,
     FinalReason.FINALIZE: pb.FINAL_REASON_FINALIZE,
     FinalReason.END_OF_STREAM: pb.FINAL_REASON_END_OF_STREAM,
+    FinalReason.END_OF_UTTERANCE: pb.FINAL_REASON_END_OF_UTTERANCE,
 }
 _DEFAULTS = EndpointingConfig()
+_LANGUAGE_FIELD = "config.language_code"
+# Subtags of RFC 5646, section 2.1, and the underscore that many programs write between them.
+_LANGUAGE = re.compile(r"([A-Za-z0-9]+([-_][A-Za-z0-9]+)*)?")
 
 
 def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -> StreamConfig:
@@ -46,7 +51,7 @@ def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -
 
     Args:
         config: as it came.
-        info: of the model that phrases are to be written by, None before it is loaded.
+        info: of the model that phrases are to be written by and that knows the language, None before it is made.
 
     Raises:
         InvalidArgument: the first field that cannot be served, by its path in the request.
@@ -76,6 +81,8 @@ def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -
         endpointing=_endpointing(config.endpointing) if config.HasField("endpointing") else None,
         punctuation=config.automatic_punctuation if config.HasField("automatic_punctuation") else True,
         boosts=_boosts(config.phrase_boosts, info),
+        language=checked_language(config.language_code, info),
+        end_tokens=config.end_tokens if config.HasField("end_tokens") else True,
     )
 
 
@@ -108,6 +115,26 @@ def checked_channels(count: int) -> int:
             field="config.audio_channel_count",
         )
     return count
+
+
+def checked_language(code: str, info: ModelInfo | None) -> str:
+    """The language that a stream's model is told, as the model spells it ("" if there is nothing to tell).
+
+    Args:
+        code: what the client asks for, in any case; "" for the default.
+        info: of the model, None before it is made: then only the code's form is checked.
+
+    Raises:
+        InvalidArgument: this is no BCP-47 code, or none of a language that the model knows; the message lists those.
+    """
+    if len(code) > limits.MAX_LANGUAGE_CHARS or not _LANGUAGE.fullmatch(code):
+        shown = f"has {len(code)} characters" if len(code) > limits.MAX_LANGUAGE_CHARS else f"is {code!a}"
+        raise InvalidArgument(
+            f"{_LANGUAGE_FIELD} {shown}; it should be a BCP-47 code of at most {limits.MAX_LANGUAGE_CHARS} characters, "
+            "such as en-US, or unset",
+            field=_LANGUAGE_FIELD,
+        )
+    return code if info is None else choose_language(code, info, _LANGUAGE_FIELD)
 
 
 def _endpointing(message: pb.Endpointing) -> EndpointingConfig:
@@ -217,6 +244,7 @@ def response(name: str, result: Result, channel: int = 0) -> pb.RecognizeRespons
             finalize_tag=result.tag,
             channel=channel,
             stability=result.stability,
+            language_code=result.language,
         ),
         audio_processed_ms=result.audio_ms,
         server_time=timestamp_pb2.Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000),
@@ -253,7 +281,17 @@ def service_info(
         precision=info.precision,
         measured_streams=measured_streams,
         load=load,
+        takes_language=bool(info.prompts),
+        default_language_code=_default_language(info),
     )
+
+
+def _default_language(info: ModelInfo) -> str:
+    """The language of a stream that names none; "" if the model takes none, or has to be told."""
+    try:
+        return choose_language("", info) or (AUTO if info.prompts else "")
+    except InvalidArgument:
+        return ""
 
 
 def status(error: AsrError) -> status_pb2.Status:

@@ -131,7 +131,7 @@ def report(console: Console, clips: Sequence[Clip], heard: dict[str, list[Heard]
     console.print(table)
 
 
-async def talk(console: Console, clips: Sequence[Clip], target: str, url: str) -> None:
+async def talk(console: Console, clips: Sequence[Clip], target: str, url: str, language: str) -> None:
     """Streams the clips over both transports and reports; needs both servers."""
     info = await describe(target)
     console.print(
@@ -141,10 +141,10 @@ async def talk(console: Console, clips: Sequence[Clip], target: str, url: str) -
     )
     heard = {
         "gRPC": await speak_all(
-            console, f"gRPC, {target}", clips, lambda clip, show: over_grpc(target, clip, show)
+            console, f"gRPC, {target}", clips, lambda clip, show: over_grpc(target, clip, show, language)
         ),
         "WebSocket": await speak_all(
-            console, f"WebSocket, {url}", clips, lambda clip, show: over_websocket(url, clip, show)
+            console, f"WebSocket, {url}", clips, lambda clip, show: over_websocket(url, clip, show, language)
         ),
     }
     report(console, clips, heard)
@@ -181,7 +181,7 @@ def start_bridge(target: str, folder: Path) -> DemoServer:
     return DemoServer("bridge", ["-m", "ws_bridge"], settings, ready)
 
 
-def run(console: Console, model: str | None) -> None:
+def run(console: Console, model: str | None, language: str) -> None:
     """Runs the whole demo.
 
     Raises:
@@ -197,7 +197,7 @@ def run(console: Console, model: str | None) -> None:
             with start_bridge(target, folder) as bridge:
                 url = f"ws://127.0.0.1:{bridge.wait_ready(console, START_S)['port']}"
                 try:
-                    asyncio.run(talk(console, clips, target, url))
+                    asyncio.run(talk(console, clips, target, url, language))
                 except DemoError as error:
                     raise DemoError(str(error), error.log or service.tail() + bridge.tail()) from error
                 bridge.stop_well()
@@ -211,10 +211,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model", help="what ASR_MODEL takes (the bundled model, else one with random weights)"
     )
+    parser.add_argument(
+        "--language", default="", help="language of the speech, such as en-US (the model's default)"
+    )
     args = parser.parse_args(argv)
     console = Console(highlight=False)
     try:
-        run(console, args.model)
+        run(console, args.model, args.language)
     except DemoError as error:
         if error.log:
             console.print(error.log, markup=False, soft_wrap=True)

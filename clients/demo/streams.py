@@ -41,14 +41,14 @@ class Heard:
     final_ms: float = 0.0
 
 
-async def over_grpc(target: str, clip: Clip, on_text: OnText) -> Heard:
-    """Streams the clip in real time over gRPC; `on_text` gets the text so far.
+async def over_grpc(target: str, clip: Clip, on_text: OnText, language: str = "") -> Heard:
+    """Streams the clip in real time over gRPC; `on_text` gets the text so far. `language` "": the service's default.
 
     Raises:
         DemoError: the service failed the stream, or ended it without a final.
     """
     heard = Heard()
-    config = pb.RecognitionConfig(sample_rate_hertz=RATE, stream_id=clip.name)
+    config = pb.RecognitionConfig(sample_rate_hertz=RATE, stream_id=clip.name, language_code=language)
     stream = WavStream(clip.pcm, config, packet_ms=PACKET_MS, realtime=True)
     finals: list[str] = []
     started = time.monotonic()
@@ -74,7 +74,7 @@ async def over_grpc(target: str, clip: Clip, on_text: OnText) -> Heard:
     return heard
 
 
-async def over_websocket(url: str, clip: Clip, on_text: OnText) -> Heard:
+async def over_websocket(url: str, clip: Clip, on_text: OnText, language: str = "") -> Heard:
     """Streams the clip in real time over WebSocket, as `over_grpc` does."""
     heard = Heard()
     finals: list[str] = []
@@ -111,7 +111,8 @@ async def over_websocket(url: str, clip: Clip, on_text: OnText) -> Heard:
     try:
         async with websockets.connect(url, compression=None) as socket:
             # `details` adds the audio position that the latency is measured from.
-            await socket.send(json.dumps({"op": "init", "sid": clip.name, "sr": RATE, "details": True}))
+            init = {"op": "init", "sid": clip.name, "sr": RATE, "details": True, "language": language}
+            await socket.send(json.dumps(init))
             started = time.monotonic()
             async with TaskGroup() as tasks:
                 tasks.create_task(listen(socket))

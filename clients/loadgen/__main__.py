@@ -85,9 +85,9 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
     )
     where = args.ws or args.grpc
     runner = (
-        WebSocketRunner(args.ws, access=args.access)
+        WebSocketRunner(args.ws, access=args.access, language=args.language)
         if args.ws
-        else GrpcRunner(args.grpc, plan, access=args.access)
+        else GrpcRunner(args.grpc, plan, access=args.access, language=args.language)
     )
     try:
         await runner.connect(CONNECT_S)
@@ -129,6 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     where.add_argument("--ws", metavar="URL", help="the bridge instead, such as ws://localhost:8080")
     parser.add_argument("--wav", help="audio file that every stream sends, round and round (bursts of noise)")
+    parser.add_argument(
+        "--language", default="", help="language of every stream, such as de-DE (the service's default)"
+    )
     parser.add_argument("--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
     parser.add_argument(
         "--ramp", type=float, default=2.0, help="seconds over which the streams start (%(default)g)"

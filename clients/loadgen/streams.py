@@ -26,6 +26,8 @@ DIRECT = Access()
 """No TLS and no key."""
 FINAL_S = 60.0
 """Longest wait for the last final after the end of the audio."""
+ASKED_FOR = (pb.FINAL_REASON_FINALIZE, pb.FINAL_REASON_END_OF_STREAM)
+"""Reasons of the finals that answer a request; the others come by themselves."""
 FINALIZE = '{"op":"finalize"}'
 
 Message = TypeVar("Message", bound=bytes | str)
@@ -76,8 +78,11 @@ async def send_audio(
 class GrpcRunner:
     """Runs streams over a few shared HTTP/2 channels."""
 
-    def __init__(self, target: str, plan: Plan, *, channels: int = 4, access: Access = DIRECT) -> None:
-        """`target` is HOST:PORT."""
+    def __init__(
+        self, target: str, plan: Plan, *, channels: int = 4, access: Access = DIRECT, language: str = ""
+    ) -> None:
+        """`target` is HOST:PORT; `language` that of every stream, "" for the service's default."""
+        self._language = language
         self._metadata = access.metadata()
         options = [("grpc.use_local_subchannel_pool", 1)]  # channels that are connections of their own
         self._channels = [access.channel(target, options) for _ in range(channels)]
@@ -103,7 +108,9 @@ class GrpcRunner:
         """Runs one stream."""
         heard = Heard()
         await asyncio.sleep(max(0.0, start - time.monotonic()))
-        config = pb.RecognitionConfig(sample_rate_hertz=RATE, stream_id=f"load-{index}")
+        config = pb.RecognitionConfig(
+            sample_rate_hertz=RATE, stream_id=f"load-{index}", language_code=self._language
+        )
         call = self._calls[index % len(self._calls)](metadata=self._metadata)
         reader = asyncio.create_task(self._read(call, heard, plan))
         try:
@@ -135,7 +142,7 @@ class GrpcRunner:
         async for response in call:
             result = response.result
             if result.is_final:
-                heard.final(result.text, asked_for=result.final_reason != pb.FINAL_REASON_ENDPOINT)
+                heard.final(result.text, asked_for=result.final_reason in ASKED_FOR)
             else:
                 heard.interim(response.audio_processed_ms, plan.packet_ms)
 
@@ -143,9 +150,9 @@ class GrpcRunner:
 class WebSocketRunner:
     """Runs streams over connections of their own, in the bridge's protocol."""
 
-    def __init__(self, url: str, *, access: Access = DIRECT) -> None:
-        """`url` such as ws://localhost:8080."""
-        self._url = url
+    def __init__(self, url: str, *, access: Access = DIRECT, language: str = "") -> None:
+        """`url` such as ws://localhost:8080; `language` as for `GrpcRunner`."""
+        self._url, self._language = url, language
         self._tls, self._headers = access.websocket_tls(url), access.headers()
 
     async def connect(self, timeout_s: float) -> None:
@@ -165,7 +172,8 @@ class WebSocketRunner:
             async with await connect(self._url, self._tls, self._headers, max_queue=None) as socket:
                 reader = asyncio.create_task(self._read(socket, heard, plan))
                 try:
-                    await socket.send(json.dumps({"op": "init", "sid": sid, "sr": RATE, "details": True}))
+                    init = {"op": "init", "sid": sid, "sr": RATE, "details": True}
+                    await socket.send(json.dumps(init | {"language": self._language}))
                     heard.started = time.monotonic()
                     await send_audio(plan, heard, socket.send, plan.packets, FINALIZE)
                     await socket.send(json.dumps({"op": "close", "sid": sid}))

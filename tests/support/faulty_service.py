@@ -4,6 +4,7 @@ load: the model never finishes loading. raise: the step raises. die: the engine 
 returns. slow: every step takes 20 ms longer. rows: every step takes 20 ms longer for each of its streams.
 memory: the device has no memory for a step of more than two. watch: a task that watches the service fails.
 punctuation: no fault; it writes each word with a capital and a full stop.
+languages: no fault; the model is `polyglot`'s.
 
 IDLE_TIMEOUT_S, where given, is taken although it is less than the settings allow. KEEPALIVE_S, where given, is how long
 a connection may be silent before it is pinged, and how long the answer may take.
@@ -31,6 +32,7 @@ from asr_service.core.model_settings import ModelSettings
 from asr_service.model.null import NullModel
 from asr_service.model.slot_budget import host_slots
 from asr_service.observability.metrics import Metrics
+from tests.support.polyglot import PolyglotModel
 
 FAULT = os.environ.get("FAULT", "")
 HEARD = mmap.mmap(-1, 1)  # shared by both processes of the service
@@ -76,9 +78,11 @@ def serve_impatiently(settings: Settings) -> int:
     return serve(settings.model_copy(update={"idle_timeout_s": IDLE_TIMEOUT_S}))
 
 
-def make_faulty(settings: ModelSettings) -> FaultyModel:
+def make_faulty(settings: ModelSettings) -> NullModel:
     if FAULT == "load":
         threading.Event().wait()
+    if FAULT == "languages":
+        return PolyglotModel(slots=settings.slots or host_slots())
     return FaultyModel(slots=settings.slots or host_slots())
 
 

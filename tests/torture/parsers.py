@@ -11,6 +11,7 @@ import json
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import riva.client.proto.riva_asr_pb2 as riva_pb
@@ -27,13 +28,14 @@ from asr_service.core.values import Encoding, StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.recognition.audio import AudioReader
 from asr_service.recognition.phrases import alphabet
+from tests.support.polyglot import LANGUAGES, PROMPTS
 from ws_bridge import status
 from ws_bridge.protocol import Audio, Conversation, Finalize, Init
 from ws_bridge.status import Refused, from_grpc
 from ws_bridge.wire import MAX_AUDIO_BYTES, error_json, result_json, to_requests
 
-INFO = NullModel(slots=1).info
-"""Of the model that phrases are written by: lower case letters alone."""
+INFO = replace(NullModel(slots=1).info, languages=LANGUAGES, prompts=PROMPTS)
+"""Of the model that phrases are written by, in lower case letters alone, and that takes languages."""
 LONGEST_MESSAGE = 2000
 """Characters of an error message: what it quotes of the input has to be cut."""
 CLOSE_CODES = {status.POLICY_VIOLATION, status.INTERNAL_ERROR, status.TRY_AGAIN_LATER}
@@ -62,10 +64,11 @@ def websocket(data: bytes) -> None:
                 try:
                     config = wire.stream_config(request.config, INFO)
                 except InvalidArgument as error:
-                    check_phrases_refusal(error)
+                    check_late_refusal(error)
                     return
                 check_config(config)
                 assert (config.name, config.sample_rate) == (message.sid, message.sr)
+                assert config.end_tokens is message.end_tokens
                 assert [phrase for group in config.boosts for phrase in group.phrases] == list(
                     message.phrases
                 )
@@ -79,12 +82,12 @@ def websocket(data: bytes) -> None:
                 assert all(len(one.audio) <= MAX_AUDIO_BYTES for one in requests)
 
 
-def check_phrases_refusal(error: InvalidArgument) -> None:
-    """What the bridge lets through, the service takes, but for phrases, whose limits and letters it alone knows; the
-    client is told in the words of its own protocol."""
+def check_late_refusal(error: InvalidArgument) -> None:
+    """What the bridge lets through, the service takes, but for phrases and languages, of which it alone knows which the
+    model has; the client is told in the words of its own protocol."""
     sent = wire.status(error)
     failure = from_grpc(sent.code, sent.message, sent.SerializeToString(), admitted=False)
-    assert re.fullmatch(r"phrases(\[\d+\])?|boost", failure.field), failure
+    assert re.fullmatch(r"phrases(\[\d+\])?|boost|language", failure.field), failure
     assert failure.message.startswith(f"{failure.field} ") and "config" not in failure.message
     assert (failure.code, failure.close_code) == ("invalid_argument", status.POLICY_VIOLATION)
     assert 0 < len(failure.message) < LONGEST_MESSAGE
@@ -118,7 +121,7 @@ def riva_message(data: bytes) -> None:
     mapping.forces_final(request)
     try:
         requested = mapping.read_config(request.streaming_config, endpoints=True, info=INFO)
-        check_config(requested.stream_config(name, requested.format))
+        check_config(requested.stream_config(name, requested.format, INFO))
     except ClientError as error:
         check_refusal(error)
 
@@ -197,6 +200,7 @@ def check_config(config: StreamConfig) -> None:
     assert isinstance(config.encoding, Encoding)
     if config.endpointing is not None:
         assert limits.MIN_SILENCE_MS <= config.endpointing.trailing_silence_ms <= limits.MAX_SILENCE_MS
+    assert config.language in ("", *dict(PROMPTS))
     said = [phrase for group in config.boosts for phrase in group.phrases]
     most = limits.PHRASES
     assert len(said) <= most.phrases and sum(map(len, said)) <= most.chars
@@ -239,7 +243,8 @@ def seeds(target: str) -> list[bytes]:
     match target:
         case "websocket":
             init = b'{"op":"init","sid":"call-17","sr":16000,"enc":"mulaw","interim":false,"words":true,'
-            init += b'"details":true,"endpoint_ms":300,"phrases":["zulu","kilo lima"],"boost":2.5,"key":"k"}'
+            init += b'"details":true,"endpoint_ms":300,"phrases":["zulu","kilo lima"],"boost":2.5,"key":"k",'
+            init += b'"language":"de-DE","end_tokens":false}'
             rest = b'\n\0\x01\x02\n{"op":"finalize","sid":"call-17","tag":"t"}\n{"op":"keepalive"}\n{"op":"close"}'
             return [init + rest, b'{"op":"init","sid":"a"}\n\0' + bytes(64), b'{"op":"close"}', b"[]"]
         case "config":
@@ -248,6 +253,7 @@ def seeds(target: str) -> list[bytes]:
             )
             full.endpointing.trailing_silence_ms = 300
             full.audio_channel_count = 2
+            full.language_code, full.end_tokens = "de-DE", False
             full.phrase_boosts.add(phrases=["zulu", "kilo lima"], boost=2.5)
             many = pb.RecognitionConfig(
                 phrase_boosts=[pb.PhraseBoost(phrases=["a"])] + [pb.PhraseBoost()] * 500
@@ -265,6 +271,7 @@ def seeds(target: str) -> list[bytes]:
             config = request.streaming_config.config
             config.encoding, config.sample_rate_hertz, config.audio_channel_count = 20, 8000, 1
             config.endpointing_config.stop_history = 320
+            config.language_code = "de-DE"
             config.speech_contexts.add(phrases=["zulu", "kilo lima"], boost=20)
             request.id.value = "id"
             request.runtime_config["force_eou"] = "true"
@@ -287,12 +294,13 @@ WORDS = {
     "websocket": [
         *('"op"', '"init"', '"sid"', '"sr"', '"enc"', '"interim"', '"words"', '"details"', '"endpoint_ms"'),
         *('"phrases"', '"boost"', '["zulu"]', '[""]', "2.5", "11", "-1"),
+        *('"language"', '"de-DE"', '"auto"', '"end_tokens"'),
         *('"key"', '"finalize"', '"tag"', '"keepalive"', '"close"', '"linear16"', '"mulaw"', '"alaw"'),
         *("true", "false", "null", "NaN", "1e999", "16000", "48001", "\\ud800", "[[[["),
     ],
     "wav": ["RIFF", "WAVE", "fmt ", "data", "LIST", "fact"],
     "file": ["RIFF", "WAVE", "fmt ", "data", "fLaC", "OggS", "fact", "PEAK"],
-    "config": ["zulu", "route 66"],
-    "riva": ["force_eou", "true", "zulu", "route 66"],
+    "config": ["zulu", "route 66", "auto", "ja_jp"],
+    "riva": ["force_eou", "true", "zulu", "route 66", "multi", "ja_jp"],
 }
 """What a fuzzer should know of the language."""

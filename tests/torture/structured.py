@@ -14,6 +14,9 @@ from tests.torture.parsers import seeds
 
 _phrase = st.sampled_from(["zulu", "Kilo  Lima", "route 66", "", " ", "a" * 101]) | st.text(max_size=20)
 _boost = st.sampled_from([0, 2.5, 10, 11, -1]) | st.floats()
+_language = st.sampled_from(["", "auto", "multi", "de-DE", "EN_us", "ja", "tlh", "-", "x" * 36]) | st.text(
+    max_size=36
+)
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=200),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -30,6 +33,8 @@ _fields = {
     "endpoint_ms": st.integers(0, 11_000),
     "phrases": st.lists(_phrase, max_size=4) | _phrase.map(lambda phrase: [phrase] * 1001),
     "boost": _boost,
+    "language": _language,
+    "end_tokens": st.booleans(),
     "key": st.text(max_size=20),
     "tag": st.text(max_size=130),
 }
@@ -38,7 +43,7 @@ _right = st.fixed_dictionaries({"op": _fields["op"]}, optional=_others)
 _wrong = st.fixed_dictionaries({"op": _fields["op"] | _values}, optional=dict.fromkeys(_others, _values))
 _first = st.fixed_dictionaries(
     {"op": st.just("init"), "sid": st.just("call-17")},
-    optional={name: _fields[name] for name in ("sr", "phrases", "boost")},
+    optional={name: _fields[name] for name in ("sr", "phrases", "boost", "language", "end_tokens")},
 )
 _line = st.one_of(
     st.binary(max_size=40).map(lambda audio: b"\0" + audio),
@@ -60,6 +65,7 @@ def _groups(kind: type[Message]) -> st.SearchStrategy[list[Message]]:
     )
 
 
+_code = _language.filter(lambda code: not any("\ud800" <= char <= "\udfff" for char in code))
 _config = st.builds(
     pb.RecognitionConfig,
     encoding=st.integers(0, 5),
@@ -68,6 +74,8 @@ _config = st.builds(
     interim_results=st.booleans(),
     word_times=st.booleans(),
     audio_channel_count=st.integers(0, 4),
+    language_code=_code,
+    end_tokens=st.booleans(),
     endpointing=st.none()
     | st.builds(pb.Endpointing, trailing_silence_ms=_whole, max_utterance_ms=_whole, start_timeout_ms=_whole),
     phrase_boosts=_groups(pb.PhraseBoost),
@@ -89,6 +97,7 @@ _riva = st.builds(
             encoding=st.integers(0, 25),
             sample_rate_hertz=st.integers(-(2**31), 2**31 - 1),
             audio_channel_count=st.integers(-3, 9),
+            language_code=_code,
             speech_contexts=_groups(riva_pb.SpeechContext),
         )
         | st.builds(

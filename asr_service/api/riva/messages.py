@@ -57,6 +57,7 @@ class RequestedConfig:
     Attributes:
         format: of the audio, unless a WAV header at its start says otherwise.
         interim_results, word_times, endpointing, punctuation, boosts: see `StreamConfig`.
+        language: as the client names it; "" and "multi" leave it to the model.
     """
 
     format: AudioFormat
@@ -65,16 +66,23 @@ class RequestedConfig:
     endpointing: EndpointingConfig | None
     punctuation: bool
     boosts: tuple[PhraseBoost, ...]
+    language: str = ""
 
-    def stream_config(self, name: str, format: AudioFormat) -> StreamConfig:  # noqa: A002 - as RIFF calls it
+    def stream_config(
+        self,
+        name: str,
+        format: AudioFormat,  # noqa: A002 - as RIFF calls it
+        info: ModelInfo | None = None,
+    ) -> StreamConfig:
         """Makes the config of the stream.
 
         Args:
             name: of the stream.
             format: of the audio.
+            info: of the model that knows the language, None before it is made.
 
         Raises:
-            InvalidArgument: audio of this format cannot be recognized.
+            InvalidArgument: audio of this format, or this language, cannot be recognized.
         """
         asr_v1.checked_channels(format.channels)
         return StreamConfig(
@@ -86,6 +94,7 @@ class RequestedConfig:
             endpointing=self.endpointing,
             punctuation=self.punctuation,
             boosts=self.boosts,
+            language=asr_v1.checked_language(self.language, info),
         )
 
 
@@ -120,6 +129,7 @@ def read_config(
         endpointing=_endpointing(config, endpoints=endpoints),
         punctuation=config.enable_automatic_punctuation,
         boosts=_boosts(config, info),
+        language=config.language_code,
     )
 
 
@@ -218,11 +228,14 @@ def _alternative(result: Result) -> pb.SpeechRecognitionAlternative:
             )
             for word in result.words
         ],
+        language_code=[result.language] if result.language else [],
     )
 
 
 def service_config(info: ModelInfo, wanted: str) -> pb.RivaSpeechRecognitionConfigResponse:
     """Makes the message that says what is served, for streams and for whole files.
+
+    Its `language_code` has the languages with commas between them, and is empty where they are not known.
 
     Args:
         info: of the model.

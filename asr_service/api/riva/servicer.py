@@ -88,10 +88,12 @@ class _StreamCall(StreamCall):
         self._id = request.id.value
         name = messages.stream_name(self._id)
         # What is wrong with the config is reported before any audio comes.
-        requested.stream_config(name, requested.format)
+        requested.stream_config(name, requested.format, self.admission.model_info)
         header = await self._read_header()
         audio_format = header.format if header else requested.format
-        return Opening(requested.stream_config(name, audio_format), audio_format.channels)
+        # The model may have come meanwhile.
+        config = requested.stream_config(name, audio_format, self.admission.model_info)
+        return Opening(config, audio_format.channels)
 
     async def _read_header(self) -> audio_files.WavHeader | None:
         """Reads requests up to the first audio and returns the WAV header that it starts with; None without one."""

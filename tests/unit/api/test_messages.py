@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from asr_service.api import messages as wire
 from asr_service.core.errors import WIRE_STATUS, AsrError, AtCapacity, InternalError, InvalidArgument
+from asr_service.core.model import ModelInfo
 from asr_service.core.values import (
     DEFAULT_BOOST,
     Encoding,
@@ -23,6 +25,7 @@ from asr_service.core.values import (
     Word,
 )
 from asr_service.model.null import NullModel
+from tests.support.polyglot import PROMPTS, PolyglotModel
 
 UINT32 = st.integers(0, 2**32 - 1)
 M = TypeVar("M")
@@ -45,15 +48,21 @@ CONFIGS = optional(
         max_utterance_ms=UINT32,
     ),
     stream_id=st.text(max_size=200) | st.text("abc ~-", max_size=128),
+    language_code=st.text(max_size=50) | st.sampled_from(["", "auto", "de-DE", "EN_us", "de-AT", "tlh"]),
+    end_tokens=st.booleans(),
 )
+INFO = NullModel(slots=1).info  # it writes lower-case letters
+POLYGLOT = PolyglotModel(slots=1).info
 
 
-@given(CONFIGS)
-def test_any_config_is_served_or_refused_by_field(message: pb.RecognitionConfig) -> None:
+@given(CONFIGS, st.sampled_from([None, INFO, POLYGLOT]))
+def test_any_config_is_served_or_refused_by_field(
+    message: pb.RecognitionConfig, info: ModelInfo | None
+) -> None:
     """Nothing but InvalidArgument comes out, it names a field that is set, and what is served is within the limits."""
     refused: InvalidArgument | None = None
     try:
-        config = wire.stream_config(message)
+        config = wire.stream_config(message, info)
     except InvalidArgument as error:
         refused = error
     if refused is not None:
@@ -72,15 +81,14 @@ def test_any_config_is_served_or_refused_by_field(message: pb.RecognitionConfig)
     assert len(config.name) <= 128
     assert config.interim_results is (message.interim_results or not message.HasField("interim_results"))
     assert (config.endpointing is not None) == message.HasField("endpointing")
+    assert config.end_tokens is (message.end_tokens or not message.HasField("end_tokens"))
+    assert info is not POLYGLOT or config.language in ("", *dict(PROMPTS))
 
 
 def test_defaults_are_those_the_contract_states() -> None:
     config = wire.stream_config(pb.RecognitionConfig(stream_id="x", endpointing=pb.Endpointing()))
     assert config == StreamConfig("x", Encoding.LINEAR16, 16_000, True, False, EndpointingConfig(800, 30_000))
     assert wire.stream_config(pb.RecognitionConfig()).endpointing is None
-
-
-INFO = NullModel(slots=1).info  # it writes lower-case letters
 
 
 def test_phrases_with_the_boosts_of_their_groups() -> None:
@@ -120,6 +128,72 @@ def test_phrases_that_cannot_be_served(groups: list[pb.PhraseBoost], field: str,
     assert caught.value.field == f"config.phrase_boosts{field}"
     assert caught.value.field in caught.value.message
     assert says in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("info", "asked", "told"),
+    [
+        (POLYGLOT, "", ""),
+        (POLYGLOT, "auto", "auto"),
+        (POLYGLOT, "DE_de", "de-DE"),
+        (POLYGLOT, "de-AT", "de-DE"),
+        (INFO, "auto", ""),
+        (INFO, "de-at", "de-AT"),
+        (replace(INFO, languages=("en-US",)), "en-GB", "en-US"),
+        (None, "tlh", "tlh"),
+    ],
+)
+def test_the_language_is_spelt_as_the_model_does(info: ModelInfo | None, asked: str, told: str) -> None:
+    assert wire.stream_config(pb.RecognitionConfig(language_code=asked), info).language == told
+
+
+@pytest.mark.parametrize(
+    ("info", "asked", "says"),
+    [
+        (POLYGLOT, "tlh", "en-US, de-DE, ja-JP"),
+        (replace(INFO, languages=("en-US", "de-DE")), "fr-FR", "en-US or de-DE"),
+        (replace(POLYGLOT, prompts=PROMPTS[:3]), "", "en-US, de-DE, ja-JP"),
+        (INFO, "not a code", "BCP-47"),
+        (INFO, "caf\u00e9", "BCP-47"),
+        (INFO, "-", "BCP-47"),
+        (INFO, "x" * 36, "at most 35"),
+        (None, "x" * 1_000_000, "at most 35"),
+    ],
+)
+def test_a_language_that_cannot_be_served(info: ModelInfo | None, asked: str, says: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        wire.stream_config(pb.RecognitionConfig(language_code=asked), info)
+    assert caught.value.field == "config.language_code"
+    assert caught.value.message.startswith("config.language_code ")
+    assert says in caught.value.message
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("info", "takes", "default"),
+    [
+        (POLYGLOT, True, "auto"),
+        (replace(POLYGLOT, prompts=PROMPTS[:1]), True, "en-US"),
+        (replace(POLYGLOT, prompts=PROMPTS[:3]), True, ""),
+        (replace(INFO, languages=("en-US",)), False, ""),
+        (INFO, False, ""),
+    ],
+)
+def test_service_info_says_whether_a_language_is_taken(info: ModelInfo, takes: bool, default: str) -> None:
+    told = wire.service_info(
+        info, version="1", max_streams=1, active_streams=0, max_message_bytes=1, measured_streams=0, load=0
+    )
+    assert tuple(told.languages) == info.languages
+    assert (told.takes_language, told.default_language_code) == (takes, default)
+
+
+@pytest.mark.parametrize("reason", [None, *FinalReason])
+def test_every_reason_has_its_own(reason: FinalReason | None) -> None:
+    result = Result(7, "hello", reason, 0, (), 0.75, 80, "", 0, language="de-DE")
+    message = wire.response("call", result).result
+    name = "UNSPECIFIED" if reason is None else reason.name
+    assert pb.FinalReason.Name(message.final_reason) == f"FINAL_REASON_{name}"
+    assert (message.is_final, message.language_code) == (reason is not None, "de-DE")
 
 
 def test_response() -> None:

@@ -16,12 +16,13 @@ NODE = shutil.which("node")
 BROWSER = """
 const fails = process.argv[2], elements = {}, sockets = [], sent = [];
 const microphone = { on: false };
-const element = () => ({
-  textContent: "", value: "ws://bridge:8080", style: {}, classList: { toggle() {} }, appendChild: (child) => child,
+const element = (id) => ({
+  textContent: "", value: id === "url" ? "ws://bridge:8080" : "", style: {}, classList: { toggle() {} },
+  appendChild: (child) => child,
   addEventListener(_, listener) { this.submit = () => listener({ preventDefault() {} }); },
 });
 globalThis.document = {
-  getElementById: (id) => (elements[id] ??= Object.assign(element(), { firstElementChild: element() })),
+  getElementById: (id) => (elements[id] ??= Object.assign(element(id), { firstElementChild: element() })),
   createElement: element,
 };
 const track = { stop() { microphone.on = false; } };
@@ -105,3 +106,20 @@ def test_a_whole_visit(tmp_path: Path) -> None:
     assert (shown["status"], shown["button"]) == ("Done.", "Start")
     init, close = (json.loads(str(message)) for message in shown["sent"])  # type: ignore[attr-defined]
     assert (init["op"], init["sr"], close) == ("init", 48000, {"op": "close", "sid": init["sid"]})
+    assert (init["endpoint_ms"], init["language"]) == (800, "")
+
+
+def test_a_language_is_asked_for_and_shown(tmp_path: Path) -> None:
+    does = """
+    const lines = [];
+    elements.finals = { appendChild: (line) => (lines.push(line), line) };
+    elements.language = { value: " de-DE " };
+    sockets[0].open();
+    for (const fields of [{ text: "ja", language: "de-DE" }, { text: "yes" }, { text: "", language: "en-US" }])
+      sockets[0].onmessage({ data: JSON.stringify({ op: "final", final: true, ...fields }) });
+    sent.push(JSON.stringify(lines.map(({ textContent, lang }) => [textContent, lang])));
+    sockets[0].end(1000);
+    """
+    init, lines = (json.loads(str(message)) for message in visit(tmp_path, does)["sent"])  # type: ignore[attr-defined]
+    assert init["language"] == "de-DE"
+    assert lines == [["ja", "de-DE"], ["yes", ""]]

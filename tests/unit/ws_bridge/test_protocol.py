@@ -51,9 +51,11 @@ def test_additions() -> None:
     talk = Conversation()
     init = (
         '{"op":"init","sid":"a","sr":8000,"enc":"mulaw",'
-        '"interim":false,"words":true,"details":true,"endpoint_ms":500}'
+        '"interim":false,"words":true,"details":true,"endpoint_ms":500,"language":"de-DE"}'
     )
-    assert talk.receive(init) == Init("a", 8000, "mulaw", False, True, True, 500)
+    assert talk.receive(init) == Init(
+        "a", 8000, "mulaw", False, True, True, 500, language="de-DE", end_tokens=True
+    )
     assert talk.receive('{"op":"keepalive"}') == KeepAlive()
     assert talk.receive('{"op":"finalize"}') == Finalize()
     assert talk.receive('{"op":"finalize","sid":"a","tag":"turn 1"}') == Finalize("turn 1")
@@ -63,6 +65,31 @@ def test_additions() -> None:
 def test_defaults_and_unknown_fields() -> None:
     assert Conversation().receive('{"op":"init","sid":"a","lang":"en"}') == Init("a", 16000)
     assert Conversation().receive('{"op":"init","sid":"a","endpoint_ms":null}') == Init("a", 16000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "end_tokens"),
+    [
+        ("", False),
+        (',"endpoint_ms":500', True),
+        (',"endpoint_ms":500,"end_tokens":false', False),
+        (',"end_tokens":true', True),
+    ],
+)
+def test_who_asks_for_nothing_gets_one_final(fields: str, end_tokens: bool) -> None:
+    """Tokens of the model end no utterance of a client that does not know of several finals."""
+    init = Conversation().receive(f'{{"op":"init","sid":"a"{fields}}}')
+    assert isinstance(init, Init)
+    (request,) = to_requests(init)
+    assert (request.config.HasField("end_tokens"), request.config.end_tokens) == (True, end_tokens)
+
+
+def test_the_language_goes_to_the_service_as_it_is() -> None:
+    for value, sent in (('"de_at"', "de_at"), ('"auto"', "auto"), ('""', ""), ("null", "")):
+        init = Conversation().receive(f'{{"op":"init","sid":"a","language":{value}}}')
+        assert isinstance(init, Init)
+        (request,) = to_requests(init)
+        assert request.config.language_code == sent
 
 
 def test_what_follows_close_is_not_looked_at() -> None:
@@ -165,7 +192,11 @@ BAD_INIT += [
 BAD_INIT += [
     ("enc", value, "linear16, mulaw, alaw") for value in ('"opus"', "1", "null", '"LINEAR16"', '["alaw"]')
 ]
-BAD_INIT += [(flag, "1", "true or false") for flag in ("interim", "words", "details")]
+BAD_INIT += [(flag, "1", "true or false") for flag in ("interim", "words", "details", "end_tokens")]
+BAD_INIT += [
+    ("language", value, "at most 35 characters")
+    for value in ("7", "true", '["de"]', '"\\ud800"', f'"{"x" * 36}"')
+]
 BAD_INIT += [
     ("endpoint_ms", value, "from 100 to 10000") for value in ("0", "99", "10001", "true", '"500"', "500.5")
 ]
@@ -228,7 +259,7 @@ json_values = st.recursive(
     max_leaves=10,
 )
 names = st.sampled_from(
-    ["op", "sid", "sr", "enc", "interim", "words", "details", "endpoint_ms", "tag", "phrases", "boost", "key"]
+    "op sid sr enc interim words details endpoint_ms tag phrases boost language end_tokens key".split()
 ) | st.text(max_size=4)
 likely = st.sampled_from(
     [
@@ -296,6 +327,7 @@ def test_config_says_what_init_said() -> None:
         word_times=True,
         stream_id="a",
         endpointing=asr_pb2.Endpointing(trailing_silence_ms=700),
+        end_tokens=False,
     )
     (request,) = to_requests(Init("a"))
     assert not request.config.HasField("endpointing")
@@ -346,6 +378,30 @@ def test_additions_to_results_only_when_asked_for() -> None:
     )
     interim = json.loads(result_json(result(False), wanted))
     assert list(interim) == ["op", "sid", "text", "final", "ts", "utterance", "audio_ms"]
+
+
+def test_a_language_only_where_it_is_known_and_asked_for() -> None:
+    plain, heard = result(True), result(True)
+    heard.result.language_code = "ja-JP"
+    assert result_json(heard, Init("call-17")) == result_json(plain, Init("call-17"))
+    for init in (Init("call-17", language="auto"), Init("call-17", details=True)):
+        assert json.loads(result_json(heard, init))["language"] == "ja-JP"
+        assert "language" not in json.loads(result_json(plain, init))
+
+
+def test_a_final_of_the_model_says_so() -> None:
+    final = result(True)
+    final.result.final_reason = asr_pb2.FINAL_REASON_END_OF_UTTERANCE
+    assert json.loads(result_json(final, Init("a", details=True)))["reason"] == "end_of_utterance"
+
+
+def test_every_reason_of_the_contract_has_a_name() -> None:
+    names = set()
+    for reason in asr_pb2.FinalReason.values():
+        final = result(True)
+        final.result.final_reason = reason
+        names.add(json.loads(result_json(final, Init("a", details=True)))["reason"])
+    assert len(names) == len(asr_pb2.FinalReason.values())
 
 
 def test_errors_byte_by_byte() -> None:

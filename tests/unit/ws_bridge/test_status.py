@@ -20,6 +20,7 @@ from asr_service.core.errors import (
     StreamTimeout,
     Unauthenticated,
 )
+from tests.support.polyglot import PolyglotModel
 from ws_bridge.status import from_grpc
 
 
@@ -49,6 +50,8 @@ def test_close_codes_and_names_agree_with_the_services_table(kind: type[AsrError
         ("config.phrase_boosts", "phrases"),
         ("config.phrase_boosts[0].phrases[3]", "phrases[3]"),
         ("config.phrase_boosts[0].boost", "boost"),
+        ("config.language_code", "language"),
+        ("config.end_tokens", "end_tokens"),
         ("finalize.tag", "tag"),
         ("audio", "audio"),
     ],
@@ -70,11 +73,13 @@ def test_fields_have_the_names_the_client_used(path: str, field: str) -> None:
         ({"phrase_boosts": [pb.PhraseBoost(phrases=["a", " "])]}, "phrases[1] has 0 characters"),
         ({"phrase_boosts": [pb.PhraseBoost(phrases=["a"] * 1001)]}, "phrases has 1001 phrases"),
         ({"phrase_boosts": [pb.PhraseBoost(phrases=["a"], boost=11)]}, "boost is 11; it should be 0 to 10"),
+        ({"language_code": "tlh"}, "language must be one of en-US, de-DE, ja-JP, auto, not 'tlh'"),
+        ({"language_code": "a b"}, "language is 'a b'; it should be a BCP-47 code"),
     ],
 )
 def test_messages_name_fields_as_the_client_did(config: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        wire.stream_config(pb.RecognitionConfig(**config))
+        wire.stream_config(pb.RecognitionConfig(**config), PolyglotModel(slots=1).info)
     status = wire.status(refused.value)
     failure = from_grpc(status.code, status.message, status.SerializeToString(), admitted=False)
     assert failure.message.startswith(told)

@@ -197,7 +197,7 @@ class RecognitionConfig(_message.Message):
     """
     @_builtins.property
     def endpointing(self) -> Global___Endpointing:
-        """Set: utterances end at pauses in the speech. Unset: only `finalize` and half-close make finals."""
+        """Set: utterances end at pauses in the speech. Unset: only `finalize`, half-close and `end_tokens` make finals."""
 
     @_builtins.property
     def phrase_boosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhraseBoost]:
