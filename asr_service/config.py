@@ -108,9 +108,9 @@ class Settings(BaseSettings):
         "Batching",
         None,
         "Streams open at the same time; more are refused with RESOURCE_EXHAUSTED and a time to come back. Each takes "
-        "a slot of model state in memory from the start. Unset, a probe of some seconds at the start measures what "
-        "the machine holds in real time, and memory for 512 streams bounds it. Beyond what it holds everybody's words "
-        "come late.",
+        "a slot of model state in memory from the start. Unset, the service measures, for a moment at the start and "
+        "while it serves, what the machine holds in real time, and memory for 512 streams bounds it. Beyond what it "
+        "holds everybody's words come late.",
         shown="what the machine sustains",
         ge=1,
         le=65536,

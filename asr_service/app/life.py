@@ -18,6 +18,7 @@ from asr_service.app.watchdog import measure_lag, watch_steps
 from asr_service.app.wiring import Parts, wire
 from asr_service.config import Settings
 from asr_service.core.errors import SettingsError, Unavailable
+from asr_service.engine.capacity import Capacity
 from asr_service.engine.contract import EngineState
 from asr_service.observability import metrics_http
 from asr_service.observability.metrics import Metrics
@@ -32,6 +33,8 @@ to us would be cancelled without a reason."""
 LAST_WORDS_S = 1.0
 """Time for the last statuses to reach their clients before connections close."""
 ENGINE_STOP_S = 2.0
+NEWS = 1.5
+"""The log tells how many streams the machine sustains when they are so many times what it told before, or so few."""
 FAILED, REFUSED = 1, 2
 """Exit codes: the engine or what watches it failed; the settings cannot be served."""
 
@@ -63,6 +66,8 @@ class _Service:
         self._unwatched = False
         self._over = asyncio.Event()
         self._port = 0
+        # The number of streams that the log told last.
+        self._capacity_told = 0
 
     async def run(self) -> int:
         """Listens, makes the model, serves, drains; returns the exit code."""
@@ -92,6 +97,7 @@ class _Service:
             },
         )
         parts.engine.on_state(self._on_engine_state)
+        parts.engine.on_capacity(self._take_capacity)
         parts.engine.start()
         watchers = [loop.create_task(work) for work in (self._watch_steps(), measure_lag(parts.metrics))]
         for watcher in watchers:
@@ -125,7 +131,8 @@ class _Service:
     def _begin_to_serve(self) -> None:
         """Admits streams from now on, and tells so: the engine runs."""
         parts, settings = self._parts, self._parts.settings
-        self._take_probe()
+        if parts.engine.capacity is not None:
+            self._take_capacity(parts.engine.capacity)
         parts.admission.model_info = parts.engine.info
         parts.admission.refusal = None
         parts.health.set(serving=True)
@@ -138,18 +145,20 @@ class _Service:
             write_ready_file(settings.ready_file, where)
         log.info("serving grpc on %s:%d", settings.host, self._port)
 
-    def _take_probe(self) -> None:
-        """Takes what the start-up probe found, if there was one, as the number of streams that are admitted."""
-        found = self._parts.engine.measured
-        if found is None:
+    def _take_capacity(self, capacity: Capacity) -> None:
+        """Admits as many streams from now on as the machine was measured to sustain; logs it if that is news."""
+        self._parts.registry.max_streams = self._parts.admission.measured_streams = capacity.streams
+        told, now = self._capacity_told, capacity.streams
+        if told and max(told, now) < NEWS * min(told, now):
             return
-        self._parts.registry.max_streams = self._parts.admission.measured_streams = found.streams
-        steps = ", ".join(f"{rows}: {1000 * took:.1f} ms" for rows, took in found.timings)
-        log.info("measured: this machine sustains %d live streams (steps of %s)", found.streams, steps)
-        if not found.enough:
+        self._capacity_told = now
+        steps = ", ".join(f"{rows}: {1000 * took:.1f} ms" for rows, took in capacity.timings)
+        before = f", {told} before" if told else ""
+        log.info("measured: this machine sustains %d live streams%s (steps of %s)", now, before, steps)
+        if not capacity.enough:
             log.warning(
-                "one stream alone takes longer than its audio: words will come late; use a faster device, a longer "
-                "look-ahead (ASR_ATT_CTX) or ASR_DECODER=ctc"
+                "one stream alone takes longer than its audio: words will come late; give the service more of the "
+                "machine, a faster device, a longer look-ahead (ASR_ATT_CTX) or ASR_DECODER=ctc"
             )
 
     def _on_signal(self, number: int) -> None:

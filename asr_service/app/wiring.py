@@ -65,7 +65,7 @@ def wire(settings: Settings, certificate_used: Callable[[Metrics, tls.Identity],
     )
     registry = SessionRegistry(
         engine.submit,
-        # What the probe finds takes the place of the latter before the first stream is admitted.
+        # What is measured takes the place of the latter before the first stream is admitted.
         max_streams=settings.max_streams or MOST_SLOTS,
         inbox_bytes=partial(_inbox_bytes, settings, engine),
         max_unread=settings.max_unread,

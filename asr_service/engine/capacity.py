@@ -1,42 +1,45 @@
-"""Measures how many streams the machine sustains in real time, at the start, and its load while it serves.
-
-All is pure arithmetic with the clock as an argument, except that `probe_model` runs the model it is given.
+"""Works out how many live streams the machine sustains, from the steps that are taken. Pure: the clock is an argument.
 
 A stream of live audio needs one step in each chunk's duration. A batch of n streams that takes t seconds therefore
 serves n streams as long as t stays within the chunk, and rounds of such batches serve n / t times the chunk's duration.
+
+Two things are kept apart. A *curve*, which a sweep over the sizes of batches measures while nobody is served
+(`probing.py`), says how long steps of different sizes take. The *slowness* says how much longer they take now, over
+the last seconds of serving: what slows steps down, such as a neighbour, slows all sizes down. Both are measured again
+and again, so that no bad measurement lasts.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
-
-import numpy as np
-
-from asr_service.core.model import StepRequest, StreamingModel
-from asr_service.core.values import Samples
 
 SHARE = 0.75
 """Share of a chunk's duration that the steps of all streams may take; the rest is for arrivals that bunch."""
-PROBE_S = 4.0
-"""How long the probe may take, not counting the step that runs when the time is over."""
-WINDOW_S = 10.0
-"""Seconds of the past that the load is worked out of."""
-LEAST_STEPS = 20
-"""Fewer steps make no load, unless they are so slow that no more fit into half the window."""
-_REPEATS = 3
+RISE, FALL = 1.1, 0.8
+"""The number of streams changes once it is this many times what it was, or less than that: it does not flutter."""
+CALM = 0.5
+"""Load up to which the streams that are carried show that some more fit."""
+GROWTH = 1.2
+"""How many more: this many times those that are carried."""
+SECONDS, LEAST_SECONDS, MEMORY_S = 15, 5, 60.0
+"""The slowness is the median of the last `SECONDS` seconds with steps in them, `LEAST_SECONDS` at least, none of them
+longer ago than `MEMORY_S`. What lasts for half of them counts, a hiccup does not."""
+LEAST_SHARE = 1 / 16
+"""Steps that should take less of the time that there is say nothing about the slowness: a lone short step waits for
+threads to wake up and for memory to be cached, which steps of many streams do not feel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """The result of the start-up probe.
+class Capacity:
+    """How many streams the machine holds, as of now.
 
     Attributes:
-        streams: live streams that the machine sustains, at least 1.
-        timings: (streams in a step, its median duration in seconds) as measured.
+        streams: live streams that it sustains, from 1 to the number of slots.
+        timings: (streams in a step, its duration in seconds), as the sweep measured them that this is based on.
         enough: whether one stream's step stays within its share of the chunk at all.
     """
 
@@ -45,112 +48,189 @@ class Probe:
     enough: bool
 
 
-def sustained_streams(timings: Sequence[tuple[int, float]], chunk_s: float, share: float = SHARE) -> int:
-    """Returns how many live streams such steps sustain, at least 1.
+class Curve:
+    """How long a step takes, by the number of streams in it.
+
+    A larger batch takes no less time than a smaller one, and no more for each of its streams; where the timings say
+    otherwise, something else slowed down the step that took too long. Beyond the largest size that was measured the
+    time grows in proportion, which is more than it should take.
 
     Args:
-        timings: (streams in a step, its duration in seconds).
-        chunk_s: audio that a step takes of each stream.
-        share: of `chunk_s` that may be spent.
-    """
-    budget_s = share * chunk_s
-    return max((int(rows * budget_s / took) for rows, took in timings if took <= budget_s), default=1)
-
-
-def probe(
-    time_step: Callable[[int], float],
-    *,
-    chunk_s: float,
-    max_batch: int,
-    slots: int,
-    share: float = SHARE,
-    budget_s: float = PROBE_S,
-) -> Probe:
-    """Times steps of 1, 2, 4, ... streams until one takes more than its share, or the time is over.
-
-    Args:
-        time_step: makes a step of so many streams and returns its duration in seconds.
-        chunk_s: audio that a step takes of each stream.
-        max_batch: most streams in a step.
-        slots: streams that can be open; never more are promised.
-        share: of `chunk_s` that may be spent.
-        budget_s: time to spend, judged by what the next step should take.
-    """
-    most = min(max_batch, slots)
-    timings: list[tuple[int, float]] = []
-    spent = 0.0
-    rows = 1
-    while True:
-        took = median(time_step(rows) for _ in range(_REPEATS))
-        spent += took * (_REPEATS + 1)
-        timings.append((rows, took))
-        following = min(2 * rows, most)
-        expected = took * following / rows * (_REPEATS + 1)
-        if took > share * chunk_s or rows == most or spent + expected > budget_s:
-            break
-        rows = following
-    enough = timings[0][1] <= share * chunk_s
-    return Probe(min(slots, sustained_streams(timings, chunk_s, share)), tuple(timings), enough)
-
-
-def probe_model(model: StreamingModel, max_batch: int) -> Probe:
-    """Probes a model that is warm and not in use; each slot's next step has to be a first one.
-
-    Args:
-        model: warm.
-        max_batch: most streams in a step.
-    """
-    info = model.info
-    first, later = _noise(info.first_chunk_samples, 0), _noise(info.chunk_samples, 1)
-    started: set[int] = set()
-
-    def time_step(rows: int) -> float:
-        fresh = [slot for slot in range(rows) if slot not in started]
-        if fresh:
-            model.step([StepRequest(slot, first, is_first=True, is_last=False) for slot in fresh])
-            started.update(fresh)
-        requests = [StepRequest(slot, later, is_first=False, is_last=False) for slot in range(rows)]
-        begun = time.perf_counter()
-        model.step(requests)
-        return max(1e-9, time.perf_counter() - begun)
-
-    return probe(time_step, chunk_s=info.chunk_ms / 1000, max_batch=max_batch, slots=model.slots)
-
-
-class Load:
-    """Measures the load: how much of a chunk's duration passes from its being ready to the end of its step.
-
-    It is the 95th percentile over a moving window. Above 1, chunks take longer than the audio they cover, waiting for
-    their turn included: the next chunk is there before this one is done, and all streams fall behind.
-
-    Args:
-        window_s: seconds of the past that count.
-        least: fewer steps make no load; see `value`.
+        timings: (streams in a step, its duration in seconds), one at least, sizes ascending.
     """
 
-    def __init__(self, window_s: float = WINDOW_S, least: int = LEAST_STEPS) -> None:
-        self._window_s = window_s
-        self._least = least
-        self._steps: deque[tuple[float, float]] = deque()
+    def __init__(self, timings: Sequence[tuple[int, float]]) -> None:
+        self.timings = tuple(timings)
+        points = list(self.timings)
+        for place in range(1, len(points)):
+            (before, least), (rows, took) = points[place - 1 : place + 1]
+            points[place] = rows, min(took, least * rows / before)
+        for place in reversed(range(len(points) - 1)):
+            points[place] = points[place][0], min(points[place][1], points[place + 1][1])
+        self._points = points
 
-    def add(self, now: float, share: float) -> None:
-        """Takes a step that ended now, whose slowest live stream took this share of a chunk's duration."""
-        self._steps.append((now, share))
+    def seconds(self, rows: float) -> float:
+        """Returns how long a step of so many streams takes."""
+        last, longest = self._points[-1]
+        if rows >= last:
+            return longest * rows / last
+        for (fewer, shorter), (more, longer) in pairwise(self._points):
+            if fewer <= rows <= more:
+                return shorter + (longer - shorter) * (rows - fewer) / (more - fewer)
+        return self._points[0][1]
+
+    def streams(self, budget_s: float, max_batch: int) -> float:
+        """Returns how many streams can be stepped within a time, in rounds of batches.
+
+        Args:
+            budget_s: that the steps may take.
+            max_batch: most streams in a step.
+
+        Returns:
+            The number, with its fraction; below 1 where one stream takes longer than that.
+        """
+        rows, took = self._points[0]
+        found = rows * budget_s / took
+        for (fewer, shorter), (more, longer) in pairwise(self._points):
+            if longer <= budget_s:
+                found = more * budget_s / longer
+            elif shorter <= budget_s:
+                found = fewer + (more - fewer) * (budget_s - shorter) / (longer - shorter)
+        return found if found <= max_batch else max_batch * budget_s / self.seconds(max_batch)
+
+
+class Slowness:
+    """How much longer steps take than they should: the median over seconds of the median of a second's steps."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._ratios: list[float] = []
+        self._medians: deque[tuple[int, float]] = deque(maxlen=SECONDS)
+        self._value = 1.0
+
+    def add(self, now: float, ratio: float) -> None:
+        """Takes a step that ended now and lasted `ratio` times as long as it should."""
+        self._close(now)
+        self._ratios.append(ratio)
 
     def value(self, now: float) -> float:
-        """Returns the 95th percentile over the window; 0 while too few steps are in it.
+        """Returns the slowness; as it was, while there are too few steps to tell, and 1 at first."""
+        self._close(now)
+        while self._medians and self._medians[0][0] < now - MEMORY_S:
+            self._medians.popleft()
+        if len(self._medians) >= LEAST_SECONDS:
+            self._value = median(ratio for _, ratio in self._medians)
+        return self._value
 
-        Of fewer than twenty steps, which are enough if they span half the window, it is the second largest share: one
-        hiccup is no overload, and steps of a second each must not look like idleness.
+    def _close(self, now: float) -> None:
+        """Ends the second that is over."""
+        if int(now) != self._second:
+            if self._ratios:
+                self._medians.append((self._second, median(self._ratios)))
+            self._second, self._ratios = int(now), []
+
+
+class Estimate:
+    """Estimates how many live streams the machine sustains now.
+
+    Args:
+        chunk_s: audio that a step takes of each stream.
+        slots: streams that can be open; never more are promised.
+        max_batch: most streams in a step.
+
+    Attributes:
+        max_batch: as given; may be changed at any time.
+    """
+
+    def __init__(self, *, chunk_s: float, slots: int, max_batch: int) -> None:
+        self.max_batch = max_batch
+        self._chunk_s = chunk_s
+        self._budget_s = SHARE * chunk_s
+        self._slots = slots
+        self._curve: Curve | None = None
+        # The last sweep, if it found less than what is believed.
+        self._doubt: Curve | None = None
+        self._slowness = Slowness()
+        # Streams that use has shown to fit, times the slowness at which it did.
+        self._shown = 0.0
+        self._streams = 0
+
+    def sweep(self, now: float, timings: Sequence[tuple[int, float]]) -> int:
+        """Takes a sweep over the sizes of batches, made in a moment without streams.
+
+        One that finds less than what is believed counts once the next one does so too: a program that runs for a moment
+        makes steps slower, nothing makes them faster than they are.
+
+        Args:
+            now: monotonic seconds.
+            timings: as `Curve` takes them.
+
+        Returns:
+            How many streams this sweep alone found to fit.
         """
-        while self._steps and self._steps[0][0] < now - self._window_s:
-            self._steps.popleft()
-        count = len(self._steps)
-        if count < self._least and (count < 3 or self._steps[-1][0] - self._steps[0][0] < self._window_s / 2):
-            return 0.0
-        return sorted(share for _, share in self._steps)[-max(1, count // 20) - 1]
+        curve = Curve(timings)
+        found = self._found(curve)
+        if self._curve is not None and found < self._value(now) and self._doubt is None:
+            self._doubt = curve
+        else:
+            if self._doubt is not None:
+                curve = max(self._doubt, curve, key=self._found)
+            self._curve, self._doubt = curve, None
+            self._slowness = Slowness()
+            self._shown = 0.0
+        return self._bounded(found)
 
+    def add(self, now: float, rows: int, seconds: float) -> None:
+        """Takes a step of so many streams that ended now."""
+        if self._curve is None:
+            return
+        expected_s = self._curve.seconds(rows)
+        if expected_s * self._slowness.value(now) >= LEAST_SHARE * self._budget_s:
+            self._slowness.add(now, seconds / expected_s)
 
-def _noise(count: int, seed: int) -> Samples:
-    """Makes audio that is not silent, the same each time."""
-    return (np.random.default_rng(seed).standard_normal(count) * 0.1).astype(np.float32)
+    def carried(self, now: float, chunks_per_s: float, load: float) -> None:
+        """Takes what is carried at which load: live streams that are served with ease show that some more fit.
+
+        Args:
+            now: monotonic seconds.
+            chunks_per_s: live chunks that are stepped in a second.
+            load: that was measured meanwhile; 0 if it is not known.
+        """
+        streams = chunks_per_s * self._chunk_s * self._slowness.value(now)
+        if 0 < load <= CALM:
+            self._shown = max(self._shown, GROWTH * streams)
+        elif load > SHARE:
+            self._shown = min(self._shown, streams)
+
+    def short_batch(self, now: float, seconds: float, most: int) -> int:
+        """Returns the largest batch, 1 at least, that should take no longer than so many seconds now."""
+        rows = 1
+        while self._curve and 2 * rows <= most:
+            if self._curve.seconds(2 * rows) * self._slowness.value(now) > seconds:
+                break
+            rows *= 2
+        return rows
+
+    def capacity(self, now: float) -> Capacity | None:
+        """Returns what the machine holds as of now; None before the first sweep."""
+        if self._curve is None:
+            return None
+        found = self._value(now)
+        before = self._streams
+        if not before or found >= RISE * before or found < FALL * before or found >= self._slots:
+            self._streams = self._bounded(found)
+        enough = self._curve.seconds(1) * self._slowness.value(now) <= self._budget_s
+        return Capacity(self._streams, self._curve.timings, enough)
+
+    def _value(self, now: float) -> float:
+        assert self._curve is not None
+        slowness = self._slowness.value(now)
+        by_steps = self._curve.streams(self._budget_s / slowness, self.max_batch)
+        return max(by_steps, self._shown / slowness)
+
+    def _found(self, curve: Curve) -> float:
+        return curve.streams(self._budget_s, self.max_batch)
+
+    def _bounded(self, streams: float) -> int:
+        # The small part is for sums that should have come out whole.
+        return max(1, min(self._slots, int(streams + 1e-6)))

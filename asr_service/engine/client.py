@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from asr_service.core.commands import Command, Event
 from asr_service.core.model import ModelInfo, Readings, StreamingModel
-from asr_service.engine.capacity import Probe
+from asr_service.engine.capacity import Capacity
 from asr_service.engine.contract import EngineSettings, EngineState
 from asr_service.engine.ipc import (
     MessageKind,
@@ -74,7 +74,7 @@ class EngineClient:
         failure: what ended the engine, None unless its state is FAILED.
         info: of the model, None until it is made.
         busy_since: monotonic time at which the step now running began, None between steps.
-        load, measured, readings: see `Engine`; at most a second old.
+        load, capacity, readings: see `Engine`; at most a second old.
         slot_counts: see `Engine.slot_counts`; at most a second old too.
     """
 
@@ -89,12 +89,13 @@ class EngineClient:
         self._deliver = deliver
         self._metrics = metrics
         self._state_callbacks: list[Callable[[EngineState], None]] = []
+        self._capacity_callback: Callable[[Capacity], None] | None = None
         self.state = EngineState.MAKING_MODEL
         self.failure: BaseException | None = None
         self.info: ModelInfo | None = None
         self.busy_since: float | None = None
         self.load = 0.0
-        self.measured: Probe | None = None
+        self.capacity: Capacity | None = None
         self.readings = Readings()
         self.slot_counts = SlotCounts(0, 0, 0, 0, 0, 0, settings.max_batch)
         self._loop: asyncio.AbstractEventLoop
@@ -131,6 +132,13 @@ class EngineClient:
     def on_state(self, callback: Callable[[EngineState], None]) -> None:
         """Calls back, on the event loop, at each change of state. To be set before `start`."""
         self._state_callbacks.append(callback)
+
+    def on_capacity(self, callback: Callable[[Capacity], None]) -> None:
+        """Calls back, on the event loop, each time that `capacity` changes while the engine runs.
+
+        To be set before `start`.
+        """
+        self._capacity_callback = callback
 
     def submit(self, command: Command) -> None:
         """Hands a command over; never blocks. Ignored once the engine has failed or stopped."""
@@ -218,13 +226,15 @@ class EngineClient:
             self.busy_since = values[0]
             return
         if kind == MessageKind.STATE:
-            state, self.info, self.measured, self.failure = pickle.loads(values[0])
+            state, self.info, self.capacity, self.failure = pickle.loads(values[0])
             self._set_state(state)
             return
         self.load, counts, *rest = values
         self.slot_counts = SlotCounts(*counts)
         if kind == MessageKind.REPORT:
-            self.readings = Readings(*rest[0])
+            readings, capacity = rest
+            self.readings = Readings(*readings)
+            self._take_capacity(capacity and Capacity(*capacity))
         else:
             self.busy_since = None
             steps, events = rest
@@ -234,6 +244,12 @@ class EngineClient:
                 else:
                     self._metrics.step(seconds=seconds, audio_s=audio_s, waits_s=waits_s)
             self._deliver([unpack_event(event) for event in events])
+
+    def _take_capacity(self, capacity: Capacity | None) -> None:
+        if capacity != self.capacity:
+            self.capacity = capacity
+            if capacity and self._capacity_callback:
+                self._capacity_callback(capacity)
 
     def _on_pipe_closed(self) -> None:
         """Finds out how the process ended; one that was to end has sent its last state before."""

@@ -27,7 +27,7 @@ class EngineSettings:
     Attributes:
         max_batch: most streams in a step.
         tick_s: for how long ready streams are gathered; see `Scheduler`.
-        probe: whether to measure, once the model is warm, how many streams the machine sustains.
+        probe: whether to measure how many streams the machine sustains, once the model is warm and while it serves.
         finalize_silence_ms: see `Stream`.
     """
 
@@ -41,7 +41,7 @@ class EngineMetrics(Protocol):
     """Takes what an engine reports of its work, in the engine's thread; must be quick and must not raise."""
 
     def step_begins(self, at: float) -> None:
-        """Takes the monotonic time at which a step begins; it is over once `step` or `step_failed` is called."""
+        """Takes the monotonic time at which a step begins; it is over once one of the next three is called."""
         ...
 
     def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
@@ -58,8 +58,12 @@ class EngineMetrics(Protocol):
         """Counts a step that raised, and so ended this many streams."""
         ...
 
+    def probe_over(self) -> None:
+        """Takes that the step was one of a probe: no stream was in it, and it does not count."""
+        ...
+
     def load_measured(self) -> None:
-        """Publishes the engine's new `load` and `readings`: four times a second, once a second while it is idle."""
+        """Publishes the engine's new `load`, `capacity` and `readings`: four times a second, once when it is idle."""
         ...
 
 

@@ -31,8 +31,10 @@ from asr_service.core.errors import (
 )
 from asr_service.core.model import Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
 from asr_service.core.values import Result
-from asr_service.engine.capacity import Load, Probe, probe_model
+from asr_service.engine.capacity import Capacity
 from asr_service.engine.contract import EngineMetrics, EngineSettings, EngineState, Inbox
+from asr_service.engine.meter import Meter
+from asr_service.engine.pacing import Pace
 from asr_service.engine.scheduler import Scheduler
 from asr_service.engine.slots import SlotCounts, Slots
 from asr_service.recognition.states import Work
@@ -41,14 +43,6 @@ from asr_service.recognition.transcript import Vocabulary
 
 log = logging.getLogger(__name__)
 
-# Shortest time between turns without a step: waking up costs more than executing a command.
-_PAUSE_S = 0.002
-# The same while a batch is being gathered: its streams need not be added one by one.
-_GATHER_PAUSE_S = 0.005
-# Longest sleep, so that the load and the model's readings are kept up to date while nothing happens.
-_IDLE_TURN_S = 1.0
-# Time between two measurements of the load.
-_LOAD_PERIOD_S = 0.25
 # How long a step with uploads in it should take at most, over a chunk's duration.
 _UPLOAD_SHARE = 0.5
 
@@ -67,8 +61,6 @@ class Engine:
         state: of the engine.
         failure: what ended the engine, None unless its state is FAILED.
         info: of the model, None until it is made.
-        load: how long live chunks take, over their duration; see `capacity.Load`.
-        measured: what the probe found, None before or without it.
         readings: what the model has measured of its own work; empty if it does not.
     """
 
@@ -87,28 +79,31 @@ class Engine:
         self._max_batch = settings.max_batch
         self._deliver = deliver
         self._metrics = metrics
-        # With a tick of 0 there are no pauses: a step begins as soon as one stream is ready.
-        self._pause_s = min(_PAUSE_S, settings.tick_s)
-        self._gather_pause_s = min(_GATHER_PAUSE_S, settings.tick_s)
+        self._pace = Pace(settings.tick_s)
         self._inbox = inbox
         self.state = EngineState.MAKING_MODEL
         self._state_callbacks: list[Callable[[EngineState], None]] = []
         self.failure: BaseException | None = None
         self.info: ModelInfo | None = None
-        self.load = 0.0
-        self.measured: Probe | None = None
         self.readings = Readings()
         self._model: StreamingModel
         self._vocabulary: Vocabulary
         self._scheduler: Scheduler
+        self._meter: Meter
         self._slots = Slots(0)
         self._streams: dict[int, Stream] = {}
         self._events: list[Event] = []
         self._stopping = False
-        self._load_meter = Load()
-        # Monotonic times: when the load was last worked out, and when the last turn began.
-        self._load_measured_at = 0.0
-        self._turn_began = 0.0
+
+    @property
+    def load(self) -> float:
+        """How long live chunks take, over their duration; see `load.Load`."""
+        return self._meter.load if self.info else 0.0
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """What the machine sustains; None before or without a probe."""
+        return self._meter.capacity if self.info else None
 
     def on_state(self, callback: Callable[[EngineState], None]) -> None:
         """Calls back, in the engine's thread, at each change of state. To be set before `run`."""
@@ -132,11 +127,11 @@ class Engine:
             self._scheduler = Scheduler(
                 max_batch=self._max_batch, tick_s=self._settings.tick_s, upload_budget_s=budget_s
             )
+            self._meter = Meter(model, self._slots, self._max_batch, probe=self._settings.probe)
             self.info = model.info
             self._set_state(EngineState.WARMING)
             self._warm_up()
-            if self._settings.probe:
-                self.measured = probe_model(model, self._max_batch)
+            self._meter.start()
             self._set_state(EngineState.RUNNING)
             while not self._stopping:
                 self._wait()
@@ -163,10 +158,11 @@ class Engine:
     def _halve_batches(self, rows: int) -> None:
         """Makes batches half as large from now on, since one of so many streams did not fit into memory."""
         self._max_batch = self._scheduler.max_batch = max(1, rows // 2)
+        self._meter.limit_batches(self._max_batch)
         log.warning("a batch of %d did not fit into memory: at most %d from now on", rows, self._max_batch)
 
     def _wait(self) -> None:
-        """Sleeps until a command comes, a batch is due or a second is over.
+        """Sleeps until a command comes, a batch or a probe is due or a second is over.
 
         It sleeps at least for the pause between turns, but not at all if a batch is due now.
         """
@@ -174,11 +170,11 @@ class Engine:
         due_s = self._scheduler.wait(now)
         if due_s == 0:
             return
-        until = now + (_IDLE_TURN_S if due_s is None else min(due_s, _IDLE_TURN_S))
         # A batch that is more than half full may be full, and due, any moment.
         gathering = due_s is not None and 2 * len(self._scheduler) < self._max_batch
-        pause_s = self._gather_pause_s if gathering else self._pause_s
-        pause_s = min(self._turn_began + pause_s, until) - now
+        if due_s is None and (due_s := self._meter.probe_wait(now, len(self._streams))) == 0:
+            return
+        pause_s, until = self._pace.wait(now, due_s, gathering=gathering)
         if pause_s > 0:
             time.sleep(pause_s)
         try:
@@ -187,16 +183,18 @@ class Engine:
             pass
 
     def _turn(self) -> None:
-        """Makes one turn: executes the commands that have come, steps a batch if one is due, delivers the events."""
-        self._turn_began = now = time.monotonic()
+        """Makes one turn: executes the commands that have come, makes a step if one is due, delivers the events."""
+        now = time.monotonic()
+        self._pace.turn_begins(now)
         # Commands that come meanwhile wait for the next turn, so that steps are not starved.
         for _ in range(self._inbox.qsize()):
             self._execute(*self._inbox.get_nowait())
         batch = [self._streams[stream] for stream in self._scheduler.take_batch(now)]
         if batch:
             self._step(batch, now)
-        if now - self._load_measured_at > _LOAD_PERIOD_S:
-            self._load_measured_at, self.load = now, self._load_meter.value(now)
+        elif not len(self._scheduler) and self._meter.probe_wait(now, len(self._streams)) == 0:
+            self._probe(now)
+        if self._meter.measure(now):
             if isinstance(self._model, Instrumented):
                 self.readings = self._model.readings()
             if self._metrics:
@@ -238,6 +236,7 @@ class Engine:
 
     def _open(self, command: Open, now: float) -> None:
         """Starts a stream on a free slot."""
+        self._meter.stream_comes()
         slot = self._slots.lease()
         if slot is None:
             self._events.append(Ended(command.stream, AtCapacity("all streams are taken", retry_after_s=1.0)))
@@ -276,8 +275,7 @@ class Engine:
         ended = time.monotonic()
         seconds = ended - started
         live = [now - stream.ready_at for stream in batch if stream.ready_at and stream.ready_at <= now]
-        if live:
-            self._load_meter.add(ended, 1000 * (max(live) + seconds) / self._model.info.chunk_ms)
+        self._meter.step(ended, len(batch), seconds, live)
         self._scheduler.add_step_time(len(batch), seconds)
         unix_ms = _unix_ms()
         broken = [stream for stream, answer in zip(batch, answers, strict=True) if answer.broken]
@@ -295,6 +293,16 @@ class Engine:
             self._metrics.step(
                 seconds=seconds, audio_s=samples / self._model.info.sample_rate, waits_s=waits_s
             )
+
+    def _probe(self, now: float) -> None:
+        """Makes a step that no stream waits for; one that hangs would hold up streams too, so it is watched as well."""
+        if self._metrics:
+            self._metrics.step_begins(now)
+        without_memory = self._meter.probe(now, len(self._streams))
+        if without_memory > 1:
+            self._halve_batches(without_memory)
+        if self._metrics:
+            self._metrics.probe_over()
 
     def _after_change(self, stream: Stream, results: list[Result], *, was_waiting: bool) -> None:
         """Passes on the results of a command or a step, and schedules the stream's next chunk or ends the stream.

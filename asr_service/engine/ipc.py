@@ -33,11 +33,11 @@ class MessageKind(IntEnum):
 
     # The engine has come into another state.
     STATE = 0
-    # A step begins.
+    # A step begins, at a time; None for that a probe's step is over.
     STEP_BEGINS = 1
     # A turn's events, with its steps, load and counts.
     TURN = 2
-    # Load, counts and readings, a few times a second.
+    # Load, counts, readings and capacity, a few times a second.
     REPORT = 3
 
 

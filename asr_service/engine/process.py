@@ -80,7 +80,7 @@ class Reporter:
         # Some types of errors cannot be pickled.
         if failure is not None and not isinstance(failure, SettingsError):
             failure = RuntimeError(f"{type(failure).__name__}: {failure}")
-        self._send(MessageKind.STATE, pickle.dumps((state, engine.info, engine.measured, failure)))
+        self._send(MessageKind.STATE, pickle.dumps((state, engine.info, engine.capacity, failure)))
         self.load_measured()
 
     def step_begins(self, at: float) -> None:
@@ -95,11 +95,16 @@ class Reporter:
         """See `EngineMetrics`."""
         self._steps.append((0.0, 0.0, (), streams))
 
+    def probe_over(self) -> None:
+        """See `EngineMetrics`."""
+        self._send(MessageKind.STEP_BEGINS, None)
+
     def load_measured(self) -> None:
         """See `EngineMetrics`."""
-        readings = self._engine.readings
+        readings, capacity = self._engine.readings, self._engine.capacity
         packed = (readings.stages, readings.memory_used, readings.memory_total)
-        report = (*self._load_and_counts(), packed)
+        held = capacity and (capacity.streams, capacity.timings, capacity.enough)
+        report = (*self._load_and_counts(), packed, held)
         if report != self._last_report:
             self._last_report = report
             self._send(MessageKind.REPORT, *report)

@@ -1,6 +1,6 @@
 """Works out how many slots of state to make where `ASR_MAX_STREAMS` is not set.
 
-The number is an upper bound, as far as memory goes: the start-up probe finds how many streams the machine sustains.
+The number is an upper bound, as far as memory goes: how many streams the machine sustains is measured while it serves.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Admission:
     Attributes:
         model_info: what is served; None until the engine runs.
         refusal: what new streams are answered with instead of being admitted; None while serving.
-        measured_streams: live streams that the start-up probe found the machine to sustain; 0 without one.
+        measured_streams: live streams that the machine sustains as measured up to now; 0 if that is not measured.
         open_calls: calls that were admitted and have not ended; a call of two channels counts once.
     """
 

@@ -30,7 +30,7 @@ class SessionRegistry:
         max_load: load above which no stream is admitted; 0 for no limit.
 
     Attributes:
-        max_streams: as given; may be changed at any time.
+        max_streams: as given; may be changed at any time. Streams that are open beyond it stay.
     """
 
     def __init__(

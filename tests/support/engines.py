@@ -28,11 +28,17 @@ class EngineThread:
     """
 
     def __init__(
-        self, make_model: Callable[[], StreamingModel], *, max_batch: int, tick_s: float, **options: Any
+        self,
+        make_model: Callable[[], StreamingModel],
+        *,
+        max_batch: int,
+        tick_s: float,
+        probe: bool = False,
+        **options: Any,
     ) -> None:
         """As `Engine`, but for the inbox."""
         self._inbox: SimpleQueue[TimedCommand] = SimpleQueue()
-        settings = EngineSettings(max_batch, tick_s)
+        settings = EngineSettings(max_batch, tick_s, probe)
         self.engine = Engine(make_model, settings, inbox=self._inbox, **options)
         self._thread = threading.Thread(target=self.engine.run, daemon=True)
 
@@ -65,12 +71,13 @@ class Bench:
         max_batch: int,
         tick_s: float,
         metrics: EngineMetrics | None,
+        probe: bool,
     ) -> None:
         self.delivered: SimpleQueue[tuple[Event, ...]] = SimpleQueue()
         self.states: list[EngineState] = []
         self.settled = threading.Event()  # running, failed or stopped
         self.thread = EngineThread(
-            load, max_batch=max_batch, tick_s=tick_s, deliver=self.delivered.put, metrics=metrics
+            load, max_batch=max_batch, tick_s=tick_s, deliver=self.delivered.put, metrics=metrics, probe=probe
         )
         self.engine, self.submit = self.thread.engine, self.thread.submit
         self.engine.on_state(self._note)
@@ -114,9 +121,10 @@ def running(
     max_batch: int = 4,
     tick_s: float = 0.0,
     metrics: EngineMetrics | None = None,
+    probe: bool = False,
 ) -> Iterator[Bench]:
     """An engine that runs, or has failed to; stopped afterwards."""
-    bench = Bench(load, max_batch=max_batch, tick_s=tick_s, metrics=metrics)
+    bench = Bench(load, max_batch=max_batch, tick_s=tick_s, metrics=metrics, probe=probe)
     bench.thread.start()
     assert bench.settled.wait(PATIENCE_S)
     try:

@@ -2,6 +2,8 @@
 
 load: the model never finishes loading. raise: the step raises. die: the engine thread ends. hang: the step never
 returns. slow: every step takes 20 ms longer. rows: every step takes 20 ms longer for each of its streams.
+burn: every step takes 10 ms of CPU time for each of its streams, and once
+the model is warm the engine's process stops itself until it is told to go on (SIGCONT).
 memory: the device has no memory for a step of more than two. watch: a task that watches the service fails.
 punctuation: no fault; it writes each word with a capital and a full stop.
 languages: no fault; the model is `polyglot`'s.
@@ -15,10 +17,11 @@ from __future__ import annotations
 import dataclasses
 import mmap
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 sys.path.pop(0)  # this folder, whose riva.py would stand in for NVIDIA's package
 
@@ -48,11 +51,19 @@ class FaultyModel(NullModel):
         words = tuple(f"\u2581{piece[1:].capitalize()}." for piece in super().info.pieces[1:])
         return dataclasses.replace(super().info, pieces=("<unk>", *words))
 
+    def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
+        if FAULT == "burn":
+            os.kill(os.getpid(), signal.SIGSTOP)
+
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
         if len(requests) > 2 and FAULT == "memory":
             raise OutOfMemory
         if FAULT == "slow":
             time.sleep(0.02)
+        elif FAULT == "burn":
+            until = time.thread_time() + 0.01 * len(requests)
+            while time.thread_time() < until:
+                pass
         elif FAULT == "rows":
             time.sleep(0.02 * len(requests))
         elif any(request.samples.size and request.samples.max() > 0.999 for request in requests):

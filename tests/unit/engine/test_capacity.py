@@ -1,123 +1,270 @@
-"""What is made of measured times: never more than the machine holds, and not much less."""
+"""What is made of measured times: never more than the machine holds, not much less, and never for ever."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.engine.capacity import (
-    LEAST_STEPS,
+    FALL,
+    GROWTH,
+    MEMORY_S,
+    RISE,
+    SECONDS,
     SHARE,
-    WINDOW_S,
-    Load,
-    probe,
-    probe_model,
-    sustained_streams,
+    Curve,
+    Estimate,
+    Slowness,
 )
-from asr_service.model.null import NullModel
 
+CHUNK_S = 0.16
+BUDGET_S = SHARE * CHUNK_S
 seconds = st.floats(1e-5, 1.0)
 batches = st.integers(1, 512)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
-class Machine:
-    """Steps take a fixed time and one for each row."""
-
-    def __init__(self, fixed_s: float, row_s: float) -> None:
-        self.fixed_s, self.row_s = fixed_s, row_s
-        self.spent = 0.0
-        self.largest = 0
-
-    def __call__(self, rows: int) -> float:
-        took = self.fixed_s + rows * self.row_s
-        self.spent += took
-        self.largest = max(self.largest, rows)
-        return took
-
-    def rounds_s(self, streams: int, max_batch: int) -> float:
-        """The time that a step of every one of so many streams takes."""
-        full, rest = divmod(streams, max_batch)
-        return full * self(max_batch) + (self(rest) if rest else 0.0)
+def machine(fixed_ms: float = 6.0, row_ms: float = 1.0) -> Callable[[float], float]:
+    """Steps take a fixed time and one for each row; in seconds."""
+    return lambda rows: (fixed_ms + row_ms * rows) / 1000
 
 
-@given(seconds, seconds, seconds, batches, st.integers(1, 2000))
-def test_what_is_promised_is_held(fixed: float, row: float, chunk: float, max_batch: int, slots: int) -> None:
-    machine = Machine(fixed, row)
-    found = probe(machine, chunk_s=chunk, max_batch=max_batch, slots=slots, budget_s=1e9)
-    assert 1 <= found.streams <= slots
-    assert machine.largest <= min(max_batch, slots)
-    assert found.enough == (fixed + row <= SHARE * chunk)
-    if found.enough:
-        # The fixed part again: for a last batch that is not full.
-        assert machine.rounds_s(found.streams, max_batch) <= SHARE * chunk * (1 + 1e-6) + fixed
+def timings(step_s: Callable[[float], float], *sizes: int) -> list[tuple[int, float]]:
+    return [(rows, step_s(rows)) for rows in sizes or SIZES]
 
 
-@given(seconds, seconds, seconds, batches)
-def test_little_is_given_away(fixed: float, row: float, chunk: float, max_batch: int) -> None:
-    machine = Machine(fixed, row)
-    found = probe(machine, chunk_s=chunk, max_batch=max_batch, slots=100_000, budget_s=1e9)
-    possible = 0
-    while machine.rounds_s(possible + 1, max_batch) <= SHARE * chunk and possible < 3000:
-        possible += 1
-    assert found.streams >= possible // 2 - 1
+def estimate(
+    step_s: Callable[[float], float] | None = None, *, slots: int = 512, max_batch: int = 128
+) -> Estimate:
+    made = Estimate(chunk_s=CHUNK_S, slots=slots, max_batch=max_batch)
+    if step_s:
+        made.sweep(0.0, timings(step_s))
+    return made
 
 
-@given(st.lists(st.tuples(batches, seconds), max_size=10), seconds, st.floats(1.01, 4))
-def test_a_faster_machine_never_holds_less(
-    timings: list[tuple[int, float]], chunk: float, faster: float
+def streams(made: Estimate, now: float) -> int:
+    found = made.capacity(now)
+    assert found is not None
+    return found.streams
+
+
+def serve(made: Estimate, begin: int, until: int, rows: int, step_s: Callable[[float], float]) -> int:
+    """Ten steps a second of so many streams, in seconds from `begin` on; how many streams are sustained then."""
+    for second in range(begin, until):
+        for tenth in range(10):
+            made.add(second + tenth / 10, rows, step_s(rows))
+    return streams(made, until)
+
+
+# ------------------------------------------------------------------------------------------------------------- curves
+
+
+@given(st.lists(seconds, min_size=1, max_size=8))
+def test_larger_batches_take_more_time_and_no_more_for_each_stream(measured: list[float]) -> None:
+    curve = Curve(list(zip(SIZES, measured, strict=False)))
+    took = [curve.seconds(rows) for rows in range(1, 300)]
+    assert all(0 < less <= more * (1 + 1e-9) for less, more in pairwise(took))
+    each = [step / rows for rows, step in enumerate(took, 1)]
+    assert all(less <= more * (1 + 1e-9) for more, less in pairwise(each))
+    assert all(curve.seconds(rows) <= step * (1 + 1e-9) for rows, step in zip(SIZES, measured, strict=False))
+
+
+@given(seconds, seconds, seconds, batches, st.integers(1, 8))
+def test_what_a_curve_promises_is_held(
+    fixed: float, row: float, budget: float, max_batch: int, sizes: int
 ) -> None:
-    faster_timings = [(rows, took / faster) for rows, took in timings]
-    assert sustained_streams(faster_timings, chunk) >= sustained_streams(timings, chunk) >= 1
+    """By a machine of a fixed time for a step and one for each row, however few sizes were timed."""
+
+    def step_s(rows: float) -> float:
+        return fixed + row * rows
+
+    measured = [size for size in SIZES[:sizes] if size <= max_batch]
+    found = Curve(timings(step_s, *measured)).streams(budget, max_batch)
+    if step_s(1) > budget:
+        assert found < 1
+    elif found <= max_batch:
+        assert step_s(found) <= budget * (1 + 1e-6)
+    else:
+        assert found / max_batch * step_s(max_batch) <= budget * (1 + 1e-6)
 
 
-@given(seconds, st.floats(0, 0.1), st.floats(0.1, 10))
-def test_the_probe_keeps_its_time(fixed: float, row: float, budget: float) -> None:
-    """But for one size, whose steps may take twice as long as was to be expected from the one before."""
-    machine = Machine(fixed, row)
-    probe(machine, chunk_s=10.0, max_batch=4096, slots=4096, budget_s=budget)
-    assert machine.spent <= budget + 3 * (fixed + row)
+@given(st.lists(seconds, min_size=1, max_size=8), seconds, batches, st.floats(1, 4))
+def test_a_faster_machine_never_holds_less(
+    measured: list[float], budget: float, max_batch: int, faster: float
+) -> None:
+    slow = list(zip(SIZES, measured, strict=False))
+    fast = [(rows, took / faster) for rows, took in slow]
+    assert Curve(fast).streams(budget, max_batch) >= Curve(slow).streams(budget, max_batch) * (1 - 1e-9)
 
 
-def test_a_real_model_is_probed_and_left_usable() -> None:
-    model = NullModel(slots=40)
-    found = probe_model(model, 16)
-    assert [rows for rows, _ in found.timings] == [1, 2, 4, 8, 16]
-    assert found.streams == 40, "a model that does nothing fills its slots"
+@given(st.sampled_from(SIZES[:-1]), st.floats(1, 50))
+def test_one_size_that_was_disturbed_promises_no_more(size: int, slower: float) -> None:
+    """And costs no more than what lies between its neighbours."""
+    clean = timings(machine())
+    disturbed = [(rows, took * (slower if rows == size else 1)) for rows, took in clean]
+    whole = Curve(clean).streams(BUDGET_S, 128)
+    assert whole * 0.85 <= Curve(disturbed).streams(BUDGET_S, 128) <= whole * (1 + 1e-9)
 
 
-@given(st.lists(st.floats(0, 10), min_size=LEAST_STEPS, max_size=300))
-def test_the_load_is_the_95th_percentile(shares: list[float]) -> None:
-    load = Load()
-    for share in shares:
-        load.add(0.0, share)
-    value = load.value(1.0)
-    above = sum(share > value for share in shares)
-    assert value in shares
-    assert above <= len(shares) / 20
-    assert above + shares.count(value) > len(shares) // 20
+# ----------------------------------------------------------------------------------------------------------- slowness
 
 
-@given(st.floats(1.1, 10), st.floats(0.02, 2.4))
-def test_slow_steps_are_load_too(share: float, step_s: float) -> None:
-    """However long the steps are: an overload is told before it has lasted for a window."""
-    load, now = Load(), 0.0
-    while now < WINDOW_S:
-        now += step_s
-        load.add(now, share)
-    assert load.value(now) == share
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=SECONDS // 2), st.integers(0, SECONDS))
+def test_a_disturbance_of_some_seconds_is_not_what_the_machine_holds(
+    disturbed: list[float], calm_after: int
+) -> None:
+    slowness = Slowness()
+    ratios = [1.0] * SECONDS + disturbed + [1.0] * calm_after
+    for second, ratio in enumerate(ratios):
+        slowness.add(second, ratio)
+        assert slowness.value(second) == 1.0
+    assert slowness.value(len(ratios)) == 1.0
 
 
-def test_one_hiccup_is_no_load() -> None:
-    load = Load()
-    for second in range(9):
-        load.add(float(second), 3.0 if second == 4 else 0.2)
-    assert load.value(9.0) == 0.2
+@given(st.floats(0.01, 100))
+def test_what_lasts_is(ratio: float) -> None:
+    slowness = Slowness()
+    for second in range(SECONDS + SECONDS // 2 + 1):
+        slowness.add(second, 1.0 if second < SECONDS else ratio)
+    assert slowness.value(SECONDS + SECONDS // 2) == 1.0
+    assert slowness.value(SECONDS + SECONDS // 2 + 1) == ratio
 
 
-def test_the_load_forgets() -> None:
-    load = Load()
-    for step in range(LEAST_STEPS):
-        assert load.value(0.0) == 0.0, "too little to tell"
-        load.add(step / 100, 5.0)
-    assert load.value(0.2) == 5.0
-    assert load.value(WINDOW_S + 0.5) == 0.0
+def test_what_is_long_past_does_not_count_and_is_not_forgotten() -> None:
+    """Nothing has shown that it is over."""
+    slowness = Slowness()
+    for second in range(SECONDS):
+        slowness.add(second, 3.0)
+    assert slowness.value(SECONDS) == 3.0
+    assert slowness.value(10 * MEMORY_S) == 3.0
+    for second in range(5):
+        slowness.add(10 * MEMORY_S + second, 1.0)
+    assert slowness.value(10 * MEMORY_S + 5) == 1.0
+
+
+# ----------------------------------------------------------------------------------------------------------- estimates
+
+
+def test_nothing_is_known_before_the_first_sweep() -> None:
+    made = estimate()
+    made.add(0.0, 1, 0.1)
+    made.carried(0.0, 10.0, 0.1)
+    assert made.capacity(0.0) is None
+    assert made.short_batch(0.0, 0.02, 16) == 1
+
+
+@given(batches, st.integers(1, 2000), seconds, seconds)
+def test_between_one_and_all_slots_are_promised(max_batch: int, slots: int, fixed: float, row: float) -> None:
+    made = estimate(machine(1000 * fixed, 1000 * row), slots=slots, max_batch=max_batch)
+    found = made.capacity(0.0)
+    assert found is not None
+    assert 1 <= found.streams <= slots
+    assert found.enough == (fixed + row <= BUDGET_S)
+
+
+def test_an_estimate_made_under_load_rises_with_the_next_sweep() -> None:
+    made = estimate(machine(200, 40))
+    assert streams(made, 0.0) == 1
+    assert made.sweep(1.0, timings(machine())) == streams(made, 1.0) == 114
+
+
+def test_one_slow_sweep_is_a_neighbour_that_passes_by_and_two_are_the_machine() -> None:
+    made = estimate(machine())
+    slow, slower = timings(machine(12, 2)), timings(machine(24, 4))
+    assert made.sweep(1.0, slower) == 24
+    assert streams(made, 1.0) == 114
+    made.sweep(2.0, timings(machine()))
+    made.sweep(3.0, slower)
+    assert streams(made, 3.0) == 114, "the one before it was as it should be"
+    made.sweep(4.0, slow)
+    assert streams(made, 4.0) == 54, "the better of the two"
+    made.sweep(5.0, timings(machine()))
+    assert streams(made, 5.0) == 114
+
+
+def test_what_slows_steps_down_for_long_lowers_it_and_its_end_raises_it() -> None:
+    made = estimate(machine())
+    assert serve(made, 0, 20, 16, machine()) == 114
+    assert serve(made, 20, 24, 16, machine(24, 4)) == 114, "four seconds are a hiccup"
+    assert serve(made, 24, 40, 16, machine(24, 4)) == 24
+    assert serve(made, 40, 60, 16, machine()) == 114
+
+
+def test_use_alone_corrects_a_start_under_load() -> None:
+    """No moment without streams: as many come as are admitted, in batches as they come about with that many."""
+    made = Estimate(chunk_s=CHUNK_S, slots=512, max_batch=128)
+    made.sweep(0.0, timings(machine(180, 40), 1))
+    admitted, second = streams(made, 0.0), 0
+    assert admitted == 1
+    for second in count(0, 10):
+        if admitted >= 100 or second > 600:
+            break
+        rows = 1
+        # Those that become ready during a step, or during a tick of 20 ms, make the next.
+        for _ in range(200):
+            rows = max(1, int(admitted * max(machine()(rows), 0.02) / CHUNK_S))
+        for tenth in range(100):
+            made.add(second + tenth / 10, rows, machine()(rows))
+        made.carried(second + 10, admitted / CHUNK_S, 2 * machine()(rows) / CHUNK_S)
+        admitted = streams(made, second + 10)
+    assert admitted >= 100, "what one sweep finds is 114"
+
+
+def test_few_short_steps_do_not_lower_it() -> None:
+    """A lone stream's step takes twice as long as in a sweep: its threads have to wake up first."""
+    made = estimate(machine())
+    assert serve(made, 0, 60, 1, lambda rows: 2 * machine()(rows)) == 114
+
+
+def test_streams_that_are_carried_with_ease_show_that_more_fit() -> None:
+    made = estimate(machine(6, 4))
+    assert streams(made, 0.0) == 28
+    made.carried(1.0, 40 / CHUNK_S, 0.4)
+    assert streams(made, 1.0) == int(GROWTH * 40)
+    made.carried(2.0, 30 / CHUNK_S, 0.9)
+    assert streams(made, 2.0) == 30, "which was too much"
+
+
+@given(st.integers(0, 200), st.floats(0, 0.5))
+def test_what_is_carried_never_lowers_it_while_the_load_is_low(carried: int, load: float) -> None:
+    made = estimate(machine())
+    made.carried(1.0, carried / CHUNK_S, load)
+    assert streams(made, 1.0) >= 114
+
+
+def test_what_was_carried_on_a_faster_machine_counts_for_less() -> None:
+    made = estimate(machine())
+    serve(made, 0, 20, 16, machine())
+    made.carried(20.0, 200 / CHUNK_S, 0.4)
+    assert streams(made, 20.0) == 240
+    assert serve(made, 20, 40, 16, machine(24, 4)) == 60
+
+
+@given(st.lists(st.floats(FALL * 1.01, RISE * 0.99), min_size=1, max_size=30))
+def test_it_does_not_flutter(speeds: list[float]) -> None:
+    made = estimate(machine())
+    before = streams(made, 0.0)
+    for second, speed in enumerate(speeds):
+        made.sweep(second, timings(lambda rows, speed=speed: machine()(rows) / speed))  # type: ignore[misc]
+        after = streams(made, second)
+        assert after == before or not FALL <= after / before < RISE * 0.99
+        before = after
+
+
+def test_smaller_batches_make_it_smaller() -> None:
+    made = estimate(machine(60, 0.1))
+    assert streams(made, 0.0) == int(128 * BUDGET_S / 0.0728)
+    made.max_batch = 16
+    assert streams(made, 0.0) == int(16 * BUDGET_S / 0.0616)
+
+
+@given(st.floats(0.001, 0.2), st.integers(1, 512), st.floats(0.2, 5))
+def test_short_batches_are_short(limit: float, most: int, speed: float) -> None:
+    made = estimate(machine())
+    serve(made, 0, 20, 100, lambda rows: machine()(rows) / speed)
+    rows = made.short_batch(20.0, limit, most)
+    assert 1 <= rows <= most
+    assert rows == 1 or machine()(rows) / speed <= limit * 1.001

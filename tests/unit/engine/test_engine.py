@@ -23,7 +23,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, float, list[float]]] = []
-        self.failed = self.begun = self.weighings = 0
+        self.failed = self.begun = self.weighings = self.probed = 0
 
     def step_begins(self, at: float) -> None:
         self.begun += 1
@@ -33,6 +33,9 @@ class Recorder:
 
     def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
         self.steps.append((seconds, audio_s, list(waits_s)))
+
+    def probe_over(self) -> None:
+        self.probed += 1
 
     def step_failed(self, streams: int) -> None:
         self.failed += streams

@@ -565,7 +565,9 @@ class GetServiceInfoResponse(_message.Message):
     precision: _builtins.str
     """"fp32", "tf32" or "bf16"."""
     measured_streams: _builtins.int
-    """Live streams that the server measured at its start to be what the machine sustains; 0 if `max_streams` was set."""
+    """Live streams that the machine sustains as the server has measured up to now, which is `max_streams` then and changes
+    with what else the machine does; 0 if the server's limit was set.
+    """
     load: _builtins.float
     """The moving 95th percentile of how long the results of live audio take, over the audio they cover. New streams are
     refused above a limit that is 1 by default; 0 while there is too little to tell.

@@ -1,0 +1,228 @@
+"""Times steps that nobody waits for: briefly at the start, later in turns in which the engine has nothing to do.
+
+A sweep times steps of 1, 2, 4, ... streams, one step a turn, on slots that no stream has; a stream that comes ends it.
+So a chunk waits for one such step at most, and that only if it is the stream's first: a step of a sweep is meant to be
+over before the first chunk of live audio has been spoken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import numpy as np
+
+from asr_service.core.model import StepRequest, StreamingModel
+from asr_service.core.values import Samples
+from asr_service.engine.capacity import SHARE, Estimate
+from asr_service.engine.slots import Slots
+
+START_S = 0.5
+"""How long the sweep at the start may take, judged by what its next size should take."""
+QUIET_S = 1.0
+"""A sweep begins after so many seconds without a step."""
+LONGEST_PAUSE_S = 300.0
+"""The pause between sweeps doubles up to this, while they find the same."""
+SAME = 0.1
+"""Two sweeps find the same if their numbers of streams differ by no more than this share."""
+_REPEATS = 3
+# By how much the next size is larger at least.
+_LEAST_GROWTH = 1.1
+# How long a step may take that is made beside streams, over a chunk's duration.
+_SHORT_SHARE = 1 / 8
+
+
+class Sweep:
+    """Times steps of a model, of growing size, until one takes its share of a chunk or all slots are in it.
+
+    The slots' next steps, by whoever leases them, have to be first ones.
+
+    Args:
+        model: warm.
+        slots: that nobody uses until the sweep is over.
+        budget_s: how long a step should take at most.
+        rows: size of the first step.
+        repeats: steps of each size that are timed.
+        clock: gives seconds.
+
+    Attributes:
+        timings: (streams in a step, its median duration in seconds) of each size that is done.
+        rows: streams in the next step.
+        done: whether all sizes are done.
+    """
+
+    def __init__(
+        self,
+        model: StreamingModel,
+        slots: Sequence[int],
+        budget_s: float,
+        *,
+        rows: int = 1,
+        repeats: int = _REPEATS,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        info = model.info
+        self.timings: list[tuple[int, float]] = []
+        self.rows = rows
+        self.done = False
+        self._model = model
+        self._slots = slots
+        self._budget_s = budget_s
+        self._repeats = repeats
+        self._clock = clock
+        self._first, self._later = _noise(info.first_chunk_samples, 0), _noise(info.chunk_samples, 1)
+        # A model with language prompts takes no stream without one.
+        self._prompt = info.prompts[0][1] if info.prompts else -1
+        self._started = 0
+        self._times: list[float] = []
+
+    @property
+    def next_size_s(self) -> float:
+        """How long the steps of the next size should take; 0 between steps of one size, and before the first."""
+        if not self.timings or self._times or self._started == self.rows:
+            return 0.0
+        before, took = self.timings[-1]
+        return took * self.rows / before * (self._repeats + 1)
+
+    def so_far(self) -> list[tuple[int, float]]:
+        """Returns the timings, those of the first size also before it is done; none before the first timed step."""
+        return self.timings or ([(self.rows, median(self._times))] if self._times else [])
+
+    def step(self) -> None:
+        """Makes one step; raises what the model raises."""
+        slots = self._slots[: self.rows]
+        if self._started < self.rows:
+            self._model.step([self._request(slot, is_first=True) for slot in slots[self._started :]])
+            self._started = self.rows
+            return
+        requests = [self._request(slot, is_first=False) for slot in slots]
+        began = self._clock()
+        self._model.step(requests)
+        self._times.append(max(1e-9, self._clock() - began))
+        if len(self._times) == self._repeats:
+            self._end_size(median(self._times))
+
+    def _end_size(self, took: float) -> None:
+        self.timings.append((self.rows, took))
+        self._times.clear()
+        # A step should come near to the time that it may take, and exceed it by little.
+        following = min(2 * self.rows, len(self._slots))
+        if len(self.timings) > 1:
+            fewer, shorter = self.timings[-2]
+            row_s = max(1e-9, (took - shorter) / (self.rows - fewer))
+            following = min(following, self.rows + int((self._budget_s - took) / row_s))
+        self.done = took > self._budget_s or following < _LEAST_GROWTH * self.rows
+        if not self.done:
+            self.rows = following
+
+    def _request(self, slot: int, *, is_first: bool) -> StepRequest:
+        samples = self._first if is_first else self._later
+        return StepRequest(slot, samples, is_first=is_first, is_last=False, prompt=self._prompt)
+
+
+class Prober:
+    """Keeps an estimate up to date: by sweeps while there are no streams, by short steps while those there are rest.
+
+    Args:
+        model: warm.
+        slots: of the engine; those that are free are stepped.
+        estimate: takes what is measured.
+        clock: times the steps, seconds.
+
+    Attributes:
+        rows: streams in the step that was made last, or that the model raised at.
+    """
+
+    def __init__(
+        self,
+        model: StreamingModel,
+        slots: Slots,
+        estimate: Estimate,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._model = model
+        self._slots = slots
+        self._estimate = estimate
+        self._clock = clock
+        self._chunk_s = model.info.chunk_ms / 1000
+        self.rows = 0
+        self._sweep: Sweep | None = None
+        # Whether it takes place beside streams.
+        self._beside = False
+        # Streams that the last sweep found to fit.
+        self._found = 0
+        self._pause_s = QUIET_S
+        # Monotonic time at which the next sweep may begin.
+        self._due = 0.0
+
+    def start(self, now: float) -> None:
+        """Makes a first sweep, as far as there is time for it; raises what the model raises."""
+        began = self._clock()
+        sweep = self._new_sweep()
+        while not sweep.done:
+            if sweep.so_far() and self._clock() - began + sweep.next_size_s > START_S:
+                break
+            sweep.step()
+        self._found = self._estimate.sweep(now, sweep.so_far())
+        self._due = now + (self._clock() - began) + self._pause_s
+
+    def interrupt(self) -> None:
+        """Ends the sweep that is going on: a stream leases a slot, which may be one of those that are stepped."""
+        self._sweep = None
+
+    def stepped(self, now: float) -> None:
+        """Takes that streams were stepped now."""
+        self._due = max(self._due, now + QUIET_S)
+
+    def wait(self, now: float, streams: int) -> float | None:
+        """Returns in how many seconds to probe unless something comes first; None for not until something has come.
+
+        Args:
+            now: monotonic seconds.
+            streams: that are open. Below the number that the machine sustains there is nothing to find out: no client
+                is refused.
+        """
+        capacity = self._estimate.capacity(now)
+        if streams and (capacity is None or streams < capacity.streams or not self._slots.free):
+            return None
+        return 0.0 if self._sweep else max(0.0, self._due - now)
+
+    def step(self, now: float, streams: int) -> None:
+        """Makes one step; if the model raises, so does this, and the sweep is over.
+
+        Args:
+            now: monotonic seconds.
+            streams: that are open.
+        """
+        sweep, self._sweep = self._sweep, None
+        if sweep is None or self._beside != bool(streams):
+            self._beside = bool(streams)
+            sweep = self._short_sweep(now) if streams else self._new_sweep()
+        self._due, self.rows = now + self._pause_s, sweep.rows
+        sweep.step()
+        if not sweep.done:
+            self._sweep = sweep
+        elif self._beside:
+            self._estimate.add(now, *sweep.timings[0])
+            self._due = now + QUIET_S
+        else:
+            before, self._found = self._found, self._estimate.sweep(now, sweep.timings)
+            same = abs(self._found - before) <= SAME * before
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S) if same else QUIET_S
+            self._due = now + self._pause_s
+
+    def _new_sweep(self) -> Sweep:
+        slots = self._slots.free[: self._estimate.max_batch]
+        return Sweep(self._model, slots, SHARE * self._chunk_s, clock=self._clock)
+
+    def _short_sweep(self, now: float) -> Sweep:
+        """Makes one of a single short step, after those that put its slots at the start of a stream."""
+        free = self._slots.free[: self._estimate.max_batch]
+        rows = self._estimate.short_batch(now, _SHORT_SHARE * self._chunk_s, len(free))
+        return Sweep(self._model, free[:rows], SHARE * self._chunk_s, rows=rows, repeats=1, clock=self._clock)
+
+
+def _noise(count: int, seed: int) -> Samples:
+    """Makes audio that is not silent, the same each time."""
+    return (np.random.default_rng(seed).standard_normal(count) * 0.1).astype(np.float32)
