@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from asr_service.core.model import StreamingModel
+from asr_service.core.model import ModelInfo, StreamingModel
 from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import Samples
 from asr_service.model import make_model
@@ -23,8 +23,9 @@ from bench.score import Utterance
 from bench.stepping import RATE, TOGETHER, evaluation_set, step_all, text_of
 from demo_model.wer import align, compare, total
 
-LOOK_AHEADS = ("70,0", "70,1", "70,13")
-SILENCES_MS = (0, 80, 160, 240, 320, 480, 1000)
+LOOK_AHEADS = ("70,0", "70,1", "70,6", "70,13")
+# Beside them one and two chunks of the look-ahead.
+SILENCES_MS = (0, 80, 160)
 AT_WORD_END, IN_WORD, AT_FILE_END = "word's end", "middle of the word", "file's end"
 
 
@@ -38,6 +39,7 @@ class Row:
         invented: utterances with words after the last whole one. In the middle of a word one such is what was heard of
             it; `completed` of them are the word as it would have been.
         wer: percent, over the words that are whole.
+        steps: that the silence costs, on average.
     """
 
     look_ahead: str
@@ -49,6 +51,7 @@ class Row:
     invented: int
     completed: int
     wer: float
+    steps: float
 
 
 def cuts(utterance: Utterance, audio: Samples) -> Iterator[tuple[str, str, str, Samples]]:
@@ -62,24 +65,38 @@ def cuts(utterance: Utterance, audio: Samples) -> Iterator[tuple[str, str, str, 
 
 
 def measure(
-    model: StreamingModel, look_ahead: str, chosen: Sequence[tuple[Utterance, Samples]]
+    model: StreamingModel,
+    look_ahead: str,
+    silences_ms: Sequence[int],
+    chosen: Sequence[tuple[Utterance, Samples]],
 ) -> Iterator[Row]:
     """Measures the rows of one look-ahead, all of them in the same batches."""
     cases = [cut for utterance, audio in chosen for cut in cuts(utterance, audio)]
-    added = [np.zeros(silence * RATE // 1000, np.float32) for silence in SILENCES_MS]
+    added = [np.zeros(silence * RATE // 1000, np.float32) for silence in silences_ms]
     emitted = iter(step_all(model, [np.concatenate((audio, more)) for *_, audio in cases for more in added]))
     texts = [[text_of(model.info.pieces, next(emitted).tokens) for _ in added] for _ in cases]
     for name in (AT_WORD_END, IN_WORD, AT_FILE_END):
         of_cut = [
-            (whole, broken, said)
-            for (cut, whole, broken, _), said in zip(cases, texts, strict=True)
+            (whole, broken, said, len(audio))
+            for (cut, whole, broken, audio), said in zip(cases, texts, strict=True)
             if cut == name
         ]
-        for place, silence in enumerate(SILENCES_MS):
-            yield row_of(look_ahead, name, silence, [(w, b, said[place]) for w, b, said in of_cut])
+        for place, (silence, more) in enumerate(zip(silences_ms, added, strict=True)):
+            steps = [
+                step_count(model.info, size + len(more)) - step_count(model.info, size) for *_, size in of_cut
+            ]
+            said_words = [(whole, broken, said[place]) for whole, broken, said, _ in of_cut]
+            yield row_of(look_ahead, name, silence, said_words, sum(steps) / len(steps))
 
 
-def row_of(look_ahead: str, cut: str, silence_ms: int, cases: Sequence[tuple[str, str, str]]) -> Row:
+def step_count(info: ModelInfo, samples: int) -> int:
+    """Returns how many steps a segment of so many samples takes."""
+    return 1 + max(0, -(-(samples - info.first_chunk_samples) // info.chunk_samples))
+
+
+def row_of(
+    look_ahead: str, cut: str, silence_ms: int, cases: Sequence[tuple[str, str, str]], steps: float
+) -> Row:
     """Counts over the utterances, of which each is its whole words, the one that was cut, and what was heard."""
     lost = wrong = invented = completed = 0
     for whole, broken, text in cases:
@@ -92,7 +109,8 @@ def row_of(look_ahead: str, cut: str, silence_ms: int, cases: Sequence[tuple[str
         invented += bool(after)
         completed += bool(broken) and broken in after
     rate = total(compare(whole, text) for whole, _, text in cases).wer
-    return Row(look_ahead, cut, silence_ms, len(cases), lost, wrong, invented, completed, round(rate, 2))
+    counts = (len(cases), lost, wrong, invented, completed)
+    return Row(look_ahead, cut, silence_ms, *counts, round(rate, 2), round(steps, 2))
 
 
 def _is_timed(utterance: Utterance) -> bool:
@@ -103,16 +121,17 @@ def _is_timed(utterance: Utterance) -> bool:
 def table(rows: Sequence[Row]) -> str:
     """Lays out as Markdown: a line for each look-ahead and amount, the cuts side by side."""
     lines = [
-        "| look-ahead | silence, ms | cut where the last word ends: lost / wrong / followed by an invented one, WER "
+        "| look-ahead | silence, ms | steps more "
+        "| cut where the last word ends: lost / wrong / followed by an invented one, WER "
         "| cut in the middle of it: the word before it lost / wrong, something / the whole word made of it "
         "| file as it is: lost / wrong / followed by an invented one, WER |",
-        "| --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     found = {(row.look_ahead, row.silence_ms, row.cut): row for row in rows}
     for look_ahead, silence in dict.fromkeys((row.look_ahead, row.silence_ms) for row in rows):
         ended, inside, file = (found[look_ahead, silence, cut] for cut in (AT_WORD_END, IN_WORD, AT_FILE_END))
         lines.append(
-            f"| {look_ahead} | {silence} | {_counts(ended)} | {inside.lost} / {inside.wrong}, "
+            f"| {look_ahead} | {silence} | {ended.steps:.2f} | {_counts(ended)} | {inside.lost} / {inside.wrong}, "
             f"{inside.invented} / {inside.completed} | {_counts(file)} |"
         )
     return "\n".join(lines)
@@ -132,6 +151,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="PAIR",
         help=f"look-ahead; again for more (default: {LOOK_AHEADS})",
     )
+    parser.add_argument(
+        "--silence",
+        action="append",
+        type=int,
+        metavar="MS",
+        help=f"to add; again for more (default: {SILENCES_MS}, one chunk and two)",
+    )
     parser.add_argument("--table", action="store_true", help="print a Markdown table at the end")
     options = parse(parser, arguments)
     chosen = [pair for pair in evaluation_set(options.limit) if _is_timed(pair[0])]
@@ -147,7 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 threads=options.threads,
             )
         )
-        for row in measure(model, look_ahead, chosen):
+        chunk_ms = round(model.info.chunk_ms)
+        silences = options.silence or [*SILENCES_MS, chunk_ms, 2 * chunk_ms]
+        for row in measure(model, look_ahead, sorted({0, *silences}), chosen):
             rows.append(row)
             if not options.table:
                 print(row, flush=True)

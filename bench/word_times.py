@@ -25,7 +25,7 @@ from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import Result, StreamConfig
 from asr_service.model import make_model
 from asr_service.recognition.stream import Stream
-from asr_service.recognition.transcript import Vocabulary
+from asr_service.recognition.vocabulary import Vocabulary
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
 from bench.stepping import utterances

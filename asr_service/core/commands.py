@@ -24,7 +24,8 @@ class Consumed:
         audio_bytes: bytes consumed since the event before this one.
         next_chunk_end: bytes of the stream, from its first one, that the next chunk needs at least, as long as no
             finalize request comes in between; fewer are of no use to the engine. 0 if all are welcome as they come.
-        chunk_bytes: bytes of every chunk after it; then `next_chunk_end` is exact. 0 if that is not known.
+        chunk_bytes: bytes of every chunk after it; then `next_chunk_end` is exact. 0 if that is not known. A later
+            event takes the place of both: where the model starts anew, a chunk is shorter.
     """
 
     stream: int

@@ -39,7 +39,7 @@ from asr_service.engine.scheduler import Scheduler
 from asr_service.engine.slots import SlotCounts, Slots
 from asr_service.recognition.states import Work
 from asr_service.recognition.stream import Stream
-from asr_service.recognition.transcript import Vocabulary
+from asr_service.recognition.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +285,11 @@ class Engine:
             if answer.broken:
                 continue
             try:
-                self._after_change(stream, stream.answer(answer, ended, unix_ms), was_waiting=True)
+                results = stream.answer(answer, ended, unix_ms)
+                if stream.restarted:
+                    # The front end waits for a chunk that is longer than the next one.
+                    self._events.append(stream.take_consumed())
+                self._after_change(stream, results, was_waiting=True)
             except Exception as error:
                 self._fail([stream], error)
         if self._metrics:

@@ -33,15 +33,16 @@ def frame_levels(samples: Samples, frames: int, frame_samples: int) -> list[floa
 
 
 class Endpointer:
-    """Finds the ends of one stream's utterances in the frames its tokens were emitted at, and in their loudness.
+    """Finds the ends of one stream's utterances in the frames its words were emitted at, and in their loudness.
 
-    A pause is a run of frames without a token: `before_token` finds one inside a step, `after_frames` one that is still
-    going on. Nothing ends inside a word: a token that goes on with a word shows that the pause before it was none, as
-    far as it comes in the step that sees the pause; and frames without a token are no pause while they are as loud as
-    speech, since the pieces of a long word come far apart. Loud is what lies above the middle, in dB, between the
-    quietest and the loudest frame of the last ten seconds. Background that is as loud, or speech that the model has no
-    words for, holds an end back for `HOLD_MS` at most. Before the first word, only the start timeout ends an utterance,
-    once until a word comes. Frames count from the segment's start.
+    Tokens are those of words: marks, spaces and what is no text do not tell who speaks when. A pause is a run of frames
+    without a token: `before_token` finds one inside a step, `after_frames` one that is still going on. Nothing ends
+    inside a word: a token that goes on with a word shows that the pause before it was none, as far as it comes in the
+    step that sees the pause; and frames without a token are no pause while they are as loud as speech, since the pieces
+    of a long word come far apart. Loud is what lies above the middle, in dB, between the quietest and the loudest frame
+    of the last ten seconds. Background that is as loud, or speech that the model has no words for, holds an end back
+    for `HOLD_MS` at most. Before the first word, only the start timeout ends an utterance, once until a word comes.
+    Frames count from the stream's start, whatever segments it has.
 
     Args:
         config: the limits; None if only the client ends utterances.
@@ -59,9 +60,14 @@ class Endpointer:
         self._last_token = -1
         # Whether the start timeout has ended an utterance since the last word.
         self._timed_out = False
-        # Levels of the newest frames, and how many frames of the segment have had theirs taken.
+        # Levels of the newest frames, and how many frames have had theirs taken.
         self._levels: deque[float] = deque(maxlen=round(WINDOW_MS / frame_ms))
         self._level_count = 0
+
+    @property
+    def has_word(self) -> bool:
+        """Whether the utterance has a word, or the beginning of one."""
+        return self._first_token >= 0
 
     @property
     def needs_levels(self) -> bool:
@@ -90,7 +96,7 @@ class Endpointer:
         self._last_token = frame
 
     def after_frames(self, frames: int) -> FinalReason | None:
-        """Returns why the utterance ends, now that so many frames of the segment are decoded; None if it goes on."""
+        """Returns why the utterance ends, now that so many frames are decoded; None if it goes on."""
         if self._first_token < 0:
             late = self._start_ms and (frames - self._start) * self._frame_ms >= self._start_ms
             if not late or self._timed_out:
@@ -121,11 +127,6 @@ class Endpointer:
         return self._last_token
 
     def start_utterance(self, frames: int) -> None:
-        """Starts the next utterance at this frame of the segment."""
+        """Starts the next utterance at this frame."""
         self._first_token = self._last_token = -1
         self._start = frames
-
-    def start_segment(self) -> None:
-        """Starts a segment and its first utterance: frames count from 0 again."""
-        self.start_utterance(0)
-        self._level_count = 0

@@ -1,8 +1,9 @@
 """The states of a stream: two small machines, as tables.
 
 The input machine says what the client may still send. The work machine says what the stream's slot holds: nothing of
-use (FRESH, the next step is a first one) or the state after the segment's last step (RUNNING). A segment is what lies
-between two finalize requests. `python -m asr_service.recognition.states` prints the tables.
+use (FRESH, the next step is a first one) or the state after the segment's last step (RUNNING). A segment is what the
+model hears as one: it ends with a finalize request, and where the model itself says that an utterance is over.
+`python -m asr_service.recognition.states` prints the tables.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Happening(Enum):
     HALF_CLOSE = "half-close"
     CANCEL = "cancel"
     STEP = "step"
+    MODEL_RESTART = "model restart"
     SEGMENT_END = "segment end"
     STREAM_END = "stream end"
 
@@ -57,6 +59,7 @@ WORK: dict[Work, dict[Happening, Work]] = {
     },
     Work.RUNNING: {
         Happening.STEP: Work.RUNNING,
+        Happening.MODEL_RESTART: Work.FRESH,
         Happening.SEGMENT_END: Work.FRESH,
         Happening.STREAM_END: Work.ENDED,
         Happening.CANCEL: Work.ENDED,

@@ -1,8 +1,9 @@
 """One stream: what has come, what its next step takes, and what the step's tokens mean. Pure; clocks are arguments.
 
-A segment is what lies between two finalize requests: at its end the audio is flushed with its true length, so that the
+A segment is what the model hears as one. At a finalize request the audio is flushed with its true length, so that the
 model starts anew after it, while the stream's clock and its utterance count go on. An endpoint ends only the utterance.
-`states.py` has the tables of a stream's states.
+Where the model itself says that an utterance is over (`<EOU>`), it starts anew too, with the next chunk and without a
+flush: it writes nothing more otherwise. `states.py` has the tables of a stream's states.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from asr_service.core.model import ModelInfo, StepRequest, StepResult
 from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.recognition.chunk_cutter import Chunk, ChunkCutter
 from asr_service.recognition.endpointing import Endpointer, frame_levels
+from asr_service.recognition.languages import AUTO, prompt_index
 from asr_service.recognition.states import INPUT, WORK, Happening, Input, Work
-from asr_service.recognition.transcript import Transcript, Vocabulary
+from asr_service.recognition.transcript import Transcript
+from asr_service.recognition.vocabulary import Vocabulary
+
+END_OF_UTTERANCE = FinalReason.END_OF_UTTERANCE
 
 
 class Stream:
@@ -38,6 +43,8 @@ class Stream:
         input: state of the input machine.
         work: state of the work machine.
         ready_at: monotonic time at which the next step is due, None if there is nothing to step.
+        restarted: whether the last answer made the model start anew: the next chunk ends before the place that
+            `take_consumed` told with the step.
     """
 
     def __init__(
@@ -55,9 +62,14 @@ class Stream:
         self.input = Input.OPEN
         self.work = Work.FRESH
         self.ready_at: float | None = None
+        self.restarted = False
         self._info = info
         self._interims = config.interim_results
         self._boosts = config.boosts
+        self._prompt = prompt_index(config.language, info)
+        # What the model last said that it hears; before that what the client has named.
+        self._language = "" if config.language == AUTO else config.language
+        self._end_tokens = config.end_tokens
         self._vocabulary = vocabulary
         self._cutter = ChunkCutter(config.encoding, config.sample_rate, info, now, finalize_silence_ms)
         self._transcript = Transcript(
@@ -71,9 +83,12 @@ class Stream:
         self._utterance = 0
         # The chunk that is ready to be stepped.
         self._chunk: Chunk | None = None
-        # Samples of the client's that were stepped, in the whole stream, and encoder frames of the segment.
+        # Whether the model has said that the utterance is over, which is final with the next word or the step's end.
+        self._is_over = False
+        # Of the stream: samples of the client's and encoder frames that were stepped, and frames before the segment.
         self._stepped = 0
         self._frames = 0
+        self._segment_start = 0
         # When the last step was answered.
         self._answered = now
 
@@ -111,12 +126,13 @@ class Stream:
         """Makes the request of the step that is ready."""
         chunk = self._chunk
         assert chunk is not None
-        boosts = self._boosts if chunk.is_first else ()
-        return StepRequest(self.slot, chunk.samples, chunk.is_first, chunk.is_last, boosts)
+        boosts, prompt = (self._boosts, self._prompt) if chunk.is_first else ((), -1)
+        return StepRequest(self.slot, chunk.samples, chunk.is_first, chunk.is_last, boosts, prompt)
 
     def answer(self, step: StepResult, now: float, unix_ms: int) -> list[Result]:
         """Takes what the step made of `request` and gives the results that follow from it, in order."""
         self._answered = now
+        self.restarted = False
         chunk = self._chunk
         assert chunk is not None
         self.ready_at = self._chunk = None
@@ -125,20 +141,23 @@ class Stream:
         results: list[Result] = []
         if self._endpointer.needs_levels:
             self._endpointer.add_levels(frame_levels(chunk.samples, step.frames, self._info.frame_samples))
+        ends = False
         for token, frame, prob in zip(step.tokens, step.token_frames, step.token_probs, strict=True):
-            starts_word = self._vocabulary.starts_word[token]
-            if reason := self._endpointer.before_token(frame, starts_word=starts_word):
+            if reason := self._before(token, self._segment_start + frame):
                 results.append(self._final(reason, "", unix_ms))
             self._transcript.add(token, frame, prob)
-            self._endpointer.add_token(frame)
+            ends |= self._hear(token, self._segment_start + frame)
         self._frames += step.frames
-        if chunk.is_last or self._cutter.silence_added:
-            # The final of the mark that follows says it all.
-            pass
-        elif reason := self._endpointer.after_frames(self._frames):
-            results.append(self._final(reason, "", unix_ms))
-        elif self._interims:
-            results.append(self._interim(unix_ms))
+        # Otherwise the final of the mark that follows says it all.
+        if not (chunk.is_last or self._cutter.silence_added):
+            reason = END_OF_UTTERANCE if self._is_over else self._endpointer.after_frames(self._frames)
+            if reason:
+                results.append(self._final(reason, "", unix_ms))
+            elif self._interims:
+                results.append(self._interim(unix_ms))
+            self.restarted = ends
+            if ends:
+                self._start_segment(Happening.MODEL_RESTART)
         return results + self._proceed(unix_ms)
 
     def take_consumed(self) -> Consumed:
@@ -157,11 +176,14 @@ class Stream:
             mark = self._cutter.pass_mark()
             reason = FinalReason.END_OF_STREAM if mark.tag is None else FinalReason.FINALIZE
             finals.append(self._final(reason, mark.tag or "", unix_ms))
-            self._move_work(Happening.STREAM_END if mark.tag is None else Happening.SEGMENT_END)
-            self._frames = 0
-            self._endpointer.start_segment()
-            self._transcript.start_segment(1000 * self.audio_s)
+            self._start_segment(Happening.STREAM_END if mark.tag is None else Happening.SEGMENT_END)
         return finals
+
+    def _start_segment(self, why: Happening) -> None:
+        """Lets the next step be a segment's first."""
+        self._move_work(why)
+        self._segment_start = self._frames
+        self._transcript.start_segment(1000 * self.audio_s)
 
     def _cut(self) -> bool:
         """Cuts the next chunk if its audio is there; returns whether there is one now."""
@@ -174,20 +196,45 @@ class Stream:
 
     # ----------------------------------------------------------------------------------------------------- its results
 
+    def _before(self, token: int, frame: int) -> FinalReason | None:
+        """Returns why the utterance ends before a token, which then belongs to the next one; None if it goes on."""
+        vocabulary = self._vocabulary
+        if not vocabulary.is_text[token]:
+            return None
+        starts_word = vocabulary.starts_word[token]
+        if self._is_over and (starts_word or vocabulary.is_spoken[token]):
+            return END_OF_UTTERANCE
+        return self._endpointer.before_token(frame, starts_word=starts_word)
+
+    def _hear(self, token: int, frame: int) -> bool:
+        """Takes in what a token says beside its text; returns whether the model has to start anew after it."""
+        vocabulary = self._vocabulary
+        self._language = vocabulary.language[token] or self._language
+        if vocabulary.is_spoken[token] and not self._transcript.is_empty:
+            self._endpointer.add_token(frame)
+        if not vocabulary.ends_utterance[token]:
+            return False
+        # Without a word there is nothing to be final.
+        self._is_over |= self._end_tokens and self._endpointer.has_word
+        return True
+
     def _final(self, reason: FinalReason, tag: str, unix_ms: int) -> Result:
         made, audio_ms = self._transcript.finish(self._audio_ms), self._audio_ms
         result = Result(
-            self.id, made.text, reason, self._utterance, made.words, made.confidence, audio_ms, tag, unix_ms
-        )
+            self.id, made.text, reason, self._utterance, made.words, made.confidence, audio_ms, tag, unix_ms,
+            language=self._language,
+        )  # fmt: skip
         self._endpointer.start_utterance(self._frames)
+        self._is_over = False
         self._utterance += 1
         return result
 
     def _interim(self, unix_ms: int) -> Result:
         now, audio_ms = self._transcript, self._audio_ms
         return Result(
-            self.id, now.text, None, self._utterance, (), now.confidence, audio_ms, "", unix_ms, now.stability
-        )
+            self.id, now.text, None, self._utterance, (), now.confidence, audio_ms, "", unix_ms, now.stability,
+            self._language,
+        )  # fmt: skip
 
     @property
     def _audio_ms(self) -> int:

@@ -2,49 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from asr_service.core.values import Word
+from asr_service.recognition.vocabulary import Vocabulary, belongs_before, unpunctuated
 
-# SentencePiece writes a space, and thus a word's start, as this.
-_SPACE = "\u2581"
-# SentencePiece's surface for an unknown piece.
-_UNKNOWN = " \u2047 "
-# Control pieces, which are decoded to nothing.
-_CONTROL = frozenset({"<s>", "</s>", "<pad>"})
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-# Marks of sentences; an apostrophe is part of its word.
-_MARKS = '.,?!;:"\u2026\u00bf\u00a1\u201c\u201d\u201e\u00ab\u00bb\u3002\u3001\uff0c\uff1f\uff01\u061f\u060c'
-
-
-class Vocabulary:
-    """What each token id adds to a text; made once for a model.
-
-    Follows `SentencePieceProcessor::Decode` (google/sentencepiece, src/sentencepiece_processor.cc) with its default
-    `remove_extra_whitespaces`: a space mark at the text's start is dropped, runs of byte pieces are read as UTF-8 with
-    one replacement character for each byte that is none.
-
-    Attributes:
-        surface: text of each token; "" for control and byte pieces.
-        byte: value of each byte piece, -1 for other pieces.
-        starts_word: whether a word begins with the token.
-        strippable: whether the token's space is dropped at the start of a text.
-        punctuates: whether any token holds a punctuation mark or a capital.
-    """
-
-    def __init__(self, pieces: tuple[str, ...]) -> None:
-        found = [_BYTE.fullmatch(piece) for piece in pieces]
-        self.byte = tuple(int(match[1], 16) if match else -1 for match in found)
-        self.surface = tuple(_surface(piece) for piece in pieces)
-        self.starts_word = tuple(piece.startswith(_SPACE) or piece == "<unk>" for piece in pieces)
-        self.strippable = tuple(piece.startswith(_SPACE) for piece in pieces)
-        self.punctuates = any(text != text.lower() or set(text) & set(_MARKS) for text in self.surface)
-
-
-def unpunctuated(text: str) -> str:
-    """Returns a text in lower case without the marks around its words; those inside one stay (3.5, 10:30, o'clock)."""
-    return " ".join(filter(None, (word.strip(_MARKS).lower() for word in text.split(" "))))
+_NO_CHARACTER = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +21,21 @@ class Utterance:
 
 @dataclass(slots=True)
 class _OpenWord:
-    """A word that may still grow; frames counted from the segment's start, `end` exclusive."""
+    """A word that may still grow.
+
+    Attributes:
+        text: so far.
+        start_ms: of its first token's frame, on the stream's clock.
+        end_ms: of its last token's frame.
+        earliest_ms: start of the segment that it begins in.
+        prob_sum: sum of its tokens' probabilities.
+        tokens: how many there are.
+    """
 
     text: str
-    start: int
-    end: int
+    start_ms: float
+    end_ms: float
+    earliest_ms: float
     prob_sum: float
     tokens: int
 
@@ -74,6 +47,9 @@ class _OpenWord:
 
 class Transcript:
     """Makes the text and the words of a stream's current utterance.
+
+    Where the model goes on after the end of an utterance, marks that it then writes before the next word (`? What`)
+    belong to what was final already; they are left out.
 
     A word lasts from the frame of its first token to the end of the frame of its last, each less the model's lag; where
     that makes two words overlap, they meet in the middle. Its confidence is the mean probability of its tokens, the
@@ -104,28 +80,40 @@ class Transcript:
         self._offset_ms = 0.0
         # Words never overlap, not even across utterances.
         self._last_end_ms = 0
+        # Whether the model goes on after an utterance of the same segment.
+        self._goes_on = False
         self._clear()
 
     def _clear(self) -> None:
         self._text = ""
-        # A run of byte pieces that may go on, with its frames and probabilities.
+        # Whether a space was dropped at the text's start.
+        self._space_dropped = False
+        # A run of byte pieces that may go on, with its times and probabilities.
         self._bytes = bytearray()
-        self._run = _OpenWord("", 0, 0, 0.0, 0)
+        self._run = _OpenWord("", 0.0, 0.0, 0.0, 0.0, 0)
         self._word: _OpenWord | None = None
+        # Whether a space has come after the open word, so that the next text is another's.
+        self._word_over = False
         # The closed words if they are kept, and in any case how many there are and the sum of their confidences.
         self._words: list[_OpenWord] = []
         self._word_count = 0
         self._confidence_sum = 0.0
 
     def start_segment(self, offset_ms: float) -> None:
-        """Starts a segment, whose frames count from this time on the stream's clock. Call between utterances."""
+        """Starts a segment, whose frames count from this time on the stream's clock; an utterance may be going on."""
         self._offset_ms = offset_ms
+        self._goes_on = False
 
     @property
     def text(self) -> str:
         """The utterance so far, as SentencePiece decodes its tokens; `unpunctuated` without `punctuation`."""
-        text = self._text + _utf8(self._bytes) if self._bytes else self._text
+        text = self._text + _utf8(self._bytes) if self._bytes and not self.is_empty else self._text
         return unpunctuated(text) if self._bare else text
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of the utterance has come; also while the first bytes may still become a mark left out."""
+        return not self._text and (not self._bytes or self._is_late(_utf8(self._bytes).strip(_NO_CHARACTER)))
 
     @property
     def confidence(self) -> float:
@@ -142,19 +130,28 @@ class Transcript:
 
     def add(self, token: int, frame: int, prob: float) -> None:
         """Appends a token emitted at a frame of the segment, with its probability."""
-        byte = self._vocabulary.byte[token]
+        vocabulary = self._vocabulary
+        start_ms = self._offset_ms + frame * self._frame_ms
+        end_ms = start_ms + self._frame_ms
+        byte = vocabulary.byte[token]
         if byte >= 0:
             run = self._run
             if not self._bytes:
-                run.start, run.prob_sum, run.tokens = frame, 0.0, 0
-            run.end, run.prob_sum, run.tokens = frame + 1, run.prob_sum + prob, run.tokens + 1
+                run.start_ms, run.earliest_ms, run.prob_sum, run.tokens = start_ms, self._offset_ms, 0.0, 0
+            run.end_ms, run.prob_sum, run.tokens = end_ms, run.prob_sum + prob, run.tokens + 1
             self._bytes.append(byte)
             return
         self._close_bytes()
-        surface = self._vocabulary.surface[token]
-        if not self._text and self._vocabulary.strippable[token]:
+        if vocabulary.language[token] or vocabulary.ends_utterance[token]:
+            # The space before it is its own: NeMo's `strip_lang_tags` removes both.
+            self._text = self._text.rstrip(" ")
+            self._word_over = False
+            return
+        surface = vocabulary.surface[token]
+        if not self._text and vocabulary.strippable[token]:
             surface = surface[1:]
-        self._append(surface, frame, frame + 1, prob, 1)
+            self._space_dropped = True
+        self._append(_OpenWord(surface, start_ms, end_ms, self._offset_ms, prob, 1))
 
     def finish(self, limit_ms: int) -> Utterance:
         """Returns the finished utterance and starts the next.
@@ -170,30 +167,39 @@ class Transcript:
             words = tuple(word for word in bare if word.text)
         utterance = Utterance(self.text, words, self.confidence)
         self._clear()
+        self._goes_on = True
         return utterance
 
     def _close_bytes(self) -> None:
         if self._bytes:
-            surface = _utf8(self._bytes)
+            run = replace(self._run, text=_utf8(self._bytes))
             self._bytes.clear()
-            self._append(surface, self._run.start, self._run.end, self._run.prob_sum, self._run.tokens)
+            self._append(run)
 
-    def _append(self, surface: str, start: int, end: int, prob_sum: float, tokens: int) -> None:
-        """Appends the surface of so many tokens to the text, and to the words."""
-        self._text += surface
-        for number, part in enumerate(surface.split(" ")):
-            if number:
-                self._close_word()
+    def _is_late(self, surface: str) -> bool:
+        """Tells whether a surface that would begin the text belongs to the utterance before it."""
+        return self._goes_on and not self._text and belongs_before(surface, after_space=self._space_dropped)
+
+    def _append(self, run: _OpenWord) -> None:
+        """Appends the surface of one or more tokens, at these times, to the text and to the words."""
+        if self._is_late(run.text):
+            return
+        self._text += run.text
+        for number, part in enumerate(run.text.split(" ")):
+            self._word_over |= number > 0
             if not part:
                 continue
+            if self._word_over:
+                self._close_word()
             word = self._word
             if word is None:
-                self._word = _OpenWord(part, start, end, prob_sum, tokens)
+                self._word = replace(run, text=part)
             else:
-                word.text, word.end = word.text + part, end
-                word.prob_sum, word.tokens = word.prob_sum + prob_sum, word.tokens + tokens
+                word.text, word.end_ms = word.text + part, run.end_ms
+                word.prob_sum, word.tokens = word.prob_sum + run.prob_sum, word.tokens + run.tokens
 
     def _close_word(self) -> None:
+        self._word_over = False
         if self._word is not None:
             self._word_count += 1
             self._confidence_sum += self._word.confidence
@@ -203,31 +209,21 @@ class Transcript:
 
     def _timed_words(self, limit_ms: int) -> tuple[Word, ...]:
         """Gives the closed words their times: from the segment's start or the word before, and to the limit at most."""
-        self._last_end_ms = max(self._last_end_ms, min(round(self._offset_ms), limit_ms))
-        starts = [self._ms(word.start) - self._start_lag_ms for word in self._words]
-        ends = [self._ms(word.end) - self._end_lag_ms for word in self._words]
+        starts = [word.start_ms - self._start_lag_ms for word in self._words]
+        ends = [word.end_ms - self._end_lag_ms for word in self._words]
         for at in range(1, len(starts)):
             if starts[at] < ends[at - 1]:
                 starts[at] = ends[at - 1] = (starts[at] + ends[at - 1]) / 2
         words = []
         for word, start, end in zip(self._words, starts, ends, strict=True):
-            start_ms = min(max(self._last_end_ms, round(start)), limit_ms)
+            earliest_ms = max(self._last_end_ms, round(word.earliest_ms))
+            start_ms = min(max(earliest_ms, round(start)), limit_ms)
             self._last_end_ms = end_ms = min(max(start_ms, round(end)), limit_ms)
             words.append(Word(word.text, start_ms, end_ms, word.confidence))
         return tuple(words)
-
-    def _ms(self, frame: int) -> float:
-        return self._offset_ms + frame * self._frame_ms
-
-
-def _surface(piece: str) -> str:
-    """Returns the text that a piece stands for; "" for control and byte pieces."""
-    if piece == "<unk>":
-        return _UNKNOWN
-    return "" if piece in _CONTROL or _BYTE.fullmatch(piece) else piece.replace(_SPACE, " ")
 
 
 def _utf8(data: bytes | bytearray) -> str:
     """Decodes UTF-8, with one replacement character for each byte that is not part of a character."""
     text = data.decode("utf-8", "surrogateescape")
-    return "".join("\ufffd" if "\udc80" <= char <= "\udcff" else char for char in text)
+    return "".join(_NO_CHARACTER if "\udc80" <= char <= "\udcff" else char for char in text)

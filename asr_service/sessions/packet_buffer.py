@@ -25,12 +25,16 @@ class PacketBuffer:
         # Bytes received before the segment that goes on now.
         self._segment_start = -1
 
-    def add(self, data: bytes) -> bool:
-        """Takes a packet; returns whether what is buffered completes a chunk and should go now."""
+    @property
+    def is_due(self) -> bool:
+        """Whether what is buffered completes a chunk and should go now."""
+        return bool(self._packets) and self._received >= self._chunk_end
+
+    def add(self, data: bytes) -> None:
+        """Takes a packet."""
         self._packets += data
         self._received += len(data)
         self.unconsumed += len(data)
-        return self._received >= self._chunk_end
 
     def take(self) -> bytes:
         """Empties the buffer and returns what was in it."""
@@ -44,7 +48,10 @@ class PacketBuffer:
         self._chunk_end, self._chunk_bytes, self._segment_start = 0, 0, self._received
 
     def consumed(self, event: Consumed) -> None:
-        """Takes over what the engine says it consumed, and where chunks end if it says so of this segment."""
+        """Takes over what the engine says it consumed, and where chunks end if it says so of this segment.
+
+        A chunk may end before the place that was told first, where the model starts anew: see `is_due`.
+        """
         self.unconsumed -= event.audio_bytes
         if self._received - self.unconsumed > self._segment_start:
             self._chunk_end, self._chunk_bytes = event.next_chunk_end, event.chunk_bytes

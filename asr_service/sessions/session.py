@@ -82,7 +82,8 @@ class Session:
             return
         if self._closed:
             raise OutOfOrder("audio after the end of the stream's input")
-        if self._buffer.add(data) or self._buffer.unconsumed > self._inbox_bytes:
+        self._buffer.add(data)
+        if self._buffer.is_due or self._buffer.unconsumed > self._inbox_bytes:
             self._flush()
         while self._buffer.unconsumed > self._inbox_bytes and self.ended is None:
             self._below_mark = asyncio.get_running_loop().create_future()
@@ -149,6 +150,8 @@ class Session:
         """Takes an event of this stream."""
         if isinstance(event, Consumed):
             self._buffer.consumed(event)
+            if self._buffer.is_due and not self._closed:
+                self._flush()
             if self._buffer.unconsumed <= self._inbox_bytes:
                 _wake(self._below_mark)
             return

@@ -1,16 +1,68 @@
-"""Audio and drivers for tests of one stream."""
+"""Audio and drivers for tests of one stream, and a model that says more than words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
+from asr_service.core.model import ModelInfo, StepRequest, StepResult
 from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.recognition.states import Work
 from asr_service.recognition.stream import Stream
-from asr_service.recognition.transcript import Vocabulary
+from asr_service.recognition.vocabulary import Vocabulary
 
 UNIX_MS = 1_700_000_000_000
+
+SAID_BESIDE_WORDS = (
+    *("<EOU>", "<EOB>", "<en-US>", "\u2581<de-DE>", "?", "\u2581", "lo", ".", "\u2581\u00bf", '\u2581"', '"'),
+    *("<0xE3>", "<0x80>", "<0x82>", "!"),
+)
+
+
+class SignallingModel(NullModel):
+    """A null model that also says what it hears, as NVIDIA's do: languages, ends of utterances, marks.
+
+    After an end of an utterance it writes nothing until its slot starts anew. It wants the prompt of `PROMPTS` with
+    each first request, and with no other.
+    """
+
+    PROMPTS = (("en-US", 3), ("auto", 7))
+
+    def __init__(self, *, slots: int, att_context: tuple[int, int] = (70, 1)) -> None:
+        super().__init__(slots=slots, att_context=att_context)
+        self._over: set[int] = set()
+
+    @property
+    def info(self) -> ModelInfo:
+        info = super().info
+        # Every other word is something else.
+        pieces = list(info.pieces)
+        pieces[1 : 2 * len(SAID_BESIDE_WORDS) : 2] = SAID_BESIDE_WORDS[: len(pieces[1::2])]
+        return replace(info, pieces=tuple(pieces), prompts=self.PROMPTS)
+
+    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+        for request in requests:
+            if (request.prompt in dict(self.PROMPTS).values()) != request.is_first:
+                raise ValueError(f"prompt {request.prompt}, is_first {request.is_first}")
+        answers = zip(requests, super().step(requests), strict=True)
+        return [self._until_over(request, answer) for request, answer in answers]
+
+    def _until_over(self, request: StepRequest, answer: StepResult) -> StepResult:
+        if request.is_first:
+            self._over.discard(request.slot)
+        count = 0
+        for token in answer.tokens:
+            if request.slot in self._over:
+                break
+            count += 1
+            if self.info.pieces[token] in ("<EOU>", "<EOB>"):
+                self._over.add(request.slot)
+        return StepResult(
+            answer.tokens[:count], answer.token_frames[:count], answer.token_probs[:count], answer.frames
+        )
 
 
 def speech(seconds: float, rate: int = 16_000, seed: int = 0) -> bytes:

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from asr_service.core.commands import Audio, Cancel, Finalize, HalfClose, Open
+from asr_service.core.commands import Audio, Cancel, Consumed, Finalize, HalfClose, Open
 from asr_service.core.errors import AtCapacity, InternalError, ModelError, OutOfOrder, Unavailable
 from asr_service.core.model import StepRequest, StepResult
-from asr_service.core.values import FinalReason, StreamConfig
+from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.engine.contract import EngineState
 from asr_service.engine.slots import Slots
 from asr_service.model.null import NullModel
 from tests.support.engines import PATIENCE_S, EngineThread, GatedModel, PoisonedModel, running
-from tests.support.streams import finals, recognize, silence, speech
+from tests.support.streams import SignallingModel, finals, recognize, silence, speech
 
 CONFIG = StreamConfig("test")
 
@@ -324,3 +324,23 @@ def test_a_broken_row_ends_its_own_stream_only() -> None:
             assert finals(bench.results[stream]) == finals(alone)
         counts = bench.engine.slot_counts()
         assert (counts.leased, counts.free) == (0, 4)
+
+
+def test_where_the_next_chunk_ends_is_told_again_when_the_model_starts_anew() -> None:
+    """With the results of the step that ended the utterance: the front end waits for a longer chunk until then."""
+    over = b"\x0c\x0c"
+    with running(lambda: SignallingModel(slots=1)) as bench:
+        info = bench.engine.info
+        assert info is not None
+        first, full = 2 * info.first_chunk_samples, 2 * info.chunk_samples
+        bench.submit(Open(1, CONFIG), Audio(1, over * (first // 2)))
+        told: list[Consumed] = []
+        while len(told) < 3:
+            events = bench.delivered.get(timeout=PATIENCE_S)
+            told += [event for event in events if isinstance(event, Consumed)]
+        assert any(isinstance(event, Result) for event in events)
+        assert told == [
+            Consumed(1, 0, first, full),
+            Consumed(1, first, first + full, full),
+            Consumed(1, 0, first + first, full),
+        ]

@@ -102,12 +102,12 @@ def test_a_first_word_in_the_step_that_is_too_late_starts_the_next_utterance() -
     assert made.before_token(12, starts_word=True) is None
 
 
-def test_the_wait_for_a_first_word_starts_anew_with_a_segment() -> None:
+def test_the_wait_for_a_first_word_starts_anew_with_an_utterance() -> None:
     made = endpointer(start_ms=800)
     made.start_utterance(9)
-    made.start_segment()
-    assert made.after_frames(9) is None
-    assert made.after_frames(10) is FinalReason.ENDPOINT
+    assert not made.has_word
+    assert made.after_frames(18) is None
+    assert made.after_frames(19) is FinalReason.ENDPOINT
 
 
 def heard(silence_ms: int, *levels: float) -> Endpointer:
@@ -146,16 +146,17 @@ def test_background_noise_is_a_pause() -> None:
     assert heard(320, -32, -12, -30, -31, -29, -33).after_frames(6) is FinalReason.ENDPOINT
 
 
-def test_what_is_loud_is_learnt_across_segments_and_forgotten_after_ten_seconds() -> None:
+def test_what_is_loud_is_learnt_across_utterances_and_forgotten_after_ten_seconds() -> None:
     made = heard(320, -80, -20)
-    made.start_segment()
+    assert made.has_word
+    made.start_utterance(2)
     made.add_levels([-22] * 6)
-    made.add_token(1)
-    assert made.after_frames(6) is None
-    made.start_utterance(6)
+    made.add_token(3)
+    assert made.after_frames(8) is None
+    made.start_utterance(8)
     made.add_levels([-22] * 125)
-    made.add_token(126)
-    assert made.after_frames(131) is FinalReason.ENDPOINT
+    made.add_token(128)
+    assert made.after_frames(133) is FinalReason.ENDPOINT
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,21 @@ from asr_service.core.commands import Audio, Cancel, Command, Finalize, HalfClos
 from asr_service.core.values import Result, StreamConfig
 from asr_service.model.null import NullModel
 from tests.support.engines import Bench, running
-from tests.support.streams import new_stream
+from tests.support.streams import SignallingModel, new_stream
 from tests.unit.recognition.test_packets import MODELS, Script, configs, play, scripts
 
 SLOTS = 6
 IDS = count(1)
 
 
-@pytest.fixture(scope="module", params=[(1, 0.0), (4, 0.0), (4, 0.01)], ids=["one", "four", "four, gathered"])
+@pytest.fixture(
+    scope="module",
+    params=[(NullModel, 1, 0.0), (NullModel, 4, 0.0), (NullModel, 4, 0.01), (SignallingModel, 4, 0.0)],
+    ids=["one", "four", "four, gathered", "four, with signals"],
+)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    max_batch, tick_s = request.param
-    with running(lambda: NullModel(slots=SLOTS), max_batch=max_batch, tick_s=tick_s) as made:
+    make, max_batch, tick_s = request.param
+    with running(lambda: make(slots=SLOTS), max_batch=max_batch, tick_s=tick_s) as made:
         yield made
 
 
@@ -41,7 +45,9 @@ def commands_of(
 
 
 def comparable(results: list[Result]) -> list[tuple[object, ...]]:
-    return [(r.text, r.reason, r.utterance, r.words, r.confidence, r.audio_ms, r.tag) for r in results]
+    return [
+        (r.text, r.reason, r.utterance, r.words, r.confidence, r.audio_ms, r.tag, r.language) for r in results
+    ]
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -63,10 +69,12 @@ def test_every_stream_is_as_if_it_were_alone(
     order.shuffle(turns)
     bench.submit(*(queues[number].pop(0) for number in turns))
     bench.wait_ended(*ids)
+    assert bench.engine.info is not None
+    model = MODELS["words and signals" if bench.engine.info.prompts else "words"][1]
     for stream, (config, script, _, cancel) in zip(ids, plans, strict=True):
         assert bench.ended[stream].error is None
         results = comparable(bench.results.get(stream, []))
-        alone = comparable(play(new_stream(MODELS[1], config), MODELS[1], script, [10**9], patient=True))
+        alone = comparable(play(new_stream(model, config), model, script, [10**9], patient=True))
         assert results == (alone[: len(results)] if cancel else alone)
     counts = bench.engine.slot_counts()
     assert (counts.leased, counts.free, counts.ready) == (0, SLOTS, 0)

@@ -7,13 +7,16 @@ import tracemalloc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_service.core.values import Encoding, EndpointingConfig, Result, StreamConfig
+from asr_service.core.values import Encoding, EndpointingConfig, FinalReason, Result, StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.recognition.states import Work
 from asr_service.recognition.stream import Stream
-from tests.support.streams import UNIX_MS, drain, new_stream, silence, speech
+from tests.support.streams import UNIX_MS, SignallingModel, drain, new_stream, silence, speech
 
-MODELS = {right: NullModel(slots=1, att_context=(70, right)) for right in (0, 1, 6, 13)}
+MODELS = {
+    made: [kind(slots=1, att_context=(70, right)) for right in (0, 1, 6, 13)]
+    for made, kind in (("words", NullModel), ("words and signals", SignallingModel))
+}
 
 configs = st.builds(
     StreamConfig,
@@ -23,6 +26,8 @@ configs = st.builds(
     interim_results=st.booleans(),
     word_times=st.just(True),
     endpointing=st.none() | st.builds(EndpointingConfig, st.integers(100, 500), st.sampled_from([0, 700])),
+    language=st.sampled_from(["", "en-US"]),
+    end_tokens=st.booleans(),
 )
 
 Script = list[bytes | str]
@@ -66,18 +71,17 @@ def play(
     return results
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(
     configs,
     scripts(),
-    st.sampled_from(sorted(MODELS)),
+    st.sampled_from([model for models in MODELS.values() for model in models]),
     st.lists(st.integers(1, 7_000), min_size=1, max_size=5),
     st.booleans(),
 )
 def test_results_do_not_depend_on_packets_or_on_timing(
-    config: StreamConfig, script: Script, right: int, packets: list[int], patient: bool
+    config: StreamConfig, script: Script, model: NullModel, packets: list[int], patient: bool
 ) -> None:
-    model = MODELS[right]
     whole = play(new_stream(model, config), model, script, [10**9], patient=True)
     assert play(new_stream(model, config), model, script, packets, patient=patient) == whole
     answered = [result.tag for result in whole if result.reason and result.reason.value == "finalize"]
@@ -89,19 +93,23 @@ def test_results_do_not_depend_on_packets_or_on_timing(
     assert times == sorted(times)
     assert all(word.end_ms <= result.audio_ms for result in whole for word in result.words)
     assert all(0 <= result.confidence <= 1 for result in whole)
+    assert not any("<" in result.text for result in whole)
+    ended = [result for result in whole if result.reason is FinalReason.END_OF_UTTERANCE]
+    assert all(result.text for result in ended)
+    assert config.end_tokens or not ended
 
 
 @settings(deadline=None, max_examples=10)
-@given(configs, scripts())
-def test_one_byte_at_a_time(config: StreamConfig, script: Script) -> None:
-    model = MODELS[1]
+@given(configs, scripts(), st.sampled_from(sorted(MODELS)))
+def test_one_byte_at_a_time(config: StreamConfig, script: Script, kind: str) -> None:
+    model = MODELS[kind][1]
     short = [part[:4_001] if isinstance(part, bytes) else part for part in script]
     whole = play(new_stream(model, config), model, short, [10**9], patient=True)
     assert play(new_stream(model, config), model, short, [1], patient=False) == whole
 
 
 def test_an_hour_of_silence_does_not_grow() -> None:
-    model = MODELS[1]
+    model = MODELS["words"][1]
     stream = new_stream(model, StreamConfig("test", word_times=True, endpointing=EndpointingConfig()))
     second = silence(1.0)
 

@@ -437,4 +437,4 @@ def test_every_state_of_the_tables_is_reached_and_every_move_leads_to_a_state() 
 
 def test_the_tables_print_as_markdown() -> None:
     assert tables().startswith("| input | audio | finalize | half-close | cancel |\n| --- |")
-    assert "| fresh | ended | running | fresh | ended |" in tables()
+    assert "| running | ended | running | fresh | fresh | ended |" in tables()

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.core.values import Word
-from asr_service.recognition.transcript import Transcript, Vocabulary, unpunctuated
+from asr_service.recognition.transcript import Transcript
+from asr_service.recognition.vocabulary import Vocabulary, unpunctuated
 
 LINES = [
     "book a table for two at eight",
