@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode
 from asr_common import settings as common
 from asr_common.settings import CONFIG, BadSettings
 from asr_service.core.errors import SettingsError
-from asr_service.core.model_settings import DEFAULT_ATT_CONTEXT, ModelSettings, parse_att_context
+from asr_service.core.model_settings import ModelSettings, parse_att_context
 
 
 def _setting(group: str, default: Any, description: str, *, shown: str = "", **limits: Any) -> Any:
@@ -41,16 +41,26 @@ class Settings(BaseSettings):
         "measuring transport and for testing clients). Larger models know more words and take longer per step.",
         min_length=1,
     )
-    att_ctx: Annotated[tuple[int, int], NoDecode] = _setting(
+    att_ctx: Annotated[tuple[int, int] | None, NoDecode] = _setting(
         "Model",
-        DEFAULT_ATT_CONTEXT,
+        None,
         "Attention context in encoder frames, left,right: one of the pairs the model offers. More on the right "
         "(70,6: 480 ms, 70,13: 1040 ms of look-ahead) gives fewer errors and serves more streams; less (70,0) gives "
         "earlier words.",
-        shown="{},{}".format(*DEFAULT_ATT_CONTEXT),
+        shown="70,1 where the model has it, else its first pair",
     )
-    decoder: Literal["rnnt", "ctc"] = _setting(
-        "Model", "rnnt", "rnnt makes fewer errors; ctc takes less time per step and so serves more streams."
+    decoder: Literal["rnnt", "ctc"] | None = _setting(
+        "Model",
+        None,
+        "For models that have both: rnnt makes fewer errors; ctc takes less time per step and so serves more streams.",
+        shown="rnnt where the model has it, else ctc",
+    )
+    languages: Annotated[tuple[str, ...], NoDecode] = _setting(
+        "Model",
+        (),
+        "Languages to offer, BCP-47 codes with commas between: for a model whose file does not say which it "
+        "recognizes, or to offer fewer than it has prompts for.",
+        shown="those that the model says",
     )
     device: str | None = _setting(
         "Model",
@@ -260,6 +270,16 @@ class Settings(BaseSettings):
     def _att_context(cls, value: object) -> object:
         return parse_att_context(value) if isinstance(value, str) else value
 
+    @field_validator("languages", mode="before")
+    @classmethod
+    def _codes(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        codes = tuple(code.strip() for code in value.split(",") if code.strip())
+        if not all(re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", code) for code in codes):
+            raise ValueError("should be language codes such as en-US,de-DE")
+        return codes
+
     @field_validator("otlp_endpoint")
     @classmethod
     def _url(cls, value: str) -> str:
@@ -291,6 +311,7 @@ class Settings(BaseSettings):
             encoder=self.encoder,
             slots=self.max_streams,
             threads=self.threads,
+            languages=self.languages,
         )
 
 

@@ -5,32 +5,34 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-DEFAULT_ATT_CONTEXT = (70, 1)
-
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
     """The settings of one model.
 
     Attributes:
-        name: hub name, path of a `.nemo` file, "demo" for the bundled model, or "null" for no recognition.
-        att_context: attention context (left, right) in encoder frames; see `asr_service.model.look_ahead`.
-        decoder: "rnnt" or "ctc".
+        name: hub name, path of a `.nemo` file or of a folder that one was unpacked to, "demo" for the bundled model, or
+            "null" for no recognition.
+        att_context: attention context (left, right) in encoder frames, None for the default; see
+            `asr_service.model.look_ahead`.
+        decoder: "rnnt" or "ctc", None for rnnt where the model has it and ctc otherwise.
         device: "cpu", "cuda:N", or None for the first GPU if there is one and the CPU otherwise.
         precision: "fp32", "tf32" (GPUs) or "bf16".
         encoder: "fast", or "nemo" for NeMo's own step.
         slots: streams that can be open at the same time; None for what memory holds (`asr_service.model.slot_budget`).
         threads: CPU threads of a step, None for torch's choice.
+        languages: BCP-47 codes of the languages to offer, empty for those that the model says.
     """
 
     name: str
-    att_context: tuple[int, int] = DEFAULT_ATT_CONTEXT
-    decoder: str = "rnnt"
+    att_context: tuple[int, int] | None = None
+    decoder: str | None = None
     device: str | None = None
     precision: str = "fp32"
     encoder: str = "fast"
     slots: int | None = None
     threads: int | None = None
+    languages: tuple[str, ...] = ()
 
 
 def parse_att_context(text: str) -> tuple[int, int]:

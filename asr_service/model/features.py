@@ -6,13 +6,13 @@ that the next step's first window reaches back into. See `chunk_plan.py` for whi
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from asr_service.model.architecture import FeatureShape
 from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.nemo_weights import WeightReader
 
 
 class FeatureExtractor:
@@ -21,26 +21,29 @@ class FeatureExtractor:
     The tail of each slot is its last `tail_samples` raw samples, float32 [slots, tail_samples].
 
     Args:
-        featurizer: NeMo's `FilterbankFeatures`, whose window, filter bank and constants are taken over.
+        shape: constants of the features.
+        weights: of the model file, whose window and filter bank are taken.
         plan: geometry of the model.
         slots: rows of pooled state.
         device: of the state and the arithmetic.
+
+    Raises:
+        ModelError: the window or the filter bank is missing or has another shape.
     """
 
-    def __init__(self, featurizer: Any, plan: ChunkPlan, slots: int, device: torch.device) -> None:
+    def __init__(
+        self, shape: FeatureShape, weights: WeightReader, plan: ChunkPlan, slots: int, device: torch.device
+    ) -> None:
         self._plan = plan
-        spare = int(featurizer.n_fft) - plan.window
+        self._shape = shape
+        spare = shape.n_fft - plan.window
         self._centre = (spare // 2, spare - spare // 2)
-        self._preemph = float(featurizer.preemph or 0.0)
-        self._log = bool(featurizer.log)
-        self._guard_add = featurizer.log_zero_guard_type == "add"
-        self._guard = float(featurizer.log_zero_guard_value_fn(torch.zeros(1)))
-        self._mag_power = float(featurizer.mag_power)
-        window = featurizer.window
-        if window is None:
-            window = torch.ones(plan.window)
-        self._window = window.to(device=device, dtype=torch.float32)
-        self._filters = featurizer.fb[0].to(device=device, dtype=torch.float32).t().contiguous()
+        window = torch.ones(plan.window)
+        if shape.has_window:
+            window = weights.take("preprocessor.featurizer.window", plan.window)
+        self._window = window.to(device)
+        bank = weights.take("preprocessor.featurizer.fb", 1, shape.mels, shape.n_fft // 2 + 1)
+        self._filters = bank[0].to(device).t().contiguous()
         self._tails = torch.zeros(slots, plan.tail_samples, device=device)
 
     @property
@@ -65,7 +68,7 @@ class FeatureExtractor:
         plan = self._plan
         raw = torch.cat([self._tails[slots], audio], dim=1)
         self._tails[slots] = raw[:, -plan.tail_samples :]
-        signal = raw[:, 1:] - self._preemph * raw[:, :-1]
+        signal = raw[:, 1:] - self._shape.preemphasis * raw[:, :-1]
         if samples is not None:
             # Pre-emphasis leaves a trace of the last sample just after it, where NeMo has zeros.
             for row, end in enumerate(samples):
@@ -75,12 +78,13 @@ class FeatureExtractor:
         # Placed as in torch.stft: elsewhere the powers would be the same, but their rounding would not.
         spectrum = torch.fft.rfft(functional.pad(frames, self._centre))
         power = spectrum.real.square() + spectrum.imag.square()
-        if self._mag_power != 2.0:
-            power = power.pow(self._mag_power / 2.0)
+        shape = self._shape
+        if shape.power != 2.0:
+            power = power.pow(shape.power / 2.0)
         mel: Tensor = power @ self._filters
-        if not self._log:
+        if not shape.log:
             return mel
-        return torch.log(mel + self._guard if self._guard_add else mel.clamp(min=self._guard))
+        return torch.log(mel + shape.guard if shape.guard_added else mel.clamp(min=shape.guard))
 
     def reset(self, slots: Tensor) -> None:
         """Puts the given slots, int64 [n], at the start of a stream."""

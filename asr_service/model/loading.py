@@ -1,37 +1,37 @@
-"""Reads a model through NeMo and makes the parts that stream it: features, encoder step, decoder."""
+"""Makes the parts that stream a model of what its file holds: features, encoder step, prompts, decoder."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import torch
 
 from asr_service.core.errors import ModelError, SettingsError
 from asr_service.core.model import ModelInfo
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model import precision
+from asr_service.model.architecture import Architecture
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.decoders.boosting_tree import TreeMaker
-from asr_service.model.locate import find_nemo_file
+from asr_service.model.decoders.ctc import CtcDecoder
+from asr_service.model.decoders.heads import ctc_head_name, read_ctc, read_rnnt
+from asr_service.model.decoders.rnnt import RnntDecoder
+from asr_service.model.devices import choose_device, cpu_has_bf16
+from asr_service.model.features import FeatureExtractor
+from asr_service.model.languages import offered_languages, offered_prompts, tagged_languages
 from asr_service.model.look_ahead import choose_att_context
+from asr_service.model.out_of_memory import is_out_of_memory
+from asr_service.model.prompts import PromptProjection
+from asr_service.model.reading import ModelParts, read_model
 from asr_service.model.slot_budget import DEVICE_SHARE, host_slots, slots_in
-from asr_service.observability.log import quiet_third_party
+from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel
+from asr_service.model.tokenizer import UNKNOWN
+from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder, RecordedEncoder
+from asr_service.model.torch_encoder.encoder import TorchEncoder
+from asr_service.model.weights import EncoderWeights, UnsupportedLayer, read_encoder
 from asr_service.recognition.phrases import alphabet
-
-quiet_third_party()
-
-import torch  # noqa: E402  NeMo and torch read the settings above while they are imported
-
-from asr_service.model.decoders.ctc import CtcDecoder  # noqa: E402
-from asr_service.model.decoders.rnnt import RnntDecoder  # noqa: E402
-from asr_service.model.devices import choose_device, cpu_has_bf16  # noqa: E402
-from asr_service.model.features import FeatureExtractor  # noqa: E402
-from asr_service.model.out_of_memory import is_out_of_memory  # noqa: E402
-from asr_service.model.reference.nemo_encoder import NemoEncoder  # noqa: E402
-from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel  # noqa: E402
-from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder, RecordedEncoder  # noqa: E402
-from asr_service.model.torch_encoder.encoder import TorchEncoder  # noqa: E402
-from asr_service.model.weights import EncoderWeights, UnsupportedLayer, read_encoder  # noqa: E402
 
 _log = logging.getLogger(__name__)
 Made = TypeVar("Made")
@@ -42,15 +42,17 @@ docs/words.md."""
 
 
 def make_nemo_model(settings: ModelSettings) -> NemoStreamingModel:
-    """Makes a model of the cache-aware FastConformer Hybrid family; see `asr_service.model.make_model`."""
+    """Makes a model of the cache-aware FastConformer family; see `asr_service.model.make_model`."""
     device = choose_device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     try:
-        nemo = read_nemo(settings.name, device)
+        parts = read_model(settings.name, device)
         if settings.slots is not None:
-            return assemble(nemo, settings, device, settings.slots)
-        return make_within_memory(lambda slots: assemble(nemo, settings, device, slots), _slot_budget(device))
+            return assemble(parts, settings, device, settings.slots)
+        return make_within_memory(
+            lambda slots: assemble(parts, settings, device, slots), _slot_budget(device)
+        )
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -89,55 +91,22 @@ def _slot_budget(device: torch.device) -> int:
     return host_slots()
 
 
-def read_nemo(name: str, device: torch.device) -> Any:
-    """Reads a hub's model or a `.nemo` file through NeMo.
-
-    Returns:
-        NeMo's model object, in eval mode, in fp32 on the device.
-
-    Raises:
-        ModelError: there is no such model. That there is no memory for it is raised as it came.
-    """
-    path = find_nemo_file(name)
-    from nemo.collections.asr.models import ASRModel
-
-    # Once more, since NeMo sets up its own logging while it is imported.
-    quiet_third_party()
-    try:
-        if path is not None:
-            _log.info("reading %s", path)
-            nemo = ASRModel.restore_from(str(path), map_location=device)
-        else:
-            _log.info("reading %s from the hub (fetched once, then cached)", name)
-            nemo = ASRModel.from_pretrained(name, map_location=device)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise ModelError(
-            f"ASR_MODEL {name!r} could not be loaded: {_first_line(error)}. Give a hub name that this machine can "
-            "reach, the path of a .nemo file, or `demo`",
-            field="ASR_MODEL",
-        ) from error
-    nemo.eval()
-    nemo.requires_grad_(False)
-    return nemo
-
-
-def assemble(nemo: Any, settings: ModelSettings, device: torch.device, slots: int) -> NemoStreamingModel:
-    """Makes the streaming model around NeMo's model object.
+def assemble(
+    parts: ModelParts, settings: ModelSettings, device: torch.device, slots: int
+) -> NemoStreamingModel:
+    """Makes the streaming model of what its file holds.
 
     Args:
-        nemo: from `read_nemo`, on the device.
-        settings: of which the name, attention context, decoder, precision and encoder are used.
+        parts: from `read_model`, with the weights on the device.
+        settings: of which the attention context, decoder, precision, encoder and languages are used.
         device: where the model runs.
         slots: streams that can be open at the same time.
 
     Raises:
-        SettingsError: look-ahead, decoder, precision or encoder is not offered.
-        ModelError: the model cannot stream.
+        SettingsError: look-ahead, decoder, precision, encoder or a language is not offered.
+        ModelError: the model cannot be run exactly.
     """
-    _refuse_unstreamable(nemo, settings)
-    plan, context = _make_plan(nemo, settings.att_context)
+    plan, context = _make_plan(parts.architecture, settings.att_context)
     if reason := precision.why_unsupported(settings.precision, device.type, cpu_has_bf16=cpu_has_bf16()):
         raise SettingsError(f"ASR_PRECISION={settings.precision}: {reason}", field="ASR_PRECISION")
     if device.type == "cuda":
@@ -146,105 +115,122 @@ def assemble(nemo: Any, settings: ModelSettings, device: torch.device, slots: in
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     # One more than there are slots: the spare row of `NemoStreamingModel`.
     rows = slots + 1
-    featurizer = nemo.preprocessor.featurizer
-    features = FeatureExtractor(featurizer, plan, rows, device)
+    shape = parts.architecture.features
+    tagged = tagged_languages(parts.tokenizer.pieces)
+    offered = offered_prompts(parts.dictionary, tagged, settings.languages) if parts.prompts else ()
     with torch.inference_mode():
-        encoder = _make_encoder(nemo.encoder, plan, features.mels, rows, device, settings)
-        decoder = _make_decoder(nemo, rows, device, settings.decoder)
+        features = FeatureExtractor(shape, parts.weights, plan, rows, device)
+        decoder_name, decoder = _make_decoder(parts, rows, device, settings.decoder)
+        encoder = _make_encoder(parts, plan, context, rows, device, settings)
+        prompts = PromptProjection(parts.prompts, rows, device) if parts.prompts else None
+    _refuse_unknown_weights(parts)
     info = ModelInfo(
         name=settings.name,
         device=str(device),
         precision=settings.precision,
-        decoder=settings.decoder,
-        sample_rate=int(featurizer.sample_rate),
+        decoder=decoder_name,
+        sample_rate=shape.sample_rate,
         att_context=context,
-        pieces=_pieces(nemo.tokenizer),
+        pieces=parts.tokenizer.pieces,
         frame_samples=plan.hop * plan.stride,
         chunk_frames=plan.chunk_frames,
         first_chunk_samples=plan.first_chunk_samples,
         chunk_samples=plan.chunk_samples,
-        languages=tuple(nemo.cfg.get("languages", ("en-US",))),
-        word_lag_ms=WORD_LAG_MS[settings.decoder],
+        languages=offered_languages(
+            settings.name,
+            wanted=settings.languages,
+            tagged=tagged,
+            prompts=offered,
+            parts=parts.tokenizer.languages,
+        ),
+        prompts=offered,
+        word_lag_ms=WORD_LAG_MS[decoder_name],
     )
-    trees = _make_tree_maker(nemo.tokenizer, info)
-    return NemoStreamingModel(info, plan, features, encoder, decoder, slots, device, trees)
+    trees = TreeMaker(parts.tokenizer.encode, alphabet(info.pieces), len(info.pieces), UNKNOWN)
+    return NemoStreamingModel(info, plan, features, encoder, decoder, slots, device, trees, prompts)
 
 
-def _refuse_unstreamable(nemo: Any, settings: ModelSettings) -> None:
-    """Raises ModelError with the reason if the model cannot stream with the decoder that is set."""
-    name, decoder = settings.name, settings.decoder
-
-    def refuse(reason: str) -> ModelError:
-        return ModelError(f"ASR_MODEL {name!r} cannot stream: {reason}", field="ASR_MODEL")
-
-    encoder: Any = getattr(nemo, "encoder", None)
-    if type(encoder).__name__ not in ("ConformerEncoder", "ConformerEncoderAdapter"):
-        raise refuse(f"its encoder is {type(encoder).__name__}, not a cache-aware Conformer")
-    if encoder.att_context_style != "chunked_limited" or encoder.att_context_size_all[0][1] < 0:
-        raise refuse("its attention is not limited to chunks (att_context_style is not chunked_limited)")
-    if list(encoder.conv_context_size)[1] != 0 or not getattr(encoder.pre_encode, "is_causal", False):
-        raise refuse("its convolutions look into the future (they are not causal)")
-    normalize = nemo.preprocessor.featurizer.normalize
-    if normalize not in (None, False, "NA", "None", ""):
-        raise refuse(
-            f"its features are normalised over the whole recording (normalize: {normalize}), which is not known while "
-            "audio is still coming"
-        )
-    if decoder == "ctc" and not hasattr(nemo, "ctc_decoder"):
-        raise ModelError(f"ASR_MODEL {name!r} has no CTC decoder: set ASR_DECODER=rnnt", field="ASR_DECODER")
-    if decoder == "rnnt" and not hasattr(nemo, "joint"):
-        raise ModelError(f"ASR_MODEL {name!r} has no RNN-T decoder: set ASR_DECODER=ctc", field="ASR_DECODER")
-
-
-def _make_plan(nemo: Any, wanted: tuple[int, int]) -> tuple[ChunkPlan, tuple[int, int]]:
-    """Makes the chunk plan and chooses the attention context, which it also sets in NeMo's encoder."""
-    featurizer, encoder = nemo.preprocessor.featurizer, nemo.encoder
-    if featurizer.exact_pad or featurizer.frame_splicing != 1 or featurizer.win_length % 2:
-        raise ModelError(
-            "ASR_MODEL has features with exact padding, splicing or an odd window", field="ASR_MODEL"
-        )
-    stride = int(encoder.subsampling_factor)
-    frame_ms = 1000.0 * featurizer.hop_length * stride / featurizer.sample_rate
-    offered = [(int(left), int(right)) for left, right in encoder.att_context_size_all]
-    context = choose_att_context(wanted, offered, frame_ms)
-    encoder.set_default_att_context_size(list(context))
+def _make_plan(
+    architecture: Architecture, wanted: tuple[int, int] | None
+) -> tuple[ChunkPlan, tuple[int, int]]:
+    """Makes the chunk plan and chooses the attention context."""
+    features, encoder = architecture.features, architecture.encoder
+    frame_ms = 1000.0 * features.hop * encoder.stride / features.sample_rate
+    context = choose_att_context(wanted, encoder.att_contexts, frame_ms)
     chunk = context[1] + 1
     plan = ChunkPlan(
-        hop=int(featurizer.hop_length),
-        window=int(featurizer.win_length),
-        stride=stride,
+        hop=features.hop,
+        window=features.window,
+        stride=encoder.stride,
         chunk_frames=chunk,
         left_frames=max(context[0], 0) // chunk * chunk,
     )
     return plan, context
 
 
+def _make_decoder(
+    parts: ModelParts, rows: int, device: torch.device, wanted: str | None
+) -> tuple[str, Decoder]:
+    """Makes the decoder that is wanted, or the one that the model has; returns its name too."""
+    weights, d_model = parts.weights, parts.architecture.encoder.d_model
+    vocabulary = len(parts.tokenizer.pieces)
+    has_rnnt, head = parts.architecture.has_joint, ctc_head_name(weights)
+    name = wanted or ("rnnt" if has_rnnt else "ctc")
+    if name not in ("rnnt", "ctc"):
+        raise SettingsError(f"ASR_DECODER is {name!r}: rnnt or ctc", field="ASR_DECODER")
+    if name == "rnnt" and not has_rnnt:
+        raise ModelError(
+            f"ASR_MODEL {parts.name!r} has no RNN-T decoder: leave ASR_DECODER unset, or set it to ctc",
+            field="ASR_DECODER",
+        )
+    if name == "ctc" and head is None:
+        has = "set it to rnnt" if has_rnnt else "choose another model"
+        raise ModelError(
+            f"ASR_MODEL {parts.name!r} has no CTC head: leave ASR_DECODER unset, or {has}",
+            field="ASR_DECODER",
+        )
+    if name == "rnnt":
+        rnnt = read_rnnt(weights, d_model, vocabulary, parts.activation)
+        weights.ignore("ctc_decoder.")
+        return name, RnntDecoder(rnnt, parts.architecture.max_symbols, rows, device)
+    assert head is not None
+    ctc = CtcDecoder(read_ctc(weights, head, d_model, vocabulary), rows, device)
+    if has_rnnt:
+        weights.ignore("decoder.", "joint.")
+    return name, ctc
+
+
 def _make_encoder(
-    encoder: Any, plan: ChunkPlan, mels: int, rows: int, device: torch.device, settings: ModelSettings
+    parts: ModelParts,
+    plan: ChunkPlan,
+    context: tuple[int, int],
+    rows: int,
+    device: torch.device,
+    settings: ModelSettings,
 ) -> Encoder:
     """Makes the encoder step that the settings name, or NeMo's own where the fast one cannot run the model."""
     if settings.encoder not in ("fast", "nemo"):
         raise SettingsError(f"ASR_ENCODER is {settings.encoder!r}: fast or nemo", field="ASR_ENCODER")
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    mels = parts.architecture.features.mels
+    why = "ASR_ENCODER=nemo"
     if settings.encoder == "fast":
         try:
-            weights = read_encoder(encoder, plan, mels)
+            weights = read_encoder(parts.weights, parts.architecture.encoder, plan, mels)
         except UnsupportedLayer as reason:
-            _log.warning(
-                "the fast encoder step does not know this model (%s): NeMo's own step is used", reason
-            )
+            why = f"the fast encoder step does not know this model ({reason})"
+            _log.warning("%s: NeMo's own step is used", why)
         else:
             return _make_fast_encoder(weights, plan, mels, rows, device, dtype)
     if dtype != torch.float32:
         raise SettingsError("ASR_PRECISION: NeMo's own encoder step runs in fp32 only", field="ASR_PRECISION")
-    return NemoEncoder(encoder, plan, mels, rows, device)
+    # Imported here since it is the only part that needs NeMo, which takes seconds to import.
+    from asr_service.model.reference.nemo_encoder import NemoEncoder, read_nemo_encoder
 
-
-def _make_decoder(nemo: Any, rows: int, device: torch.device, name: str) -> Decoder:
-    makers: dict[str, Callable[..., Decoder]] = {"rnnt": RnntDecoder, "ctc": CtcDecoder}
-    if name not in makers:
-        raise SettingsError(f"ASR_DECODER is {name!r}: rnnt or ctc", field="ASR_DECODER")
-    return makers[name](nemo, rows, device)
+    nemo = read_nemo_encoder(parts.path, device, why)
+    nemo.set_default_att_context_size(list(context))
+    parts.weights.ignore("encoder.")
+    return NemoEncoder(nemo, plan, mels, rows, device)
 
 
 def _make_fast_encoder(
@@ -271,14 +257,16 @@ def _make_fast_encoder(
     return plain
 
 
-def _pieces(tokenizer: Any) -> tuple[str, ...]:
-    """Returns the vocabulary's pieces by token id, as SentencePiece writes them."""
-    return tuple(str(piece) for piece in tokenizer.ids_to_tokens(list(range(tokenizer.vocab_size))))
-
-
-def _make_tree_maker(tokenizer: Any, info: ModelInfo) -> TreeMaker:
-    unknown = info.pieces.index("<unk>") if "<unk>" in info.pieces else None
-    return TreeMaker(tokenizer.text_to_ids, alphabet(info.pieces), len(info.pieces), unknown)
+def _refuse_unknown_weights(parts: ModelParts) -> None:
+    """Raises ModelError if the file has weights that nothing here uses: what they do to the words is not known."""
+    # Positions are worked out here, and the features' window and filters taken where they are used.
+    parts.weights.ignore("encoder.pos_enc.", "preprocessor.")
+    if unknown := parts.weights.left_over():
+        shown = ", ".join(sorted(unknown)[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        raise ModelError(
+            f"ASR_MODEL {parts.name!r} cannot be served: it has weights whose use is not known here ({shown})",
+            field="ASR_MODEL",
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,23 +9,27 @@ from asr_service.core.errors import SettingsError
 
 _log = logging.getLogger(__name__)
 
+DEFAULT = (70, 1)
 # The model card's names for the model's own settings of 480 and 1040 ms.
 _CARD_NAMES = {(70, 16): 480.0, (70, 33): 1040.0}
 
 
 def choose_att_context(
-    wanted: tuple[int, int], offered: Sequence[tuple[int, int]], frame_ms: float
+    wanted: tuple[int, int] | None, offered: Sequence[tuple[int, int]], frame_ms: float
 ) -> tuple[int, int]:
     """Chooses the attention context that a setting means among those that a model offers.
 
     Args:
-        wanted: (left, right) in encoder frames, as the setting has it.
-        offered: the contexts that the model was trained with.
+        wanted: (left, right) in encoder frames, as the setting has it; None for the default: 70,1 where the model has
+            it, else its first.
+        offered: the contexts that the model was trained with, its own default first.
         frame_ms: duration of an encoder frame.
 
     Raises:
         SettingsError: the model has no such context; the message lists what it offers.
     """
+    if wanted is None:
+        return DEFAULT if DEFAULT in offered else offered[0]
     if wanted in offered:
         return wanted
     look_ahead_ms = _CARD_NAMES.get(wanted)

@@ -19,6 +19,7 @@ from asr_service.model.decoders.boosting_tree import BoostingTree, TreeMaker
 from asr_service.model.decoders.rnnt import Emission
 from asr_service.model.features import FeatureExtractor
 from asr_service.model.out_of_memory import is_out_of_memory
+from asr_service.model.prompts import PromptProjection
 
 
 class Encoder(Protocol):
@@ -99,11 +100,12 @@ class NemoStreamingModel:
         slots: streams that can be open at the same time.
         device: where the parts run.
         trees: makes the trees by which the decoder boosts phrases.
+        prompts: conditions the encoder's frames on a language, for models with language prompts.
     """
 
     def __init__(
         self, info: ModelInfo, plan: ChunkPlan, features: FeatureExtractor, encoder: Encoder, decoder: Decoder,
-        slots: int, device: torch.device, trees: TreeMaker,
+        slots: int, device: torch.device, trees: TreeMaker, prompts: PromptProjection | None = None,
     ) -> None:  # fmt: skip
         self._info = info
         self._plan = plan
@@ -113,6 +115,7 @@ class NemoStreamingModel:
         self._slots = slots
         self._device = device
         self._trees = trees
+        self._prompts = prompts
         self._positions = Positions(plan, slots + 1)
         self._frames_before = np.zeros(slots + 1, dtype=np.int64)
         self._stage_seconds = dict.fromkeys(_STAGES, 0.0)
@@ -129,7 +132,8 @@ class NemoStreamingModel:
 
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""
-        return self._features.state_bytes() + self._encoder.state_bytes() + self._decoder.state_bytes()
+        own = self._features.state_bytes() + self._encoder.state_bytes() + self._decoder.state_bytes()
+        return own + (self._prompts.state_bytes() if self._prompts else 0)
 
     def readings(self) -> Readings:
         """See `asr_service.core.model.Instrumented`."""
@@ -161,6 +165,8 @@ class NemoStreamingModel:
             self._restart([request.slot for request in fresh])
             for request in fresh:
                 self._decoder.boost(request.slot, self._trees.tree(request.boosts))
+            if self._prompts:
+                self._prompts.set([request.slot for request in fresh], [request.prompt for request in fresh])
         batch, audio, ends = self._positions.lay_out(
             requests, self._bucket(len(requests)), self._device, self._encoder.ring_chunks
         )
@@ -177,6 +183,8 @@ class NemoStreamingModel:
             self._encoder.clear(batch.slots[~finite])
             # The decoder's state stays finite.
             encoded = encoded.masked_fill(~finite[:, None, None], 0.0)
+        if self._prompts:
+            encoded = self._prompts.step(batch.slots, encoded)
         times.append(time.perf_counter())
         emissions = self._decoder.step(batch.slots, encoded, batch.frames)
         times.append(time.perf_counter())
@@ -197,6 +205,7 @@ class NemoStreamingModel:
         chunk = np.zeros(self._plan.chunk_samples, dtype=np.float32)
         first = chunk[: self._plan.first_chunk_samples]
         most = min(max_batch, self._slots)
+        prompt = self._info.prompts[0][1] if self._info.prompts else -1
         phrase = (PhraseBoost((self._info.pieces[-1].replace("\u2581", " "),)),)
         sizes = {most} | {1 << power for power in range(most.bit_length()) if 1 << power < most}
         for rows in sorted(sizes):
@@ -208,7 +217,7 @@ class NemoStreamingModel:
             ):
                 self.step(
                     [
-                        StepRequest(slot, samples, is_first, is_last, phrase * (slot % 2))
+                        StepRequest(slot, samples, is_first, is_last, phrase * (slot % 2), prompt)
                         for slot in range(rows)
                     ]
                 )

@@ -1,19 +1,28 @@
-"""Reads the weights of NeMo's encoder as plain fp32 tensors, and refuses an encoder with a part that is not known.
+"""Reads the weights of an encoder out of a model file, and refuses an encoder with a part that is not known here.
 
-All that depends on weights and look-ahead alone is worked out here, once: the projections of the positions, the scale
-of the scores, the half steps of the feed-forward layers, the scale of the encoder's input.
+The names of the weights are those of NeMo's `ConformerEncoder` (nemo/collections/asr/modules/conformer_encoder.py and
+its submodules). All that depends on weights and look-ahead alone is worked out here, once: the projections of the
+positions, the scale of the scores, the half steps of the feed-forward layers, the scale of the encoder's input.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from asr_service.model.architecture import EncoderShape
 from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.nemo_weights import WeightReader
+
+NORM_EPS = 1e-5
+"""Of torch's layer normalisation, which NeMo leaves as it is."""
+_HALF_STEP = 0.5
+# The convolutions of the subsampling: 3 by 3, at every second place.
+_TAPS = 3
 
 
 class UnsupportedLayer(Exception):
@@ -21,8 +30,16 @@ class UnsupportedLayer(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Linear:
+    """The weight [out, in] of a product, and its bias [out] if it has one."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class Affine:
-    """The weight [out, in] and bias [out] of a product, or the weight [n] and bias [n] of a normalisation."""
+    """The weight and bias [n] of a normalisation, or those of a convolution."""
 
     weight: Tensor
     bias: Tensor
@@ -40,7 +57,7 @@ class StageWeights:
 
     conv: Affine
     groups: int
-    pointwise: Affine | None
+    pointwise: Linear | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,8 @@ class LayerWeights:
         norm_att, qkv, att_out: attention; the scale of the scores is folded into the queries.
         bias_u, bias_v: [heads, d_head], scaled too.
         positions: projected position table, [heads, d_head, distances], from distance -(chunk - 1) upwards.
-        norm_conv, conv_in, conv, conv_norm, conv_out: convolution; `conv.weight` is [kernel, d_model].
+        norm_conv, conv_in, conv, conv_norm, conv_out: convolution; `conv.weight` is [kernel, d_model], and
+            `conv.bias` zeros where the model has none.
         norm_ff2, ff2_up, ff2_down, norm_out: the rest.
         eps: of all normalisations.
     """
@@ -61,22 +79,22 @@ class LayerWeights:
     heads: int
     d_head: int
     norm_ff1: Affine
-    ff1_up: Affine
-    ff1_down: Affine
+    ff1_up: Linear
+    ff1_down: Linear
     norm_att: Affine
-    qkv: Affine
-    att_out: Affine
+    qkv: Linear
+    att_out: Linear
     bias_u: Tensor
     bias_v: Tensor
     positions: Tensor
     norm_conv: Affine
-    conv_in: Affine
+    conv_in: Linear
     conv: Affine
     conv_norm: Affine
-    conv_out: Affine
+    conv_out: Linear
     norm_ff2: Affine
-    ff2_up: Affine
-    ff2_down: Affine
+    ff2_up: Linear
+    ff2_down: Linear
     norm_out: Affine
     eps: float
 
@@ -95,138 +113,145 @@ class EncoderWeights:
 
     stages: list[StageWeights]
     widths: list[int]
-    project: Affine
+    project: Linear
     layers: list[LayerWeights]
     d_model: int
 
 
-def read_encoder(encoder: Any, plan: ChunkPlan, mels: int) -> EncoderWeights:
-    """Reads the weights of NeMo's `ConformerEncoder`.
+def read_encoder(weights: WeightReader, shape: EncoderShape, plan: ChunkPlan, mels: int) -> EncoderWeights:
+    """Reads the weights of an encoder.
 
     Args:
-        encoder: NeMo's object, with the look-ahead set.
-        plan: geometry of the model at that look-ahead.
+        weights: of the model file.
+        shape: of the encoder.
+        plan: geometry of the model at the look-ahead that it steps with.
         mels: features of a mel frame.
 
     Raises:
         UnsupportedLayer: it has a part that is not known here.
+        ModelError: a weight is missing or has another shape than the configuration says.
     """
-    if encoder.self_attention_model != "rel_pos" or encoder.att_context_style != "chunked_limited":
-        raise UnsupportedLayer("attention is not relative and chunked")
-    if encoder.reduction_position is not None or encoder.out_proj is not None:
+    if shape.attention != "rel_pos":
+        raise UnsupportedLayer(f"attention is {shape.attention}")
+    if shape.reduces or shape.feat_out:
         raise UnsupportedLayer("encoder reduces or projects its output")
+    if shape.conv_norm != "layer_norm":
+        raise UnsupportedLayer(f"convolution is normalised by {shape.conv_norm}")
     if plan.left_frames < plan.chunk_frames:
         raise UnsupportedLayer("no left context")
-    pre_encode = encoder.pre_encode
-    if not getattr(pre_encode, "is_causal", False) or not getattr(pre_encode, "conv2d_subsampling", False):
-        raise UnsupportedLayer("subsampling is not a causal 2-d convolution")
-    stages = _stages(pre_encode.conv)
+    stages = _stages(weights, shape, plan)
     widths = [mels]
     for _ in stages:
         widths.append(widths[-1] // 2 + 1)
-    last = stages[-1].pointwise or stages[-1].conv
-    scale = float(encoder.xscale) if encoder.xscale else 1.0
-    out = _affine(pre_encode.out, scale)
+    scale = math.sqrt(shape.d_model) if shape.xscaling else 1.0
+    flat = shape.channels * widths[-1]
+    out = _linear(weights, "encoder.pre_encode.out", shape.d_model, flat, bias=True, scale=scale)
     # NeMo flattens [channels, width]; the steps here keep [width, channels].
-    weight = out.weight.view(out.weight.shape[0], last.weight.shape[0], widths[-1]).transpose(1, 2).flatten(1)
-    table = _position_table(encoder, plan)
+    weight = out.weight.view(shape.d_model, shape.channels, widths[-1]).transpose(1, 2).flatten(1)
+    table = _position_table(shape.d_model, plan)
     return EncoderWeights(
         stages=stages,
         widths=widths,
-        project=Affine(weight.contiguous(), out.bias),
-        layers=[_layer(layer, table) for layer in encoder.layers],
-        d_model=int(encoder.d_model),
+        project=Linear(weight.contiguous(), out.bias),
+        layers=[_layer(weights, shape, number, table) for number in range(shape.layers)],
+        d_model=shape.d_model,
     )
 
 
-def _affine(module: Any, scale: float = 1.0) -> Affine:
-    weight = module.weight.detach().float() * scale
-    bias = (
-        torch.zeros_like(weight[..., 0].flatten())
-        if module.bias is None
-        else module.bias.detach().float() * scale
-    )
-    return Affine(weight.contiguous(), bias.contiguous())
+def _linear(
+    weights: WeightReader, name: str, outputs: int, inputs: int, *, bias: bool, scale: float = 1.0
+) -> Linear:
+    """Reads a product; a pointwise convolution is one too."""
+    kernel = (1,) * (len(weights.shape(f"{name}.weight")) - 2)
+    weight = weights.take(f"{name}.weight", outputs, inputs, *kernel).flatten(1)
+    added = weights.take(f"{name}.bias", outputs) if bias else None
+    if scale != 1.0:
+        weight, added = weight * scale, None if added is None else added * scale
+    return Linear(weight.contiguous(), added)
 
 
-def _norm(module: nn.LayerNorm) -> Affine:
-    if not module.elementwise_affine:
-        raise UnsupportedLayer("layer normalisation without weights")
-    return _affine(module)
+def _norm(weights: WeightReader, name: str, width: int) -> Affine:
+    return Affine(weights.take(f"{name}.weight", width), weights.take(f"{name}.bias", width))
 
 
-def _pointwise(module: Any) -> Affine:
-    affine = _affine(module)
-    return Affine(affine.weight.flatten(1), affine.bias)
+def _stages(weights: WeightReader, shape: EncoderShape, plan: ChunkPlan) -> list[StageWeights]:
+    """Reads the convolutions of the subsampling, whose numbers count NeMo's modules, activations included."""
+    channels = shape.channels
 
+    def conv(number: int, inputs: int, groups: int) -> Affine:
+        name = f"encoder.pre_encode.conv.{number}"
+        weight = weights.take(f"{name}.weight", channels, inputs // groups, _TAPS, _TAPS)
+        return Affine(weight.contiguous(), weights.take(f"{name}.bias", channels))
 
-def _stages(modules: nn.Sequential) -> list[StageWeights]:
-    """Reads the weights of NeMo's `MaskedConvSequential`."""
-    stages: list[StageWeights] = []
-    conv: nn.Conv2d | None = None
-    pointwise: Affine | None = None
-    for module in modules:
-        if isinstance(module, nn.Conv2d) and module.stride == (2, 2) and conv is None:
-            if module.kernel_size != (3, 3) or getattr(module, "_left_padding", None) != 2:
-                raise UnsupportedLayer("subsampling is not causal with a kernel of 3")
-            conv = module
-        elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and conv is not None:
-            pointwise = _pointwise(module)
-        elif isinstance(module, nn.ReLU) and conv is not None:
-            stages.append(StageWeights(_affine(conv), conv.groups, pointwise))
-            conv = pointwise = None
-        else:
-            raise UnsupportedLayer(f"subsampling has an unknown layer {type(module).__name__}")
-    if conv is not None:
-        raise UnsupportedLayer("subsampling does not end with an activation")
+    count = plan.sampling_layers
+    first = StageWeights(conv(0, 1, 1), 1, None)
+    if shape.subsampling == "striding":
+        return [first, *(StageWeights(conv(2 * n, channels, 1), 1, None) for n in range(1, count))]
+    if shape.subsampling != "dw_striding":
+        raise UnsupportedLayer(f"subsampling is {shape.subsampling}")
+    stages = [first]
+    for number in range(2, 3 * count - 1, 3):
+        pointwise = _linear(weights, f"encoder.pre_encode.conv.{number + 1}", channels, channels, bias=True)
+        stages.append(StageWeights(conv(number, channels, channels), channels, pointwise))
     return stages
 
 
-def _position_table(encoder: Any, plan: ChunkPlan) -> Tensor:
-    """Returns NeMo's sinusoids for the distances from -(chunk - 1) to left + chunk - 1, [distances, d_model]."""
-    length = plan.left_frames + plan.chunk_frames
-    encoder.pos_enc.extend_pe(length, encoder.pos_enc.pe.device, torch.float32)
-    table: Tensor = encoder.pos_enc.pe[0]
-    # The middle row is distance 0; distances fall with the row.
-    zero = table.shape[0] // 2
-    chosen = table[zero - torch.arange(-(plan.chunk_frames - 1), length, device=table.device)]
-    return chosen.float()
+def _position_table(d_model: int, plan: ChunkPlan) -> Tensor:
+    """Returns the sinusoids of the distances from -(chunk - 1) to left + chunk - 1, [distances, d_model].
+
+    As in NeMo's `RelPositionalEncoding`, in fp32 throughout: sines in even columns, cosines in odd ones.
+    """
+    distance = torch.arange(
+        -(plan.chunk_frames - 1), plan.left_frames + plan.chunk_frames, dtype=torch.float32
+    )
+    rate = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float32) * -(math.log(10_000.0) / d_model))
+    angle = distance[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
 
 
-def _layer(layer: Any, table: Tensor) -> LayerWeights:
-    """Reads the weights of NeMo's `ConformerLayer`."""
-    attention, conv = layer.self_attn, layer.conv
-    if type(attention).__name__ != "RelPositionMultiHeadAttention":
-        raise UnsupportedLayer(f"attention is {type(attention).__name__}")
-    if conv.norm_type != "layer_norm" or conv.pointwise_activation != "glu_":
-        raise UnsupportedLayer("convolution without layer normalisation or gated linear unit")
-    if conv.depthwise_conv._left_padding != conv.kernel_size - 1:
-        raise UnsupportedLayer("convolution is not causal")
-    heads, d_head = int(attention.h), int(attention.d_k)
+def _layer(weights: WeightReader, shape: EncoderShape, number: int, table: Tensor) -> LayerWeights:
+    """Reads one Conformer layer, NeMo's `ConformerLayer`."""
+    name, width, ff, heads = f"encoder.layers.{number}", shape.d_model, shape.d_ff, shape.heads
+    d_head = width // heads
     scale = d_head**-0.5
-    parts = [_affine(attention.linear_q, scale), _affine(attention.linear_k), _affine(attention.linear_v)]
-    projected = functional.linear(table, attention.linear_pos.weight.detach().float())
-    depthwise = _affine(conv.depthwise_conv)
+
+    def linear(part: str, outputs: int, inputs: int, scale: float = 1.0) -> Linear:
+        return _linear(weights, f"{name}.{part}", outputs, inputs, bias=shape.bias, scale=scale)
+
+    def norm(part: str) -> Affine:
+        return _norm(weights, f"{name}.{part}", width)
+
+    q, k, v = (
+        linear(f"self_attn.linear_{letter}", width, width, factor)
+        for letter, factor in (("q", scale), ("k", 1.0), ("v", 1.0))
+    )
+    biases = [part.bias for part in (q, k, v) if part.bias is not None]
+    positions = weights.take(f"{name}.self_attn.linear_pos.weight", width, width)
+    projected = functional.linear(table.to(positions.device), positions)
+    taps = weights.take(f"{name}.conv.depthwise_conv.weight", width, 1, shape.kernel)
+    conv_bias = (
+        weights.take(f"{name}.conv.depthwise_conv.bias", width) if shape.bias else taps.new_zeros(width)
+    )
     return LayerWeights(
         heads=heads,
         d_head=d_head,
-        norm_ff1=_norm(layer.norm_feed_forward1),
-        ff1_up=_affine(layer.feed_forward1.linear1),
-        ff1_down=_affine(layer.feed_forward1.linear2, layer.fc_factor),
-        norm_att=_norm(layer.norm_self_att),
-        qkv=Affine(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])),
-        att_out=_affine(attention.linear_out),
-        bias_u=(attention.pos_bias_u.detach().float() * scale).contiguous(),
-        bias_v=(attention.pos_bias_v.detach().float() * scale).contiguous(),
+        norm_ff1=norm("norm_feed_forward1"),
+        ff1_up=linear("feed_forward1.linear1", ff, width),
+        ff1_down=linear("feed_forward1.linear2", width, ff, _HALF_STEP),
+        norm_att=norm("norm_self_att"),
+        qkv=Linear(torch.cat([q.weight, k.weight, v.weight]), torch.cat(biases) if biases else None),
+        att_out=linear("self_attn.linear_out", width, width),
+        bias_u=(weights.take(f"{name}.self_attn.pos_bias_u", heads, d_head) * scale).contiguous(),
+        bias_v=(weights.take(f"{name}.self_attn.pos_bias_v", heads, d_head) * scale).contiguous(),
         positions=projected.view(-1, heads, d_head).permute(1, 2, 0).contiguous(),
-        norm_conv=_norm(layer.norm_conv),
-        conv_in=_pointwise(conv.pointwise_conv1),
-        conv=Affine(depthwise.weight.squeeze(1).t().contiguous(), depthwise.bias),
-        conv_norm=_norm(conv.batch_norm),
-        conv_out=_pointwise(conv.pointwise_conv2),
-        norm_ff2=_norm(layer.norm_feed_forward2),
-        ff2_up=_affine(layer.feed_forward2.linear1),
-        ff2_down=_affine(layer.feed_forward2.linear2, layer.fc_factor),
-        norm_out=_norm(layer.norm_out),
-        eps=float(layer.norm_out.eps),
+        norm_conv=norm("norm_conv"),
+        conv_in=linear("conv.pointwise_conv1", 2 * width, width),
+        conv=Affine(taps.squeeze(1).t().contiguous(), conv_bias),
+        conv_norm=norm("conv.batch_norm"),
+        conv_out=linear("conv.pointwise_conv2", width, width),
+        norm_ff2=norm("norm_feed_forward2"),
+        ff2_up=linear("feed_forward2.linear1", ff, width),
+        ff2_down=linear("feed_forward2.linear2", width, ff, _HALF_STEP),
+        norm_out=norm("norm_out"),
+        eps=NORM_EPS,
     )

@@ -14,7 +14,7 @@ from asr_service.model.cpu_encoder.kernels.convolution import ConvolutionWeights
 from asr_service.model.cpu_encoder.kernels.norm import add_norm, add_norm_norm, norm
 from asr_service.model.cpu_encoder.layers import Pools
 from asr_service.model.cpu_encoder.packing import array, pad_positions
-from asr_service.model.weights import Affine, LayerWeights
+from asr_service.model.weights import Affine, LayerWeights, Linear
 
 # Rows that oneDNN lays the packed weights out for; other numbers of rows work with them too.
 _PACK_ROWS = 64
@@ -23,10 +23,10 @@ _PACK_ROWS = 64
 class Product:
     """x @ weight.T + bias with packed weights, maybe followed by swish."""
 
-    def __init__(self, weights: Affine, dtype: torch.dtype, after: str = "none") -> None:
+    def __init__(self, weights: Linear, dtype: torch.dtype, after: str = "none") -> None:
         """`after` is "none" or "swish"."""
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weights.weight.to(dtype), _PACK_ROWS)
-        self._bias = weights.bias.to(dtype)
+        self._bias = None if weights.bias is None else weights.bias.to(dtype)
         self._after = after
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from asr_service.model.cpu_encoder.isa.tiles import TileUnit
 from asr_service.model.cpu_encoder.isa.vectors import COLUMNS
 from asr_service.model.cpu_encoder.kernels.gemm import InputLayout
 from asr_service.model.cpu_encoder.kernels.gemm_choice import FEW_ROWS, choose_gemm
-from asr_service.model.weights import Affine, LayerWeights
+from asr_service.model.weights import Affine, LayerWeights, Linear
 
 ROW_MULTIPLE = 32
 """Rows of scratch memory are a multiple of this: products on tiles read whole tiles."""
@@ -61,7 +61,7 @@ class StackedWeights(NamedTuple):
         products: of all layers and products, flat, each packed for its kernel; in the order of use.
         product_offsets: where each begins, int64 [layers, products].
         product_shapes: (inputs, columns) of each, int64 [products, 2].
-        product_biases: float32, flat.
+        product_biases: float32, flat; zeros that all products without a bias share.
         bias_offsets: where each begins, int64 [layers, products].
         norms: weights and biases float32 [layers, norms, 2, d].
         conv_taps: float32 [layers, kernel, d].
@@ -128,7 +128,6 @@ def stack_weights(layers: Sequence[LayerWeights], dtype: torch.dtype, tiles: Til
     """Packs the weights of all layers, whose widths are multiples of a block's columns (`fits`)."""
     products = [_products(layer) for layer in layers]
     sizes = [product.weight.numel() for product in products[0]]
-    columns = [product.bias.numel() for product in products[0]]
     weights = _zeros(len(layers) * sum(sizes), dtype=dtype)
     offsets = np.cumsum([0, *sizes * len(layers)])[:-1].reshape(len(layers), -1)
     pack = choose_gemm(dtype, 1, tiles).pack
@@ -136,13 +135,14 @@ def stack_weights(layers: Sequence[LayerWeights], dtype: torch.dtype, tiles: Til
         for product, place in zip(of_layer, places, strict=True):
             packed = pack(product.weight)
             weights[place : place + packed.size] = packed
+    biases, bias_offsets = _stack_biases(products)
     norms = [torch.stack([torch.stack([n.weight, n.bias]) for n in _norms(layer)]) for layer in layers]
     return StackedWeights(
         products=weights,
         product_offsets=offsets,
         product_shapes=np.array([p.weight.shape[::-1] for p in products[0]], dtype=np.int64),
-        product_biases=array(torch.cat([p.bias for of_layer in products for p in of_layer]).contiguous()),
-        bias_offsets=np.cumsum([0, *columns * len(layers)])[:-1].reshape(len(layers), -1),
+        product_biases=biases,
+        bias_offsets=bias_offsets,
         norms=array(torch.stack(norms)),
         conv_taps=array(torch.stack([w.conv.weight for w in layers])),
         conv_biases=array(torch.stack([w.conv.bias for w in layers])),
@@ -186,7 +186,20 @@ class ScratchMemory:
         return Buffers(hidden, wide, qkv[:rows], gates[:rows], self._block_weights[:threads])
 
 
-def _products(weights: LayerWeights) -> list[Affine]:
+def _stack_biases(products: Sequence[Sequence[Linear]]) -> tuple[Array, Array]:
+    """Lays out the biases of all products; those without one share zeros at the end."""
+    found = [product.bias for of_layer in products for product in of_layer]
+    sizes = [0 if bias is None else bias.numel() for bias in found]
+    offsets = np.cumsum([0, *sizes])
+    missing = np.array([bias is None for bias in found])
+    zeros = max((len(product.weight) for of_layer in products for product in of_layer), default=0)
+    parts = [bias for bias in found if bias is not None]
+    stacked = torch.cat([*parts, torch.zeros(zeros if missing.any() else 0)])
+    places = np.where(missing, offsets[-1], offsets[:-1])
+    return array(stacked.contiguous()), places.reshape(len(products), -1)
+
+
+def _products(weights: LayerWeights) -> list[Linear]:
     """In the order of `ProductIndex`."""
     return [getattr(weights, member.name.lower()) for member in ProductIndex]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch.nn import functional
 
 from asr_service.model.decoders.boosting_state import Boosts
 from asr_service.model.decoders.boosting_tree import BoostingTree
+from asr_service.model.decoders.heads import CtcWeights
 from asr_service.model.decoders.rnnt import Emission, probability
 
 
@@ -21,7 +21,7 @@ class CtcDecoder:
     is best with the bonuses. The slot's state is then two labels, the model's own and the chosen one.
 
     Args:
-        nemo: NeMo's model object, whose CTC head is used.
+        head: of the model.
         slots: rows of pooled state.
         device: of the state and the arithmetic.
 
@@ -31,11 +31,9 @@ class CtcDecoder:
 
     name = "ctc"
 
-    def __init__(self, nemo: Any, slots: int, device: torch.device) -> None:
-        head = nemo.ctc_decoder.decoder_layers[0]
+    def __init__(self, head: CtcWeights, slots: int, device: torch.device) -> None:
         self.confidence = probability
-        self._weight = head.weight.detach().squeeze(-1).contiguous()
-        self._bias = head.bias.detach()
+        self._weight, self._bias = head.weight, head.bias
         self._blank = self._weight.shape[0] - 1
         # The model's own label in each slot's last frame, and the chosen one of boosted slots.
         self._last = torch.full((slots,), self._blank, dtype=torch.int64, device=device)

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from asr_service.core.errors import ModelError
 from asr_service.model.decoders.boosting_state import Boosts
 from asr_service.model.decoders.boosting_tree import BoostingTree
+from asr_service.model.decoders.heads import ACTIVATIONS, RnntWeights
 
 
 def probability(scores: Tensor, chosen: Tensor) -> Tensor:
@@ -46,25 +45,14 @@ class Emission:
 class _Lstm:
     """Runs the prediction network's LSTM, one token at a time; the first layer's input product is a table by token."""
 
-    def __init__(self, embed: nn.Embedding, lstm: nn.LSTM) -> None:
-        self.layers = lstm.num_layers
-        self.hidden = lstm.hidden_size
-        self._recurrent: list[Tensor] = []
-        self._input: list[Tensor] = []
-        self._bias: list[Tensor] = []
-        for layer in range(self.layers):
-            weight_ih, weight_hh, bias_ih, bias_hh = (
-                getattr(lstm, f"{name}_l{layer}").detach()
-                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            self._recurrent.append(weight_hh.contiguous())
-            self._input.append(weight_ih.contiguous())
-            self._bias.append(bias_ih + bias_hh)
-        self.table = functional.linear(embed.weight.detach(), self._input[0], self._bias[0])
+    def __init__(self, weights: RnntWeights) -> None:
+        self.layers = len(weights.recurrent)
+        self._recurrent, self._input, self._bias = weights.recurrent, weights.inputs, weights.biases
+        self.table = functional.linear(weights.embedding, self._input[0], self._bias[0])
 
     def start(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the state after the start symbol, a zero vector: h and c [layers, hidden], output [hidden]."""
-        zeros = torch.zeros(self.layers, 1, self.hidden, device=device)
+        zeros = torch.zeros(self.layers, 1, self._recurrent[0].shape[1], device=device)
         h, c, out = self._run(self._bias[0].unsqueeze(0), zeros, zeros)
         return h[:, 0], c[:, 0], out[0]
 
@@ -91,34 +79,27 @@ class RnntDecoder:
     """Decodes with greedy RNN-T; a slot's state is that of the prediction network.
 
     Args:
-        nemo: NeMo's model object, whose prediction network and joint are used.
+        weights: of the prediction network and the joint.
+        max_symbols: most tokens that a frame may emit.
         slots: rows of pooled state.
         device: of the state and the arithmetic.
 
     Attributes:
         confidence: works out the confidence of tokens; `probability`, unless a benchmark sets another measure.
-
-    Raises:
-        ModelError: the prediction network is not a plain LSTM.
     """
 
     name = "rnnt"
 
-    def __init__(self, nemo: Any, slots: int, device: torch.device) -> None:
-        rnn = getattr(nemo.decoder.prediction["dec_rnn"], "lstm", None)
-        if not isinstance(rnn, nn.LSTM) or rnn.proj_size or not rnn.bias:
-            raise ModelError("the model's prediction network is not a plain LSTM", field="ASR_MODEL")
+    def __init__(self, weights: RnntWeights, max_symbols: int, slots: int, device: torch.device) -> None:
         self.confidence = probability
-        self._blank = int(nemo.decoder.blank_idx)
-        embed = nemo.decoder.prediction["embed"]
-        self._lstm = _Lstm(embed, rnn)
-        joint = nemo.joint
-        self._enc, self._pred = joint.enc, joint.pred
-        self._activation, self._out = joint.joint_net[0], joint.joint_net[-1]
-        self._max_symbols = _max_symbols(nemo.cfg)
+        self._blank = len(weights.out.weight) - 1
+        self._lstm = _Lstm(weights)
+        self._weights = weights
+        self._activation = ACTIVATIONS[weights.activation]
+        self._max_symbols = max_symbols
         # Of the prediction network by slot: h and c, and its output projected into the joint, g.
         h, c, out = self._lstm.start(device)
-        self._start = (h, c, self._pred(out))
+        self._start = (h, c, self._project(out))
         self._h = h[:, None].repeat(1, slots, 1)
         self._c = c[:, None].repeat(1, slots, 1)
         self._g = self._start[2].repeat(slots, 1)
@@ -138,7 +119,8 @@ class RnntDecoder:
         rows = len(frames)
         device = encoded.device
         emissions = [Emission([], [], []) for _ in range(rows)]
-        projected = self._enc(encoded[:rows])
+        enc, last = self._weights.enc, self._weights.out
+        projected = functional.linear(encoded[:rows], enc.weight, enc.bias)
         slots = slots[:rows]
         length = torch.tensor(list(frames), device=device)
         # Of each row: the frame that it has come to, and the tokens that it has emitted there.
@@ -152,7 +134,8 @@ class RnntDecoder:
         active = torch.arange(rows, device=device)
         active_rows: Sequence[int] = range(rows)
         while True:
-            logits = self._out(self._activation(projected[active] + g[active].unsqueeze(1)))
+            joined = self._activation(projected[active] + g[active].unsqueeze(1))
+            logits = functional.linear(joined, last.weight, last.bias)
             label = logits.argmax(dim=-1)
             if boosted and (places := [place for place, row in enumerate(active_rows) if row in boosted]):
                 self._boosts.relabel(logits, label, places, [boosted[active_rows[place]] for place in places])
@@ -171,7 +154,7 @@ class RnntDecoder:
             count[active] = torch.where(full, 0, repeated)
             new_h, new_c, out = self._lstm.step(token, h[:, active], c[:, active])
             h[:, active], c[:, active] = new_h, new_c
-            g[active] = self._pred(out)
+            g[active] = self._project(out)
             active_rows, tokens = active.tolist(), token.tolist()
             for row, t, k, p in zip(active_rows, where.tolist(), tokens, prob.tolist(), strict=True):
                 emissions[row].tokens.append(k)
@@ -183,6 +166,10 @@ class RnntDecoder:
                 )
         self._h[:, slots], self._c[:, slots], self._g[slots] = h, c, g
         return emissions
+
+    def _project(self, out: Tensor) -> Tensor:
+        """Projects outputs of the prediction network [..., hidden] into the joint."""
+        return functional.linear(out, self._weights.pred.weight, self._weights.pred.bias)
 
     def boost(self, slot: int, tree: BoostingTree | None) -> None:
         """Sets the tree of the phrases that are boosted in a slot from its next step on; None for none."""
@@ -199,10 +186,3 @@ class RnntDecoder:
         """Returns the bytes of state of a slot."""
         own = 4 * (self._h[:, 0].numel() + self._c[:, 0].numel() + self._g[0].numel())
         return int(own) + self._boosts.state_bytes()
-
-
-def _max_symbols(config: Any) -> int:
-    """Returns how many tokens a frame may emit, by the model's own decoding configuration (NeMo's default is 10)."""
-    greedy = config.get("decoding", {}).get("greedy", {}) or {}
-    value = greedy.get("max_symbols", greedy.get("max_symbols_per_step", 10))
-    return int(value) if value else 10

@@ -18,7 +18,7 @@ from torch.nn import functional
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.torch_encoder.subsampling import Subsampling
-from asr_service.model.weights import Affine, EncoderWeights, LayerWeights
+from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, Linear
 
 
 class _Norm:
@@ -33,10 +33,11 @@ class _Norm:
 
 
 class _Linear:
-    """A product with a weight, plus a bias."""
+    """A product with a weight, plus a bias if there is one."""
 
-    def __init__(self, weights: Affine, dtype: torch.dtype) -> None:
-        self.weight, self.bias = weights.weight.to(dtype), weights.bias.to(dtype)
+    def __init__(self, weights: Linear, dtype: torch.dtype) -> None:
+        self.weight = weights.weight.to(dtype)
+        self.bias = None if weights.bias is None else weights.bias.to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight, self.bias)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from asr_service.model.batch import Batch
-from asr_service.model.weights import EncoderWeights, StageWeights
+from asr_service.model.weights import EncoderWeights, Linear, StageWeights
 
 
 class _Stage:
@@ -24,9 +24,9 @@ class _Stage:
         self.weight = weights.conv.weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.bias = weights.conv.bias.to(dtype)
         self.channels = self.weight.shape[0]
-        self.pointwise: tuple[Tensor, Tensor] | None = None
+        self.pointwise: tuple[Tensor, Tensor | None] | None = None
         if weights.pointwise is not None:
-            self.pointwise = (weights.pointwise.weight.to(dtype), weights.pointwise.bias.to(dtype))
+            self.pointwise = _in_type(weights.pointwise, dtype)
             self.channels = weights.pointwise.weight.shape[0]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Subsampling:
             torch.zeros(slots, 1, width, count, device=device, dtype=dtype)
             for width, count in zip(weights.widths[:-1], channels[:-1], strict=True)
         ]
-        self._project = (weights.project.weight.to(dtype), weights.project.bias.to(dtype))
+        self._project = _in_type(weights.project, dtype)
 
     def step(self, batch: Batch, mel: Tensor) -> Tensor:
         """Makes the encoder's input of one step.
@@ -86,3 +86,8 @@ class Subsampling:
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""
         return sum(memory[0].numel() * memory.element_size() for memory in self._memory)
+
+
+def _in_type(weights: Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Returns the weight and the bias in a type."""
+    return weights.weight.to(dtype), None if weights.bias is None else weights.bias.to(dtype)

@@ -1,0 +1,106 @@
+"""Conditions encoder frames on the language that a stream names, for models with language prompts.
+
+NeMo (nemo/collections/asr/models/rnnt_bpe_models_prompt.py) joins a one-hot vector of the prompt to every frame and
+puts the result through two linear layers. The one-hot vector picks a column of the first layer's weight, the same in
+every frame: here it is a bias by stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from asr_service.model.nemo_weights import WeightReader
+
+_FIRST, _SECOND = "prompt_kernel.0", "prompt_kernel.2"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptWeights:
+    """The weights of a model's language prompts.
+
+    Attributes:
+        frame: of the first layer, for the encoder's frame, [2 d_model, d_model].
+        biases: of the first layer by prompt, [prompts, 2 d_model].
+        weight, bias: of the second layer, [d_model, 2 d_model] and [d_model].
+    """
+
+    frame: Tensor
+    biases: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    @property
+    def prompts(self) -> int:
+        """How many there are."""
+        return len(self.biases)
+
+
+def read_prompts(weights: WeightReader, d_model: int) -> PromptWeights | None:
+    """Reads the weights of a model's language prompts; None if it takes none.
+
+    Raises:
+        ModelError: a weight is missing or has another shape.
+    """
+    if f"{_FIRST}.weight" not in weights:
+        return None
+    first = weights.take(f"{_FIRST}.weight", 2 * d_model, -1)
+    if first.shape[1] <= d_model:
+        raise weights.wrong(
+            f"{_FIRST}.weight has {first.shape[1]} columns; it should have more than {d_model}"
+        )
+    bias = weights.take(f"{_FIRST}.bias", 2 * d_model)
+    return PromptWeights(
+        frame=first[:, :d_model].contiguous(),
+        biases=(first[:, d_model:].t() + bias).contiguous(),
+        weight=weights.take(f"{_SECOND}.weight", d_model, 2 * d_model).contiguous(),
+        bias=weights.take(f"{_SECOND}.bias", d_model),
+    )
+
+
+class PromptProjection:
+    """Puts encoder frames through the prompt layers; a slot's state is the index of its prompt.
+
+    Args:
+        weights: of the layers.
+        slots: rows of pooled state.
+        device: of the state and the arithmetic.
+    """
+
+    def __init__(self, weights: PromptWeights, slots: int, device: torch.device) -> None:
+        self._weights = weights
+        self._index = torch.zeros(slots, dtype=torch.int64, device=device)
+
+    def set(self, slots: Sequence[int], prompts: Sequence[int]) -> None:
+        """Sets the prompts of slots.
+
+        Raises:
+            ValueError: there is no such prompt.
+        """
+        if not all(0 <= prompt < self._weights.prompts for prompt in prompts):
+            raise ValueError(f"prompts {list(prompts)}: there are {self._weights.prompts}")
+        device = self._index.device
+        self._index[torch.tensor(slots, device=device)] = torch.tensor(prompts, device=device)
+
+    def step(self, slots: Tensor, encoded: Tensor) -> Tensor:
+        """Conditions the frames of a step.
+
+        Args:
+            slots: int64 [B].
+            encoded: fp32 [B, frames, d_model].
+
+        Returns:
+            fp32 [B, frames, d_model].
+        """
+        weights = self._weights
+        hidden = functional.linear(encoded, weights.frame)
+        hidden += weights.biases[self._index[slots]].unsqueeze(1)
+        return functional.linear(hidden.relu_(), weights.weight, weights.bias)
+
+    def state_bytes(self) -> int:
+        """Returns the bytes of state of a slot."""
+        return self._index.element_size()

@@ -1,0 +1,79 @@
+"""Reads what a model's file holds, and refuses what cannot be run exactly."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from asr_service.core.errors import ModelError
+from asr_service.model.architecture import Architecture, read_architecture
+from asr_service.model.languages import read_dictionary
+from asr_service.model.locate import find_nemo_file
+from asr_service.model.nemo_file import open_nemo
+from asr_service.model.nemo_weights import WeightReader
+from asr_service.model.prompts import PromptWeights, read_prompts
+from asr_service.model.tokenizer import Tokenizer, read_tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParts:
+    """What a model file holds.
+
+    Attributes:
+        name: of the model, as set.
+        path: of its file.
+        architecture: what the file describes.
+        tokenizer: of the model.
+        weights: on the device that the model runs on.
+        activation: of the RNN-T joint, "" without one.
+        dictionary: index of each language prompt by its name, empty for a model that takes none.
+        prompts: the weights of the language prompts.
+    """
+
+    name: str
+    path: Path
+    architecture: Architecture
+    tokenizer: Tokenizer
+    weights: WeightReader
+    activation: str
+    dictionary: dict[str, int]
+    prompts: PromptWeights | None
+
+
+def read_model(name: str, device: torch.device) -> ModelParts:
+    """Reads a model's file.
+
+    Args:
+        name: of the model, as set.
+        device: where its weights are wanted.
+
+    Raises:
+        ModelError: there is no such file, it is damaged, or what it holds cannot be run exactly. That there is no
+            memory for it is raised as it came.
+    """
+    path = find_nemo_file(name)
+    if path is None:
+        raise ModelError(f"ASR_MODEL names {name!r}, which has not been fetched", field="ASR_MODEL")
+    _log.info("reading %s", path)
+    with open_nemo(path) as file:
+        architecture = read_architecture(file.config)
+        tokenizer = read_tokenizer(file)
+        weights = file.weights(device)
+        prompts = read_prompts(weights, architecture.encoder.d_model)
+        return ModelParts(
+            name=name,
+            path=path,
+            architecture=architecture,
+            tokenizer=tokenizer,
+            weights=weights,
+            activation=file.config.section("joint").section("jointnet").text("activation", "relu")
+            if architecture.has_joint
+            else "",
+            dictionary=dict(read_dictionary(file.config, prompts.prompts)) if prompts else {},
+            prompts=prompts,
+        )
