@@ -37,6 +37,8 @@ from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.model import loading
 from asr_service.model.batch import Batch
 from asr_service.model.devices import choose_device
+from asr_service.model.reading import ModelParts, read_model
+from asr_service.model.reference.nemo_model import read_nemo
 from asr_service.model.streaming import NemoStreamingModel
 from bench.kept import random_model
 from bench.options import write_report
@@ -162,8 +164,8 @@ def _medians(steps: Sequence[Callable[[], object]], budget_s: float, device: tor
 
 
 def measure(
-    nemo_model: Any, look_aheads: Sequence[str], batches: Sequence[int], precisions: Sequence[str], budget_s: float,
-    device: torch.device, show: Callable[[Row], None],
+    nemo_model: Any, parts: ModelParts, look_aheads: Sequence[str], batches: Sequence[int],
+    precisions: Sequence[str], budget_s: float, device: torch.device, show: Callable[[Row], None],
 ) -> list[Row]:  # fmt: skip
     """Measures all combinations on a model that NeMo has read; `show` gets each row as it is done."""
     rows = []
@@ -171,10 +173,11 @@ def measure(
         models = {}
         for precision in precisions:
             settings = ModelSettings("large", parse_att_context(look_ahead), precision=precision)
-            models[precision] = loading.assemble(nemo_model, settings, device, max(batches))
+            models[precision] = loading.assemble(parts, settings, device, max(batches))
         for batch in batches:
             info = models[precisions[0]].info
             mel = torch.randn(batch, 8 * info.chunk_frames, 80, device=device)
+            nemo_model.encoder.set_default_att_context_size(list(info.att_context))
             nemo = _nemo_step(nemo_model.encoder, batch, mel)
             for precision, model in models.items():
                 if device.type == "cuda":
@@ -194,13 +197,13 @@ def measure(
     return rows
 
 
-def largest(nemo_model: Any, look_ahead: str, precision: str, device: torch.device, steps: int) -> Largest:
+def largest(parts: ModelParts, look_ahead: str, precision: str, device: torch.device, steps: int) -> Largest:
     """Tries growing batches until one is too slow or does not fit."""
     best = Largest(look_ahead, precision, 0, 0.0, 0.0, 0.0, "not tried")
     for batch in LARGEST:
         try:
             model = loading.assemble(
-                nemo_model,
+                parts,
                 ModelSettings(name="large", att_context=parse_att_context(look_ahead), precision=precision),
                 device,
                 batch,
@@ -244,7 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     on_gpu = device.type == "cuda"
     machine = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} CPU threads"
     precisions = options.precision or (["fp32", "tf32", "bf16"] if on_gpu else ["fp32", "bf16"])
-    nemo_model = loading.read_nemo(str(random_model("large")), device)
+    path = random_model("large")
+    nemo_model, parts = read_nemo(path, device, "the baseline"), read_model(str(path), device)
     console = Console()
     columns = list(Row.__dataclass_fields__)
     console.print(" ".join(f"{c:>16}" for c in columns))
@@ -252,7 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def show(row: Row) -> None:
         console.print(" ".join(f"{v!s:>16}" for v in asdict(row).values()))
 
-    rows = measure(nemo_model, look_aheads, batches, precisions, 1.0 if options.quick else 4.0, device, show)
+    rows = measure(
+        nemo_model, parts, look_aheads, batches, precisions, 1.0 if options.quick else 4.0, device, show
+    )
     table = Table(title=f"Encoder step, 114M random-weight model, {machine}")
     for column in columns:
         table.add_column(column, justify="right")
@@ -263,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if on_gpu or options.largest:
         for look_ahead in look_aheads:
             for precision in precisions:
-                most.append(largest(nemo_model, look_ahead, precision, device, 50 if options.quick else 200))
+                most.append(largest(parts, look_ahead, precision, device, 50 if options.quick else 200))
                 console.print(most[-1])
     cpu = Path("/proc/cpuinfo")
     report = {

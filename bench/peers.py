@@ -152,9 +152,12 @@ def export(model: str, folder: Path) -> None:
     import onnx
     import torch
 
-    from asr_service.model import loading
+    from asr_service.model.locate import find_nemo_file
+    from asr_service.model.reference.nemo_model import read_nemo
 
-    loaded: Any = loading.read_nemo(model, torch.device("cpu"))
+    path = find_nemo_file(model)
+    assert path is not None
+    loaded: Any = read_nemo(path, torch.device("cpu"), "the export")
     encoder = loaded.encoder
     encoder.set_default_att_context_size(list(CONTEXT))
     loaded.change_decoding_strategy(decoder_type="rnnt")

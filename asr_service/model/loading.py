@@ -225,9 +225,10 @@ def _make_encoder(
     if dtype != torch.float32:
         raise SettingsError("ASR_PRECISION: NeMo's own encoder step runs in fp32 only", field="ASR_PRECISION")
     # Imported here since it is the only part that needs NeMo, which takes seconds to import.
-    from asr_service.model.reference.nemo_encoder import NemoEncoder, read_nemo_encoder
+    from asr_service.model.reference.nemo_encoder import NemoEncoder
+    from asr_service.model.reference.nemo_model import read_nemo
 
-    nemo = read_nemo_encoder(parts.path, device, why)
+    nemo = read_nemo(parts.path, device, why).encoder
     nemo.set_default_att_context_size(list(context))
     parts.weights.ignore("encoder.")
     return NemoEncoder(nemo, plan, mels, rows, device)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 import torch
 
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model.loading import assemble
+from asr_service.model.reading import read_model
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.cuda_graphs import RecordedEncoder
 from asr_service.model.torch_encoder.encoder import TorchEncoder
@@ -25,21 +26,16 @@ AUDIOS = [babble(4.0, seed)[: int(16_000 * s)] for seed, s in enumerate((4.0, 0.
 
 
 @pytest.fixture(scope="module")
-def make() -> Callable[..., NemoStreamingModel]:
-    """Builds the streaming model on the GPU around the tiny shape."""
-    loaded: Any = build_model(SHAPES["tiny"]).cuda()
+def make(tiny_nemo: Path) -> Callable[..., NemoStreamingModel]:
+    """Builds the streaming model of the tiny shape on the GPU."""
+    device = torch.device("cuda:0")
 
     def assembled(
         context: tuple[int, int], precision: str = "fp32", decoder: str = "rnnt"
     ) -> NemoStreamingModel:
-        return assemble(
-            loaded,
-            ModelSettings(name="tiny", att_context=context, decoder=decoder, precision=precision),
-            torch.device("cuda:0"),
-            16,
-        )
+        settings = ModelSettings(name="tiny", att_context=context, decoder=decoder, precision=precision)
+        return assemble(read_model(str(tiny_nemo), device), settings, device, 16)
 
-    assembled.loaded = loaded  # type: ignore[attr-defined]
     return assembled
 
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.decoders.ctc import CtcDecoder
+from asr_service.model.decoders.heads import read_ctc, read_rnnt
 from asr_service.model.decoders.rnnt import Emission, RnntDecoder
+from asr_service.model.nemo_weights import WeightReader
 from tests.model.test_boosting_tree import bonus
 
 VOCABULARY = 12
@@ -153,7 +155,34 @@ def ctc_rule(model: Any, frames: Tensor, phrases: Phrases) -> Row:
     return said
 
 
-DECODERS = {"rnnt": (RnntDecoder, rnnt_rule), "ctc": (CtcDecoder, ctc_rule)}
+def make_rnnt(model: Any) -> RnntDecoder:
+    """The decoder of a model's prediction network and joint."""
+    parts = {
+        "decoder.prediction.embed": model.decoder.prediction["embed"],
+        "decoder.prediction.dec_rnn.lstm": model.decoder.prediction["dec_rnn"].lstm,
+        "joint.enc": model.joint.enc,
+        "joint.pred": model.joint.pred,
+        "joint.joint_net": model.joint.joint_net,
+    }
+    found = read_rnnt(_reader(parts), WIDTH, VOCABULARY, "tanh")
+    return RnntDecoder(found, 10, SLOTS, torch.device("cpu"))
+
+
+def make_ctc(model: Any) -> CtcDecoder:
+    """The decoder of a model's CTC head."""
+    name = "ctc_decoder.decoder_layers.0"
+    reader = _reader({name: model.ctc_decoder.decoder_layers[0]})
+    return CtcDecoder(read_ctc(reader, name, WIDTH, VOCABULARY), SLOTS, torch.device("cpu"))
+
+
+def _reader(parts: dict[str, nn.Module]) -> WeightReader:
+    tensors = {
+        f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()
+    }
+    return WeightReader(tensors, "made up")
+
+
+DECODERS = {"rnnt": (make_rnnt, rnnt_rule), "ctc": (make_ctc, ctc_rule)}
 
 
 @pytest.mark.parametrize("kind", DECODERS)
@@ -163,7 +192,7 @@ def test_streams_say_what_the_rule_says_in_any_batch_and_slot(kind: str, seed: i
     make, rule = DECODERS[kind]
     streams = rows(seed, 24)
     with torch.inference_mode():
-        decoder = make(model, SLOTS, torch.device("cpu"))
+        decoder = make(model)
     decode(decoder, streams, seed, together=SLOTS)
     changed = 0
     for stream in streams:
@@ -182,7 +211,7 @@ def test_streams_without_phrases_are_the_same_beside_boosted_ones_and_after_them
     make, _ = DECODERS[kind]
     mixed, alone = rows(5, 24), rows(5, 24)
     with torch.inference_mode():
-        decoder, fresh = (make(model, SLOTS, torch.device("cpu")) for _ in range(2))
+        decoder, fresh = (make(model) for _ in range(2))
     for stream in alone:
         stream.phrases = []
     decode(decoder, mixed, 8, together=SLOTS)
@@ -206,6 +235,6 @@ def test_no_boost_makes_a_token_of_silence(kind: str) -> None:
     make, _ = DECODERS[kind]
     stream = Row(torch.randn(20, WIDTH), [([token], 10.0) for token in range(VOCABULARY)])
     with torch.inference_mode():
-        decoder = make(model, SLOTS, torch.device("cpu"))
+        decoder = make(model)
     decode(decoder, [stream], 0, together=1)
     assert stream.tokens == []

@@ -12,6 +12,7 @@ from asr_service.core.model import StepRequest
 from asr_service.model.batch import Positions
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.features import FeatureExtractor
+from asr_service.model.reading import ModelParts
 from testbed.models import babble
 from tests.model import reference
 from tests.model.driver import Fed
@@ -26,14 +27,19 @@ class _Counter:
 
 @pytest.mark.parametrize("shape", ["tiny", "odd"])
 @pytest.mark.parametrize("look_ahead", [0, 1, 6])
-def test_equal_to_whole_waveform(nemo_model: Callable[[str], Any], shape: str, look_ahead: int) -> None:
+def test_equal_to_whole_waveform(
+    nemo_model: Callable[[str], Any], model_parts: Callable[[str], ModelParts], shape: str, look_ahead: int
+) -> None:
     model = nemo_model(shape)
     featurizer = model.preprocessor.featurizer
     stride = model.encoder.subsampling_factor
     plan = ChunkPlan(featurizer.hop_length, featurizer.win_length, stride, look_ahead + 1, 28)
     lengths = [0, 1, 159, 160, 161, 359, 360, 1279, 1280, 1479, 1480, 1481, 9000, 16000, 31999, 48123]
     streams = [Fed(babble(3.1, seed)[:n], slot=seed) for seed, n in enumerate(lengths)]
-    extractor = FeatureExtractor(featurizer, plan, len(streams) + 1, torch.device("cpu"))
+    read = model_parts(shape)
+    extractor = FeatureExtractor(
+        read.architecture.features, read.weights, plan, len(streams) + 1, torch.device("cpu")
+    )
     positions = Positions(plan, len(streams) + 1)
     found: list[list[torch.Tensor]] = [[] for _ in streams]
     while live := [s for s in streams if not s.done]:

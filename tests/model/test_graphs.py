@@ -12,6 +12,7 @@ from torch import Tensor
 
 from asr_service.core.model import OutOfMemory
 from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.reading import ModelParts
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.cuda_graphs import EagerRecorder, RecordedEncoder, Recorder
 from asr_service.model.torch_encoder.encoder import TorchEncoder
@@ -23,13 +24,11 @@ from tests.model.driver import run
 SECONDS = (4.0, 0.5, 2.2, 0.1, 3.3, 0.0, 1.7)
 
 
-def _recorded(
-    model: NemoStreamingModel, loaded: Any, context: tuple[int, int], recorder: Recorder
-) -> RecordedEncoder:
+def _recorded(model: NemoStreamingModel, parts: ModelParts, recorder: Recorder) -> RecordedEncoder:
     """Puts a recorded torch encoder into a model, and batches padded as on a GPU."""
     plan: ChunkPlan = model._plan
     cpu = torch.device("cpu")
-    weights = read_encoder(loaded.encoder, plan, SHAPES["tiny"].mels)
+    weights = read_encoder(parts.weights, parts.architecture.encoder, plan, SHAPES["tiny"].mels)
     inner = TorchEncoder(weights, plan, model.slots + 1, cpu, torch.float32)
     encoder = RecordedEncoder(inner, plan, SHAPES["tiny"].mels, model.slots + 1, cpu, recorder)
     model._encoder = encoder
@@ -45,11 +44,14 @@ def buckets(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("buckets")
 @pytest.mark.parametrize("context", [(70, 1), (70, 0)])
 def test_recorded_steps_give_the_reference_tokens(
-    nemo_model: Callable[[str], Any], streaming: Callable[..., NemoStreamingModel], context: tuple[int, int]
+    nemo_model: Callable[[str], Any],
+    model_parts: Callable[[str], ModelParts],
+    streaming: Callable[..., NemoStreamingModel],
+    context: tuple[int, int],
 ) -> None:
     """Streams start, end and share batches of many sizes at random: the static tensors carry nothing over."""
     loaded, model = nemo_model("tiny"), streaming("tiny", context)
-    encoder = _recorded(model, loaded, context, EagerRecorder())
+    encoder = _recorded(model, model_parts("tiny"), EagerRecorder())
     audios = [babble(4.0, seed)[: int(16_000 * s)] for seed, s in enumerate(SECONDS)]
     streams = run(model, audios, seed=7, together=6)
     assert [s.tokens for s in streams] == [reference.tokens(loaded, a, context, "rnnt") for a in audios]
@@ -58,11 +60,11 @@ def test_recorded_steps_give_the_reference_tokens(
 
 @pytest.mark.usefixtures("buckets")
 def test_warm_up_records_every_size_that_live_steps_take(
-    nemo_model: Callable[[str], Any], streaming: Callable[..., NemoStreamingModel]
+    model_parts: Callable[[str], ModelParts], streaming: Callable[..., NemoStreamingModel]
 ) -> None:
     """Nothing is left to be recorded once the service reports that it serves."""
     model = streaming("tiny", (70, 1), slots=12)
-    encoder = _recorded(model, nemo_model("tiny"), (70, 1), EagerRecorder())
+    encoder = _recorded(model, model_parts("tiny"), EagerRecorder())
     model.warm_up(12, lambda _: None)
     assert encoder.recorded == (1, 2, 4, 8, 16)
 
@@ -70,6 +72,7 @@ def test_warm_up_records_every_size_that_live_steps_take(
 @pytest.mark.usefixtures("buckets")
 def test_when_recording_fails_steps_go_on_without(
     nemo_model: Callable[[str], Any],
+    model_parts: Callable[[str], ModelParts],
     streaming: Callable[..., NemoStreamingModel],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -85,7 +88,7 @@ def test_when_recording_fails_steps_go_on_without(
             return super().record(work)
 
     loaded, model, recorder = nemo_model("tiny"), streaming("tiny", (70, 1)), Once()
-    encoder = _recorded(model, loaded, (70, 1), recorder)
+    encoder = _recorded(model, model_parts("tiny"), recorder)
     audios = [babble(3.0, seed) for seed in range(5)]
     with caplog.at_level(logging.WARNING, logger="asr_service.model.torch_encoder.cuda_graphs"):
         streams = run(model, audios, seed=1, together=5)
@@ -109,6 +112,7 @@ def _no_memory_told_as_no_end() -> None:
 @pytest.mark.parametrize("full", [_no_memory, _no_memory_told_as_no_end])
 def test_no_memory_for_a_recording_is_told_and_the_others_stay(
     nemo_model: Callable[[str], Any],
+    model_parts: Callable[[str], ModelParts],
     streaming: Callable[..., NemoStreamingModel],
     caplog: pytest.LogCaptureFixture,
     full: Callable[[], None],
@@ -126,7 +130,7 @@ def test_no_memory_for_a_recording_is_told_and_the_others_stay(
             return super().record(work)
 
     loaded, model, recorder = nemo_model("tiny"), streaming("tiny", (70, 1)), Small()
-    encoder = _recorded(model, loaded, (70, 1), recorder)
+    encoder = _recorded(model, model_parts("tiny"), recorder)
     with pytest.raises(OutOfMemory):
         model.warm_up(8, lambda _: None)
     assert encoder.recorded == (1, 2, 4)

@@ -16,36 +16,33 @@ from asr_service.core.model_settings import ModelSettings
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
 from asr_service.model.loading import assemble
+from asr_service.model.reading import ModelParts
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.encoder import TorchEncoder
-from asr_service.model.weights import read_encoder
+from asr_service.model.weights import EncoderWeights, read_encoder
 from testbed.models import SHAPES, babble
 from tests.model import reference
 from tests.model.driver import run
 
 
-def _plan(model: Any, context: tuple[int, int]) -> ChunkPlan:
-    featurizer = model.preprocessor.featurizer
-    chunk = context[1] + 1
-    return ChunkPlan(
-        featurizer.hop_length,
-        featurizer.win_length,
-        model.encoder.subsampling_factor,
-        chunk,
-        context[0] // chunk * chunk,
-    )
+def _weights(parts: ModelParts, plan: ChunkPlan) -> EncoderWeights:
+    architecture = parts.architecture
+    return read_encoder(parts.weights, architecture.encoder, plan, architecture.features.mels)
 
 
 @pytest.mark.parametrize("shape", ["tiny", "odd"])
 def test_torch_encoder_gives_the_reference_tokens(
-    nemo_model: Callable[[str], Any], streaming: Callable[..., NemoStreamingModel], shape: str
+    nemo_model: Callable[[str], Any],
+    model_parts: Callable[[str], ModelParts],
+    streaming: Callable[..., NemoStreamingModel],
+    shape: str,
 ) -> None:
     """The step that GPUs take, on the CPU."""
     for context in SHAPES[shape].look_aheads:
         model = streaming(shape, context)
         loaded = nemo_model(shape)
-        plan = _plan(loaded, context)
-        weights = read_encoder(loaded.encoder, plan, SHAPES[shape].mels)
+        plan = model._plan
+        weights = _weights(model_parts(shape), plan)
         model._encoder = TorchEncoder(weights, plan, model.slots + 1, torch.device("cpu"), torch.float32)
         audios = [
             babble(4.0, seed)[: int(16_000 * s)] for seed, s in enumerate((4.0, 0.5, 2.2, 0.1, 3.3, 0.0))
@@ -66,16 +63,13 @@ def test_padded_batches_change_nothing(
 
 
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bf16 products")
-def test_bf16_is_close_to_fp32(nemo_model: Callable[[str], Any]) -> None:
+def test_bf16_is_close_to_fp32(model_parts: Callable[[str], ModelParts]) -> None:
     """Encoder frames in bf16 point where the fp32 ones do."""
-    loaded = nemo_model("small")
-    plan = _plan(loaded, (70, 1))
-    loaded.encoder.set_default_att_context_size([70, 1])
-    weights = read_encoder(loaded.encoder, plan, 80)
     outputs = []
     for dtype in (torch.float32, torch.bfloat16):
-        model = assemble(loaded, ModelSettings(name="small"), torch.device("cpu"), 1)
-        model._encoder = CpuEncoder(weights, plan, 2, dtype)
+        parts = model_parts("small")
+        model = assemble(parts, ModelSettings(name="small"), torch.device("cpu"), 1)
+        model._encoder = CpuEncoder(_weights(parts, model._plan), model._plan, 2, dtype)
         encoded: list[torch.Tensor] = []
         inner = model._encoder.step
 

@@ -6,52 +6,13 @@ convolutions' zero padding. Rows with different numbers of mel frames cannot sha
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asr_service.core.errors import ModelError, SettingsError
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
-from asr_service.observability.log import quiet_third_party
-
-
-def read_nemo_encoder(path: Path, device: torch.device, why: str) -> Any:
-    """Reads a model's encoder through NeMo.
-
-    Args:
-        path: of the `.nemo` file.
-        device: where the encoder is wanted.
-        why: it is asked for, for the message where NeMo is not installed.
-
-    Returns:
-        NeMo's `ConformerEncoder`, in eval mode.
-
-    Raises:
-        SettingsError: NeMo is not installed.
-        ModelError: NeMo cannot read the file.
-    """
-    quiet_third_party()
-    try:
-        from nemo.collections.asr.models import ASRModel
-    except ImportError as error:
-        raise SettingsError(
-            f"{why}: NeMo's own encoder step is needed, and NeMo is not installed. Install the extra nemo "
-            "(pip install 'asr-service[nemo]')",
-            field="ASR_ENCODER",
-        ) from error
-    # Once more, since NeMo sets up its own logging while it is imported.
-    quiet_third_party()
-    try:
-        nemo = ASRModel.restore_from(str(path), map_location=device)
-    except Exception as error:
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"{path} cannot be read by NeMo: {text[0][:300]}", field="ASR_MODEL") from error
-    nemo.eval()
-    nemo.requires_grad_(False)
-    return nemo.encoder
 
 
 class NemoEncoder:
