@@ -184,9 +184,8 @@ class Estimate:
         """Takes a step of so many streams that ended now."""
         if self._curve is None:
             return
-        expected_s = self._curve.seconds(rows)
-        if expected_s * self._slowness.value(now) >= LEAST_SHARE * self._budget_s:
-            self._slowness.add(now, seconds / expected_s)
+        if self.step_s(now, rows) >= LEAST_SHARE * self._budget_s:
+            self._slowness.add(now, seconds / self._curve.seconds(rows))
 
     def carried(self, now: float, chunks_per_s: float, load: float) -> None:
         """Takes what is carried at which load: live streams that are served with ease show that some more fit.
@@ -202,12 +201,14 @@ class Estimate:
         elif load > SHARE:
             self._shown = min(self._shown, streams)
 
+    def step_s(self, now: float, rows: int) -> float:
+        """Returns how long a step of so many streams should take now; 0 if that is not known."""
+        return self._curve.seconds(rows) * self._slowness.value(now) if self._curve else 0.0
+
     def short_batch(self, now: float, seconds: float, most: int) -> int:
         """Returns the largest batch, 1 at least, that should take no longer than so many seconds now."""
         rows = 1
-        while self._curve and 2 * rows <= most:
-            if self._curve.seconds(2 * rows) * self._slowness.value(now) > seconds:
-                break
+        while self._curve and 2 * rows <= most and self.step_s(now, 2 * rows) <= seconds:
             rows *= 2
         return rows
 
@@ -219,7 +220,7 @@ class Estimate:
         before = self._streams
         if not before or found >= RISE * before or found < FALL * before or found >= self._slots:
             self._streams = self._bounded(found)
-        enough = self._curve.seconds(1) * self._slowness.value(now) <= self._budget_s
+        enough = self.step_s(now, 1) <= self._budget_s
         return Capacity(self._streams, self._curve.timings, enough)
 
     def _value(self, now: float) -> float:

@@ -89,7 +89,8 @@ class Meter:
 
     def probe_wait(self, now: float, streams: int) -> float | None:
         """Returns in how many seconds to `probe`, while so many streams are open and none is ready; None for never."""
-        return self._prober.wait(now, streams) if self._prober else None
+        limit = self.capacity.streams if self.capacity else 0
+        return self._prober.wait(now, streams, limit) if self._prober else None
 
     def probe(self, now: float, streams: int) -> int:
         """Makes one step that nobody waits for, while so many streams are open.

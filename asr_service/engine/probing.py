@@ -24,6 +24,10 @@ QUIET_S = 1.0
 """A sweep begins after so many seconds without a step."""
 LONGEST_PAUSE_S = 300.0
 """The pause between sweeps doubles up to this, while they find the same."""
+LOOK_S = 10.0
+"""In a pause, a single step is timed so often; what makes it faster is found by that."""
+FASTER = 1.5
+"""A step that takes so many times less than it should is a reason for a sweep."""
 SAME = 0.1
 """Two sweeps find the same if their numbers of streams differ by no more than this share."""
 _REPEATS = 3
@@ -122,7 +126,7 @@ class Sweep:
 
 
 class Prober:
-    """Keeps an estimate up to date: by sweeps while there are no streams, by short steps while those there are rest.
+    """Keeps an estimate up to date: by sweeps while there are no streams, by looks while those that there are rest.
 
     Args:
         model: warm.
@@ -148,13 +152,13 @@ class Prober:
         self._chunk_s = model.info.chunk_ms / 1000
         self.rows = 0
         self._sweep: Sweep | None = None
-        # Whether it takes place beside streams.
-        self._beside = False
+        # Whether it is a look: a single short step.
+        self._looking = False
         # Streams that the last sweep found to fit.
         self._found = 0
         self._pause_s = QUIET_S
-        # Monotonic time at which the next sweep may begin.
-        self._due = 0.0
+        # Monotonic times at which the next sweep and the next look may begin.
+        self._sweep_at = self._look_at = 0.0
 
     def start(self, now: float) -> None:
         """Makes a first sweep, as far as there is time for it; raises what the model raises."""
@@ -165,7 +169,7 @@ class Prober:
                 break
             sweep.step()
         self._found = self._estimate.sweep(now, sweep.so_far())
-        self._due = now + (self._clock() - began) + self._pause_s
+        self.stepped(now + self._clock() - began)
 
     def interrupt(self) -> None:
         """Ends the sweep that is going on: a stream leases a slot, which may be one of those that are stepped."""
@@ -173,20 +177,22 @@ class Prober:
 
     def stepped(self, now: float) -> None:
         """Takes that streams were stepped now."""
-        self._due = max(self._due, now + QUIET_S)
+        self._sweep_at = max(self._sweep_at, now + QUIET_S)
+        self._look_at = now + QUIET_S
 
-    def wait(self, now: float, streams: int) -> float | None:
+    def wait(self, now: float, streams: int, limit: int) -> float | None:
         """Returns in how many seconds to probe unless something comes first; None for not until something has come.
 
         Args:
             now: monotonic seconds.
-            streams: that are open. Below the number that the machine sustains there is nothing to find out: no client
-                is refused.
+            streams: that are open.
+            limit: how many may be, by the estimate. Below it no client is refused, and there is nothing to find out.
         """
-        capacity = self._estimate.capacity(now)
-        if streams and (capacity is None or streams < capacity.streams or not self._slots.free):
+        if streams and (streams < limit or not self._slots.free):
             return None
-        return 0.0 if self._sweep else max(0.0, self._due - now)
+        if self._sweep:
+            return 0.0
+        return max(0.0, (self._look_at if streams else min(self._look_at, self._sweep_at)) - now)
 
     def step(self, now: float, streams: int) -> None:
         """Makes one step; if the model raises, so does this, and the sweep is over.
@@ -196,30 +202,46 @@ class Prober:
             streams: that are open.
         """
         sweep, self._sweep = self._sweep, None
-        if sweep is None or self._beside != bool(streams):
-            self._beside = bool(streams)
-            sweep = self._short_sweep(now) if streams else self._new_sweep()
-        self._due, self.rows = now + self._pause_s, sweep.rows
+        if sweep is None:
+            self._looking = streams > 0 or now < self._sweep_at
+            sweep = self._new_look(now, streams) if self._looking else self._new_sweep()
+        self.rows = sweep.rows
+        # For the case that the model raises.
+        self._pause(now)
         sweep.step()
         if not sweep.done:
             self._sweep = sweep
-        elif self._beside:
-            self._estimate.add(now, *sweep.timings[0])
-            self._due = now + QUIET_S
+        elif self._looking:
+            self._take_look(now, streams, *sweep.timings[0])
         else:
             before, self._found = self._found, self._estimate.sweep(now, sweep.timings)
             same = abs(self._found - before) <= SAME * before
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S) if same else QUIET_S
-            self._due = now + self._pause_s
+            self._pause(now)
+
+    def _take_look(self, now: float, streams: int, rows: int, took: float) -> None:
+        """Has a sweep made at once if steps have become faster; beside streams, counts the step as one of theirs."""
+        if streams:
+            self._estimate.add(now, rows, took)
+            self._look_at = now + QUIET_S
+        else:
+            self._look_at = now + LOOK_S
+            if FASTER * took < self._estimate.step_s(now, rows):
+                self._sweep_at, self._pause_s = now, QUIET_S
+
+    def _pause(self, now: float) -> None:
+        self._look_at = now + LOOK_S
+        if not self._looking:
+            self._sweep_at = now + self._pause_s
 
     def _new_sweep(self) -> Sweep:
         slots = self._slots.free[: self._estimate.max_batch]
         return Sweep(self._model, slots, SHARE * self._chunk_s, clock=self._clock)
 
-    def _short_sweep(self, now: float) -> Sweep:
-        """Makes one of a single short step, after those that put its slots at the start of a stream."""
+    def _new_look(self, now: float, streams: int) -> Sweep:
+        """Makes a sweep of a single short step, after one that puts its slots at the start of a stream."""
         free = self._slots.free[: self._estimate.max_batch]
-        rows = self._estimate.short_batch(now, _SHORT_SHARE * self._chunk_s, len(free))
+        rows = self._estimate.short_batch(now, _SHORT_SHARE * self._chunk_s, len(free)) if streams else 1
         return Sweep(self._model, free[:rows], SHARE * self._chunk_s, rows=rows, repeats=1, clock=self._clock)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from asr_service.core.model import StepRequest
 from asr_service.engine.capacity import SHARE, Estimate
-from asr_service.engine.probing import LONGEST_PAUSE_S, QUIET_S, START_S, Prober, Sweep
+from asr_service.engine.probing import LONGEST_PAUSE_S, LOOK_S, QUIET_S, START_S, Prober, Sweep
 from asr_service.engine.slots import Slots
 from asr_service.model.null import NullModel
 from tests.support.machines import TimedModel
@@ -47,20 +48,28 @@ class Machine:
         return found.streams
 
     def probe(self, streams: int = 0) -> float | None:
-        """Waits for the next step of a sweep and makes it; how long that was, None if it is not to be."""
-        waited = self.prober.wait(self.model.now, streams)
+        """Waits for the next step and makes it; how long it was waited for, None if it is not to be."""
+        waited = self.prober.wait(self.model.now, streams, self.streams)
         if waited is not None:
             self.model.now += waited
             self.prober.step(self.model.now, streams)
         return waited
 
-    def sweep(self) -> float:
-        """Makes a whole sweep; how long it was waited for."""
-        begun = self.probe()
-        assert begun is not None
-        while self.prober.wait(self.model.now, 0) == 0.0:
+    def until(self, condition: Callable[[], bool], patience_s: float = 2000.0) -> float:
+        """Makes steps until the condition holds; how long that took."""
+        began = self.model.now
+        while not condition():
+            assert self.probe() is not None and self.model.now < began + patience_s
+        return self.model.now - began
+
+    def sweeps(self, seconds: float) -> list[float]:
+        """Makes steps for so long; when sweeps were made: looks are steps of one stream."""
+        until, times = self.model.now + seconds, []
+        while self.model.now < until:
             self.probe()
-        return begun
+            if [len(batch) for batch in self.model.batches[-2:]] == [1, 2]:
+                times.append(self.model.now)
+        return times
 
 
 # -------------------------------------------------------------------------------------------------------------- sweeps
@@ -122,37 +131,49 @@ def test_a_start_under_load_does_not_last() -> None:
     machine = Machine(model)
     assert machine.streams == 1
     model.seconds = timed().seconds
-    assert machine.sweep() <= QUIET_S
-    assert machine.streams in (113, 114)
+    assert machine.until(lambda: machine.streams >= 113) < QUIET_S + 2.0
+
+
+def test_a_load_that_lasts_for_hours_ends_soon_when_it_ends() -> None:
+    """However rare sweeps have become by then: a look finds that steps are faster."""
+    model = timed(300, 100)
+    machine = Machine(model)
+    machine.sweeps(7200)
+    assert machine.streams == 1
+    model.seconds = timed().seconds
+    assert machine.until(lambda: machine.streams >= 113) < LOOK_S + 2.0
 
 
 def test_pauses_grow_while_nothing_changes_and_end_when_something_does() -> None:
     model = timed()
     machine = Machine(model)
-    machine.sweep()
-    pauses = [machine.sweep() for _ in range(12)]
-    assert pauses[-1] > LONGEST_PAUSE_S * 0.99
-    assert all(later >= earlier * 0.999 for earlier, later in pairwise(pauses))
+    pauses = [later - earlier for earlier, later in pairwise(machine.sweeps(3600))]
+    assert all(later >= earlier * 0.99 for earlier, later in pairwise(pauses[1:]))
+    assert LONGEST_PAUSE_S < pauses[-1] < LONGEST_PAUSE_S + 2.0
     model.seconds = timed(24, 4).seconds
-    machine.sweep()
-    assert machine.streams in (113, 114), "once may be by chance"
-    assert machine.sweep() <= QUIET_S
-    assert machine.streams == 24
+    assert machine.until(lambda: machine.streams in (23, 24)) < LONGEST_PAUSE_S + 5.0, "two sweeps"
+
+
+def test_an_idle_machine_is_idle() -> None:
+    model = timed()
+    machine = Machine(model)
+    machine.sweeps(3600)
+    model.batches.clear()
+    machine.sweeps(3600)
+    assert sum(model.seconds(len(batch)) for batch in model.batches) < 0.01 * 3600
 
 
 def test_a_stream_that_comes_ends_a_sweep() -> None:
     model = timed()
     machine = Machine(model)
-    machine.probe()
-    while len(model.batches[-1]) < 16:
+    while len(model.batches[-1]) != 64:
         machine.probe()
     machine.prober.interrupt()
     leased = machine.slots.lease()
     assert leased is not None
     assert machine.probe(streams=1) is None, "no client is refused"
     machine.slots.give_back(leased)
-    machine.sweep()
-    assert machine.streams in (113, 114)
+    machine.until(lambda: machine.streams >= 113)
 
 
 def test_a_sweep_waits_for_a_moment_without_steps() -> None:
@@ -160,7 +181,7 @@ def test_a_sweep_waits_for_a_moment_without_steps() -> None:
     machine = Machine(model)
     model.now += 1000
     machine.prober.stepped(model.now)
-    assert machine.prober.wait(model.now, 0) == QUIET_S
+    assert machine.prober.wait(model.now, 0, 1) == QUIET_S
 
 
 def test_streams_that_rest_at_the_limit_are_no_reason_to_keep_it() -> None:
