@@ -13,8 +13,8 @@ from asr_service.core.values import PhraseBoost
 
 # SentencePiece's mark of a word's start.
 _SPACE = "\u2581"
-# Unknown, control and byte pieces.
-_SPECIAL = re.compile(r"<.+>")
+# Unknown, control and byte pieces, and those that say something about the audio.
+_SPECIAL = re.compile(rf"{_SPACE}?<.+>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _APOSTROPHES = str.maketrans("\u2018\u2019\u02bc", "'''")
 

@@ -16,7 +16,7 @@ LIMITS = PhraseLimits(
     groups=1_000, phrases=1_000, phrase_chars=100, chars=20_000, min_boost=0.0, max_boost=10.0
 )
 
-LOWER = ("<unk>", "\u2581", "\u2581th", *"abcdefghijklmnopqrstuvwxyz'")
+LOWER = ("<unk>", "<EOU>", "\u2581<en-US>", "\u2581", "\u2581th", *"abcdefghijklmnopqrstuvwxyz'")
 
 
 @pytest.mark.parametrize(
