@@ -28,13 +28,13 @@ class EngineSettings:
         max_batch: most streams in a step.
         tick_s: for how long ready streams are gathered; see `Scheduler`.
         probe: whether to measure how many streams the machine sustains, once the model is warm and while it serves.
-        finalize_silence_ms: see `Stream`.
+        finalize_silence_ms: see `Stream`; None for what suits the model.
     """
 
     max_batch: int
     tick_s: float
     probe: bool = False
-    finalize_silence_ms: int = 0
+    finalize_silence_ms: int | None = 0
 
 
 class EngineMetrics(Protocol):

@@ -37,6 +37,7 @@ from asr_service.engine.meter import Meter
 from asr_service.engine.pacing import Pace
 from asr_service.engine.scheduler import Scheduler
 from asr_service.engine.slots import SlotCounts, Slots
+from asr_service.recognition.chunk_cutter import finalize_silence_ms
 from asr_service.recognition.states import Work
 from asr_service.recognition.stream import Stream
 from asr_service.recognition.vocabulary import Vocabulary
@@ -88,6 +89,7 @@ class Engine:
         self.readings = Readings()
         self._model: StreamingModel
         self._vocabulary: Vocabulary
+        self._silence_ms: int
         self._scheduler: Scheduler
         self._meter: Meter
         self._slots = Slots(0)
@@ -123,6 +125,9 @@ class Engine:
             self._model = model = self._make_model()
             self._slots = Slots(model.slots)
             self._vocabulary = Vocabulary(model.info.pieces)
+            by_model = finalize_silence_ms(model.info, punctuates=self._vocabulary.punctuates)
+            wanted = self._settings.finalize_silence_ms
+            self._silence_ms = by_model if wanted is None else wanted
             budget_s = _UPLOAD_SHARE * model.info.chunk_ms / 1000
             self._scheduler = Scheduler(
                 max_batch=self._max_batch, tick_s=self._settings.tick_s, upload_budget_s=budget_s
@@ -244,11 +249,12 @@ class Engine:
         try:
             stream = Stream(
                 command.stream, command.config, self._model.info, self._vocabulary, slot, now,
-                self._settings.finalize_silence_ms,
+                self._silence_ms,
             )  # fmt: skip
         except Exception as error:
             self._slots.give_back(slot)
-            self._events.append(Ended(command.stream, _internal_error(error, 1)))
+            told = error if isinstance(error, ClientError) else _internal_error(error, 1)
+            self._events.append(Ended(command.stream, told))
             return
         self._streams[command.stream] = stream
         self._events.append(stream.take_consumed())

@@ -20,6 +20,11 @@ BURST_S = 1.0
 """So much audio may come at once and count as live: the start of a sentence that was kept while connecting, or what a
 network held up. What is further ahead of real time is an upload."""
 
+# What a word that ends where the audio is cut needs to be heard to its end, at every look-ahead (docs/words.md).
+_WORD_SILENCE_MS = 80
+# Marks come later still: chunks of silence for models that write them.
+_MARK_SILENCE_CHUNKS = 2
+
 # Packets closer than this count as one arrival, so that tiny ones cost no memory.
 _SAME_ARRIVAL_S = 0.001
 
@@ -56,6 +61,16 @@ class Chunk:
     is_first: bool
     is_last: bool
     due: float
+
+
+def finalize_silence_ms(info: ModelInfo, *, punctuates: bool) -> int:
+    """Chooses the silence that follows a finalized segment of a model, in ms: docs/words.md has the measurements.
+
+    Args:
+        info: of the model.
+        punctuates: whether it writes punctuation marks: `Vocabulary.punctuates`.
+    """
+    return round(_MARK_SILENCE_CHUNKS * info.chunk_ms) if punctuates else _WORD_SILENCE_MS
 
 
 class ChunkCutter:

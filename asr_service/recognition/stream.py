@@ -14,7 +14,7 @@ from asr_service.core.model import ModelInfo, StepRequest, StepResult
 from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.recognition.chunk_cutter import Chunk, ChunkCutter
 from asr_service.recognition.endpointing import Endpointer, frame_levels
-from asr_service.recognition.languages import AUTO, prompt_index
+from asr_service.recognition.languages import AUTO, choose_language, prompt_index
 from asr_service.recognition.states import INPUT, WORK, Happening, Input, Work
 from asr_service.recognition.transcript import Transcript
 from asr_service.recognition.vocabulary import Vocabulary
@@ -36,6 +36,9 @@ class Stream:
         slot: the stream's row of pooled state.
         now: monotonic seconds.
         finalize_silence_ms: see `ChunkCutter`.
+
+    Raises:
+        InvalidArgument: the model does not know the config's language.
 
     Attributes:
         id: the engine's id of the stream.
@@ -67,8 +70,9 @@ class Stream:
         self._interims = config.interim_results
         self._boosts = config.boosts
         self._prompt = prompt_index(config.language, info)
+        language = choose_language(config.language, info)
         # What the model last said that it hears; before that what the client has named.
-        self._language = "" if config.language == AUTO else config.language
+        self._language = "" if language == AUTO else language
         self._end_tokens = config.end_tokens
         self._vocabulary = vocabulary
         self._cutter = ChunkCutter(config.encoding, config.sample_rate, info, now, finalize_silence_ms)

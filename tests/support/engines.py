@@ -34,11 +34,12 @@ class EngineThread:
         max_batch: int,
         tick_s: float,
         probe: bool = False,
+        finalize_silence_ms: int | None = 0,
         **options: Any,
     ) -> None:
         """As `Engine`, but for the inbox."""
         self._inbox: SimpleQueue[TimedCommand] = SimpleQueue()
-        settings = EngineSettings(max_batch, tick_s, probe)
+        settings = EngineSettings(max_batch, tick_s, probe, finalize_silence_ms)
         self.engine = Engine(make_model, settings, inbox=self._inbox, **options)
         self._thread = threading.Thread(target=self.engine.run, daemon=True)
 

@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from queue import SimpleQueue
 
 import pytest
 
-from asr_service.core.commands import Audio, Cancel, Consumed, Finalize, HalfClose, Open
-from asr_service.core.errors import AtCapacity, InternalError, ModelError, OutOfOrder, Unavailable
-from asr_service.core.model import StepRequest, StepResult
+from asr_service.core.commands import Audio, Cancel, Consumed, Event, Finalize, HalfClose, Open
+from asr_service.core.errors import (
+    AtCapacity,
+    InternalError,
+    InvalidArgument,
+    ModelError,
+    OutOfOrder,
+    Unavailable,
+)
+from asr_service.core.model import ModelInfo, StepRequest, StepResult
 from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.engine.contract import EngineState
 from asr_service.engine.slots import Slots
@@ -344,3 +353,56 @@ def test_where_the_next_chunk_ends_is_told_again_when_the_model_starts_anew() ->
             Consumed(1, first, first + full, full),
             Consumed(1, 0, first + first, full),
         ]
+
+
+class ListeningModel(NullModel):
+    """Writes marks if it is told to, and counts the samples that it hears."""
+
+    def __init__(self, *, writes_marks: bool, right: int = 1) -> None:
+        super().__init__(slots=1, att_context=(70, right))
+        self.writes_marks, self.heard = writes_marks, 0
+
+    @property
+    def info(self) -> ModelInfo:
+        info = super().info
+        return replace(info, pieces=(*info.pieces[:-1], "?")) if self.writes_marks else info
+
+    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+        self.heard += sum(len(request.samples) for request in requests)
+        return super().step(requests)
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "added_ms"),
+    [
+        (ListeningModel(writes_marks=False), None, 80),
+        (ListeningModel(writes_marks=False, right=6), None, 80),
+        (ListeningModel(writes_marks=True), None, 320),
+        (ListeningModel(writes_marks=True, right=3), None, 640),
+        (ListeningModel(writes_marks=True), 0, 0),
+        (ListeningModel(writes_marks=True), 100, 100),
+    ],
+)
+def test_the_silence_of_a_finalize_suits_the_model_unless_it_is_set(
+    model: ListeningModel, setting: int | None, added_ms: int
+) -> None:
+    results: SimpleQueue[tuple[Event, ...]] = SimpleQueue()
+    thread = EngineThread(
+        lambda: model, max_batch=1, tick_s=0.0, finalize_silence_ms=setting, deliver=results.put
+    )
+    thread.start()
+    thread.submit(Open(1, CONFIG), Audio(1, speech(0.5)), Finalize(1, ""))
+    while not any(isinstance(event, Result) and event.reason for event in results.get(timeout=PATIENCE_S)):
+        pass
+    thread.stop()
+    assert model.heard == 8_000 + 16 * added_ms
+
+
+def test_a_language_that_the_model_does_not_know_is_the_clients_fault() -> None:
+    with running(lambda: SignallingModel(slots=1)) as bench:
+        assert bench.run_stream(1, speech(0.2), replace(CONFIG, language="ka-GE")) == []
+        error = bench.ended[1].error
+        assert isinstance(error, InvalidArgument)
+        assert error.field == "language_code"
+        assert bench.run_stream(2, speech(0.2), replace(CONFIG, language="en-GB"))[-1].reason
+        assert bench.engine.slot_counts().free == 1
