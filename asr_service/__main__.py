@@ -1,8 +1,8 @@
 """Command line: `python -m asr_service [serve|doctor] [--option value ...]`, and `keys new NAME`.
 
 Options go before the environment. Nothing heavy is imported before the settings are known to be right, so that help and
-errors are answered at once. Exit codes: 0 drained and stopped, 1 the engine or what watches it failed, 2 the settings
-cannot be served.
+errors are answered at once. Exit codes: 0 drained and stopped, 1 the engine or what watches it failed, or the model
+cannot be had now (its hub is away, the disk is full), 2 the settings cannot be served.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _COMMANDS = {
 
 _EPILOG = """\
 API keys: python -m asr_service keys new NAME [--max-streams N] [--file FILE]
-Exit codes: 0 stopped as asked, 1 the engine or what watches it failed, 2 a setting cannot be served.
+Exit codes: 0 stopped as asked, 1 the engine or what watches it failed or the model cannot be had now,
+2 a setting cannot be served.
 The WebSocket bridge has settings of its own: python -m ws_bridge --help."""
 
 

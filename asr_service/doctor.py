@@ -22,8 +22,9 @@ from asr_service import __version__
 from asr_service.access import tls
 from asr_service.access.api_keys import KeyRing
 from asr_service.config import Settings
-from asr_service.core.errors import SettingsError
-from asr_service.model.locate import nemo_path
+from asr_service.core.errors import ModelError, SettingsError
+from asr_service.model.hub.names import parse_hub_name
+from asr_service.model.locate import CONFIG_FILE, local_path
 from asr_service.model.precision import why_unsupported
 
 SOON = timedelta(days=14)
@@ -85,7 +86,7 @@ def _packages(settings: Settings) -> Iterator[Finding]:
         except importlib.metadata.PackageNotFoundError:
             return "missing"
 
-    found = {name: version(name) for name in ("grpcio", "numpy", "torch", "nemo_toolkit")}
+    found = {name: version(name) for name in ("grpcio", "numpy", "torch", "nemo_toolkit", "huggingface_hub")}
     shown = f"asr_service {__version__}, " + ", ".join(f"{name} {number}" for name, number in found.items())
     missing = [name for name, number in found.items() if number == "missing"]
     if missing and settings.model != "null":
@@ -99,41 +100,57 @@ def _model(settings: Settings) -> Iterator[Finding]:
     if name == "null":
         yield Finding("model", Verdict.NOTE, "null: no recognition", "set ASR_MODEL for real words")
         return
-    path = nemo_path(name)
-    if path is not None:
-        if not path.is_file():
-            yield Finding("model", Verdict.WRONG, f"{path} does not exist", "correct ASR_MODEL")
-        elif not os.access(path, os.R_OK):
-            yield Finding(
-                "model", Verdict.WRONG, f"{path} cannot be read", "give this user the right to read it"
-            )
-        elif not _looks_like_archive(path):
-            yield Finding(
-                "model",
-                Verdict.WRONG,
-                f"{path} is no .nemo archive ({path.stat().st_size} bytes)",
-                "fetch it again; a few hundred bytes are often a Git LFS pointer",
-            )
+    path = local_path(name)
+    if path is None:
+        yield from _hub_model(name)
+    elif not path.exists():
+        yield Finding("model", Verdict.WRONG, f"{path} does not exist", "correct ASR_MODEL")
+    elif not os.access(path, os.R_OK):
+        yield Finding("model", Verdict.WRONG, f"{path} cannot be read", "give this user the right to read it")
+    elif path.is_dir():
+        if (path / CONFIG_FILE).is_file():
+            yield Finding("model", Verdict.OK, f"{path}, the folder of an unpacked .nemo file")
         else:
-            yield Finding("model", Verdict.OK, f"{path}, {path.stat().st_size / 1e6:.0f} MB")
-        return
-    # NeMo looks for it in the same way; the library knows the variables that move its cache, such as HF_HOME.
-    try:
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.constants import HF_HUB_CACHE
-    except ImportError:
-        # Its absence is reported with the packages.
-        return
-    cached = try_to_load_from_cache(name, f"{name.rpartition('/')[2]}.nemo")
-    if isinstance(cached, str):
-        yield Finding("model", Verdict.OK, f"{name}, fetched before ({cached})")
-    else:
+            yield Finding("model", Verdict.WRONG, f"{path} has no {CONFIG_FILE}", "correct ASR_MODEL")
+    elif not _looks_like_archive(path):
         yield Finding(
             "model",
-            Verdict.NOTE,
-            f"{name} is not in {HF_HUB_CACHE}",
-            "the first start fetches it and needs the network",
+            Verdict.WRONG,
+            f"{path} is no .nemo archive ({path.stat().st_size} bytes)",
+            "fetch it again; a few hundred bytes are often a Git LFS pointer",
         )
+    else:
+        yield Finding("model", Verdict.OK, f"{path}, {path.stat().st_size / 1e6:.0f} MB")
+
+
+def _hub_model(name: str) -> Iterator[Finding]:
+    """Looks for a hub's model where the service would; the hub is not asked."""
+    try:
+        wanted = parse_hub_name(name)
+    except ModelError as error:
+        yield Finding("model", Verdict.WRONG, error.message, "correct ASR_MODEL")
+        return
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+
+        from asr_service.model.hub.cache import RepoCache
+    except ModuleNotFoundError:
+        # Its absence is reported with the packages.
+        return
+    cache = RepoCache(wanted)
+    held = cache.find()
+    if held is None:
+        verdict, advice = Verdict.NOTE, "the first start fetches it and needs the network"
+        if HF_HUB_OFFLINE:
+            verdict, advice = Verdict.WRONG, "HF_HUB_OFFLINE forbids to fetch it: unset it for one start"
+        yield Finding("model", verdict, f"{name} is not in {HF_HUB_CACHE}", advice)
+    elif cache.is_whole(held.blob, note=False):
+        yield Finding("model", Verdict.OK, f"{name}, fetched before ({held.path})")
+    else:
+        verdict, advice = Verdict.NOTE, "the next start fetches it again and needs the network"
+        if HF_HUB_OFFLINE:
+            verdict, advice = Verdict.WRONG, "delete that file, and start once without HF_HUB_OFFLINE"
+        yield Finding("model", verdict, f"{held.blob} is damaged", advice)
 
 
 def _looks_like_archive(path: Path) -> bool:

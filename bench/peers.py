@@ -152,12 +152,10 @@ def export(model: str, folder: Path) -> None:
     import onnx
     import torch
 
-    from asr_service.model.locate import find_nemo_file
+    from asr_service.model.locate import find_model
     from asr_service.model.reference.nemo_model import read_nemo
 
-    path = find_nemo_file(model)
-    assert path is not None
-    loaded: Any = read_nemo(path, torch.device("cpu"), "the export")
+    loaded: Any = read_nemo(find_model(model), torch.device("cpu"), "the export")
     encoder = loaded.encoder
     encoder.set_default_att_context_size(list(CONTEXT))
     loaded.change_decoding_strategy(decoder_type="rnnt")

@@ -17,7 +17,7 @@ from asr_service.app.drain import drain
 from asr_service.app.watchdog import measure_lag, watch_steps
 from asr_service.app.wiring import Parts, wire
 from asr_service.config import Settings
-from asr_service.core.errors import SettingsError, Unavailable
+from asr_service.core.errors import ModelUnavailable, SettingsError, Unavailable
 from asr_service.engine.capacity import Capacity
 from asr_service.engine.contract import EngineState
 from asr_service.observability import metrics_http
@@ -36,7 +36,7 @@ ENGINE_STOP_S = 2.0
 NEWS = 1.5
 """The log tells how many streams the machine sustains when they are so many times what it told before, or so few."""
 FAILED, REFUSED = 1, 2
-"""Exit codes: the engine or what watches it failed; the settings cannot be served."""
+"""Exit codes: the engine or what watches it failed, or the model cannot be had now; the settings cannot be served."""
 
 
 def serve(settings: Settings) -> int:
@@ -51,6 +51,9 @@ def serve(settings: Settings) -> int:
         for line in error.message.splitlines():
             log.error("%s", line)
         return REFUSED
+    except ModelUnavailable as error:
+        log.error("%s", error.message)
+        return FAILED
     finally:
         if service is not None:
             service.close()
@@ -112,7 +115,7 @@ class _Service:
         finally:
             for watcher in watchers:
                 watcher.cancel()
-        if isinstance(self._failure, SettingsError):
+        if isinstance(self._failure, SettingsError | ModelUnavailable):
             raise self._failure
         return FAILED if self._failure is not None or self._unwatched else 0
 

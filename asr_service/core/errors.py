@@ -51,6 +51,13 @@ class ModelError(SettingsError):
     """The model cannot be read or cannot stream; found while the process already listens and refuses streams."""
 
 
+class ModelUnavailable(AsrError):
+    """The model cannot be had now, through no fault of the settings: its hub is away, the disk is full.
+
+    Found while the process already listens and refuses streams; it exits with code 1, and may be started again.
+    """
+
+
 class ClientError(AsrError):
     """What the client sent cannot be served; nothing is wrong with the server."""
 

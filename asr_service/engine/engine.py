@@ -26,6 +26,7 @@ from asr_service.core.errors import (
     AtCapacity,
     ClientError,
     InternalError,
+    ModelUnavailable,
     SettingsError,
     Unavailable,
 )
@@ -145,8 +146,8 @@ class Engine:
             self._set_state(EngineState.STOPPED)
         except BaseException as failure:
             self.failure = failure
-            # The front end reports a wrong setting to the person who set it, without a traceback.
-            if not isinstance(failure, SettingsError):
+            # The front end reports these in a sentence to the person who can act on them, without a traceback.
+            if not isinstance(failure, SettingsError | ModelUnavailable):
                 log.critical("the engine has failed", exc_info=failure)
             self._set_state(EngineState.FAILED)
 

@@ -14,7 +14,7 @@ from dataclasses import astuple
 from typing import Any, NoReturn
 
 from asr_service.core.commands import Event
-from asr_service.core.errors import SettingsError
+from asr_service.core.errors import ModelUnavailable, SettingsError
 from asr_service.core.model import StreamingModel
 from asr_service.engine.contract import EngineSettings, EngineState
 from asr_service.engine.engine import Engine
@@ -78,7 +78,7 @@ class Reporter:
     def _on_state(self, state: EngineState) -> None:
         engine, failure = self._engine, self._engine.failure
         # Some types of errors cannot be pickled.
-        if failure is not None and not isinstance(failure, SettingsError):
+        if failure is not None and not isinstance(failure, SettingsError | ModelUnavailable):
             failure = RuntimeError(f"{type(failure).__name__}: {failure}")
         self._send(MessageKind.STATE, pickle.dumps((state, engine.info, engine.capacity, failure)))
         self.load_measured()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asr_service.core.model import StreamingModel
 from asr_service.core.model_settings import ModelSettings
-from asr_service.model.locate import find_nemo_file
+from asr_service.model.locate import find_model
 from asr_service.model.look_ahead import choose_att_context
 from asr_service.model.slot_budget import host_slots
 
@@ -15,14 +15,15 @@ def make_model(settings: ModelSettings) -> StreamingModel:
     Raises:
         SettingsError: a value cannot be served; `field` names the environment variable.
         ModelError: the model cannot be read or cannot stream.
+        ModelUnavailable: its hub is away, or the disk is full.
     """
     if settings.name == "null":
         from asr_service.model.null import ATT_CONTEXTS, FRAME_MS, NullModel
 
         context = choose_att_context(settings.att_context, ATT_CONTEXTS, FRAME_MS)
         return NullModel(slots=settings.slots or host_slots(), att_context=context)
-    # A mistyped path is reported before NeMo is imported, which takes seconds.
-    find_nemo_file(settings.name)
+    # Before torch is imported, which takes seconds: a mistyped path is reported at once, a hub's model is fetched.
+    find_model(settings.name)
     from asr_service.model.loading import make_nemo_model
 
     return make_nemo_model(settings)

@@ -11,7 +11,7 @@ import torch
 from asr_service.core.errors import ModelError
 from asr_service.model.architecture import Architecture, read_architecture
 from asr_service.model.languages import read_dictionary
-from asr_service.model.locate import find_nemo_file
+from asr_service.model.locate import find_model, mend_model
 from asr_service.model.nemo_file import open_nemo
 from asr_service.model.nemo_weights import WeightReader
 from asr_service.model.prompts import PromptWeights, read_prompts
@@ -55,10 +55,19 @@ def read_model(name: str, device: torch.device) -> ModelParts:
     Raises:
         ModelError: there is no such file, it is damaged, or what it holds cannot be run exactly. That there is no
             memory for it is raised as it came.
+        ModelUnavailable: it has to be fetched from a hub, which is away.
     """
-    path = find_nemo_file(name)
-    if path is None:
-        raise ModelError(f"ASR_MODEL names {name!r}, which has not been fetched", field="ASR_MODEL")
+    path = find_model(name)
+    try:
+        return _read(name, path, device)
+    except ModelError:
+        mended = mend_model(name, path)
+        if mended is None:
+            raise
+    return _read(name, mended, device)
+
+
+def _read(name: str, path: Path, device: torch.device) -> ModelParts:
     _log.info("reading %s", path)
     with open_nemo(path) as file:
         architecture = read_architecture(file.config)

@@ -74,7 +74,7 @@ async def test_a_healthy_console_and_the_documented_look_ahead() -> None:
         ({"ASR_DEVICE": "cuda:93"}, "ASR_DEVICE is 'cuda:93', but this machine has"),
         (
             {"ASR_MODEL": "nvidia/no-such-model", "HF_HUB_OFFLINE": 1},
-            "ASR_MODEL 'nvidia/no-such-model' could not",
+            "ASR_MODEL nvidia/no-such-model is not in",
         ),
     ],
 )

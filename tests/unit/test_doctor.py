@@ -9,6 +9,7 @@ import pytest
 
 from asr_service.config import Settings
 from asr_service.doctor import Finding, Verdict, cpu_precision, examine
+from tests.support import hub
 from tests.support.certificates import Authority
 from tests.support.process import ROOT, clean_environment
 
@@ -38,12 +39,17 @@ def test_models(tmp_path: Path) -> None:
     pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
     archive = tmp_path / "archive.nemo"
     archive.write_bytes(b"\x1f\x8b" + bytes(100))
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    (unpacked / "model_config.yaml").touch()
     for model, verdict in (
         ("null", Verdict.NOTE),
         (str(tmp_path / "none.nemo"), Verdict.WRONG),
         (str(pointer), Verdict.WRONG),
         (str(archive), Verdict.OK),
-        ("nobody/nothing", Verdict.NOTE),
+        (str(tmp_path), Verdict.WRONG),
+        (str(unpacked), Verdict.OK),
+        ("a name of nothing", Verdict.WRONG),
     ):
         # The device is another check, which would import torch.
         settings = Settings(model=model, host="127.0.0.1", grpc_port=0)
@@ -62,19 +68,27 @@ def test_a_model_of_the_hub_is_looked_for_where_it_is_kept(tmp_path: Path) -> No
         "print(model.verdict.value, model.found)\n"
     )
 
-    def told() -> str:
-        environment = clean_environment(HF_HOME=tmp_path)
+    def told(**more: str) -> str:
+        environment = clean_environment(**hub.environment("http://127.0.0.1:1", tmp_path, **more))
         argv = [sys.executable, "-c", program]
         return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
 
     kept = tmp_path / "hub/models--org--name"
     assert told() == f"note org/name is not in {tmp_path / 'hub'}\n"
+    assert told(HF_HUB_OFFLINE="1") == f"wrong org/name is not in {tmp_path / 'hub'}\n"
     (kept / "refs").mkdir(parents=True)
     (kept / "refs/main").write_text("0123")
     assert told().startswith("note "), "a fetch that was not finished"
     (kept / "snapshots/0123").mkdir(parents=True)
     (kept / "snapshots/0123/name.nemo").write_bytes(b"\x1f\x8b")
     assert told() == f"ok org/name, fetched before ({kept / 'snapshots/0123/name.nemo'})\n"
+    (kept / "snapshots/0123/name.nemo").unlink()
+    damaged = kept / "blobs" / ("0" * 64)
+    damaged.parent.mkdir()
+    damaged.touch()
+    (kept / "snapshots/0123/name.nemo").symlink_to(damaged)
+    assert told() == f"note {damaged} is damaged\n"
+    assert told(HF_HUB_OFFLINE="1") == f"wrong {damaged} is damaged\n"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""What the errors of the hub's library and of its HTTP client mean."""
+
+from __future__ import annotations
+
+import httpx2
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from asr_service.core.errors import ModelError, ModelUnavailable
+from asr_service.model.hub import library
+from asr_service.model.hub.failures import away, not_cached
+from asr_service.model.hub.names import HubName
+
+_BAD_TOKEN = "Invalid credentials in Authorization header"
+_TOKEN = "the token (HF_TOKEN, or the one that `hf auth login` has stored)"
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+
+def explain(error: Exception, name: HubName) -> ModelError | ModelUnavailable:
+    """Returns what an error of the hub's library or of its HTTP client means."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return not_cached(name)
+    if isinstance(error, HfHubHTTPError):
+        return _explain_answer(error, name)
+    if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
+        return ModelError(
+            f"HF_ENDPOINT is {constants.ENDPOINT!r}, which is no address of a hub ({error}): write it as "
+            "https://huggingface.co, or unset it",
+            field="HF_ENDPOINT",
+        )
+    if isinstance(error, httpx2.HTTPError | LocalEntryNotFoundError):
+        return away(name, _first_line(error) or type(error).__name__)
+    if isinstance(error, FileMetadataError | ValueError | KeyError | TypeError):
+        return ModelUnavailable(
+            f"ASR_MODEL {name} could not be fetched: what answers at {constants.ENDPOINT} is no hub "
+            f"({_first_line(error)}); look at HF_ENDPOINT and at what stands between, such as a proxy's login page",
+            field="ASR_MODEL",
+        )
+    raise error
+
+
+def is_transient(error: Exception) -> bool:
+    """Returns whether an error of the library may be gone in a moment."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in _TRANSIENT
+    return isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.UnsupportedProtocol)
+
+
+def _explain_answer(error: HfHubHTTPError, name: HubName) -> ModelError | ModelUnavailable:
+    """Returns what an answer of the hub means that is not what was asked for."""
+    hub, page = constants.ENDPOINT, f"{constants.ENDPOINT}/{name.repo}"
+    status, has_token = error.response.status_code, library.get_token() is not None
+    if isinstance(error, GatedRepoError):
+        reason = f"ASR_MODEL {name} is given only to those who have accepted its licence"
+        if has_token:
+            advice = f"the account of {_TOKEN} has not, or the token may not read gated models: see to it at {page}"
+        else:
+            advice = f"accept it at {page}, and set HF_TOKEN to a token of that account"
+    elif status == 401 and has_token and error.response.headers.get("X-Error-Message") == _BAD_TOKEN:
+        reason = f"ASR_MODEL {name} could not be fetched: the hub at {hub} does not know {_TOKEN}"
+        advice = "set HF_TOKEN to one that is valid, or remove it if the model is public"
+    elif isinstance(error, RevisionNotFoundError):
+        reason = f"ASR_MODEL: {name.repo} has no revision {name.revision!r}"
+        advice = f"take a branch, tag or commit that {page} shows"
+    elif isinstance(error, RepositoryNotFoundError) or status == 404:
+        reason = f"ASR_MODEL: the hub at {hub} has no model {name.repo}"
+        advice = "correct the name; if the model is private, "
+        if has_token:
+            advice += f"{_TOKEN} has to be of an account that may see it"
+        else:
+            advice += "set HF_TOKEN to a token of an account that may see it"
+    elif status in (401, 403):
+        reason = f"ASR_MODEL {name} could not be fetched: the hub at {hub} refuses it with {status}"
+        advice = f"set HF_TOKEN to a token that may read it, and look at {page} whether a licence has to be accepted"
+    else:
+        return away(name, f"it answers {status} {error.response.reason_phrase}".rstrip())
+    return ModelError(f"{reason}; {advice}", field="ASR_MODEL")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else ""

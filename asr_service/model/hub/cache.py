@@ -1,0 +1,147 @@
+"""One model in the cache of the hub's library: what is held, and whether it is what the hub has stated.
+
+The layout is the library's: `refs/<revision>` names a commit, `snapshots/<commit>/<file>` is a link to `blobs/<etag>`.
+The etag of a large file is its SHA-256, that of a small one its number in git, so that a file is checked without the
+hub. To do so at every start would take seconds for a large model: what was checked once is noted, with the file's size
+and time of change, in `.checked/<etag>`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from asr_service.core.errors import ModelError
+from asr_service.model.hub.names import HubName, choose_file
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_BLOCK = 1 << 20
+_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A model's file in the cache.
+
+    Attributes:
+        path: where it is read.
+        commit: the revision that it is of.
+        blob: the file itself, named by its etag; the path again where the cache has no links.
+    """
+
+    path: Path
+    commit: str
+    blob: Path
+
+
+class RepoCache:
+    """The part of the cache that holds one repository.
+
+    Attributes:
+        folder: of the repository.
+        locks: folder of the library's locks on its files.
+    """
+
+    def __init__(self, name: HubName) -> None:
+        root = Path(constants.HF_HUB_CACHE)
+        own = f"models--{name.repo.replace('/', '--')}"
+        self._name = name
+        self.folder = root / own
+        self.locks = root / ".locks" / own
+
+    def blob(self, etag: str) -> Path:
+        """Returns where the library keeps the file with an etag."""
+        return self.folder / "blobs" / etag
+
+    def find(self) -> Held | None:
+        """Finds the model's file of the revision that is wanted, `main` without one; None if it is not there.
+
+        Raises:
+            OSError: the cache cannot be read.
+        """
+        revision = self._name.revision or constants.DEFAULT_REVISION
+        commit = revision
+        if not _COMMIT.fullmatch(revision):
+            try:
+                commit = (self.folder / "refs" / revision).read_text().strip()
+            except (FileNotFoundError, IsADirectoryError):
+                return None
+        snapshot = self.folder / "snapshots" / commit
+        # A link whose file is gone counts as nothing.
+        files = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.nemo") if path.is_file()]
+        try:
+            path = snapshot / choose_file(self._name, files)
+        except ModelError:
+            return None
+        return Held(path, commit, path.parent / path.readlink() if path.is_symlink() else path)
+
+    def note_revision(self, commit: str) -> None:
+        """Notes which commit the wanted revision is, as the library does."""
+        revision = self._name.revision or constants.DEFAULT_REVISION
+        if revision == commit:
+            return
+        ref = self.folder / "refs" / revision
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        fresh = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
+        fresh.write_text(commit)
+        fresh.replace(ref)
+
+    def is_whole(self, blob: Path, *, note: bool = True) -> bool:
+        """Returns whether a file is what its etag says; read in full only if it has changed since that was noted.
+
+        Args:
+            blob: of this repository.
+            note: whether to note that it is.
+        """
+        now = blob.stat()
+        try:
+            size, changed = (int(word) for word in self._note(blob).read_text().split())
+        except (OSError, ValueError):
+            size = changed = -1
+        # Layers of container images keep whole seconds only.
+        if now.st_size == size and now.st_mtime_ns in (changed, changed // _S * _S):
+            return True
+        if not is_what_is_stated(blob, blob.name):
+            return False
+        if note:
+            self.note_whole(blob)
+        return True
+
+    def note_whole(self, blob: Path) -> None:
+        """Notes that a file is what its etag says."""
+        try:
+            self._note(blob).parent.mkdir(exist_ok=True)
+            self._note(blob).write_text(f"{blob.stat().st_size} {blob.stat().st_mtime_ns}")
+        except OSError:
+            # A cache that may only be read: it is checked at the next start again.
+            pass
+
+    def remove(self, held: Held) -> None:
+        """Removes a model's file and everything that leads to it."""
+        # Where repositories share their files, the blob is a link as well, and what is wrong lies behind it.
+        for path in (held.path, held.blob.resolve(), held.blob, self._note(held.blob)):
+            path.unlink(missing_ok=True)
+
+    def _note(self, blob: Path) -> Path:
+        return self.folder / ".checked" / blob.name
+
+
+def is_what_is_stated(file: Path, etag: str) -> bool:
+    """Returns whether a file has the hash that is its etag; where that is no hash, whether the file holds anything."""
+    size = file.stat().st_size
+    if re.fullmatch(r"[0-9a-f]{64}", etag):
+        digest = hashlib.sha256()
+    elif _COMMIT.fullmatch(etag):
+        # How git numbers a file's content.
+        digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    else:
+        return size > 0
+    with file.open("rb") as source:
+        while block := source.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest() == etag

@@ -1,0 +1,183 @@
+"""Downloads a model's file into the cache: resumed where it was cut, checked before it is used, told in the log.
+
+The library's own download begins anew when the process that ran it has ended, draws bars, and checks the size alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+from filelock import Timeout
+from huggingface_hub import constants, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from asr_service.core.errors import ModelUnavailable
+from asr_service.model.hub import library
+from asr_service.model.hub.answers import is_transient
+from asr_service.model.hub.cache import RepoCache, is_what_is_stated
+from asr_service.model.hub.failures import FULL, away, explain_disk, no_room
+from asr_service.model.hub.names import HubName
+from asr_service.model.hub.progress import Progress, amount
+
+log = logging.getLogger(__name__)
+
+RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
+"""Before another try after one that brought nothing; then it is given up. One that brought something begins the row
+anew."""
+TELL_S = 5.0
+"""How often the log says how far it is."""
+_RANGE_IGNORED, _RANGE_WRONG = 200, 416
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the hub says of a model's file.
+
+    Attributes:
+        commit: the revision.
+        file: its path in the repository.
+        etag: its SHA-256, or its number in git if it is small.
+        size: bytes.
+    """
+
+    commit: str
+    file: str
+    etag: str
+    size: int
+
+
+def download(name: HubName, stated: Stated, cache: RepoCache) -> Path:
+    """Brings a file into the cache and returns its path there; begins where an earlier download was cut.
+
+    Raises:
+        ModelError: the cache cannot be written to.
+        ModelUnavailable: there is no room for it, or what came is not what was stated.
+        httpx2.HTTPError: the hub is away or refuses it.
+    """
+    blob = cache.blob(stated.etag)
+    try:
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        cache.locks.mkdir(parents=True, exist_ok=True)
+        with _alone(cache.locks / f"{stated.etag}.lock", name):
+            if not (blob.exists() and cache.is_whole(blob)):
+                _complete(name, stated, blob)
+                cache.note_whole(blob)
+        # The library's part, which takes the lock too: the link to the file, or what it does where there are no links.
+        path = hf_hub_download(name.repo, stated.file, revision=stated.commit, **library.TOLD)
+        cache.note_revision(stated.commit)
+    except (httpx2.HTTPError, LocalEntryNotFoundError):
+        # These errors of the library are errors of the system as well.
+        raise
+    except OSError as error:
+        raise explain_disk(error, cache.folder) from error
+    return Path(path)
+
+
+@contextmanager
+def _alone(lock: Path, name: HubName) -> Iterator[None]:
+    """Keeps other processes with this cache from the file, those that use the library included."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(library.WeakFileLock(lock, timeout=TELL_S))
+                break
+            except Timeout:
+                log.info("%s is being fetched by another process: waiting for it", name)
+        yield
+
+
+def _complete(name: HubName, stated: Stated, blob: Path) -> None:
+    """Downloads what is missing of a file, checks it and puts it in place."""
+    partial = blob.with_name(f"{blob.name}.incomplete")
+    for last in (False, True):
+        _receive_all(name, stated, partial)
+        if is_what_is_stated(partial, stated.etag):
+            partial.replace(blob)
+            return
+        partial.unlink()
+        if not last:
+            log.warning("%s: what came is not what the hub has stated: fetching it once more", name)
+    raise ModelUnavailable(
+        f"ASR_MODEL {name} could not be fetched: what comes from {constants.ENDPOINT} has not the hash {stated.etag} "
+        "that it states; something between damages it, such as a mirror or a proxy: look at HF_ENDPOINT, or fetch the "
+        "file in another way and give its path",
+        field="ASR_MODEL",
+    )
+
+
+def _receive_all(name: HubName, stated: Stated, partial: Path) -> None:
+    """Receives until the file has the size that was stated.
+
+    Raises:
+        ModelUnavailable: there is no room, or again and again nothing more comes.
+        httpx2.HTTPError: the hub is away or refuses it.
+    """
+    partial.touch()
+    if (have := _size(partial)) > stated.size:
+        os.truncate(partial, have := 0)
+    needed, free = stated.size - have, shutil.disk_usage(partial.parent).free
+    if needed > free:
+        raise no_room(partial.parent, needed, free, "too little room on the disk")
+    before = f", {amount(have)} of it already there" if have else ""
+    log.info("fetching %s: %s, %s%s, into %s", name, stated.file, amount(stated.size), before, partial.parent)
+    progress = Progress(stated.size, have, TELL_S, time.monotonic)
+    waits = list(RETRY_WAITS_S)
+    while (have := _size(partial)) < stated.size:
+        error: Exception | None = None
+        try:
+            _receive(name, stated, partial, progress)
+        except httpx2.HTTPError as cut:
+            if not is_transient(cut):
+                raise
+            error = cut
+        except OSError as full:
+            if full.errno in FULL:
+                # Nothing of it is left to others' harm.
+                partial.unlink()
+            raise explain_disk(full, partial.parent, needed, free) from full
+        if _size(partial) > have:
+            waits = list(RETRY_WAITS_S)
+        if _size(partial) == stated.size:
+            break
+        why = str(error or "") or f"{_size(partial)} of {stated.size} bytes have come and no more"
+        if not waits:
+            raise away(name, f"{why}, again and again; the next start goes on there")
+        log.warning("%s: the download was cut (%s): going on in %g s", name, why, waits[0])
+        time.sleep(waits.pop(0))
+    log.info("fetched %s: %s", name, progress.summary())
+
+
+def _receive(name: HubName, stated: Stated, partial: Path, progress: Progress) -> None:
+    """Makes one request for what is missing and appends what comes."""
+    have = _size(partial)
+    headers = library.headers() | {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    url = hf_hub_url(name.repo, stated.file, revision=stated.commit)
+    request = library.get_session().stream(
+        "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+    )
+    with request as answer, partial.open("ab") as file:
+        if have and answer.status_code in (_RANGE_IGNORED, _RANGE_WRONG):
+            file.truncate(0)
+            progress.begin_anew()
+            if answer.status_code == _RANGE_WRONG:
+                return
+        library.hf_raise_for_status(answer)
+        # As it comes: of a block that was not complete when the connection broke, nothing would be left.
+        for block in answer.iter_bytes():
+            file.write(block)
+            if line := progress.add(len(block)):
+                log.info("fetching %s: %s", name, line)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size

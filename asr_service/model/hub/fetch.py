@@ -1,0 +1,99 @@
+"""Fetches a hub's model once, and finds it in the cache from then on.
+
+A name with a revision means what was fetched under it: once it is there, nobody is asked. A name without one means the
+newest: the hub is asked at each start for a few seconds, and what is there is used when it does not answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from asr_service.core.errors import ModelError, ModelUnavailable
+from asr_service.model.hub.cache import Held, RepoCache, is_what_is_stated
+from asr_service.model.hub.failures import damaged, explain_disk, not_cached
+from asr_service.model.hub.names import HubName, parse_hub_name
+
+log = logging.getLogger(__name__)
+
+
+def fetch(name: str) -> Path:
+    """Returns the path of a hub's model in the cache, which is downloaded if it is not there.
+
+    Args:
+        name: `owner/name`, or `owner/name@revision`.
+
+    Raises:
+        ModelError: the name, the token or the cache is wrong: starting again will not help.
+        ModelUnavailable: the hub is away, or the disk is full.
+    """
+    wanted = parse_hub_name(name)
+    cache = RepoCache(wanted)
+    try:
+        held = _find_whole(wanted, cache)
+    except OSError as error:
+        raise explain_disk(error, cache.folder) from error
+    if held is not None and (wanted.revision is not None or constants.HF_HUB_OFFLINE):
+        log.info("%s: revision %s is in the cache", wanted, held.commit)
+        return held.path
+    if constants.HF_HUB_OFFLINE:
+        raise not_cached(wanted)
+    # Imported here: it takes half a second, which a start with a pinned model need not wait for.
+    from asr_service.model.hub.newest import fetch_newest
+
+    try:
+        return fetch_newest(wanted, cache, held)
+    except (ModelError, ModelUnavailable) as error:
+        if held is None:
+            raise
+        log.warning("%s: revision %s from the cache is used: %s", wanted, held.commit, error.message)
+        return held.path
+
+
+def mend(name: str, path: Path) -> Path | None:
+    """Fetches a hub's model again whose file could not be read, if the file is not what the hub has stated.
+
+    Args:
+        name: as for `fetch`.
+        path: of the file, from `fetch`.
+
+    Returns:
+        The path of the new file; None if nothing is wrong with the one that is there.
+
+    Raises:
+        ModelError: the file is damaged and the network may not be used, or as for `fetch`.
+        ModelUnavailable: as for `fetch`.
+    """
+    wanted = parse_hub_name(name)
+    cache = RepoCache(wanted)
+    try:
+        held = cache.find()
+        if held is None or held.path != path or is_what_is_stated(held.blob, held.blob.name):
+            return None
+        _give_up(wanted, cache, held)
+    except OSError as error:
+        raise explain_disk(error, cache.folder) from error
+    return fetch(name)
+
+
+def _find_whole(name: HubName, cache: RepoCache) -> Held | None:
+    """Finds what is held, unless it is damaged: that is removed."""
+    held = cache.find()
+    if held is None or cache.is_whole(held.blob):
+        return held
+    _give_up(name, cache, held)
+    return None
+
+
+def _give_up(name: HubName, cache: RepoCache, held: Held) -> None:
+    """Removes a damaged file.
+
+    Raises:
+        ModelError: no other one could be fetched, since the network may not be used.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise damaged(name, held.blob)
+    log.warning("%s: %s is not what the hub has stated: it is removed and fetched again", name, held.blob)
+    cache.remove(held)

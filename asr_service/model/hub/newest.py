@@ -1,0 +1,111 @@
+"""Asks the hub for the newest revision of a model and brings it into the cache."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Thread
+from typing import TypeVar
+
+import httpx2
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import FileMetadataError
+
+from asr_service.core.errors import ModelError, ModelUnavailable
+from asr_service.model.hub import library
+from asr_service.model.hub.answers import explain, is_transient
+from asr_service.model.hub.cache import Held, RepoCache
+from asr_service.model.hub.download import Stated, download
+from asr_service.model.hub.failures import away
+from asr_service.model.hub.names import HubName, choose_file
+
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+ASK_S = 5.0
+"""How long the hub may take to say whether there is something newer than what is held."""
+FIRST_WAITS_S = (1.0, 2.0, 4.0)
+"""Before the hub is asked again, where nothing is held."""
+
+
+def fetch_newest(name: HubName, cache: RepoCache, held: Held | None) -> Path:
+    """Returns the path of the newest revision of a model, which is downloaded if it is not the one that is held.
+
+    Raises:
+        ModelError: there is no such model, or nobody may read it with this token, or the cache cannot be written.
+        ModelUnavailable: the hub is away, or the disk is full.
+    """
+    library.set_up()
+    try:
+        commit, file = (
+            _within(ASK_S, name, lambda: _ask(name)) if held else _patiently(name, lambda: _ask(name))
+        )
+        if held is not None and held.commit == commit:
+            log.info("%s: revision %s is in the cache and the newest", name, commit)
+            return held.path
+        if held is not None:
+            log.info("%s: the hub has a newer revision %s than %s, which is held", name, commit, held.commit)
+        stated = _patiently(name, lambda: _ask_file(name, commit, file))
+        path = download(name, stated, cache)
+    except (ModelError, ModelUnavailable):
+        raise
+    except Exception as error:
+        raise explain(error, name) from error
+    log.info("%s: revision %s is in the cache; ASR_MODEL=%s@%s pins it", name, commit, name.repo, commit)
+    return path
+
+
+def _ask(name: HubName) -> tuple[str, str]:
+    """Asks the hub for the revision, as a commit, and for its `.nemo` file."""
+    info = HfApi(**library.TOLD).model_info(
+        name.repo, revision=name.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
+    )
+    if info.sha is None:
+        raise FileMetadataError("it names no commit")
+    return info.sha, choose_file(name, [file.rfilename for file in info.siblings or []])
+
+
+def _ask_file(name: HubName, commit: str, file: str) -> Stated:
+    """Asks the hub for the hash and the size of a file."""
+    url = hf_hub_url(name.repo, file, revision=commit)
+    stated = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, **library.TOLD)
+    if stated.etag is None or stated.size is None:
+        raise FileMetadataError(f"it states no etag or no size of {file}")
+    return Stated(commit, file, stated.etag, stated.size)
+
+
+def _patiently(name: HubName, ask: Callable[[], Answer]) -> Answer:
+    """Asks until there is an answer, or what is wrong will not be gone in a moment."""
+    for wait_s in FIRST_WAITS_S:
+        try:
+            return ask()
+        except httpx2.HTTPError as error:
+            if not is_transient(error):
+                raise
+            log.info("%s: the hub does not answer (%s): asking again in %g s", name, error, wait_s)
+        time.sleep(wait_s)
+    return ask()
+
+
+def _within(seconds: float, name: HubName, ask: Callable[[], Answer]) -> Answer:
+    """Asks once, and waits no longer than that, whatever the network does: not every look-up of a host has an end.
+
+    Raises:
+        ModelUnavailable: there was no answer in time.
+    """
+    answer: Future[Answer] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    Thread(target=work, name="ask the hub", daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        raise away(name, f"no answer in {seconds:g} s") from None
