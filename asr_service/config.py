@@ -83,8 +83,10 @@ class Settings(BaseSettings):
     threads: int | None = _setting(
         "Model",
         None,
-        "Threads of one model step on a CPU. Fewer leave more for the network; more make a step shorter.",
-        shown="as many as torch chooses",
+        "Threads of one model step on a CPU. Fewer leave more for the network; more make a step shorter as long as "
+        "each has a CPU. The default counts the cores that the service may run on, at most the whole CPUs of its "
+        "container's quota.",
+        shown="one for each CPU that it may use",
         ge=1,
         le=1024,
     )

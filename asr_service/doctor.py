@@ -22,6 +22,7 @@ from asr_service import __version__
 from asr_service.access import tls
 from asr_service.access.api_keys import KeyRing
 from asr_service.config import Settings
+from asr_service.core.cpus import usable_cpus
 from asr_service.core.errors import ModelError, SettingsError
 from asr_service.model.hub.names import parse_hub_name
 from asr_service.model.locate import CONFIG_FILE, local_path
@@ -243,14 +244,13 @@ def _flags() -> set[str]:
 
 
 def _processor(settings: Settings) -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = usable_cpus()
     flags = _flags()
     wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16") if name in flags]
-    found = f"{cores} cores, {' '.join(wide) or 'no AVX2'}"
-    if settings.threads is not None and settings.threads > cores:
-        yield Finding(
-            "CPU", Verdict.NOTE, found, f"ASR_THREADS={settings.threads} is more than there are cores"
-        )
+    found = f"{cpus}, {' '.join(wide) or 'no AVX2'}"
+    if settings.threads is not None and settings.threads > cpus.threads:
+        advice = f"ASR_THREADS={settings.threads} is more than can run at a time: {cpus.threads}, or unset it"
+        yield Finding("CPU", Verdict.NOTE, found, advice)
     else:
         yield Finding("CPU", Verdict.OK, found)
 

@@ -20,7 +20,7 @@ class ModelSettings:
         precision: "fp32", "tf32" (GPUs) or "bf16".
         encoder: "fast", or "nemo" for NeMo's own step.
         slots: streams that can be open at the same time; None for what memory holds (`asr_service.model.slot_budget`).
-        threads: CPU threads of a step, None for torch's choice.
+        threads: CPU threads of a step, None for one for each CPU that may be used (`asr_service.core.cpus`).
         languages: BCP-47 codes of the languages to offer, empty for those that the model says.
     """
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from asr_service.core.errors import SettingsError
+from asr_service.model.threads import step_threads
 
 _log = logging.getLogger(__name__)
 
@@ -84,9 +85,7 @@ def survey(device: str | None) -> Survey:
         chosen = str(choose_device(device))
     except SettingsError as error:
         problem = error.message
-    return Survey(
-        torch.get_num_threads(), torch.version.cuda or "", tuple(gpus), cpu_has_bf16(), chosen, problem
-    )
+    return Survey(step_threads(), torch.version.cuda or "", tuple(gpus), cpu_has_bf16(), chosen, problem)
 
 
 if __name__ == "__main__":

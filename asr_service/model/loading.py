@@ -27,6 +27,7 @@ from asr_service.model.prompts import PromptProjection
 from asr_service.model.reading import ModelParts, read_model
 from asr_service.model.slot_budget import DEVICE_SHARE, host_slots, slots_in
 from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel
+from asr_service.model.threads import step_threads
 from asr_service.model.tokenizer import UNKNOWN
 from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder, RecordedEncoder
 from asr_service.model.torch_encoder.encoder import TorchEncoder
@@ -44,8 +45,7 @@ docs/words.md."""
 def make_nemo_model(settings: ModelSettings) -> NemoStreamingModel:
     """Makes a model of the cache-aware FastConformer family; see `asr_service.model.make_model`."""
     device = choose_device(settings.device)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(step_threads(settings.threads))
     try:
         parts = read_model(settings.name, device)
         if settings.slots is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from asr_service.core.cgroups import PROCESS, groups
+
 MOST_SLOTS = 512
 SLOT_BYTES = 8 * 2**20
 """Bound on a slot's state: the default model takes 6.2 MB in fp32 (docs/performance.md)."""
@@ -15,6 +17,12 @@ HOST_SHARE = 0.25
 """Share of the host's free memory that slots may take: other programs need memory too."""
 DEVICE_SHARE = 0.5
 """Share of a GPU's free memory that slots may take: the GPU is the model's alone, the rest is for steps."""
+# By the version of control groups: the files of the limit and of what is taken, and the line of `memory.stat` that says
+# how much of that are files which are not in use, those of the groups below included.
+_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
 
 
 def slots_in(free: int | None, share: float) -> int:
@@ -35,7 +43,7 @@ def host_slots() -> int:
     return slots_in(free_memory(), HOST_SHARE)
 
 
-def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int | None:
+def free_memory(meminfo: Path = Path("/proc/meminfo"), process: Path = PROCESS) -> int | None:
     """Returns how many bytes of memory this process may still take: those of the machine, within its container's limit.
 
     Of the memory that a container has taken, the kernel gives up files that were read and are not in use
@@ -43,7 +51,7 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/
 
     Args:
         meminfo: of the machine, as proc(5) describes it.
-        group: of the container, as the kernel's documentation of control groups v2 describes it.
+        process: see `cgroups.groups`.
 
     Returns:
         The bytes; None on another system.
@@ -51,13 +59,13 @@ def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/
     bounds = []
     with suppress(OSError, ValueError):
         bounds.append(1024 * _read_number("MemAvailable:", meminfo))
-    # Without a limit these are no numbers, or there are no such files.
-    with suppress(OSError, ValueError):
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text()) - _read_number(
-            "inactive_file", group / "memory.stat"
-        )
-        bounds.append(max(0, limit - used))
+    for group in groups("memory", process):
+        # Without a limit these are no numbers, or more bytes than there are, or there are no such files.
+        with suppress(OSError, ValueError):
+            limit, used, unused_files = _FILES[group.version]
+            taken = int((group.folder / used).read_text())
+            taken -= _read_number(unused_files, group.folder / "memory.stat")
+            bounds.append(max(0, int((group.folder / limit).read_text()) - taken))
     return min(bounds, default=None)
 
 

@@ -7,32 +7,46 @@ from pathlib import Path
 import pytest
 
 from asr_service.model.slot_budget import free_memory
+from tests.support.control_groups import ControlGroups, write
 
 GIB = 2**30
+LIMIT_FILES = {1: "memory.limit_in_bytes", 2: "memory.max"}
+"""By the version of control groups."""
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Path:
-    """A machine with 8 GiB available, and a container without a limit."""
-    (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable:   {8 * GIB // 1024} kB\n")
-    limited(tmp_path, "max", 5 * GIB, 0)
-    return tmp_path
+class Machine:
+    """A machine with 8 GiB available, and a container on it."""
+
+    def __init__(self, folder: Path, version: int) -> None:
+        self.meminfo = folder / "meminfo"
+        self.meminfo.write_text(f"MemTotal: 1 kB\nMemAvailable:   {8 * GIB // 1024} kB\n")
+        self._control = ControlGroups(folder)
+        self.version = version
+        self.group = self._control.mount_v2("/") if version == 2 else self._control.mount_v1("memory", "/")
+        self.limit("max" if version == 2 else 9223372036854771712, 5 * GIB, 0)
+
+    def limit(self, limit: object, used: int, cached: int) -> None:
+        """Sets the container's limit, what it uses of that, and how much of this are files not in use."""
+        stat = f"anon 1\nfile 2\nactive_anon 7\ninactive_file {cached}\nactive_file 9"
+        if self.version == 2:
+            write(self.group, memory_max=limit, memory_current=used, memory_stat=stat)
+        else:
+            # `inactive_file` is of the group alone, without those below it.
+            stat += f"\ntotal_inactive_file {cached}"
+            stat = stat.replace(f"\ninactive_file {cached}", "\ninactive_file 0")
+            write(self.group, memory_limit_in_bytes=limit, memory_usage_in_bytes=used, memory_stat=stat)
+
+    def free(self) -> int | None:
+        return free_memory(self.meminfo, self._control.process)
 
 
-def limited(machine: Path, limit: object, used: int, cached: int) -> None:
-    (machine / "memory.max").write_text(f"{limit}\n")
-    (machine / "memory.current").write_text(f"{used}\n")
-    (machine / "memory.stat").write_text(
-        f"anon 1\nfile 2\nactive_anon 7\ninactive_file {cached}\nactive_file 9\n"
-    )
+@pytest.fixture(params=[1, 2], ids=["v1", "v2"])
+def machine(tmp_path: Path, request: pytest.FixtureRequest) -> Machine:
+    return Machine(tmp_path, request.param)
 
 
-def found(machine: Path) -> int | None:
-    return free_memory(machine / "meminfo", machine)
-
-
-def test_without_a_limit_it_is_what_the_machine_has_available(machine: Path) -> None:
-    assert found(machine) == 8 * GIB
+def test_without_a_limit_it_is_what_the_machine_has_available(machine: Machine) -> None:
+    assert machine.free() == 8 * GIB
 
 
 @pytest.mark.parametrize(
@@ -46,18 +60,21 @@ def test_without_a_limit_it_is_what_the_machine_has_available(machine: Path) -> 
     ],
 )
 def test_a_container_has_what_its_limit_leaves(
-    machine: Path, limit: int, used: int, cached: int, free: int
+    machine: Machine, limit: int, used: int, cached: int, free: int
 ) -> None:
-    limited(machine, limit, used, cached)
-    assert found(machine) == free
+    machine.limit(limit, used, cached)
+    assert machine.free() == free
 
 
-def test_what_cannot_be_read_bounds_nothing(machine: Path) -> None:
-    (machine / "memory.max").unlink()
-    assert found(machine) == 8 * GIB
-    (machine / "meminfo").unlink()
-    assert found(machine) is None
-    limited(machine, 4 * GIB, GIB, 0)
-    assert found(machine) == 3 * GIB
-    (machine / "memory.stat").unlink()
-    assert found(machine) is None
+def test_what_cannot_be_read_bounds_nothing(machine: Machine) -> None:
+    (limit,) = machine.group.glob(
+        "memory.*max" if (machine.group / "memory.max").exists() else "memory.limit*"
+    )
+    limit.unlink()
+    assert machine.free() == 8 * GIB
+    machine.meminfo.unlink()
+    assert machine.free() is None
+    machine.limit(4 * GIB, GIB, 0)
+    assert machine.free() == 3 * GIB
+    (machine.group / "memory.stat").unlink()
+    assert machine.free() is None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from asr_service.config import Settings
+from asr_service.core.cpus import usable_cpus
 from asr_service.doctor import Finding, Verdict, cpu_precision, examine
 from tests.support import hub
 from tests.support.certificates import Authority
@@ -55,6 +56,14 @@ def test_models(tmp_path: Path) -> None:
         settings = Settings(model=model, host="127.0.0.1", grpc_port=0)
         findings = [next(one for one in examine(settings) if one.subject == "model")]
         assert verdicts(findings) == [verdict], model
+
+
+def test_more_threads_than_can_run() -> None:
+    can_run = usable_cpus().threads
+    assert verdicts(found("CPU", threads=can_run)) == [Verdict.OK]
+    (finding,) = found("CPU", threads=can_run + 1)
+    assert finding.verdict is Verdict.NOTE
+    assert f"ASR_THREADS={can_run + 1}" in finding.advice
 
 
 def test_a_model_of_the_hub_is_looked_for_where_it_is_kept(tmp_path: Path) -> None:
