@@ -73,7 +73,8 @@ def ends_of(
                 endpointer.start_utterance(frame)
                 is_open = False
             splits += bool(found) and not is_open and not starts_word
-            endpointer.add_token(frame)
+            if vocabulary.is_spoken[token]:
+                endpointer.add_token(frame)
             is_open = True
         if endpointer.after_frames(frames):
             found.append(frames)

@@ -18,9 +18,11 @@ from asr_service.core.model import ModelInfo, StreamingModel
 from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import Samples
 from asr_service.model import make_model
+from asr_service.recognition.transcript import Transcript
+from asr_service.recognition.vocabulary import Vocabulary, belongs_before, unpunctuated
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
-from bench.stepping import RATE, TOGETHER, evaluation_set, step_all, text_of
+from bench.stepping import RATE, TOGETHER, Emitted, evaluation_set, step_all
 from demo_model.wer import align, compare, total
 
 LOOK_AHEADS = ("70,0", "70,1", "70,6", "70,13")
@@ -39,6 +41,7 @@ class Row:
         invented: utterances with words after the last whole one. In the middle of a word one such is what was heard of
             it; `completed` of them are the word as it would have been.
         wer: percent, over the words that are whole.
+        marked: utterances whose text ends with a mark.
         steps: that the silence costs, on average.
     """
 
@@ -51,6 +54,7 @@ class Row:
     invented: int
     completed: int
     wer: float
+    marked: int
     steps: float
 
 
@@ -74,7 +78,8 @@ def measure(
     cases = [cut for utterance, audio in chosen for cut in cuts(utterance, audio)]
     added = [np.zeros(silence * RATE // 1000, np.float32) for silence in silences_ms]
     emitted = iter(step_all(model, [np.concatenate((audio, more)) for *_, audio in cases for more in added]))
-    texts = [[text_of(model.info.pieces, next(emitted).tokens) for _ in added] for _ in cases]
+    vocabulary = Vocabulary(model.info.pieces)
+    texts = [[text_of(vocabulary, next(emitted)) for _ in added] for _ in cases]
     for name in (AT_WORD_END, IN_WORD, AT_FILE_END):
         of_cut = [
             (whole, broken, said, len(audio))
@@ -89,6 +94,14 @@ def measure(
             yield row_of(look_ahead, name, silence, said_words, sum(steps) / len(steps))
 
 
+def text_of(vocabulary: Vocabulary, emitted: Emitted) -> str:
+    """Makes the text that a client would get of a recording."""
+    transcript = Transcript(vocabulary, 1.0, keep_words=False)
+    for token in emitted.tokens:
+        transcript.add(token, 0, 1.0)
+    return transcript.text.strip()
+
+
 def step_count(info: ModelInfo, samples: int) -> int:
     """Returns how many steps a segment of so many samples takes."""
     return 1 + max(0, -(-(samples - info.first_chunk_samples) // info.chunk_samples))
@@ -98,9 +111,9 @@ def row_of(
     look_ahead: str, cut: str, silence_ms: int, cases: Sequence[tuple[str, str, str]], steps: float
 ) -> Row:
     """Counts over the utterances, of which each is its whole words, the one that was cut, and what was heard."""
-    lost = wrong = invented = completed = 0
+    lost = wrong = invented = completed = marked = 0
     for whole, broken, text in cases:
-        heard = text.split()
+        heard = unpunctuated(text).split()
         operations = align(whole.split(), heard)
         stem = operations.rstrip("i")
         after = heard[len(heard) - (len(operations) - len(stem)) :]
@@ -108,9 +121,10 @@ def row_of(
         wrong += stem.endswith("s")
         invented += bool(after)
         completed += bool(broken) and broken in after
-    rate = total(compare(whole, text) for whole, _, text in cases).wer
+        marked += bool(text) and belongs_before(text[-1], after_space=False)
+    rate = total(compare(whole, unpunctuated(text)) for whole, _, text in cases).wer
     counts = (len(cases), lost, wrong, invented, completed)
-    return Row(look_ahead, cut, silence_ms, *counts, round(rate, 2), round(steps, 2))
+    return Row(look_ahead, cut, silence_ms, *counts, round(rate, 2), marked, round(steps, 2))
 
 
 def _is_timed(utterance: Utterance) -> bool:
@@ -138,7 +152,8 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _counts(row: Row) -> str:
-    return f"{row.lost} / {row.wrong} / {row.invented}, {row.wer:.2f} %"
+    marks = f", {row.marked} with a mark at the end" if row.marked else ""
+    return f"{row.lost} / {row.wrong} / {row.invented}, {row.wer:.2f} %{marks}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from asr_service.core.values import Encoding, EndpointingConfig, FinalReason, Re
 from asr_service.model.null import NullModel
 from asr_service.recognition.states import Work
 from asr_service.recognition.stream import Stream
-from tests.support.streams import UNIX_MS, SignallingModel, drain, new_stream, silence, speech
+from tests.support.streams import UNIX_MS, SignallingModel, drain, new_stream, silence, speech, step
 
 MODELS = {
     made: [kind(slots=1, att_context=(70, right)) for right in (0, 1, 6, 13)]
@@ -106,6 +107,40 @@ def test_one_byte_at_a_time(config: StreamConfig, script: Script, kind: str) -> 
     short = [part[:4_001] if isinstance(part, bytes) else part for part in script]
     whole = play(new_stream(model, config), model, short, [10**9], patient=True)
     assert play(new_stream(model, config), model, short, [1], patient=False) == whole
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.integers(0, 3), st.floats(0.5, 6.0))
+def test_after_its_end_of_an_utterance_a_model_hears_what_a_new_stream_would(
+    seed: int, place: int, seconds: float
+) -> None:
+    """No audio is left out or heard twice, and times go on."""
+    model = MODELS["words and signals"][place]
+    config = StreamConfig("test", interim_results=False, word_times=True)
+    data = speech(seconds, seed=seed)
+    told = recognize_whole(model, data, config)
+    for number, (samples, result) in enumerate(told[:4]):
+        if result.reason is not FinalReason.END_OF_UTTERANCE:
+            continue
+        alone, later = recognize_whole(model, data[2 * samples :], config), told[number + 1 :]
+        assert [(r.text, r.reason) for _, r in later] == [(r.text, r.reason) for _, r in alone]
+        for (ours_at, ours), (theirs_at, theirs) in zip(later, alone, strict=True):
+            assert ours_at == samples + theirs_at
+            for word, other in zip(ours.words, theirs.words, strict=True):
+                assert word.text == other.text
+                moved = [word.start_ms - other.start_ms, word.end_ms - other.end_ms]
+                assert moved == pytest.approx([samples / 16] * 2, abs=1)
+
+
+def recognize_whole(model: NullModel, data: bytes, config: StreamConfig) -> list[tuple[int, Result]]:
+    """The results of a stream that is there as a whole, each with the samples that were stepped before it."""
+    stream = new_stream(model, config)
+    stream.audio(data, 0.0)
+    results, samples = [(0, result) for result in stream.half_close(0.0, UNIX_MS)], 0
+    while stream.ready_at is not None:
+        samples += len(stream.request().samples)
+        results += [(samples, result) for result in step(stream, model)]
+    return results
 
 
 def test_an_hour_of_silence_does_not_grow() -> None:
