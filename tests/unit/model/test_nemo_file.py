@@ -1,0 +1,299 @@
+"""Model files that are whole, packed otherwise, damaged, or made to harm: read, or refused with the member's name."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from asr_service.core.errors import ModelError
+from asr_service.core.model_settings import ModelSettings
+from asr_service.model.loading import assemble
+from asr_service.model.locate import DEMO_MODEL
+from asr_service.model.nemo_file import CONFIG, MOST_RATIO, SMALL_BYTES, WEIGHTS, open_nemo
+from asr_service.model.reading import ModelParts, read_model
+from tests.support.nemo_files import changed, members, saved, write
+
+CPU = torch.device("cpu")
+
+
+def read(path: Path) -> ModelParts:
+    return read_model(str(path), CPU)
+
+
+@pytest.fixture(scope="module")
+def content() -> dict[str, bytes]:
+    return members(DEMO_MODEL)
+
+
+@pytest.fixture(scope="module")
+def expected() -> ModelParts:
+    return read(DEMO_MODEL)
+
+
+def tokenizer_member(content: dict[str, bytes]) -> str:
+    return next(name for name in content if name.endswith("tokenizer.model"))
+
+
+def test_gzipped_unpacked_and_plain_files_hold_the_same(
+    content: dict[str, bytes], expected: ModelParts, tmp_path: Path
+) -> None:
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    plain, gzipped = (
+        write(tmp_path / "plain.nemo", content),
+        write(tmp_path / "gzipped.nemo", content, "w:gz"),
+    )
+    for path in (plain, gzipped, folder):
+        found = read(path)
+        assert found.architecture == expected.architecture
+        assert found.tokenizer.pieces == expected.tokenizer.pieces
+        name = "encoder.layers.3.feed_forward1.linear1.weight"
+        assert torch.equal(found.weights.take(name, -1, -1), expected.weights.take(name, -1, -1))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("missing", [CONFIG, WEIGHTS, "tokenizer"])
+def test_a_missing_member_is_named(
+    content: dict[str, bytes], tmp_path: Path, missing: str, mode: str
+) -> None:
+    name = tokenizer_member(content) if missing == "tokenizer" else missing
+    path = write(tmp_path / "m.nemo", {n: data for n, data in content.items() if n != name}, mode)
+    with pytest.raises(ModelError) as caught:
+        read(path)
+    assert str(path) in caught.value.message and f"{name}: it is missing" in caught.value.message
+    assert caught.value.field == "ASR_MODEL"
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("name", ["../outside.yaml", "/etc/outside.yaml", "a/../../outside.yaml"])
+def test_a_path_that_leaves_the_archive_is_refused(
+    content: dict[str, bytes], tmp_path: Path, name: str, mode: str
+) -> None:
+    path = tmp_path / "m.nemo"
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for member, data in {**content, name: b"x"}.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    with pytest.raises(ModelError, match="leads out of the archive") as caught:
+        read(path)
+    assert name in caught.value.message
+    assert [file.name for file in tmp_path.iterdir()] == ["m.nemo"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_in_an_archive_are_refused(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "m.nemo"
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo(CONFIG)
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info)
+    with pytest.raises(ModelError, match=f"{CONFIG}: it leads out of the archive"):
+        read(path)
+
+
+def test_a_link_in_a_folder_leads_nowhere_else(content: dict[str, bytes], tmp_path: Path) -> None:
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    secret = tmp_path / "secret"
+    secret.write_bytes(content[tokenizer_member(content)])
+    (folder / tokenizer_member(content)).unlink()
+    (folder / tokenizer_member(content)).symlink_to(secret)
+    with pytest.raises(ModelError, match="lies outside the folder"):
+        read(folder)
+
+
+def test_a_file_that_the_configuration_names_elsewhere_is_not_read(tmp_path: Path) -> None:
+    def elsewhere(values: dict[str, Any]) -> None:
+        values["tokenizer"]["model_path"] = "/etc/hostname"
+
+    path = changed(DEMO_MODEL, tmp_path / "m.nemo", config=elsewhere)
+    with pytest.raises(ModelError, match=r"'/etc/hostname', which is not in the archive"):
+        read(path)
+
+
+def test_a_gzipped_bomb_is_refused_before_it_unpacks(content: dict[str, bytes], tmp_path: Path) -> None:
+    path = tmp_path / "bomb.nemo"
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo(WEIGHTS)
+        info.size = SMALL_BYTES + 2 * MOST_RATIO * 2**20
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(ModelError, match=f"{WEIGHTS}: it would unpack to more than {MOST_RATIO} times"):
+        read(path)
+
+
+def test_a_huge_configuration_is_refused(content: dict[str, bytes], tmp_path: Path) -> None:
+    path = write(tmp_path / "m.nemo", {**content, CONFIG: bytes(SMALL_BYTES + 1)})
+    with pytest.raises(ModelError, match=f"{CONFIG}: it has {SMALL_BYTES + 1} bytes"):
+        read(path)
+
+
+def test_weights_that_grow_while_they_are_read_are_refused(content: dict[str, bytes], tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(content[WEIGHTS])) as source,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    path = write(tmp_path / "m.nemo", {**content, WEIGHTS: packed.getvalue()})
+    with pytest.raises(ModelError, match=f"{WEIGHTS}: it is compressed"):
+        read(path)
+
+
+def test_weights_that_pretend_to_be_many_are_refused(tmp_path: Path) -> None:
+    def stretch(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["encoder.layers.0.norm_out.weight"] = torch.zeros(1).expand(1 << 40)
+
+    path = changed(DEMO_MODEL, tmp_path / "m.nemo", weights=stretch)
+    with pytest.raises(ModelError, match=r"norm_out.weight has the shape .*, but not so many numbers"):
+        read(path)
+
+
+class Harm:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.mark}",)
+
+
+def test_weights_run_no_code(content: dict[str, bytes], tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    path = write(tmp_path / "m.nemo", {**content, WEIGHTS: saved({"a": Harm(mark)})})
+    with pytest.raises(ModelError, match="could run code"):
+        read(path)
+    bare = write(tmp_path / "bare.nemo", {**content, WEIGHTS: pickle.dumps(Harm(mark))})
+    with pytest.raises(ModelError, match=f"{WEIGHTS}: it is damaged or not written by torch.save"):
+        read(bare)
+    assert not mark.exists()
+
+
+def test_a_configuration_runs_no_code(content: dict[str, bytes], tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    text = f"target: !!python/object/apply:os.system ['touch {mark}']\n"
+    path = write(tmp_path / "m.nemo", {**content, CONFIG: text.encode()})
+    with pytest.raises(ModelError, match=f"{CONFIG}: it is not plain YAML"):
+        read(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.999])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_file_that_was_cut_short_is_told(
+    content: dict[str, bytes], tmp_path: Path, share: float, mode: str
+) -> None:
+    path = write(tmp_path / "m.nemo", content, mode)
+    data = path.read_bytes()
+    end = len(data) if mode != "w" else data.rindex(content[WEIGHTS][-64:]) + 64
+    path.write_bytes(data[: int(share * end)])
+    with pytest.raises(ModelError, match=r"cut short|damaged|is missing") as caught:
+        read(path)
+    assert str(path) in caught.value.message
+
+
+def test_flipped_bytes_never_pass_for_another_error(content: dict[str, bytes], tmp_path: Path) -> None:
+    """Wherever a byte is wrong, the file is read, or refused as a model; nothing else is raised."""
+    whole = write(tmp_path / "whole.nemo", content).read_bytes()
+    path = tmp_path / "m.nemo"
+    for place in range(0, len(whole), len(whole) // 23):
+        data = bytearray(whole)
+        data[place] ^= 0x41
+        path.write_bytes(data)
+        # Any other error than this one fails the test.
+        with contextlib.suppress(ModelError):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c["encoder"].update(d_model="wide"), "encoder.d_model is 'wide'; it should be a whole number"),
+        (lambda c: c["encoder"].pop("n_layers"), "encoder.n_layers is missing"),
+        (lambda c: c.update(encoder=[1]), "encoder is .*; it should be a mapping"),
+        (lambda c: c["encoder"].update(use_bias="no"), "encoder.use_bias is 'no'; it should be true or false"),
+        (lambda c: c["encoder"].update(att_context_size=[[70, "x"]]), "att_context_size is .* pair of whole numbers"),
+        (lambda c: c["preprocessor"].update(preemph=[]), "preprocessor.preemph is .*; it should be a number"),
+        (lambda c: c["tokenizer"].update(type=None), "tokenizer.type is missing"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
+) -> None:
+    path = changed(DEMO_MODEL, tmp_path / "m.nemo", config=change)
+    with pytest.raises(ModelError, match=told) as caught:
+        read(path)
+    assert f"{path}: {CONFIG}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda w: w.pop("encoder.layers.2.norm_out.bias"), "encoder.layers.2.norm_out.bias is missing"),
+        (
+            lambda w: w.update({"joint.enc.weight": torch.zeros(3, 4)}),
+            r"joint.enc.weight has the shape \[3, 4\] .* it should be \[160, 144\]",
+        ),
+        (
+            lambda w: w.update({"encoder.pre_encode.out.bias": torch.zeros(144, dtype=torch.int64)}),
+            r"pre_encode.out.bias has the shape \[144\] \(int64\)",
+        ),
+        (lambda w: w.update({"spk_kernels.0.weight": torch.zeros(2)}), "whose use is not known here .*spk_kernels"),
+    ],
+)  # fmt: skip
+def test_a_wrong_weight_is_named(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], told: str
+) -> None:
+    path = changed(DEMO_MODEL, tmp_path / "m.nemo", weights=change)
+    with pytest.raises(ModelError, match=told):
+        assemble(read(path), ModelSettings(str(path)), CPU, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: c["preprocessor"].update(normalize="per_feature"), "normalised over the whole"),
+        (lambda c: c["preprocessor"].pop("normalize"), "normalised over the whole"),
+        (lambda c: c["encoder"].update(att_context_style="regular"), "not limited to chunks"),
+        (lambda c: c["encoder"].update(att_context_style="chunked_limited_with_rc"), "buffered"),
+        (lambda c: c["encoder"].update(causal_downsampling=False), "not causal"),
+        (lambda c: c["encoder"].update(conv_context_size=None), "not causal"),
+        (lambda c: c["joint"].update(num_extra_outputs=5), "TDT"),
+        (lambda c: c["decoder"].update(_target_="a.StatelessTransducerDecoder"), "StatelessTransducerDecoder"),
+        (lambda c: c["tokenizer"].update(type="wpe"), "type 'wpe'"),
+        (lambda c: c.update(target="a.EncDecMultiTalkerRNNTBPEModel"), "diarization"),
+        (lambda c: c.update(target="a.SomethingElse"), "its class SomethingElse"),
+        (lambda c: c.update(adapters={"mine": {"dim": 3}}), "adapters"),
+    ],
+)  # fmt: skip
+def test_models_that_cannot_be_run_exactly_are_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], reason: str
+) -> None:
+    path = changed(DEMO_MODEL, tmp_path / "m.nemo", config=change)
+    with pytest.raises(ModelError, match=reason) as caught:
+        read(path)
+    assert "cannot be served" in caught.value.message and str(path) in caught.value.message
+
+
+def test_a_file_is_closed_after_it_was_read(tmp_path: Path) -> None:
+    with open_nemo(DEMO_MODEL) as file:
+        assert file.config.section("encoder").integer("n_layers") == 8
+        with pytest.raises(ModelError, match="is missing"):
+            file.artifact("nemo:no-such-file")
