@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asr_service.model.architecture import FeatureShape
 from asr_service.model.chunk_plan import ChunkPlan
-from asr_service.model.nemo_weights import WeightReader
+from asr_service.model.nemo_file.architecture import FeatureShape
+from asr_service.model.nemo_file.weights import WeightReader
 
 
 class FeatureExtractor:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from asr_service.core.errors import ModelError, SettingsError
-from asr_service.model.nemo_config import Section
+from asr_service.model.nemo_file.config import Section
 
 AUTO = "auto"
 """The prompt that leaves the language to the model."""

@@ -12,7 +12,6 @@ from asr_service.core.errors import ModelError, SettingsError
 from asr_service.core.model import ModelInfo
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model import precision
-from asr_service.model.architecture import Architecture
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.decoders.boosting_tree import TreeMaker
 from asr_service.model.decoders.ctc import CtcDecoder
@@ -22,13 +21,14 @@ from asr_service.model.devices import choose_device, cpu_has_bf16
 from asr_service.model.features import FeatureExtractor
 from asr_service.model.languages import offered_languages, offered_prompts, tagged_languages
 from asr_service.model.look_ahead import choose_att_context
+from asr_service.model.nemo_file.architecture import Architecture
+from asr_service.model.nemo_file.tokenizer import UNKNOWN
 from asr_service.model.out_of_memory import is_out_of_memory
 from asr_service.model.prompts import PromptProjection
 from asr_service.model.reading import ModelParts, read_model
 from asr_service.model.slot_budget import DEVICE_SHARE, host_slots, slots_in
 from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel
 from asr_service.model.threads import step_threads
-from asr_service.model.tokenizer import UNKNOWN
 from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder, RecordedEncoder
 from asr_service.model.torch_encoder.encoder import TorchEncoder
 from asr_service.model.weights import EncoderWeights, UnsupportedLayer, read_encoder

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asr_service.model.nemo_weights import WeightReader
+from asr_service.model.nemo_file.weights import WeightReader
 
 _FIRST, _SECOND = "prompt_kernel.0", "prompt_kernel.2"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from asr_service.core.errors import ModelError
-from asr_service.model.architecture import Architecture, read_architecture
 from asr_service.model.languages import read_dictionary
 from asr_service.model.locate import find_model, mend_model
-from asr_service.model.nemo_file import open_nemo
-from asr_service.model.nemo_weights import WeightReader
+from asr_service.model.nemo_file.architecture import Architecture, read_architecture
+from asr_service.model.nemo_file.archive import open_nemo
+from asr_service.model.nemo_file.tokenizer import Tokenizer, read_tokenizer
+from asr_service.model.nemo_file.weights import WeightReader
 from asr_service.model.prompts import PromptWeights, read_prompts
-from asr_service.model.tokenizer import Tokenizer, read_tokenizer
 
 _log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asr_service.model.architecture import EncoderShape
 from asr_service.model.chunk_plan import ChunkPlan
-from asr_service.model.nemo_weights import WeightReader
+from asr_service.model.nemo_file.architecture import EncoderShape
+from asr_service.model.nemo_file.weights import WeightReader
 
 NORM_EPS = 1e-5
 """Of torch's layer normalisation, which NeMo leaves as it is."""

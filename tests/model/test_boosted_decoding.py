@@ -16,7 +16,7 @@ from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.decoders.ctc import CtcDecoder
 from asr_service.model.decoders.heads import read_ctc, read_rnnt
 from asr_service.model.decoders.rnnt import Emission, RnntDecoder
-from asr_service.model.nemo_weights import WeightReader
+from asr_service.model.nemo_file.weights import WeightReader
 from tests.model.test_boosting_tree import bonus
 
 VOCABULARY = 12

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr_service.model.nemo_weights import WeightReader
+from asr_service.model.nemo_file.weights import WeightReader
 from asr_service.model.weights import Affine
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

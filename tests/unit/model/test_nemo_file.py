@@ -19,7 +19,7 @@ from asr_service.core.errors import ModelError
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model.loading import assemble
 from asr_service.model.locate import DEMO_MODEL
-from asr_service.model.nemo_file import CONFIG, MOST_RATIO, SMALL_BYTES, WEIGHTS, open_nemo
+from asr_service.model.nemo_file.archive import CONFIG, MOST_RATIO, SMALL_BYTES, WEIGHTS, open_nemo
 from asr_service.model.reading import ModelParts, read_model
 from tests.support.nemo_files import changed, members, saved, write
 

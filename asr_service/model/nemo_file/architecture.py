@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asr_service.core.errors import ModelError
-from asr_service.model.nemo_config import Section
+from asr_service.model.nemo_file.config import Section
 
 # Classes whose forward pass is known here. Any other may do something else with the same weights.
 _CLASSES = frozenset(

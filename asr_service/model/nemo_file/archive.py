@@ -23,8 +23,8 @@ import torch
 import yaml
 
 from asr_service.core.errors import ModelError
-from asr_service.model.nemo_config import Section
-from asr_service.model.nemo_weights import WeightReader
+from asr_service.model.nemo_file.config import Section
+from asr_service.model.nemo_file.weights import WeightReader
 from asr_service.model.out_of_memory import is_out_of_memory
 
 CONFIG = "model_config.yaml"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from asr_service.core.errors import ModelError
-from asr_service.model.nemo_config import Section
-from asr_service.model.nemo_file import NemoFile
+from asr_service.model.nemo_file.archive import NemoFile
+from asr_service.model.nemo_file.config import Section
 
 SPACE = "\u2581"
 """SentencePiece's mark of a space, and thus of a word's start."""

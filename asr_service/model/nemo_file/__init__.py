@@ -1,0 +1,1 @@
+"""A model's file: the archive, and what its members say about the model."""
