@@ -52,8 +52,12 @@ class Doors:
         return [Said(final.text, final.language_code) for final in rpc.finals(responses) if final.text]
 
     async def over_riva(self, pcm: bytes, language: str) -> list[Said]:
-        """Over Riva's `StreamingRecognize`, with punctuation, whose default there is none."""
-        opening = riva.opening(language_code=language, enable_automatic_punctuation=True)
+        """Over Riva's `StreamingRecognize`, with punctuation and without endpoints, as is the default in the others."""
+        opening = riva.opening(
+            language_code=language,
+            enable_automatic_punctuation=True,
+            endpointing_config=riva.pause(10_000),
+        )
         results = await riva.talk(self.riva, [opening, *riva.packets(pcm, PACKET)])
         return [said(result) for result in riva.finals(results)]
 
