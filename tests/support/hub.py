@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
+from asr_common.server_process import PATIENCE_S
+
 BLOCK = 1 << 16
 
 
@@ -63,10 +65,13 @@ class StandInHub:
         leaked: tokens that came with requests for bytes, which go to another server.
         cut_after: a download ends without a word once it has sent so many bytes, as often as `cuts` says.
         cuts: how many downloads are still to be cut; -1 is all of them.
+        reset: whether a cut is a reset of the connection, with which bytes under way are lost, not its end.
         spoil: how many downloads still send their last byte wrong.
         truncate: sends files shorter by so many bytes than is stated, and calls that complete.
         status: answers every request with this status instead, e.g. 503.
-        silent: takes requests and never answers; `hear` ends it.
+        silent: takes requests and never answers.
+        go_on: downloads that are not cut wait for it before they send anything; set unless a test clears it.
+        claimed: bytes that a file is said to have more than it has.
     """
 
     def __init__(self, repositories: Mapping[str, Repository]) -> None:
@@ -74,9 +79,12 @@ class StandInHub:
         self.tokens: dict[str, bool] = {}
         self.requests: list[str] = []
         self.leaked: list[str] = []
-        self.cut_after = self.cuts = self.spoil = self.truncate = self.status = 0
-        self.silent = False
-        self.hear = threading.Event()
+        self.cut_after = self.cuts = self.spoil = self.truncate = self.status = self.claimed = 0
+        self.silent = self.reset = False
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self._closed = threading.Event()
+        self._news = threading.Condition()
         self._servers = [_Server(("127.0.0.1", 0), self._handler()) for _ in range(2)]
         self._threads = [
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -97,6 +105,11 @@ class StandInHub:
         """The requests for files' bytes so far."""
         return [request for request in self.requests if request.startswith("GET /bytes/")]
 
+    def wait_for_downloads(self, count: int) -> None:
+        """Waits until so many downloads have been asked for."""
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.downloads()) >= count, PATIENCE_S)
+
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
@@ -109,7 +122,8 @@ class StandInHub:
 
     def close(self) -> None:
         """Is away from now on: its port refuses connections."""
-        self.hear.set()
+        self._closed.set()
+        self.go_on.set()
         for server, thread in zip(self._servers, self._threads, strict=True):
             if thread.is_alive():
                 server.shutdown()
@@ -141,9 +155,11 @@ class StandInHub:
 
             def answer(self) -> None:
                 wanted = self.headers.get("Range")
-                hub.requests.append(f"{self.command} {self.path}" + (f" {wanted}" if wanted else ""))
+                with hub._news:
+                    hub.requests.append(f"{self.command} {self.path}" + (f" {wanted}" if wanted else ""))
+                    hub._news.notify_all()
                 if hub.silent:
-                    hub.hear.wait()
+                    hub._closed.wait()
                     self.close_connection = True
                     return
                 if hub.status:
@@ -227,7 +243,7 @@ class StandInHub:
                         Location=f"{hub.store}/bytes/{name}/{file}",
                         ETag='"of the redirect"',
                         X_Repo_Commit=commit,
-                        X_Linked_Size=str(len(data)),
+                        X_Linked_Size=str(len(data) + hub.claimed),
                         X_Linked_Etag=f'"{hashlib.sha256(data).hexdigest()}"',
                     )
 
@@ -254,12 +270,15 @@ class StandInHub:
                 if hub.cuts:
                     hub.cuts -= 1
                     self.wfile.write(rest[: hub.cut_after])
-                    # Reset, as by a network that fails: no end of the stream.
                     self.wfile.flush()
-                    linger = struct.pack("ii", 1, 0) if hub.cuts % 2 else struct.pack("ii", 0, 0)
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    if hub.reset:
+                        self.connection.setsockopt(
+                            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                        )
+                        self.connection.close()
                     self.close_connection = True
                     return
+                hub.go_on.wait()
                 for at in range(0, len(rest), BLOCK):
                     self.wfile.write(rest[at : at + BLOCK])
 

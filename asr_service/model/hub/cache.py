@@ -78,7 +78,8 @@ class RepoCache:
             path = snapshot / choose_file(self._name, files)
         except ModelError:
             return None
-        return Held(path, commit, path.parent / path.readlink() if path.is_symlink() else path)
+        blob = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else path
+        return Held(path, commit, blob)
 
     def note_revision(self, commit: str) -> None:
         """Notes which commit the wanted revision is, as the library does."""

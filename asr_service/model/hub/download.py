@@ -29,12 +29,12 @@ from asr_service.model.hub.progress import Progress, amount
 
 log = logging.getLogger(__name__)
 
-RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
+RETRY_WAITS_S: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
 """Before another try after one that brought nothing; then it is given up. One that brought something begins the row
 anew."""
 TELL_S = 5.0
 """How often the log says how far it is."""
-_RANGE_IGNORED, _RANGE_WRONG = 200, 416
+_RANGE_IGNORED, _NO_SUCH_RANGE = 200, 416
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +166,12 @@ def _receive(name: HubName, stated: Stated, partial: Path, progress: Progress) -
         "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
     )
     with request as answer, partial.open("ab") as file:
-        if have and answer.status_code in (_RANGE_IGNORED, _RANGE_WRONG):
+        if have and answer.status_code == _NO_SUCH_RANGE:
+            # It has less than it states.
+            return
+        if have and answer.status_code == _RANGE_IGNORED:
             file.truncate(0)
             progress.begin_anew()
-            if answer.status_code == _RANGE_WRONG:
-                return
         library.hf_raise_for_status(answer)
         # As it comes: of a block that was not complete when the connection broke, nothing would be left.
         for block in answer.iter_bytes():

@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 
 ASK_S = 5.0
 """How long the hub may take to say whether there is something newer than what is held."""
-FIRST_WAITS_S = (1.0, 2.0, 4.0)
+FIRST_WAITS_S: tuple[float, ...] = (1.0, 2.0, 4.0)
 """Before the hub is asked again, where nothing is held."""
 
 

@@ -1,0 +1,113 @@
+"""Fetches a hub's model in a process of its own: the hub's library reads its variables when it is imported."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asr_common.server_process import PATIENCE_S
+from tests.support.hub import StandInHub, environment
+from tests.support.process import ROOT, clean_environment
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came of it.
+
+    Attributes:
+        path: of the model, None if there was an error.
+        error: the error's class, "" if there was none.
+        message: the error's sentence.
+        field: the setting that the error names.
+        log: everything that was printed beside that.
+    """
+
+    path: Path | None
+    error: str
+    message: str
+    field: str
+    log: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings of the log."""
+        return [line for line in self.log if " WARNING " in line]
+
+
+def start(hub: StandInHub | str, home: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """Starts `python -m tests.support.fetching ARGUMENTS` with the hub's variables."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.fetching", *arguments],
+        cwd=ROOT,
+        env=clean_environment(**environment(hub, home, **variables)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(process: subprocess.Popen[str]) -> Fetched:
+    """Waits for a process of `start`."""
+    told, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, log
+    values = json.loads(told)
+    path = Path(values.pop("path")) if values["path"] else values.pop("path")
+    return Fetched(path=path, log=log.splitlines(), **values)
+
+
+def fetched(hub: StandInHub | str, home: Path, *arguments: str, **variables: str) -> Fetched:
+    """What comes of fetching: `NAME`, and what else `main` takes."""
+    return outcome(start(hub, home, *arguments, **variables))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints as JSON what `find_model` says of a name. Waits are short, and what is left of `argv` does this:
+
+    --mend: what `mend_model` says of it after that
+    --most BYTES: no file may become larger
+    --no-rights: root, too, may only write where the mode of a file allows it
+    """
+    from asr_service.core.errors import ModelError, ModelUnavailable
+    from asr_service.model.hub import download, newest
+    from asr_service.model.locate import find_model, mend_model
+    from asr_service.observability import log
+
+    name, *options = argv
+    log.set_up("info", "text")
+    download.RETRY_WAITS_S = (0.0, 0.0)
+    download.TELL_S = newest.ASK_S = 0.5
+    newest.FIRST_WAITS_S = (0.0,)
+    if "--most" in options:
+        most = int(options[options.index("--most") + 1])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    if "--no-rights" in options:
+        _give_up_rights()
+    told: dict[str, Any] = {"path": None, "error": "", "message": "", "field": ""}
+    try:
+        path: Path | None = find_model(name)
+        if "--mend" in options:
+            assert path is not None
+            path = mend_model(name, path)
+        told["path"] = path and str(path)
+    except (ModelError, ModelUnavailable) as error:
+        told |= {"error": type(error).__name__, "message": error.message, "field": error.field}
+    assert "torch" not in sys.modules
+    print(json.dumps(told))
+
+
+def _give_up_rights() -> None:
+    """Empties the capabilities of this process; see capset(2)."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
