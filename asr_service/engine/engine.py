@@ -11,37 +11,18 @@ import time
 from collections.abc import Callable
 from queue import Empty
 
-from asr_service.core.commands import (
-    Audio,
-    Cancel,
-    Command,
-    Ended,
-    Event,
-    Finalize,
-    HalfClose,
-    Open,
-)
-from asr_service.core.errors import (
-    AsrError,
-    AtCapacity,
-    ClientError,
-    InternalError,
-    ModelUnavailable,
-    SettingsError,
-    Unavailable,
-)
+from asr_service.core.commands import Command, Event, Open
+from asr_service.core.errors import ModelUnavailable, SettingsError, Unavailable
 from asr_service.core.model import Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
-from asr_service.core.values import Result
 from asr_service.engine.capacity import Capacity
 from asr_service.engine.contract import EngineMetrics, EngineSettings, EngineState, Inbox
 from asr_service.engine.meter import Meter
 from asr_service.engine.pacing import Pace
 from asr_service.engine.scheduler import Scheduler
 from asr_service.engine.slots import SlotCounts, Slots
-from asr_service.recognition.chunk_cutter import finalize_silence_ms
+from asr_service.engine.streams import Streams
 from asr_service.recognition.states import Work
 from asr_service.recognition.stream import Stream
-from asr_service.recognition.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +70,10 @@ class Engine:
         self.info: ModelInfo | None = None
         self.readings = Readings()
         self._model: StreamingModel
-        self._vocabulary: Vocabulary
-        self._silence_ms: int
         self._scheduler: Scheduler
         self._meter: Meter
         self._slots = Slots(0)
-        self._streams: dict[int, Stream] = {}
-        self._events: list[Event] = []
+        self._streams: Streams
         self._stopping = False
 
     @property
@@ -114,10 +92,10 @@ class Engine:
 
     def slot_counts(self) -> SlotCounts:
         """Counts slots and streams as they are now, for metrics."""
-        states = [stream.work for stream in list(self._streams.values())]
-        fresh, running = states.count(Work.FRESH), states.count(Work.RUNNING)
-        ready = len(self._scheduler) if self.info else 0
-        leased, free = len(self._slots.leased), len(self._slots.free)
+        if self.info is None:
+            return SlotCounts(self._slots.count, 0, self._slots.count, 0, 0, 0, self._max_batch)
+        fresh, running = self._streams.count(Work.FRESH), self._streams.count(Work.RUNNING)
+        leased, free, ready = len(self._slots.leased), len(self._slots.free), len(self._scheduler)
         return SlotCounts(self._slots.count, leased, free, fresh, running, ready, self._max_batch)
 
     def run(self) -> None:
@@ -125,13 +103,12 @@ class Engine:
         try:
             self._model = model = self._make_model()
             self._slots = Slots(model.slots)
-            self._vocabulary = Vocabulary(model.info.pieces)
-            by_model = finalize_silence_ms(model.info, punctuates=self._vocabulary.punctuates)
-            wanted = self._settings.finalize_silence_ms
-            self._silence_ms = by_model if wanted is None else wanted
             budget_s = _UPLOAD_SHARE * model.info.chunk_ms / 1000
             self._scheduler = Scheduler(
                 max_batch=self._max_batch, tick_s=self._settings.tick_s, upload_budget_s=budget_s
+            )
+            self._streams = Streams(
+                model.info, self._slots, self._scheduler, self._settings.finalize_silence_ms
             )
             self._meter = Meter(model, self._slots, self._max_batch, probe=self._settings.probe)
             self.info = model.info
@@ -142,7 +119,8 @@ class Engine:
             while not self._stopping:
                 self._wait()
                 self._turn()
-            self._end_all()
+            self._streams.end_all(Unavailable("the server is shutting down", retry_after_s=1.0))
+            self._deliver(self._streams.take_events())
             self._set_state(EngineState.STOPPED)
         except BaseException as failure:
             self.failure = failure
@@ -205,66 +183,25 @@ class Engine:
                 self.readings = self._model.readings()
             if self._metrics:
                 self._metrics.load_measured()
-        if self._events:
-            if not self._streams:
+        if events := self._streams.take_events():
+            if not len(self._streams):
                 self._slots.check()
-            events, self._events = tuple(self._events), []
             self._deliver(events)
 
     def _execute(self, now: float, command: Command | None) -> None:
-        """Executes a command that came at `now`; ignores one for a stream that ended while it was on its way."""
+        """Executes a command that came at `now`."""
         if command is None:
             self._stopping = True
             return
         if isinstance(command, Open):
-            self._open(command, now)
-            return
-        stream = self._streams.get(command.stream)
-        if stream is None:
-            return
-        was_waiting = stream.ready_at is None
-        try:
-            results: list[Result] = []
-            match command:
-                case Audio(data=data):
-                    stream.audio(data, now)
-                case Finalize(tag=tag):
-                    results = stream.finalize(tag, now, _unix_ms())
-                case HalfClose():
-                    results = stream.half_close(now, _unix_ms())
-                case Cancel():
-                    stream.cancel()
-            self._after_change(stream, results, was_waiting=was_waiting)
-        except ClientError as error:
-            self._end(stream, error)
-        except Exception as error:
-            self._fail([stream], error)
-
-    def _open(self, command: Open, now: float) -> None:
-        """Starts a stream on a free slot."""
-        self._meter.stream_comes()
-        slot = self._slots.lease()
-        if slot is None:
-            self._events.append(Ended(command.stream, AtCapacity("all streams are taken", retry_after_s=1.0)))
-            return
-        try:
-            stream = Stream(
-                command.stream, command.config, self._model.info, self._vocabulary, slot, now,
-                self._silence_ms,
-            )  # fmt: skip
-        except Exception as error:
-            self._slots.give_back(slot)
-            told = error if isinstance(error, ClientError) else _internal_error(error, 1)
-            self._events.append(Ended(command.stream, told))
-            return
-        self._streams[command.stream] = stream
-        self._events.append(stream.take_consumed())
+            self._meter.stream_comes()
+        self._streams.execute(now, command)
 
     def _step(self, batch: list[Stream], now: float) -> None:
         """Steps a batch. A step that raises ends its streams and no others."""
         requests = [stream.request() for stream in batch]
         waits_s = [max(0.0, now - (stream.ready_at or now)) for stream in batch]
-        self._events += [stream.take_consumed() for stream in batch]
+        self._streams.consumed(batch)
         started = time.monotonic()
         if self._metrics:
             self._metrics.step_begins(started)
@@ -275,7 +212,7 @@ class Engine:
         except Exception as error:
             if isinstance(error, OutOfMemory | MemoryError):
                 self._halve_batches(len(batch))
-            self._fail(batch, error)
+            self._streams.fail(batch, error)
             if self._metrics:
                 self._metrics.step_failed(len(batch))
             return
@@ -284,21 +221,7 @@ class Engine:
         live = [now - stream.ready_at for stream in batch if stream.ready_at and stream.ready_at <= now]
         self._meter.step(ended, len(batch), seconds, live)
         self._scheduler.add_step_time(len(batch), seconds)
-        unix_ms = _unix_ms()
-        broken = [stream for stream, answer in zip(batch, answers, strict=True) if answer.broken]
-        if broken:
-            self._fail(broken, FloatingPointError("the model's output is not finite"))
-        for stream, answer in zip(batch, answers, strict=True):
-            if answer.broken:
-                continue
-            try:
-                results = stream.answer(answer, ended, unix_ms)
-                if stream.restarted:
-                    # The front end waits for a chunk that is longer than the next one.
-                    self._events.append(stream.take_consumed())
-                self._after_change(stream, results, was_waiting=True)
-            except Exception as error:
-                self._fail([stream], error)
+        self._streams.answer(batch, answers, ended)
         if self._metrics:
             samples = sum(len(request.samples) for request in requests)
             self._metrics.step(
@@ -315,51 +238,7 @@ class Engine:
         if self._metrics:
             self._metrics.probe_over()
 
-    def _after_change(self, stream: Stream, results: list[Result], *, was_waiting: bool) -> None:
-        """Passes on the results of a command or a step, and schedules the stream's next chunk or ends the stream.
-
-        Args:
-            stream: the one that has changed.
-            results: that the change made.
-            was_waiting: whether the stream was not in the scheduler before.
-        """
-        self._events += results
-        if stream.work is Work.ENDED:
-            self._end(stream, None)
-        elif was_waiting and stream.ready_at is not None:
-            self._scheduler.add(stream.id, stream.ready_at)
-
-    def _fail(self, streams: list[Stream], error: Exception) -> None:
-        """Ends these streams with an internal error."""
-        bug = _internal_error(error, len(streams))
-        for stream in streams:
-            self._end(stream, InternalError(request_id=bug.request_id))
-
-    def _end(self, stream: Stream, error: AsrError | None) -> None:
-        """Ends a stream: frees its slot and reports the end; the id is not used again."""
-        self._scheduler.remove(stream.id)
-        del self._streams[stream.id]
-        self._slots.give_back(stream.slot)
-        self._events.append(Ended(stream.id, error))
-
-    def _end_all(self) -> None:
-        """Ends all streams since the engine is to stop."""
-        for stream in list(self._streams.values()):
-            self._end(stream, Unavailable("the server is shutting down", retry_after_s=1.0))
-        self._deliver(tuple(self._events))
-
     def _set_state(self, state: EngineState) -> None:
         self.state = state
         for callback in self._state_callbacks:
             callback(state)
-
-
-def _internal_error(error: Exception, streams: int) -> InternalError:
-    """Logs a bug with its traceback and makes the error for clients; the same request id is in both."""
-    bug = InternalError()
-    log.error("request %s: %d streams ended by an internal error", bug.request_id, streams, exc_info=error)
-    return bug
-
-
-def _unix_ms() -> int:
-    return time.time_ns() // 1_000_000
