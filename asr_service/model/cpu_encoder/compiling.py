@@ -1,36 +1,26 @@
-"""Compiles the kernels' functions and keeps their machine code in a folder that is named by all of their sources.
+"""Compiles the kernels' functions at their first call, or ahead of it, and keeps their machine code on disk.
 
-Numba's own cache asks only whether the file that a function stands in has changed. A kernel's machine code holds the
-functions that it calls as well, from other files, and constants of yet others: after a change there Numba would go on
-running the old code. Here the folder's name is a hash of every source of this package and of the versions of what
-compiles it, so code from other sources is never even looked at.
-
-The folder lies in NUMBA_CACHE_DIR if that is set, else beside the sources, else in the user's cache folder: the first
-that can be written to. Where none can, functions are compiled at each start.
+Where it lies, and which code is looked at, is `machine_code.py`'s to say. Processes that compile at the same time do
+not compile the same function twice: the second waits for the first and reads its code.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
-import os
 import pickle
-import platform
-import shutil
-import sys
-import time
 from collections.abc import Callable, Iterator
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numba
 import numpy as np
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-from numba.misc.appdirs import AppDirs
+from numba.core.compiler_lock import global_compiler_lock
+
+from asr_service.model.cpu_encoder.machine_code import clean_once, code_folder, locked, source_key
+from asr_service.model.cpu_encoder.one_pass import loops_in_one_pass
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,11 +35,6 @@ Float = float | np.floating[Any]
 
 LOOSE = frozenset({"reassoc", "contract", "nsz", "arcp"})
 """Sums may be reordered and products fused, but NaN and infinity keep their meaning."""
-
-SOURCES = Path(__file__).parent
-FOLDER_PREFIX = "asr-kernels-"
-UNUSED_DAYS = 30
-"""A folder that no process has opened for so long is removed by the next one that compiles something."""
 
 
 @overload
@@ -80,84 +65,119 @@ def compiled(
         if code_folder() is not None:
             # What `cache=True` does, with a cache that lies elsewhere and that processes share.
             made._cache = _SharedCache(function)
+        compile_usually, compile_for_call = made.compile, made._compile_for_args
+
+        def compile_in_turn(signature: Any) -> Any:
+            with global_compiler_lock, loops_in_one_pass(), _turn(made, tuple(signature)):
+                return compile_usually(signature)
+
+        def compile_or_note(*arguments: Any) -> Any:
+            if _noted is None:
+                return compile_for_call(*arguments)
+            _noted.append(Call(made, tuple(made.typeof_pyval(one) for one in arguments)))
+            return _do_nothing
+
+        made.compile, made._compile_for_args = compile_in_turn, compile_or_note
         return made
 
     return decorate if function is None else decorate(function)
 
 
-@cache
-def source_key() -> str:
-    """A hash of the sources of all kernels and of what turns them into machine code."""
-    digest = hashlib.sha256()
-    versions = (numba.__version__, version("llvmlite"), np.__version__, sys.version, platform.machine())
-    digest.update(repr(versions).encode())
-    for source in sorted(SOURCES.rglob("*.py")):
-        digest.update(repr(source.relative_to(SOURCES).parts).encode())
-        digest.update(hashlib.sha256(source.read_bytes()).digest())
-    return digest.hexdigest()[:20]
+class Call(NamedTuple):
+    """A compiled function, and the types of the arguments that it is called with.
 
-
-@cache
-def code_folder() -> Path | None:
-    """This process's folder for machine code, made if it is not there; None if nothing can be written."""
-    parents = [SOURCES / "__pycache__", Path(AppDirs("asr-service", appauthor=False).user_cache_dir)]
-    if numba.config.CACHE_DIR:  # type: ignore[attr-defined]
-        parents.insert(0, Path(numba.config.CACHE_DIR))  # type: ignore[attr-defined]
-    for parent in parents:
-        folder = parent / (FOLDER_PREFIX + source_key())
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # Its date says when it was last used.
-            os.utime(folder)
-            with _locked(folder):
-                pass
-        except OSError as error:
-            _log.info("machine code is not kept in %s: %s", parent, error)
-            continue
-        return folder
-    _log.warning(
-        "no folder for machine code can be written to (NUMBA_CACHE_DIR sets one): each start compiles anew"
-    )
-    return None
-
-
-def remove_unused_folders(parent: Path, now: float) -> list[Path]:
-    """Removes the folders of other sources in `parent` that were not opened in the last `UNUSED_DAYS`.
-
-    A running process has its code in memory and makes its folder again when it needs it, so removing one is safe.
-
-    Args:
-        parent: of the folders.
-        now: Unix time.
-
-    Returns:
-        The removed folders.
+    Attributes:
+        function: what `compiled` returned.
+        types: Numba's.
     """
-    removed = []
-    for folder in parent.glob(FOLDER_PREFIX + "*"):
-        # Another process may remove it first.
-        with contextlib.suppress(OSError):
-            if (
-                folder.name != FOLDER_PREFIX + source_key()
-                and folder.stat().st_mtime < now - UNUSED_DAYS * 86_400
-            ):
-                shutil.rmtree(folder)
-                removed.append(folder)
-    return removed
+
+    function: Any
+    types: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return str(self.function.py_func.__name__)
+
+    def is_compiled(self) -> bool:
+        """Returns whether there is machine code for these types, in memory or on disk."""
+        return self.types in self.function.overloads or _is_kept(self.function, self.types)
+
+    def compile(self, *, wait: bool = True) -> bool:
+        """Compiles the function, or reads its code.
+
+        Args:
+            wait: for another process that compiles it at this moment; else nothing is done then.
+
+        Returns:
+            Whether it was done.
+        """
+        folder = code_folder()
+        if wait or folder is None or self.is_compiled():
+            self.function.compile(self.types)
+            return True
+        with contextlib.suppress(OSError), locked(folder, _lock_name(*self), wait=False) as is_free:
+            if not is_free:
+                return False
+        self.function.compile(self.types)
+        return True
+
+
+# Calls that are noted and not made, None while calls are made.
+_noted: list[Call] | None = None
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, which processes take to write."""
-    with (folder / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def noting_calls() -> Iterator[list[Call]]:
+    """Notes the calls of functions that this process has not compiled yet and does nothing in their place.
+
+    What they should have written is left as it was: of use is only which functions are called with what. For a process
+    in which no other thread calls them.
+    """
+    global _noted
+    before, _noted = _noted, []
+    try:
+        yield _noted
+    finally:
+        _noted = before
+
+
+def _do_nothing(*arguments: Any) -> None:
+    """Stands for a function whose call was noted; all of those return nothing."""
+
+
+def _is_kept(function: Any, types: tuple[Any, ...]) -> bool:
+    """Whether machine code for these types lies on disk."""
+    cache = function._cache
+    if not isinstance(cache, _SharedCache):
+        return False
+    # Broken files are met with when they are read.
+    with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
+        key = cache._index_key(types, function.targetctx.codegen())
+        return key in cache._cache_file._load_index()
+    return False
+
+
+def _lock_name(function: Any, types: tuple[Any, ...]) -> str:
+    """Names the lock of a function for these types."""
+    named = f"{function.py_func.__module__}.{function.py_func.__qualname__} {types}"
+    return f"{function.py_func.__name__}-{hashlib.sha256(named.encode()).hexdigest()[:16]}.lock"
+
+
+@contextlib.contextmanager
+def _turn(function: Any, types: tuple[Any, ...]) -> Iterator[None]:
+    """Waits until no other process compiles the function for these types, and keeps others waiting meanwhile.
+
+    Functions wait for those that they call, never the other way round, so that nobody waits in a circle.
+    """
+    folder = code_folder()
+    with contextlib.ExitStack() as held:
+        if folder is not None and types not in function.overloads and not _is_kept(function, types):
+            # Nothing can be written there: then nobody can be waited for.
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(folder, _lock_name(function, types)))
         yield
-
-
-@cache
-def _clean_once(parent: Path) -> None:
-    for folder in remove_unused_folders(parent, time.time()):
-        _log.info("removed machine code that was not used for %d days: %s", UNUSED_DAYS, folder)
 
 
 class _Place(_CacheLocator):
@@ -201,7 +221,7 @@ class _SharedCache(FunctionCache):
         except (EOFError, pickle.UnpicklingError) as error:
             # Cut short by a crash of the machine, say. It is compiled and written anew.
             _log.warning("machine code in %s is broken: %s", self.cache_path, error)
-            with contextlib.suppress(OSError), _locked(Path(self.cache_path)):
+            with contextlib.suppress(OSError), locked(Path(self.cache_path)):
                 self.flush()
         return None
 
@@ -216,8 +236,8 @@ class _SharedCache(FunctionCache):
         try:
             # It may have been removed since this process started.
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder):
+            with locked(folder):
                 super().save_overload(sig, data)
-            _clean_once(folder.parent)
+            clean_once(folder.parent)
         except OSError as error:
             _log.warning("machine code is not kept in %s: %s", folder, error)

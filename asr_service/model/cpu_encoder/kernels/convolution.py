@@ -42,7 +42,8 @@ def convolve(
     """`convolve_row` of all rows; weights one by one, as in `attention.attend`."""
     weights = ConvolutionWeights(taps, bias, norm_weight, norm_bias, eps)
     for b in prange(gates.shape[0]):
-        convolve_row(b, gates, context, slots, weights, out)
+        # Numba counts unsigned here, and would compile the row for that as well.
+        convolve_row(np.int64(b), gates, context, slots, weights, out)
 
 
 @compiled

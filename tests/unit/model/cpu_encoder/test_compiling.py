@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.model.cpu_encoder.compiling import (
+from asr_service.model.cpu_encoder.kernels.rows import exponential
+from asr_service.model.cpu_encoder.machine_code import (
     FOLDER_PREFIX,
     SOURCES,
     UNUSED_DAYS,
@@ -19,15 +20,14 @@ from asr_service.model.cpu_encoder.compiling import (
     remove_unused_folders,
     source_key,
 )
-from asr_service.model.cpu_encoder.kernels.rows import exponential
 
 # Computes e^2 and says whether it was compiled ("1") or read from disk ("0").
 PROGRAM = """
     import logging, sys
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     import numpy as np
-    from asr_service.model.cpu_encoder.compiling import code_folder
     from asr_service.model.cpu_encoder.kernels.rows import exponential
+    from asr_service.model.cpu_encoder.machine_code import code_folder
     kind = np.dtype(sys.argv[1])
     row = np.array([2.0], kind)
     exponential(row, np.empty_like(row, np.float32), 1)

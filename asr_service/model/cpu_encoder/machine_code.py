@@ -1,0 +1,171 @@
+"""Chooses the folder that kernels' machine code is kept in, which is named by all of their sources.
+
+Numba's own cache asks only whether the file that a function stands in has changed. A kernel's machine code holds the
+functions that it calls as well, from other files, and constants of yet others: after a change there Numba would go on
+running the old code. Here the folder's name is a hash of every source of this package and of the versions of what
+compiles it, so code from other sources is never even looked at.
+
+The folder lies in NUMBA_CACHE_DIR if that is set. Else it lies beside the sources or in the user's cache folder: where
+everything has been compiled for this processor already (`prepare.py`), if only to be read, else the first that can be
+written to. Where none can, functions are compiled at each start.
+
+Standard library only: whether anything has to be compiled is answered without importing a compiler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+SOURCES = Path(__file__).parent
+FOLDER_PREFIX = "asr-kernels-"
+UNUSED_DAYS = 30
+"""A folder that no process has opened for so long is removed by the next one that compiles something."""
+_CPU_INFO = Path("/proc/cpuinfo")
+# As x86 and Arm name what LLVM goes by.
+_CPU_INFO_LINES = (
+    "vendor_id", "cpu family", "model", "model name", "flags",
+    "CPU implementer", "CPU part", "CPU variant", "Features",
+)  # fmt: skip
+
+
+@cache
+def source_key() -> str:
+    """Returns a hash of the sources of all kernels and of what turns them into machine code."""
+    digest = hashlib.sha256()
+    versions = (version("numba"), version("llvmlite"), version("numpy"), sys.version, platform.machine())
+    digest.update(repr(versions).encode())
+    for source in sorted(SOURCES.rglob("*.py")):
+        digest.update(repr(source.relative_to(SOURCES).parts).encode())
+        digest.update(hashlib.sha256(source.read_bytes()).digest())
+    return digest.hexdigest()[:20]
+
+
+@cache
+def processor_key() -> str:
+    """Returns a hash of what machine code is made for: this processor, or the one that Numba is told to take."""
+    told = [os.environ.get(name, "") for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX")]
+    described = [platform.machine(), *told]
+    try:
+        # Up to an empty line is the first processor; those of a machine are taken to be alike.
+        lines = _CPU_INFO.read_text().partition("\n\n")[0].splitlines()
+        described += [line for line in lines if line.partition(":")[0].strip() in _CPU_INFO_LINES]
+    except OSError:
+        described.append(platform.processor())
+    return hashlib.sha256(repr(described).encode()).hexdigest()[:20]
+
+
+@cache
+def code_folder() -> Path | None:
+    """Returns this process's folder for machine code, made if it is not there; None if nothing can be written."""
+    name = FOLDER_PREFIX + source_key()
+    told = os.environ.get("NUMBA_CACHE_DIR")
+    parents = [Path(told)] if told else []
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    parents += [SOURCES / "__pycache__", user_cache / "asr-service"]
+    for parent in parents[: 1 if told else None]:
+        if _stamp(parent / name).exists():
+            return parent / name
+    for parent in parents:
+        folder = parent / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Its date says when it was last used.
+            os.utime(folder)
+            with locked(folder):
+                pass
+        except OSError as error:
+            _log.info("machine code is not kept in %s: %s", parent, error)
+            continue
+        return folder
+    _log.warning(
+        "no folder for machine code can be written to (NUMBA_CACHE_DIR sets one): each start compiles anew"
+    )
+    return None
+
+
+def is_prepared() -> bool:
+    """Returns whether `mark_prepared` was called for these sources and this processor."""
+    folder = code_folder()
+    return folder is not None and _stamp(folder).exists()
+
+
+def mark_prepared() -> None:
+    """Notes that everything is compiled for this processor. Without a folder that can be written to, does nothing."""
+    folder = code_folder()
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            _stamp(folder).touch()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str = "lock", *, wait: bool = True) -> Iterator[bool]:
+    """Holds one of the folder's locks, which processes take to write and to compile.
+
+    Args:
+        folder: of machine code.
+        what: name of the lock.
+        wait: whether to wait for another process that holds it.
+
+    Yields:
+        Whether it is held; always true with `wait`.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    with (folder / what).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def remove_unused_folders(parent: Path, now: float) -> list[Path]:
+    """Removes the folders of other sources in `parent` that were not opened in the last `UNUSED_DAYS`.
+
+    A running process has its code in memory and makes its folder again when it needs it, so removing one is safe.
+
+    Args:
+        parent: of the folders.
+        now: Unix time.
+
+    Returns:
+        The removed folders.
+    """
+    removed = []
+    for folder in parent.glob(FOLDER_PREFIX + "*"):
+        # Another process may remove it first.
+        with contextlib.suppress(OSError):
+            if (
+                folder.name != FOLDER_PREFIX + source_key()
+                and folder.stat().st_mtime < now - UNUSED_DAYS * 86_400
+            ):
+                shutil.rmtree(folder)
+                removed.append(folder)
+    return removed
+
+
+@cache
+def clean_once(parent: Path) -> None:
+    """Removes unused folders in `parent`, the first time it is called for that."""
+    for folder in remove_unused_folders(parent, time.time()):
+        _log.info("removed machine code that was not used for %d days: %s", UNUSED_DAYS, folder)
+
+
+def _stamp(folder: Path) -> Path:
+    return folder / f"prepared-{processor_key()}"
