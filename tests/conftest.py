@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The encoder step of CPUs lies compiled on disk, so that no test waits for that against a deadline."""
-    command = [sys.executable, "-m", "tests.support.compile_step"]
+    command = [sys.executable, "-m", "asr_service.model.cpu_encoder.prepare"]
     workers.once(
         tmp_path_factory,
         "compiled",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import logging
 import os
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Any, NoReturn
 
+from asr_common.child_process import end_with_parent
 from asr_service.core.commands import Event
 from asr_service.core.errors import ModelUnavailable, SettingsError
 from asr_service.core.model import StreamingModel
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 SHOW_STACKS = signal.SIGUSR1
 """The signal that makes the process print to stderr what its threads do."""
-_PR_SET_PDEATHSIG = 1
 
 
 def run_process(
@@ -130,11 +129,7 @@ def _bind_to_parent(parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     faulthandler.register(SHOW_STACKS, file=sys.stderr)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have ended before the call above could take effect.
-    if os.getppid() != parent:
-        _end_at_once()
+    end_with_parent(parent)
 
 
 def _end_at_once() -> NoReturn:

@@ -244,10 +244,13 @@ def _make_fast_encoder(
     """
     if device.type == "cpu" and torch._C._has_mkldnn:
         try:
-            # Imported here since the loops are compiled, or read from the cache, at their import and first use.
+            # Imported here since a GPU has no use for the compiler.
+            from asr_service.model.cpu_encoder.ahead import compile_missing
             from asr_service.model.cpu_encoder.encoder import CpuEncoder
 
-            return CpuEncoder(weights, plan, rows, dtype)
+            encoder = CpuEncoder(weights, plan, rows, dtype)
+            compile_missing([(encoder, plan, mels)], _log.info)
+            return encoder
         except UnsupportedLayer as reason:
             _log.info(
                 "the compiled encoder step does not know this model (%s): torch operations are used", reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,32 @@ def test_processes_that_compile_at_once_never_load_each_others_code(package: Pat
     assert [_finish(process)[1] for process in started] == [RIGHT] * len(kinds)
     for kind in kinds[:2]:
         assert _run(package, kind)[1:3] == (RIGHT, 0)
+
+
+def test_of_processes_that_start_together_one_compiles(package: Path) -> None:
+    started = [_start(package) for _ in range(3)]
+    finished = [_finish(process) for process in started]
+    assert [value for _, value, _, _ in finished] == [RIGHT] * 3
+    assert sum(misses for _, _, misses, _ in finished) == 1, "the others waited and read what it wrote"
+
+
+def test_a_folder_where_all_is_compiled_goes_before_one_that_can_be_written(
+    package: Path, tmp_path: Path
+) -> None:
+    """As in an image, beside whose sources only its builder writes; for one processor, not for any."""
+    home = tmp_path / "home"
+    beside = package / "asr_service/model/cpu_encoder/__pycache__"
+    beside.touch()
+    mark = (
+        "; from asr_service.model.cpu_encoder.machine_code import mark_prepared; mark_prepared()\n    kind ="
+    )
+    told = {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    prepared = _finish(_start(package, program=PROGRAM.replace("\n    kind =", mark), **told))[0]
+    assert prepared is not None and home in prepared.parents
+    beside.unlink()
+    assert _run(package, **told)[:3] == (prepared, RIGHT, 0)
+    other = _run(package, **told, NUMBA_CPU_NAME="x86-64" if platform.machine() == "x86_64" else "generic")[0]
+    assert other is not None and other.parent == beside
 
 
 def test_broken_files_are_written_anew(package: Path) -> None:

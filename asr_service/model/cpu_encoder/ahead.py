@@ -1,0 +1,93 @@
+"""Compiles what the steps of an encoder call before they call it, in several processes at a time.
+
+Numba compiles under a lock of its process, so that only processes can share the work. They are forked, since the time
+to import a compiler anew is that of compiling several functions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from asr_common.child_process import end_with_parent
+from asr_service.core.cpus import usable_cpus
+from asr_service.model.batch import Batch
+from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.cpu_encoder.compiling import Call, noting_calls
+from asr_service.model.cpu_encoder.encoder import CpuEncoder
+from asr_service.model.cpu_encoder.kernels.gemm_choice import FEW_ROWS
+from asr_service.model.cpu_encoder.machine_code import code_folder
+
+_log = logging.getLogger(__name__)
+
+# What takes longest begins first, so that all processes end at about the same time. Others follow as they are called.
+_LONGEST_FIRST = ("run_layers", "attend", "first_stages", "convolve")
+
+
+def compile_missing(encoders: Sequence[tuple[CpuEncoder, ChunkPlan, int]], say: Callable[[str], None]) -> int:
+    """Compiles the functions that steps of these encoders call and that are not on disk yet.
+
+    Args:
+        encoders: each with its plan and the features of a mel frame. They are left at the start of all streams.
+        say: told what is going on, if anything has to be compiled.
+
+    Returns:
+        How many functions were missing.
+    """
+    noted = [call for encoder in encoders for call in _calls(*encoder)]
+    missing = [call for call in dict.fromkeys(noted) if not call.is_compiled()]
+    if not missing:
+        return 0
+    missing.sort(key=lambda call: (*_LONGEST_FIRST, call.name).index(call.name))
+    # Where nothing is kept, what other processes compile is of no use.
+    processes = 1 if code_folder() is None else min(usable_cpus().threads, len(missing))
+    say(
+        f"compiling the encoder step for this processor, some 10 to 40 s: {len(missing)} functions in {processes} "
+        f"process{'es' if processes > 1 else ''}; `make setup` and the building of an image do it ahead"
+    )
+    began = time.monotonic()
+    helpers = [_fork_helper(missing) for _ in range(processes - 1)]
+    for call in missing:
+        call.compile(wait=False)
+    # Those that others are compiling, or were when they were stopped.
+    for call in missing:
+        call.compile()
+    for helper in helpers:
+        os.waitpid(helper, 0)
+    say(f"compiled in {time.monotonic() - began:.1f} s")
+    return len(missing)
+
+
+def _calls(encoder: CpuEncoder, plan: ChunkPlan, mels: int) -> list[Call]:
+    """What steps of few rows and of many rows call, of which nothing is compiled in this process yet."""
+    with torch.inference_mode(), noting_calls() as calls:
+        for rows in (1, FEW_ROWS + 1):
+            # One slot for all, which every encoder has. Functions that are compiled do run.
+            slots = torch.zeros(rows, dtype=torch.int64)
+            batch = Batch(slots, torch.zeros_like(slots), None, [plan.chunk_frames] * rows, True)
+            encoder.step(batch, torch.zeros(rows, plan.chunk_mels, mels))
+        encoder.clear(torch.zeros(1, dtype=torch.int64))
+    return calls
+
+
+def _fork_helper(missing: Sequence[Call]) -> int:
+    """Forks a process that compiles whatever of these nobody else is compiling; returns its id."""
+    parent = os.getpid()
+    helper = os.fork()
+    if helper:
+        return helper
+    code = 1
+    try:
+        end_with_parent(parent)
+        for call in missing:
+            call.compile(wait=False)
+        code = 0
+    except BaseException:
+        # The parent meets the same and tells it.
+        _log.debug("a process that compiles has failed", exc_info=True)
+    finally:
+        os._exit(code)

@@ -1,0 +1,41 @@
+"""Compiles what any supported model needs on this processor, so that a start finds it on disk.
+
+    python -m asr_service.model.cpu_encoder.prepare
+
+`make setup` and the building of an image do it. Without a model: functions are compiled for the types of what they are
+called with, whatever its size. Where all is there already, that is found out without importing a compiler.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from asr_service.model.cpu_encoder.machine_code import code_folder, is_prepared, mark_prepared
+
+
+def prepare() -> int:
+    """Compiles what is missing and prints what it does; returns how many functions that were."""
+    # Only now, since these import torch and the compiler.
+    from asr_service.model.cpu_encoder.ahead import compile_missing
+    from asr_service.model.cpu_encoder.every_kind import every_kind
+
+    missing = compile_missing(every_kind(), _say)
+    mark_prepared()
+    return missing
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Runs the command line; takes no arguments."""
+    if not is_prepared():
+        prepare()
+        if code_folder() is None:
+            raise SystemExit("there is no folder that machine code can be kept in")
+
+
+if __name__ == "__main__":
+    main()

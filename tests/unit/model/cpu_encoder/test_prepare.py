@@ -1,0 +1,104 @@
+"""What is compiled ahead is all that steps call."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from numba.core import event
+
+from asr_service.model.batch import Batch
+from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.cpu_encoder.ahead import compile_missing
+from asr_service.model.cpu_encoder.encoder import CpuEncoder
+from asr_service.model.cpu_encoder.prepare import prepare
+from asr_service.model.devices import cpu_has_bf16
+from tests.support.encoder_weights import made_up_weights
+from tests.support.process import ROOT, clean_environment
+
+pytestmark = pytest.mark.slow
+
+PLANS = (ChunkPlan(160, 400, 8, 1, 70), ChunkPlan(160, 400, 8, 2, 70), ChunkPlan(160, 400, 8, 14, 70))
+
+
+class Compilations(event.Listener):  # type: ignore[misc]
+    """Names the functions that Numba compiles."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def on_start(self, event: event.Event) -> None:
+        self.names.append(event.data["dispatcher"].py_func.__qualname__)
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+def step(encoder: CpuEncoder, plan: ChunkPlan, rows: int, *, masked: bool) -> torch.Tensor:
+    """A first or, with masks, a last and shorter step of so many streams."""
+    mels = torch.linspace(-1, 1, rows * plan.chunk_mels * 80).reshape(rows, plan.chunk_mels, 80)
+    masks = None
+    if masked:
+        masks = [torch.ones(rows, plan.chunk_mels >> layer, dtype=torch.bool) for layer in range(4)]
+        for mask in masks:
+            mask[0, mask.shape[1] // 2 :] = False
+    slots = torch.arange(rows)
+    with torch.inference_mode():
+        return encoder.step(
+            Batch(slots, torch.zeros_like(slots), masks, [plan.chunk_frames] * rows, True), mels
+        )
+
+
+@pytest.mark.parametrize("width", [96, 80], ids=["compiled layers", "oneDNN's products"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        pytest.param(
+            torch.bfloat16,
+            marks=pytest.mark.skipif(not cpu_has_bf16(), reason="torch has no bf16 for this processor"),
+        ),
+    ],
+)
+def test_after_it_steps_of_any_model_compile_nothing(
+    width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare()
+    monkeypatch.setattr("tests.support.encoder_weights.D", width)
+    with event.install_listener("numba:compile", Compilations()) as compiled:
+        for plan in PLANS:
+            encoder = CpuEncoder(made_up_weights(plan), plan, 6, dtype)
+            for rows in (1, 2, 6):
+                for masked in (False, True):
+                    assert torch.isfinite(step(encoder, plan, rows, masked=masked)).all()
+    assert compiled.names == []
+
+
+def test_looking_for_what_is_missing_leaves_the_streams_at_their_start() -> None:
+    prepare()
+    plan = PLANS[1]
+    said: list[str] = []
+    looked_at, untouched = (CpuEncoder(made_up_weights(plan), plan, 2, torch.float32) for _ in range(2))
+    assert compile_missing([(looked_at, plan, 80)], said.append) == 0
+    assert said == []
+    for masked in (False, True):
+        both = [step(encoder, plan, 2, masked=masked) for encoder in (looked_at, untouched)]
+        assert torch.equal(*both)
+
+
+def test_where_all_is_there_no_compiler_is_imported() -> None:
+    prepare()
+    program = """
+        import sys
+        from asr_service.model.cpu_encoder.prepare import main
+        main()
+        print(sorted({"torch", "numba", "llvmlite"} & set(sys.modules)))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["[]"]
