@@ -31,14 +31,14 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
 
 
 def random_model(shape: str) -> Path:
-    """Gives the .nemo file of a model with random weights, of a shape of `testbed.models`, made if it is not there.
+    """Gives the .nemo file of a model with random weights, of a shape of `testbed.shapes`, made if it is not there.
 
     In a process of its own, so that nothing of it is left in one that measures.
     """
 
     def make(path: Path) -> None:
         print(f"making {shape}.nemo, random weights (once)", file=sys.stderr)
-        argv = [sys.executable, "-m", "testbed.models", shape, str(path)]
+        argv = [sys.executable, "-m", "testbed.random_file", shape, str(path)]
         subprocess.run(argv, cwd=ROOT, env=clean_environment(), stdout=subprocess.DEVNULL, check=True)
 
     return made_once(BUILD / f"{shape}.nemo", make)
