@@ -21,14 +21,18 @@ SHARE = 0.75
 """Share of a chunk's duration that the steps of all streams may take; the rest is for arrivals that bunch."""
 RISE, FALL = 1.1, 0.8
 """The number of streams changes once it is this many times what it was, or less than that: it does not flutter."""
-CALM = 0.5
-"""Load up to which the streams that are carried show that some more fit."""
-GROWTH = 1.2
-"""How many more: this many times those that are carried."""
+CALM = 0.3
+"""Load up to which the streams that are carried show that some more fit. It grows slowly up to about this, and soon
+after that quickly."""
+GROWTH = 1.15
+"""How many fit then: this many times those that are carried, or one more. It holds for `MEMORY_S`."""
 SECONDS, LEAST_SECONDS, MEMORY_S = 15, 5, 60.0
 """The slowness is the median of the last `SECONDS` seconds with steps in them, `LEAST_SECONDS` at least, none of them
 longer ago than `MEMORY_S`. What lasts for half of them counts, a hiccup does not."""
-LEAST_SHARE = 1 / 16
+RECENT, RECENT_S, LEAST_OF_SIZE = 256, 20.0, 5
+"""What larger batches would take is foretold by so many steps at most, so many seconds back, and by sizes of which
+there were so many steps."""
+LEAST_SHARE = 1 / 8
 """Steps that should take less of the time that there is say nothing about the slowness: a lone short step waits for
 threads to wake up and for memory to be cached, which steps of many streams do not feel."""
 
@@ -130,6 +134,36 @@ class Slowness:
             self._second, self._ratios = int(now), []
 
 
+class RecentSteps:
+    """Foretells what larger batches would take by the steps of the last seconds, whose sizes differ by chance."""
+
+    def __init__(self) -> None:
+        # When a step ended, its size, and its duration.
+        self._steps: deque[tuple[float, int, float]] = deque(maxlen=RECENT)
+
+    def add(self, now: float, rows: int, seconds: float) -> None:
+        """Takes a step that ended now."""
+        self._steps.append((now, rows, seconds))
+
+    def curve(self, now: float) -> Curve | None:
+        """Returns a curve up to twice the largest size that was usual lately; None if fewer than two sizes were.
+
+        Each further stream takes as long as the streams between two usual sizes did, or half of the average if that is
+        more: where sizes are near to each other, the difference is mostly chance.
+        """
+        times: dict[int, list[float]] = {}
+        for ended, rows, seconds in self._steps:
+            if ended >= now - RECENT_S:
+                times.setdefault(rows, []).append(seconds)
+        usual = sorted((rows, median(took)) for rows, took in times.items() if len(took) >= LEAST_OF_SIZE)
+        if len(usual) < 2:
+            return None
+        rows, took = usual[-1]
+        fewer, shorter = max((size for size in usual if 2 * size[0] <= rows), default=usual[0])
+        row_s = max((took - shorter) / (rows - fewer), took / rows / 2)
+        return Curve([(fewer, shorter), (rows, took), (2 * rows, took + rows * row_s)])
+
+
 class Estimate:
     """Estimates how many live streams the machine sustains now.
 
@@ -151,8 +185,9 @@ class Estimate:
         # The last sweep, if it found less than what is believed.
         self._doubt: Curve | None = None
         self._slowness = Slowness()
-        # Streams that use has shown to fit, times the slowness at which it did.
-        self._shown = 0.0
+        self._recent = RecentSteps()
+        # Streams that use has shown to fit, and when.
+        self._shown, self._shown_at = 0.0, float("-inf")
         self._streams = 0
 
     def sweep(self, now: float, timings: Sequence[tuple[int, float]]) -> int:
@@ -182,24 +217,34 @@ class Estimate:
 
     def add(self, now: float, rows: int, seconds: float) -> None:
         """Takes a step of so many streams that ended now."""
-        if self._curve is None:
-            return
+        self._recent.add(now, rows, seconds)
         if self.step_s(now, rows) >= LEAST_SHARE * self._budget_s:
+            self.look(now, rows, seconds)
+
+    def look(self, now: float, rows: int, seconds: float) -> None:
+        """Takes a step that was made to be timed, just after another, beside streams; it counts however short it is."""
+        if self._curve is not None:
             self._slowness.add(now, seconds / self._curve.seconds(rows))
 
     def carried(self, now: float, chunks_per_s: float, load: float) -> None:
         """Takes what is carried at which load: live streams that are served with ease show that some more fit.
+
+        How many more the sizes and durations of their steps foretell, where no sweep has come as far.
 
         Args:
             now: monotonic seconds.
             chunks_per_s: live chunks that are stepped in a second.
             load: that was measured meanwhile; 0 if it is not known.
         """
-        streams = chunks_per_s * self._chunk_s * self._slowness.value(now)
-        if 0 < load <= CALM:
-            self._shown = max(self._shown, GROWTH * streams)
-        elif load > SHARE:
+        streams = chunks_per_s * self._chunk_s
+        if load > SHARE:
             self._shown = min(self._shown, streams)
+        elif load > 0 and self._curve is not None:
+            if load <= CALM:
+                self._show(now, max(GROWTH * streams, round(streams) + 1))
+            curve = self._recent.curve(now)
+            if curve is not None and curve.timings[-1][0] > self._curve.timings[-1][0]:
+                self._show(now, self._found(curve))
 
     def step_s(self, now: float, rows: int) -> float:
         """Returns how long a step of so many streams should take now; 0 if that is not known."""
@@ -225,9 +270,12 @@ class Estimate:
 
     def _value(self, now: float) -> float:
         assert self._curve is not None
-        slowness = self._slowness.value(now)
-        by_steps = self._curve.streams(self._budget_s / slowness, self.max_batch)
-        return max(by_steps, self._shown / slowness)
+        by_steps = self._curve.streams(self._budget_s / self._slowness.value(now), self.max_batch)
+        return max(by_steps, self._shown) if now < self._shown_at + MEMORY_S else by_steps
+
+    def _show(self, now: float, streams: float) -> None:
+        if streams >= self._shown or now >= self._shown_at + MEMORY_S:
+            self._shown, self._shown_at = streams, now
 
     def _found(self, curve: Curve) -> float:
         return curve.streams(self._budget_s, self.max_batch)

@@ -220,9 +220,9 @@ class Prober:
             self._pause(now)
 
     def _take_look(self, now: float, streams: int, rows: int, took: float) -> None:
-        """Has a sweep made at once if steps have become faster; beside streams, counts the step as one of theirs."""
+        """Has a sweep made at once if steps have become faster; beside streams, tells how slow steps are."""
         if streams:
-            self._estimate.add(now, rows, took)
+            self._estimate.look(now, rows, took)
             self._look_at = now + QUIET_S
         else:
             self._look_at = now + LOOK_S

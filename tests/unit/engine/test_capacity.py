@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count, pairwise
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.engine.capacity import (
+    CALM,
     FALL,
     GROWTH,
     MEMORY_S,
@@ -193,54 +194,45 @@ def test_what_slows_steps_down_for_long_lowers_it_and_its_end_raises_it() -> Non
     assert serve(made, 40, 60, 16, machine()) == 114
 
 
-def test_use_alone_corrects_a_start_under_load() -> None:
-    """No moment without streams: as many come as are admitted, in batches as they come about with that many."""
-    made = Estimate(chunk_s=CHUNK_S, slots=512, max_batch=128)
-    made.sweep(0.0, timings(machine(180, 40), 1))
-    admitted, second = streams(made, 0.0), 0
-    assert admitted == 1
-    for second in count(0, 10):
-        if admitted >= 100 or second > 600:
-            break
-        rows = 1
-        # Those that become ready during a step, or during a tick of 20 ms, make the next.
-        for _ in range(200):
-            rows = max(1, int(admitted * max(machine()(rows), 0.02) / CHUNK_S))
-        for tenth in range(100):
-            made.add(second + tenth / 10, rows, machine()(rows))
-        made.carried(second + 10, admitted / CHUNK_S, 2 * machine()(rows) / CHUNK_S)
-        admitted = streams(made, second + 10)
-    assert admitted >= 100, "what one sweep finds is 114"
-
-
 def test_few_short_steps_do_not_lower_it() -> None:
     """A lone stream's step takes twice as long as in a sweep: its threads have to wake up first."""
     made = estimate(machine())
     assert serve(made, 0, 60, 1, lambda rows: 2 * machine()(rows)) == 114
+    assert serve(made, 60, 120, 8, lambda rows: 2 * machine()(rows)) == 114
+    assert serve(made, 120, 180, 9, lambda rows: 2 * machine()(rows)) == 54
+
+
+def test_looks_count_however_short_they_are() -> None:
+    made = estimate(machine(24, 4))
+    for second in range(20):
+        made.look(second, 1, machine()(1))
+    assert streams(made, 20) == 114
 
 
 def test_streams_that_are_carried_with_ease_show_that_more_fit() -> None:
     made = estimate(machine(6, 4))
     assert streams(made, 0.0) == 28
-    made.carried(1.0, 40 / CHUNK_S, 0.4)
+    made.carried(1.0, 40 / CHUNK_S, CALM)
     assert streams(made, 1.0) == int(GROWTH * 40)
     made.carried(2.0, 30 / CHUNK_S, 0.9)
     assert streams(made, 2.0) == 30, "which was too much"
 
 
-@given(st.integers(0, 200), st.floats(0, 0.5))
+@given(st.integers(0, 200), st.floats(0, CALM))
 def test_what_is_carried_never_lowers_it_while_the_load_is_low(carried: int, load: float) -> None:
     made = estimate(machine())
     made.carried(1.0, carried / CHUNK_S, load)
     assert streams(made, 1.0) >= 114
 
 
-def test_what_was_carried_on_a_faster_machine_counts_for_less() -> None:
+def test_what_was_carried_long_ago_does_not_count() -> None:
     made = estimate(machine())
-    serve(made, 0, 20, 16, machine())
-    made.carried(20.0, 200 / CHUNK_S, 0.4)
-    assert streams(made, 20.0) == 240
-    assert serve(made, 20, 40, 16, machine(24, 4)) == 60
+    made.carried(20.0, 200 / CHUNK_S, CALM)
+    made.carried(30.0, 150 / CHUNK_S, CALM)
+    assert streams(made, 20.0 + MEMORY_S - 1) == 230
+    assert streams(made, 20.0 + MEMORY_S) == 114
+    made.carried(21.0 + MEMORY_S, 140 / CHUNK_S, CALM)
+    assert streams(made, 21.0 + MEMORY_S) == 161
 
 
 @given(st.lists(st.floats(FALL * 1.01, RISE * 0.99), min_size=1, max_size=30))

@@ -59,6 +59,21 @@ async def test_permits_come_back_when_the_engine_has_ended_the_stream(desk: Desk
     ]  # fmt: skip
 
 
+async def test_a_limit_that_falls_ends_no_stream_and_one_that_rises_admits_more(desk: Desk) -> None:
+    sessions = desk.sessions
+    first, second = sessions.open(CONFIG), sessions.open(CONFIG)
+    sessions.max_streams = 1
+    with pytest.raises(AtCapacity, match="all 1 streams are taken"):
+        sessions.open(CONFIG)
+    sessions.deliver([Ended(first.id, None)])
+    with pytest.raises(AtCapacity):
+        sessions.open(CONFIG)
+    assert sessions.active == 1
+    sessions.max_streams = 2
+    sessions.open(CONFIG)
+    assert Cancel(second.id) not in desk.commands
+
+
 async def test_a_load_above_the_limit_is_told_with_both(desk: Desk) -> None:
     load = 0.5
     sessions = SessionRegistry(
