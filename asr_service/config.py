@@ -37,8 +37,9 @@ class Settings(BaseSettings):
     model: str = _setting(
         "Model",
         "nvidia/stt_en_fastconformer_hybrid_large_streaming_multi",
-        "A hub name, a path to a .nemo file, 'demo' (the small bundled model), or 'null' (no recognition: for "
-        "measuring transport and for testing clients). Larger models know more words and take longer per step.",
+        "A hub name (owner/name, or owner/name@revision to pin one), a path to a .nemo file or to the folder of an "
+        "unpacked one, 'demo' (the small bundled model), or 'null' (no recognition: for measuring transport and for "
+        "testing clients). Larger models know more words and take longer per step.",
         min_length=1,
     )
     att_ctx: Annotated[tuple[int, int] | None, NoDecode] = _setting(

@@ -14,7 +14,8 @@
 #                     read them. A file that is replaced, not written to, is seen when the container starts anew.
 # Options after the role are the program's: ports, files and times given there are not known here.
 # Stopping takes ASR_DRAIN_S (30) and ASR_BRIDGE_CLOSE_S (10) at most; so long the container is given, and 5 s more.
-# Models are kept in the volume asr-models. ASR_IMAGE names another image.
+# Models are kept in the volume asr-models, and fetched with this shell's HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN.
+# ASR_IMAGE names another image.
 set -euo pipefail
 
 flavour=cuda
@@ -100,5 +101,8 @@ while IFS= read -r name; do
     *) options+=(--env "$name") ;;
   esac
 done < <(compgen -e ASR_)
+for name in HF_ENDPOINT HF_HUB_OFFLINE HF_TOKEN; do
+  [ -z "${!name:-}" ] || options+=(--env "$name")
+done
 
 exec docker run "${options[@]}" "${ASR_IMAGE:-asr-service:$flavour}" "$@"

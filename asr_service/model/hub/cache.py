@@ -92,13 +92,8 @@ class RepoCache:
         fresh.write_text(commit)
         fresh.replace(ref)
 
-    def is_whole(self, blob: Path, *, note: bool = True) -> bool:
-        """Returns whether a file is what its etag says; read in full only if it has changed since that was noted.
-
-        Args:
-            blob: of this repository.
-            note: whether to note that it is.
-        """
+    def is_whole(self, blob: Path) -> bool:
+        """Returns whether a file is what its etag says; read in full only if it has changed since that was noted."""
         now = blob.stat()
         try:
             size, changed = (int(word) for word in self._note(blob).read_text().split())
@@ -109,8 +104,7 @@ class RepoCache:
             return True
         if not is_what_is_stated(blob, blob.name):
             return False
-        if note:
-            self.note_whole(blob)
+        self.note_whole(blob)
         return True
 
     def note_whole(self, blob: Path) -> None:

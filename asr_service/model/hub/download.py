@@ -100,6 +100,9 @@ def _complete(name: HubName, stated: Stated, blob: Path) -> None:
     for last in (False, True):
         _receive_all(name, stated, partial)
         if is_what_is_stated(partial, stated.etag):
+            # It is noted as whole, so that it has to be on the disk even if the power fails now.
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
             partial.replace(blob)
             return
         partial.unlink()

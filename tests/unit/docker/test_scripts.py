@@ -37,8 +37,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (bin_folder / "docker").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     for program in bin_folder.iterdir():
         program.chmod(0o755)
-    # TMPDIR: where entrypoint.sh notes its role.
-    return clean_environment(PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}", TMPDIR=tmp_path)
+    # TMPDIR: where entrypoint.sh notes its role. And no settings of the hub's library, which run.sh hands on.
+    hub = dict.fromkeys(("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN"), "")
+    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    return clean_environment(PATH=path, TMPDIR=tmp_path, **hub)
 
 
 def run(environment: dict[str, str], *command: object, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -233,6 +235,8 @@ def test_run_hands_on_the_settings(environment: dict[str, str]) -> None:
     assert asked[:2] == ["run", "--rm"]
     assert values(asked, "--env") == ["ASR_ATT_CTX"], "not what is empty, this script's or a client's"
     assert asked[-1] == "mine:1"
+    asked = asked_of_docker(environment, HF_TOKEN="secret", HF_HUB_OFFLINE="1")
+    assert values(asked, "--env") == ["HF_HUB_OFFLINE", "HF_TOKEN"] and "secret" not in "".join(asked)
 
 
 @pytest.mark.parametrize(
