@@ -20,7 +20,7 @@ pytest.importorskip("riva.client.proto", reason="nvidia-riva-client is not insta
 from testbed.models import babble
 from tests.support import riva, rpc
 from tests.support.bridge import Bridge, talk
-from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
+from tests.support.process import ROOT, AsrService, clean_environment
 from tests.support.three_doors import Doors, Said, connected, serving
 
 pytestmark = pytest.mark.slow
@@ -41,13 +41,12 @@ def speech(seconds: float, seed: int) -> bytes:
 def servers(compiled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AsrService, Bridge]]:
     """A service of the model, and its bridge."""
     path = tmp_path_factory.mktemp("models") / "prompted.nemo"
-    # Made by a process of its own, which NeMo's imports end with.
+    # Made by a process of its own, which NeMo's memory ends with.
     subprocess.run(
         [sys.executable, "-m", "testbed.models", "nemotron-3.5", path],
         cwd=ROOT,
         env=clean_environment(),
         check=True,
-        timeout=PATIENCE_S,
     )
     with serving(ASR_MODEL=path, ASR_THREADS=1, ASR_MAX_STREAMS=16) as both:
         yield both
