@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 
 import uvloop
 
@@ -19,6 +20,7 @@ from asr_service.app.wiring import Parts, wire
 from asr_service.config import Settings
 from asr_service.core.errors import ModelUnavailable, SettingsError, Unavailable
 from asr_service.engine.capacity import Capacity
+from asr_service.engine.client import EngineClient
 from asr_service.engine.contract import EngineState
 from asr_service.observability import metrics_http
 from asr_service.observability.metrics import Metrics
@@ -39,11 +41,16 @@ FAILED, REFUSED = 1, 2
 """Exit codes: the engine or what watches it failed, or the model cannot be had now; the settings cannot be served."""
 
 
-def serve(settings: Settings) -> int:
-    """Serves until told to stop; returns the process's exit code. Forks, so that no other thread should run yet."""
+def serve(settings: Settings, engine: EngineClient) -> int:
+    """Serves until told to stop; returns the process's exit code.
+
+    Args:
+        settings: of the service.
+        engine: that was started with them.
+    """
     service = None
     try:
-        service = _Service(wire(settings, _certificate_used))
+        service = _Service(wire(settings, engine, _certificate_used))
         # After the fork: the engine's threads do displace others.
         do_not_displace()
         return uvloop.run(service.run())
@@ -69,6 +76,8 @@ class _Service:
         self._unwatched = False
         self._over = asyncio.Event()
         self._port = 0
+        # When the engine had made its model, monotonic.
+        self._made_at = parts.engine.forked_at
         # The number of streams that the log told last.
         self._capacity_told = 0
 
@@ -126,7 +135,9 @@ class _Service:
             self._parts.admission.tracing.close()
 
     def _on_engine_state(self, state: EngineState) -> None:
-        if state is EngineState.RUNNING and not self._over.is_set():
+        if state is EngineState.WARMING:
+            self._made_at = time.monotonic()
+        elif state is EngineState.RUNNING and not self._over.is_set():
             self._begin_to_serve()
         elif state is EngineState.FAILED:
             self._fail(self._parts.engine.failure or RuntimeError("the engine stopped"))
@@ -146,6 +157,11 @@ class _Service:
                 "metrics_port": settings.metrics_port,
             }
             write_ready_file(settings.ready_file, where)
+        log.info(
+            "ready: the model took %.1f s to make and %.1f s to warm up",
+            self._made_at - parts.engine.forked_at,
+            time.monotonic() - self._made_at,
+        )
         log.info("serving grpc on %s:%d", settings.host, self._port)
 
     def _take_capacity(self, capacity: Capacity) -> None:

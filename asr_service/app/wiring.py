@@ -1,4 +1,4 @@
-"""Makes the parts of the service from its settings and ties them together. Only the engine's process runs by then."""
+"""Makes the parts of the service from its settings and ties them together, around the engine that runs by then."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from asr_service.config import Settings
 from asr_service.core.errors import SettingsError
 from asr_service.core.values import StreamConfig
 from asr_service.engine.client import EngineClient
-from asr_service.engine.contract import EngineSettings
-from asr_service.model import make_model
 from asr_service.model.slot_budget import MOST_SLOTS
 from asr_service.observability.metrics import Metrics
 from asr_service.observability.traces import Tracing
@@ -38,31 +36,20 @@ class Parts:
     identity: tls.FollowedIdentity | None
 
 
-def wire(settings: Settings, certificate_used: Callable[[Metrics, tls.Identity], None]) -> Parts:
-    """Makes the parts. Forks the engine's process, so that no other thread should run yet.
+def wire(
+    settings: Settings, engine: EngineClient, certificate_used: Callable[[Metrics, tls.Identity], None]
+) -> Parts:
+    """Makes the parts around an engine.
 
     Args:
         settings: of the service.
+        engine: that was started with them; stopped if a part cannot be made.
         certificate_used: called with each certificate that is taken into use, from any thread.
 
     Raises:
         SettingsError: a certificate, a key file or a trace exporter cannot be used.
     """
     metrics = Metrics()
-    engine_settings = EngineSettings(
-        max_batch=settings.max_batch,
-        tick_s=settings.step_ms / 1000,
-        probe=settings.max_streams is None,
-        finalize_silence_ms=settings.finalize_silence_ms,
-    )
-    # First, so that neither keys nor certificates are in the memory of its process. Its events come when the event loop
-    # runs: the registry is there by then.
-    engine = EngineClient(
-        partial(make_model, settings.model_settings),
-        engine_settings,
-        deliver=lambda events: registry.deliver(events),
-        metrics=metrics,
-    )
     registry = SessionRegistry(
         engine.submit,
         # What is measured takes the place of the latter before the first stream is admitted.
@@ -72,6 +59,7 @@ def wire(settings: Settings, certificate_used: Callable[[Metrics, tls.Identity],
         load=lambda: engine.load,
         max_load=settings.max_load,
     )
+    engine.connect(registry.deliver, metrics)
     metrics.watch(
         active=lambda: registry.active,
         limit=lambda: registry.max_streams,

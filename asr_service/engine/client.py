@@ -65,11 +65,10 @@ class EngineClient:
     Args:
         make_model: makes the model; called in the engine's process.
         settings: how the engine steps its streams.
-        deliver: takes a turn's events; called on the event loop.
-        metrics: counts the steps, on the event loop.
 
     Attributes:
         pid: of the process.
+        forked_at: monotonic time at which it was started.
         state: of the engine.
         failure: what ended the engine, None unless its state is FAILED.
         info: of the model, None until it is made.
@@ -82,12 +81,9 @@ class EngineClient:
         self,
         make_model: Callable[[], StreamingModel],
         settings: EngineSettings,
-        *,
-        deliver: Callable[[Sequence[Event]], None],
-        metrics: StepMetrics,
     ) -> None:
-        self._deliver = deliver
-        self._metrics = metrics
+        self._deliver: Callable[[Sequence[Event]], None]
+        self._metrics: StepMetrics
         self._state_callbacks: list[Callable[[EngineState], None]] = []
         self._capacity_callback: Callable[[Capacity], None] | None = None
         self.state = EngineState.MAKING_MODEL
@@ -112,6 +108,7 @@ class EngineClient:
         for output in (sys.stdout, sys.stderr):
             output.flush()
         parent = os.getpid()
+        self.forked_at = time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._commands)
@@ -119,6 +116,15 @@ class EngineClient:
             run_process(make_model, settings, commands=commands_out, events=events_in, parent=parent)
         os.close(commands_out)
         os.close(events_in)
+
+    def connect(self, deliver: Callable[[Sequence[Event]], None], metrics: StepMetrics) -> None:
+        """Says who takes what the engine reports. To be called before `start`.
+
+        Args:
+            deliver: takes a turn's events; called on the event loop.
+            metrics: counts the steps, on the event loop.
+        """
+        self._deliver, self._metrics = deliver, metrics
 
     # ---------------------------------------------------------------------------------------------- to the engine
 

@@ -85,6 +85,8 @@ class Decoder(Protocol):
 
 
 _STAGES = ("features", "encoder", "decoder")
+# Streams of a batch that has many rows for the encoder steps of CPUs, at any look-ahead.
+_MANY_ON_CPU = 8
 _BROKEN = StepResult((), (), (), 0, broken=True)
 
 
@@ -199,15 +201,19 @@ class NemoStreamingModel:
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
         """Steps batches of growing sizes, every other row boosted, through the start, middle and end of a stream.
 
-        On a GPU these are all the sizes that live steps are padded to. On a CPU any other size costs a few milliseconds
-        once, when it is first met, since the products are laid out for it.
+        On a GPU these are all the sizes that live steps are padded to. On a CPU they are two, of few rows and of many,
+        which take all ways through the code; any other size costs a few milliseconds once, when it is first met, since
+        the products are laid out for it.
         """
         chunk = np.zeros(self._plan.chunk_samples, dtype=np.float32)
         first = chunk[: self._plan.first_chunk_samples]
         most = min(max_batch, self._slots)
         prompt = self._info.prompts[0][1] if self._info.prompts else -1
         phrase = (PhraseBoost((self._info.pieces[-1].replace("\u2581", " "),)),)
-        sizes = {most} | {1 << power for power in range(most.bit_length()) if 1 << power < most}
+        if self._device.type == "cpu":
+            sizes = {1, min(_MANY_ON_CPU, most)}
+        else:
+            sizes = {most} | {1 << power for power in range(most.bit_length()) if 1 << power < most}
         for rows in sorted(sizes):
             progress(f"batch of {rows}")
             for samples, is_first, is_last in (

@@ -27,11 +27,12 @@ sys.path.pop(0)  # this folder, whose riva.py would stand in for NVIDIA's packag
 
 from asr_service.__main__ import main
 from asr_service.api import listen
-from asr_service.app import life, wiring
+from asr_service.app import engine_start, life, wiring
 from asr_service.app.life import serve
 from asr_service.config import Settings
 from asr_service.core.model import ModelInfo, OutOfMemory, StepRequest, StepResult
 from asr_service.core.model_settings import ModelSettings
+from asr_service.engine.client import EngineClient
 from asr_service.model.null import NullModel
 from asr_service.model.slot_budget import host_slots
 from asr_service.observability.metrics import Metrics
@@ -85,8 +86,8 @@ class FaultyMetrics(Metrics):
         super().loop_lag(seconds)
 
 
-def serve_impatiently(settings: Settings) -> int:
-    return serve(settings.model_copy(update={"idle_timeout_s": IDLE_TIMEOUT_S}))
+def serve_impatiently(settings: Settings, engine: EngineClient) -> int:
+    return serve(settings.model_copy(update={"idle_timeout_s": IDLE_TIMEOUT_S}), engine)
 
 
 def make_faulty(settings: ModelSettings) -> NullModel:
@@ -99,7 +100,7 @@ def make_faulty(settings: ModelSettings) -> NullModel:
 
 if __name__ == "__main__":
     # Where it looks for them, not where they are.
-    wiring.make_model = make_faulty  # type: ignore[attr-defined]
+    engine_start.make_model = make_faulty  # type: ignore[attr-defined]
     if FAULT == "watch":
         wiring.Metrics = FaultyMetrics  # type: ignore[attr-defined]
     if KEEPALIVE_S:

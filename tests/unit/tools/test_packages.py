@@ -65,6 +65,7 @@ def test_the_service_brings_its_data_and_no_tests(tmp_path: Path) -> None:
             "clients.grpc_client_wav, clients.loadgen.__main__, clients.demo.__main__",
             "torch nemo asr_service ws_bridge",
         ),
+        ("asr_service.app.engine_start", "torch nemo grpc google prometheus_client uvloop"),
         ("asr_service.app.wiring", "torch nemo"),
     ],
 )
