@@ -71,6 +71,7 @@ def main(argv: Sequence[str]) -> None:
     """Prints as JSON what `find_model` says of a name. Waits are short, and what is left of `argv` does this:
 
     --mend: what `mend_model` says of it after that
+    --read: which file `read_model` has read at last
     --most BYTES: no file may become larger
     --no-rights: root, too, may only write where the mode of a file allows it
     """
@@ -95,11 +96,21 @@ def main(argv: Sequence[str]) -> None:
         if "--mend" in options:
             assert path is not None
             path = mend_model(name, path)
+        assert "torch" not in sys.modules
+        if "--read" in options:
+            path = _read(name)
         told["path"] = path and str(path)
     except (ModelError, ModelUnavailable) as error:
         told |= {"error": type(error).__name__, "message": error.message, "field": error.field}
-    assert "torch" not in sys.modules
     print(json.dumps(told))
+
+
+def _read(name: str) -> Path:
+    import torch
+
+    from asr_service.model.reading import read_model
+
+    return read_model(name, torch.device("cpu")).path
 
 
 def _give_up_rights() -> None:

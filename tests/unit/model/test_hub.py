@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from asr_service.model.hub.progress import Progress, amount
+from asr_service.model.locate import DEMO_MODEL
 from tests.support.fetching import Fetched, fetched, outcome, start
 from tests.support.hub import Repository, StandInHub
 
@@ -20,7 +21,7 @@ CONTENT = random.Random(1).randbytes(1_500_000)
 NEWER = random.Random(2).randbytes(400_000)
 COMMIT = "a" * 40
 NEXT = "b" * 40
-LINE = re.compile(r"\S+ (INFO|WARNING) +asr_service\.model\.hub\.\w+: \S.*")
+LINE = re.compile(r"\S+ (INFO|WARNING) +asr_service\.model\.[\w.]+: \S.*")
 
 
 @pytest.fixture
@@ -207,6 +208,25 @@ def test_damage_that_only_reading_finds_is_mended(hub: StandInHub, home: Path) -
     spoil(path.resolve(), keep_time=True)
     assert not has(fetched(hub, home, "org/model"))
     assert has(fetched(hub, home, "org/model", "--mend"))
+
+
+def test_a_file_that_cannot_be_read_is_fetched_again(hub: StandInHub, home: Path) -> None:
+    """Though neither its size nor its time of change tells of the damage."""
+    hub.repositories["org/model"].files["model.nemo"] = DEMO_MODEL.read_bytes()
+    path = fetched(hub, home, "org/model").path
+    assert path is not None
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    with path.open("r+b") as file:
+        file.write(bytes(1024))
+    os.utime(path, ns=times)
+    hub.requests.clear()
+    done = fetched(hub, home, "org/model", "--read")
+    assert has(done, DEMO_MODEL.read_bytes()) and len(hub.downloads()) == 1
+    hub.repositories["org/model"].files["model.nemo"] = CONTENT
+    hub.repositories["org/model"].commit = NEXT
+    hub.requests.clear()
+    done = fetched(hub, home, "org/model", "--read")
+    assert refused(done, "ModelError", "is no .nemo archive, or damaged") and len(hub.downloads()) == 1
 
 
 def test_a_damaged_file_without_a_network(hub: StandInHub, home: Path) -> None:
