@@ -35,8 +35,8 @@ to us would be cancelled without a reason."""
 LAST_WORDS_S = 1.0
 """Time for the last statuses to reach their clients before connections close."""
 ENGINE_STOP_S = 2.0
-NEWS = 1.5
-"""The log tells how many streams the machine sustains when they are so many times what it told before, or so few."""
+NEWS = 2
+"""The log tells how many streams the machine sustains once they are so many times what it told last, or the reverse."""
 FAILED, REFUSED = 1, 2
 """Exit codes: the engine or what watches it failed, or the model cannot be had now; the settings cannot be served."""
 

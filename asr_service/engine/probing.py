@@ -24,6 +24,9 @@ QUIET_S = 1.0
 """A sweep begins after so many seconds without a step."""
 LONGEST_PAUSE_S = 300.0
 """The pause between sweeps doubles up to this, while they find the same."""
+REST = 20.0
+"""A pause is at least so many times as long as the sweep was: one finds other than the last all the time where other
+programs come and go, and should not be one of those that are in the way."""
 LOOK_S = 10.0
 """In a pause, a single step is timed so often; what makes it faster is found by that."""
 FASTER = 1.5
@@ -52,6 +55,7 @@ class Sweep:
 
     Attributes:
         timings: (streams in a step, its median duration in seconds) of each size that is done.
+        spent_s: how long its steps took.
         rows: streams in the next step.
         done: whether all sizes are done.
     """
@@ -68,6 +72,7 @@ class Sweep:
     ) -> None:
         info = model.info
         self.timings: list[tuple[int, float]] = []
+        self.spent_s = 0.0
         self.rows = rows
         self.done = False
         self._model = model
@@ -95,15 +100,17 @@ class Sweep:
 
     def step(self) -> None:
         """Makes one step; raises what the model raises."""
-        slots = self._slots[: self.rows]
-        if self._started < self.rows:
-            self._model.step([self._request(slot, is_first=True) for slot in slots[self._started :]])
-            self._started = self.rows
-            return
-        requests = [self._request(slot, is_first=False) for slot in slots]
+        is_first = self._started < self.rows
+        slots = self._slots[self._started if is_first else 0 : self.rows]
+        requests = [self._request(slot, is_first=is_first) for slot in slots]
         began = self._clock()
         self._model.step(requests)
-        self._times.append(max(1e-9, self._clock() - began))
+        took = max(1e-9, self._clock() - began)
+        self.spent_s += took
+        if is_first:
+            self._started = self.rows
+            return
+        self._times.append(took)
         if len(self._times) == self._repeats:
             self._end_size(median(self._times))
 
@@ -217,7 +224,7 @@ class Prober:
             before, self._found = self._found, self._estimate.sweep(now, sweep.timings)
             same = abs(self._found - before) <= SAME * before
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S) if same else QUIET_S
-            self._pause(now)
+            self._pause(now, REST * sweep.spent_s)
 
     def _take_look(self, now: float, streams: int, rows: int, took: float) -> None:
         """Has a sweep made at once if steps have become faster; beside streams, tells how slow steps are."""
@@ -229,10 +236,10 @@ class Prober:
             if FASTER * took < self._estimate.step_s(now, rows):
                 self._sweep_at, self._pause_s = now, QUIET_S
 
-    def _pause(self, now: float) -> None:
+    def _pause(self, now: float, least_s: float = 0.0) -> None:
         self._look_at = now + LOOK_S
         if not self._looking:
-            self._sweep_at = now + self._pause_s
+            self._sweep_at = now + max(self._pause_s, least_s)
 
     def _new_sweep(self) -> Sweep:
         slots = self._slots.free[: self._estimate.max_batch]
