@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core.model import StepRequest
+from asr_service.core.model import ModelInfo, StepRequest, StepResult
 from asr_service.engine.capacity import SHARE, Estimate
 from asr_service.engine.probing import LONGEST_PAUSE_S, LOOK_S, QUIET_S, REST, START_S, Prober, Sweep
 from asr_service.engine.slots import Slots
@@ -104,6 +105,23 @@ def test_each_slot_starts_with_a_first_step_and_is_left_to_whoever_comes() -> No
     swept(model)
     first = StepRequest(3, sweep._first, is_first=True, is_last=False)
     assert NullModel.step(model, [first])
+
+
+def test_a_model_with_language_prompts_is_given_one_that_it_has() -> None:
+    class Prompted(TimedModel):
+        prompts: set[int] = set()  # noqa: RUF012 - one model only
+
+        @property
+        def info(self) -> ModelInfo:
+            return replace(super().info, prompts=(("de-DE", 7), ("en-US", 3)))
+
+        def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+            self.prompts.update(request.prompt for request in requests)
+            return super().step(requests)
+
+    model = Prompted(slots=4, seconds=lambda rows: 0.01)
+    swept(model)
+    assert model.prompts == {7}
 
 
 # ------------------------------------------------------------------------------------------------------------ at start
