@@ -20,6 +20,7 @@ from asr_service.model.decoders.rnnt import Emission
 from asr_service.model.features import FeatureExtractor
 from asr_service.model.out_of_memory import is_out_of_memory
 from asr_service.model.prompts import PromptProjection
+from asr_service.model.threads import Team
 
 
 class Encoder(Protocol):
@@ -120,6 +121,7 @@ class NemoStreamingModel:
         self._prompts = prompts
         self._positions = Positions(plan, slots + 1)
         self._frames_before = np.zeros(slots + 1, dtype=np.int64)
+        self._team = Team()
         self._stage_seconds = dict.fromkeys(_STAGES, 0.0)
 
     @property
@@ -152,7 +154,8 @@ class NemoStreamingModel:
             OutOfMemory: the batch does not fit into memory.
         """
         try:
-            return self._step(requests) if requests else []
+            with self._team.apart():
+                return self._step(requests) if requests else []
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -177,7 +180,8 @@ class NemoStreamingModel:
         times = [time.perf_counter()]
         mel = self._features.step(batch.slots, audio, ends)
         times.append(time.perf_counter())
-        encoded = self._encoder.step(batch, mel)
+        with self._team.together():
+            encoded = self._encoder.step(batch, mel)
         finite = torch.isfinite(encoded).flatten(1).all(1)
         # Waits for the device, so that the encoder's time is that of its work, not of its launch.
         finite_rows = finite.tolist()

@@ -125,7 +125,7 @@ def _product(
         mine += 1
         block = after
     if mine:
-        done(counts, phase, mine)
+        done(counts, phase, mine, blocks)
     wait(counts, phase, blocks)
 
 
@@ -147,7 +147,7 @@ def _norm(worker: Worker, phase: Int, x: Array, first: Array, second: Array, eps
                 write_row(row, x[r])
                 normalise(row, second[0], second[1], eps)
             put(row, out, r, 0)
-        done(counts, phase, 1)
+        done(counts, phase, 1, items)
         item = claim(counts, phase)
     wait(counts, phase, items)
 
@@ -170,7 +170,7 @@ def _attend(
     item = claim(counts, phase)
     while item < items:
         attend_jobs(item * group, min((item + 1) * group, jobs), qkv, pools, weights, streams, out)
-        done(counts, phase, 1)
+        done(counts, phase, 1, items)
         item = claim(counts, phase)
     wait(counts, phase, items)
 
@@ -191,7 +191,7 @@ def _convolve(
     item = claim(counts, phase)
     while item < items:
         convolve_row(item, gates, context, slots, weights, out)
-        done(counts, phase, 1)
+        done(counts, phase, 1, items)
         item = claim(counts, phase)
     wait(counts, phase, items)
 

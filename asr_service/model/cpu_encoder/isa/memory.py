@@ -5,6 +5,8 @@ The functions are Numba intrinsics: they check nothing.
 
 from __future__ import annotations
 
+import platform
+import sys
 from typing import Any
 
 from llvmlite import ir
@@ -17,6 +19,11 @@ CACHE_LINE = 64
 BYTE_POINTER = ir.IntType(8).as_pointer()
 _HALF_WORD, _WORD, _FLOAT = ir.IntType(16), ir.IntType(32), ir.FloatType()
 _COUNT_BYTES = 8
+# Linux's number of the system call futex(2), by processor.
+_FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
+# Its operations between threads of one process.
+_FUTEX_WAIT, _FUTEX_WAKE = 128, 129
+_ALL_WAITERS = 2**31 - 1
 # Arguments of LLVM's prefetch: read access; into all cache levels but the first; data.
 _READ, _SECOND_LEVEL, _DATA = 0, 2, 1
 
@@ -113,12 +120,40 @@ def atomic_load(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
-def yield_processor(typing_context: Any) -> Any:
-    """Lets other threads have the core for a moment (sched_yield)."""
+def sleep_while(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """Gives the core away until `wake` is called for array[index], or at once if that is not `value`, int64, any more.
+
+    It may return earlier: the caller looks again. Where the system has no such wait, the core is offered once.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(_WORD, [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        array, index, value = arguments
+        pointer = _element(context, builder, signature.args[0], array, index)
+        _emit_futex(builder, pointer, _FUTEX_WAIT, builder.trunc(value, _WORD))
         return context.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def wake(typing_context: Any, array: Any, index: Any) -> Any:
+    """Wakes all threads that sleep until array[index] changes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _element(context, builder, signature.args[0], *arguments)
+        _emit_futex(builder, pointer, _FUTEX_WAKE, _WORD(_ALL_WAITERS))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+def _emit_futex(builder: Any, pointer: Any, operation: int, value: Any) -> None:
+    """Calls futex(2), with no time limit, on the lower half of the int64 at a pointer: the first on both processors."""
+    if _FUTEX is None:
+        offer = ir.FunctionType(_WORD, [])
+        builder.call(cgutils.get_or_insert_function(builder.module, offer, "sched_yield"), [])
+        return
+    kind = ir.FunctionType(ir.IntType(64), [ir.IntType(64)], var_arg=True)
+    function = cgutils.get_or_insert_function(builder.module, kind, "syscall")
+    none = ir.Constant(BYTE_POINTER, None)
+    builder.call(function, [ir.IntType(64)(_FUTEX), pointer, _WORD(operation), value, none])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numba import njit, prange
 
@@ -43,8 +45,39 @@ def test_atomic_add_gives_each_number_to_one_thread() -> None:
     assert (seen == 1).all()
 
 
-def test_atomic_load_reads_and_yield_returns() -> None:
+def test_atomic_load_reads() -> None:
     counts = np.array([3, 5], np.int64)
     load = compiled_call(memory.atomic_load, 2)
     assert [load(counts, 0), load(counts, 1)] == [3, 5]
-    compiled_call(memory.yield_processor, 0)()
+
+
+@njit(nogil=True)
+def _sleep_until_changed(counts: Array) -> int:
+    """Sleeps on counts[1] until it is no longer 5; says so in counts[0] before."""
+    memory.atomic_add(counts, np.int64(0), np.int64(1))
+    turns = 0
+    while memory.atomic_load(counts, np.int64(1)) == 5:
+        memory.sleep_while(counts, np.int64(1), np.int64(5))
+        turns += 1
+    return turns
+
+
+def test_who_sleeps_is_woken() -> None:
+    """Whether it slept already when the number changed, or was about to."""
+    add, wake = compiled_call(memory.atomic_add, 3), compiled_call(memory.wake, 2)
+    _sleep_until_changed(np.zeros(2, np.int64))
+    with ThreadPoolExecutor(1) as thread:
+        for _ in range(200):
+            counts = np.array([0, 5], np.int64)
+            sleeper = thread.submit(_sleep_until_changed, counts)
+            while counts[0] == 0:
+                pass
+            add(counts, np.int64(1), np.int64(1))
+            wake(counts, np.int64(1))
+            assert sleeper.result() >= 0
+
+
+def test_nobody_sleeps_on_a_number_that_has_changed() -> None:
+    counts = np.array([0, 6 + 2**32], np.int64)
+    compiled_call(memory.sleep_while, 3)(counts, np.int64(1), np.int64(5))
+    compiled_call(memory.wake, 2)(counts, np.int64(0))
