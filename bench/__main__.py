@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "engine": (),
     "service": (),
     "age": (),
+    "neighbours": (),
     "peers": (),
     "precision": (),
     "boosting": (),

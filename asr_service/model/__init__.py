@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asr_service.config import calm_openmp
 from asr_service.core.model import StreamingModel
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model.locate import find_model
@@ -24,6 +25,7 @@ def make_model(settings: ModelSettings) -> StreamingModel:
         return NullModel(slots=settings.slots or host_slots(), att_context=context)
     # Before torch is imported, which takes seconds: a mistyped path is reported at once, a hub's model is fetched.
     find_model(settings.name)
+    calm_openmp()
     from asr_service.model.loading import make_nemo_model
 
     return make_nemo_model(settings)

@@ -154,7 +154,7 @@ class NemoStreamingModel:
             OutOfMemory: the batch does not fit into memory.
         """
         try:
-            with self._team.apart():
+            with self._team.apart(len(requests) * self._plan.chunk_frames):
                 return self._step(requests) if requests else []
         except Exception as error:
             if not is_out_of_memory(error):

@@ -40,7 +40,7 @@ def done(counts: Array, phase: Int, mine: Int, items: Int) -> None:
     """Says that `mine` more of the `items` of a phase are done; wakes who sleeps until all are."""
     flat, place = counts.reshape(-1), np.int64((counts.shape[1] + phase) * _LINE)
     sleeping = np.int64((2 * counts.shape[1] + phase) * _LINE)
-    before = atomic_add(flat, place, np.int64(mine))
+    before: int = atomic_add(flat, place, np.int64(mine))
     # A thread counts itself among the sleeping before its last look at what is done, and here it is the other way
     # round: one of the two sees the other.
     if before + mine == items and atomic_add(flat, sleeping, np.int64(0)) > 0:
