@@ -18,6 +18,7 @@ from asr_service.core.cpus import usable_cpus
 FRAMES = 64
 """Encoder frames of a batch, of all rows together, for which features and decoder take one thread more."""
 
+
 def step_threads(wanted: int | None = None) -> int:
     """Returns how many threads a step on a CPU takes: as many as wanted, else one for each CPU that may be used.
 
