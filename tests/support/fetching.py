@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import random
+import re
 import resource
 import subprocess
 import sys
@@ -15,6 +17,12 @@ from typing import Any
 from asr_common.server_process import PATIENCE_S
 from tests.support.hub import StandInHub, environment
 from tests.support.process import ROOT, clean_environment
+
+CONTENT = random.Random(1).randbytes(1_500_000)
+"""Of the model's file, in the tests."""
+COMMIT = "a" * 40
+"""Of the revision that has it."""
+_LINE = re.compile(r"\S+ (INFO|WARNING) +asr_service\.model\.[\w.]+: \S.*")
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,29 @@ def outcome(process: subprocess.Popen[str]) -> Fetched:
 def fetched(hub: StandInHub | str, home: Path, *arguments: str, **variables: str) -> Fetched:
     """What comes of fetching: `NAME`, and what else `main` takes."""
     return outcome(start(hub, home, *arguments, **variables))
+
+
+def has(done: Fetched, content: bytes = CONTENT) -> bool:
+    """Whether a model was found whose file is this; what is printed is lines of the log alone, no bars."""
+    assert done.error == "", done.message
+    assert [line for line in done.log if not _LINE.fullmatch(line)] == [], done.log
+    assert done.path is not None
+    return done.path.read_bytes() == content
+
+
+def refused(done: Fetched, kind: str, *parts: str, field: str = "ASR_MODEL") -> bool:
+    """Whether there was an error of this kind, in one sentence with all these parts in this order."""
+    assert done.path is None and "\n" not in done.message
+    at = 0
+    for part in parts:
+        at = done.message.find(part, at)
+        assert at >= 0, (part, done.message)
+    return (done.error, done.field) == (kind, field)
+
+
+def blobs(home: Path) -> list[Path]:
+    """The files of `org/model` in a cache."""
+    return sorted((home / "hub/models--org--model/blobs").iterdir())
 
 
 def main(argv: Sequence[str]) -> None:
