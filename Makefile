@@ -5,7 +5,7 @@ BIN := .venv/bin
 # For programs that look for others of the environment, such as buf for its plugins.
 WITH_PATH := PATH="$(CURDIR)/$(BIN):$$PATH"
 ARGS ?=
-# Set-up leaves byte code to the first import (tools/setup.py), so that has to be allowed to keep it.
+# Set-up and the first imports make byte code, and have to be allowed to keep it.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: ## .venv with everything the lock files pin; costs nothing when it is there
+setup: ## .venv with what the lock files pin, the encoder step compiled; costs nothing when they are there
 	@$(PYTHON) tools/setup.py
 
 demo: setup ## live words out of bundled speech, over gRPC and WebSocket

@@ -1,4 +1,5 @@
-"""Makes .venv with everything the lock files pin, or does nothing if it is already there.
+"""Makes .venv with everything the lock files pin, and compiles the encoder step for this processor, so that a start
+finds both; or does nothing if they are already there.
 
     python3.11 tools/setup.py
 
@@ -27,6 +28,10 @@ STAMP = VENV / "installed"
 RUNTIME = ROOT / "requirements.lock"
 DEV = ROOT / "requirements-dev.lock"
 RUN_UV = ROOT / "tools" / "run_uv.py"
+KERNELS = ROOT / "asr_service" / "model" / "cpu_encoder"
+PREPARE = "asr_service.model.cpu_encoder.prepare"
+# What the programs of `make demo` and `make serve` import, but for what PREPARE imports.
+FIRST_IMPORTS = "asr_service.app.life, ws_bridge.server, clients.demo.__main__, asr_service.model.loading"
 INPUTS = (
     RUNTIME,
     DEV,
@@ -38,10 +43,14 @@ INPUTS = (
 
 
 def wanted() -> list[str]:
-    """Digests: of what an environment cannot change later (its place, its Python), and of what is installed in it."""
+    """Digests: of what an environment cannot change later (its place, its Python), of what is installed in it, and of
+    what is compiled."""
     place = hashlib.sha256(f"{ROOT} {sys.version}".encode())
     content = hashlib.sha256(b"".join(path.read_bytes() for path in INPUTS))
-    return [place.hexdigest(), content.hexdigest()]
+    compiled = hashlib.sha256()
+    for path in sorted(KERNELS.rglob("*.py")):
+        compiled.update(str(path.relative_to(KERNELS)).encode() + path.read_bytes())
+    return [place.hexdigest(), content.hexdigest(), compiled.hexdigest()]
 
 
 def run(text: str, *command: object) -> None:
@@ -71,14 +80,30 @@ def install(*, anew: bool) -> None:
     run(f"installing {uv[0]}", *pip, uv[0])
     # Not `uv pip sync`, which installs the lines of the files and nothing else: torch's GPU builds need packages that
     # are not in them, and it would take those away. This resolves, so that it adds what the build of torch asks for.
-    # Byte code is left to the first import: a model's start reads 6,000 of the 20,000 modules, so that making all of it
-    # here would take longer than it saves.
+    # Byte code is left to the imports in `prepare`: a start reads a few thousand of the 20,000 modules, so that making
+    # all of it would take longer than it saves.
     locks = ("--requirement", RUNTIME, "--requirement", DEV)
     run(f"installing what {RUNTIME.name} and {DEV.name} pin", PYTHON, RUN_UV, "pip", "install", *locks)
     # Without dependencies: pyproject.toml may be ahead of the locks, and `make lock` needs an environment.
     projects = ("--no-build-isolation", "--editable", "proto/python", "--editable", ".")
     run("installing this project", PYTHON, RUN_UV, "pip", "install", "--no-deps", *projects)
     print(f"{VENV.name} is ready after {time.monotonic() - began:.0f} s", flush=True)
+
+
+def prepare() -> None:
+    """Compiles what a start needs: the encoder step for this processor, and byte code. A start without them does it."""
+    began = time.monotonic()
+    imports = subprocess.Popen(
+        [PYTHON, "-c", f"import {FIRST_IMPORTS}"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    compiled = subprocess.run([PYTHON, "-m", PREPARE], cwd=ROOT).returncode == 0
+    if imports.wait() == 0 and compiled:
+        print(f"prepared for a quick start after {time.monotonic() - began:.0f} s", flush=True)
+    else:
+        print("not all could be prepared; the first start takes the longer", flush=True)
 
 
 def main() -> None:
@@ -98,7 +123,11 @@ def main() -> None:
         there = STAMP.read_text().split() if STAMP.exists() else [""]
         if there != state:
             STAMP.unlink(missing_ok=True)
-            install(anew=there[0] != state[0])
+            if there[:2] != state[:2]:
+                install(anew=there[0] != state[0])
+                # An interrupted preparation does not cost the environment.
+                STAMP.write_text("\n".join(state[:2]) + "\n")
+            prepare()
             STAMP.write_text("\n".join(state) + "\n")
 
 

@@ -147,6 +147,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tools").mkdir()
     for path in ("Makefile", "tools/setup.py", "tools/run_uv.py"):
         shutil.copy(ROOT / path, folder / path)
+    kernels = folder / "asr_service/model/cpu_encoder"
+    kernels.mkdir(parents=True)
+    for package in (kernels, *list(kernels.parents)[:2]):
+        (package / "__init__.py").touch()
+    (kernels / "prepare.py").write_text("import steady\nprint('compiling with', steady.version)\n")
     return folder
 
 
@@ -169,6 +174,22 @@ def test_set_up_installs_the_pins_once_and_then_what_changes(project: Project) -
     project.edit("requirements.lock", "steady==1.0", "steady==2.0")
     assert "making" not in project.make("setup"), "the environment is kept"
     assert [project.version(name) for name in ("steady", "nvidia_fast")] == ["2.0", "1.0"]
+
+
+def test_the_encoder_step_is_compiled_at_set_up_and_when_its_sources_change(project: Project) -> None:
+    assert "compiling with 1.0" in project.make("setup")
+    assert project.make("setup") == ""
+
+    kernels = project.folder / "asr_service/model/cpu_encoder"
+    (kernels / "more.py").touch()
+    printed = project.make("setup")
+    assert "compiling with" in printed and "installing" not in printed
+    assert project.make("setup") == ""
+
+    (kernels / "prepare.py").write_text("raise SystemExit('no compiler')\n")
+    assert "the first start takes the longer" in project.make("setup"), (
+        "which is no reason to have no environment"
+    )
 
 
 def test_torch_index_has_another_build_of_torch(project: Project, tmp_path: Path) -> None:
