@@ -22,7 +22,7 @@ from asr_service.model.cpu_encoder.isa.tiles import TileUnit, find_tiles
 from asr_service.model.cpu_encoder.kernels.attention import Streams
 from asr_service.model.cpu_encoder.layers import Pools
 from asr_service.model.cpu_encoder.onednn_encoder import OneDnnLayers
-from asr_service.model.cpu_encoder.packing import DISTANCE_MULTIPLE, VALUE_MULTIPLE, array, round_up
+from asr_service.model.cpu_encoder.packing import DISTANCE_MULTIPLE, VALUE_MULTIPLE, array, pool, round_up
 from asr_service.model.cpu_encoder.subsampling import CpuSubsampling
 from asr_service.model.weights import EncoderWeights, UnsupportedLayer
 
@@ -80,10 +80,10 @@ class CpuEncoder:
         self._ring = self.ring_chunks + 1
         places = self._ring * plan.chunk_frames
         width, rows = round_up(places, DISTANCE_MULTIPLE), round_up(places, VALUE_MULTIPLE)
-        self._keys = torch.zeros(count, slots, first.heads, first.d_head, width, dtype=dtype)
-        self._values = torch.zeros(count, slots, first.heads, rows, first.d_head, dtype=dtype)
+        self._keys = pool(count, slots, first.heads, first.d_head, width, dtype=dtype)
+        self._values = pool(count, slots, first.heads, rows, first.d_head, dtype=dtype)
         kernel = first.conv.weight.shape[0]
-        self._context = torch.zeros(count, slots, kernel - 1, weights.d_model, dtype=dtype)
+        self._context = pool(count, slots, kernel - 1, weights.d_model, dtype=dtype)
         pools = Pools(array(self._keys), array(self._values), array(self._context))
         self._layers: Layers
         if CompiledLayers.can_run(first, dtype, tiles):

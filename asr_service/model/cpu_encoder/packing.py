@@ -109,6 +109,15 @@ def array(tensor: Tensor) -> Array:
     return tensor.numpy()
 
 
+def pool(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Zeros for the state of all slots. The system gives memory when it is first written to: gigabytes take a second.
+
+    Raises:
+        MemoryError: there is not so much.
+    """
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+
+
 def round_up(count: int, multiple: int) -> int:
     """The next multiple."""
     return -(-count // multiple) * multiple
