@@ -107,7 +107,7 @@ class Transcript:
     @property
     def text(self) -> str:
         """The utterance so far, as SentencePiece decodes its tokens; `unpunctuated` without `punctuation`."""
-        text = self._text + _utf8(self._bytes) if self._bytes and not self.is_empty else self._text
+        text = self._joined(_utf8(self._bytes)) if self._bytes and not self.is_empty else self._text
         return unpunctuated(text) if self._bare else text
 
     @property
@@ -180,11 +180,23 @@ class Transcript:
         """Tells whether a surface that would begin the text belongs to the utterance before it."""
         return self._goes_on and not self._text and belongs_before(surface, after_space=self._space_dropped)
 
+    def _joined(self, surface: str) -> str:
+        """Returns the text so far and a surface, without the space between them if a mark follows that joins."""
+        text, mark = self._text, surface.removeprefix(" ")
+        if mark[:1] and mark[0] in self._vocabulary.joins:
+            return text + mark if mark != surface else text.removesuffix(" ") + mark
+        return text + surface
+
     def _append(self, run: _OpenWord) -> None:
         """Appends the surface of one or more tokens, at these times, to the text and to the words."""
         if self._is_late(run.text):
             return
-        self._text += run.text
+        before = len(self._text)
+        self._text = self._joined(run.text)
+        if len(self._text) < before + len(run.text):
+            # A space was dropped; unless there were two, the mark belongs to the word before it.
+            run = replace(run, text=run.text.lstrip(" "))
+            self._word_over = self._text.removesuffix(run.text).endswith(" ")
         for number, part in enumerate(run.text.split(" ")):
             self._word_over |= number > 0
             if not part:

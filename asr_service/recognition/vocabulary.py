@@ -16,6 +16,9 @@ _LANGUAGE = re.compile(rf"{_SPACE}?<([a-z]{{2,3}}-[A-Z]{{2}})>")
 # End of an utterance and of a backchannel ("uh-huh"), as NVIDIA's models for voice agents write them.
 _END = re.compile(rf"{_SPACE}?<EO[UB]>")
 
+# Pieces in which NeMo does not look for marks.
+_UNJOINED = re.compile(rf"\[.*\]$|<.*>$|##|{_SPACE}")
+
 # Marks that follow what they belong to.
 _CLOSING = ".,?!;:\u2026\u3002\u3001\uff0c\uff1f\uff01\u061f\u060c\u061b\u0964"
 # Marks that open in one language and close in another.
@@ -30,7 +33,9 @@ class Vocabulary:
     Follows `SentencePieceProcessor::Decode` (google/sentencepiece, src/sentencepiece_processor.cc) with its default
     `remove_extra_whitespaces`: a space mark at the text's start is dropped, runs of byte pieces are read as UTF-8 with
     one replacement character for each byte that is none. Pieces that say something about the audio (the language, the
-    end of an utterance) are no text.
+    end of an utterance) are no text. As in NeMo (nemo/collections/asr/parts/submodules/rnnt_decoding.py,
+    `decode_tokens_to_str_with_strip_punctuation`), one space is dropped before a mark that has a piece of its own; here
+    only before marks that close something, and not before an apostrophe or a dash.
 
     Args:
         pieces: by token id, as SentencePiece writes them.
@@ -43,6 +48,7 @@ class Vocabulary:
         is_text: whether the token is part of a text.
         starts_word: whether a word begins with the token, or a mark that opens one.
         is_spoken: whether the token is part of a word: neither a space nor a mark alone.
+        joins: marks before which a space is dropped.
         strippable: whether the token's space is dropped at the start of a text.
         punctuates: whether any token holds a punctuation mark or a capital.
     """
@@ -60,6 +66,9 @@ class Vocabulary:
         self.surface = tuple(
             _surface(piece) if is_text and byte < 0 else ""
             for piece, is_text, byte in zip(pieces, self.is_text, self.byte, strict=True)
+        )
+        self.joins = frozenset(
+            char for piece in pieces if not _UNJOINED.match(piece) for char in piece if char in _CLOSING
         )
         self.strippable = tuple(text.startswith(" ") and text != _UNKNOWN for text in self.surface)
         self.starts_word = tuple(
