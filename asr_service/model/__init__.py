@@ -8,6 +8,7 @@ from asr_service.core.model_settings import ModelSettings
 from asr_service.model.locate import find_model
 from asr_service.model.look_ahead import choose_att_context
 from asr_service.model.slot_budget import host_slots
+from asr_service.model.torch_import import import_torch
 
 
 def make_model(settings: ModelSettings) -> StreamingModel:
@@ -26,6 +27,7 @@ def make_model(settings: ModelSettings) -> StreamingModel:
     # Before torch is imported, which takes seconds: a mistyped path is reported at once, a hub's model is fetched.
     find_model(settings.name)
     calm_openmp()
+    import_torch()
     from asr_service.model.loading import make_nemo_model
 
     return make_nemo_model(settings)

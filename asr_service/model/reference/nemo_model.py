@@ -9,6 +9,7 @@ import torch
 
 from asr_service.core.errors import ModelError, SettingsError
 from asr_service.model.out_of_memory import is_out_of_memory
+from asr_service.model.torch_import import import_all_of_torch
 from asr_service.observability.log import quiet_third_party
 
 
@@ -28,6 +29,7 @@ def read_nemo(path: Path, device: torch.device, why: str) -> Any:
         ModelError: NeMo cannot read the file.
     """
     quiet_third_party()
+    import_all_of_torch()
     try:
         from nemo.collections.asr.models import ASRModel
     except ImportError as error:
