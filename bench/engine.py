@@ -2,48 +2,50 @@
 
     python -m bench.engine --quick --json build/engine.json
 
-Every row is measured in one run on the same cores, on a random-weight model with NVIDIA's 114M shape:
+Every row is measured in one run on the same cores, on models with random weights of NVIDIA's 114M and 0.6B shapes:
 
 - `step_ms`: this project's encoder step, mel frames in, encoder frames out, caches in their pools.
 - `nemo_step_ms`: NeMo's `cache_aware_stream_step` on the same mel frames, its caches kept as one batch (its best case:
   nothing is gathered or scattered), measured in turn with the other. It is the baseline, in fp32 as NeMo ships it.
-- `speedup`: the ratio of the two. `whole_ms`: features, encoder and RNN-T decoding together.
+- `speedup`: the ratio of the two. `whole_ms`: features, encoder, prompts and decoding together.
+- `prompts_percent`: of `whole_ms`, what language prompts take, for a model that has them.
+- `stream_mb`: memory of a stream's state.
 - `realtime_streams`: batch x chunk duration / `whole_ms`: streams that a machine doing nothing else keeps up with at
   this batch size.
 
-Medians over alternating runs of both sides. Caches are full, as after the first seconds of a stream.
+Medians over alternating runs of all sides. Caches are full, as after the first seconds of a stream.
 
 With `--device cuda:0` everything runs there, waits for the device before a clock is read, and tells besides the largest
-batch whose whole step stays under the chunk's duration in 99 of 100 steps (`--largest` for a CPU too).
+batch whose whole step stays under the chunk's duration in 99 of 100 steps (`--largest` for a CPU too). The 0.6B model
+takes 12 GB of memory, and minutes to be made once.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from asr_service.core.model import OutOfMemory, StepRequest
+from asr_service.core.model import OutOfMemory
 from asr_service.core.model_settings import ModelSettings, parse_att_context
-from asr_service.model import loading
-from asr_service.model.batch import Batch
-from asr_service.model.devices import choose_device
-from asr_service.model.reading import ModelParts, read_model
+from asr_service.model import loading, precision
+from asr_service.model.devices import choose_device, cpu_has_bf16
+from asr_service.model.reading import read_model
 from asr_service.model.reference.nemo_model import read_nemo
-from asr_service.model.streaming import NemoStreamingModel
+from bench.engine_steps import medians, nemo_step, own_step, prompt_step, timed, whole_step
 from bench.kept import random_model
 from bench.options import write_report
-from testbed.models import babble
 
+LOOK_AHEADS = {"large": ("70,13", "70,6", "70,1", "70,0"), "0.6b": ("70,1", "56,3")}
+"""What is measured of each shape if nothing is said."""
+BATCHES = {"large": (1, 16, 32, 64, 128), "0.6b": (1, 8, 16)}
+QUICK_LOOK_AHEADS = {"large": ("70,1", "70,0"), "0.6b": ("70,1", "56,3")}
 LARGEST = (64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -51,6 +53,7 @@ LARGEST = (64, 128, 256, 512, 1024, 2048, 4096)
 class Row:
     """One line of the table."""
 
+    model: str
     look_ahead: str
     batch: int
     precision: str
@@ -58,6 +61,8 @@ class Row:
     nemo_step_ms: float
     speedup: float
     whole_ms: float
+    prompts_percent: float | None
+    stream_mb: float
     realtime_streams: float
 
 
@@ -71,6 +76,7 @@ class Largest:
         state_mb: memory of all its streams' state.
     """
 
+    model: str
     look_ahead: str
     precision: str
     batch: int
@@ -80,143 +86,85 @@ class Largest:
     limit: str
 
 
-def _nemo_step(encoder: Any, batch: int, mel: torch.Tensor) -> Callable[[], object]:
-    """Makes NeMo's step in the steady state, as a function to be timed."""
-    channel, last_time, length = encoder.get_initial_cache_state(batch_size=batch, device=mel.device)
-    config = encoder.streaming_cfg
-    past = config.pre_encode_cache_size
-    signal = (
-        torch.cat([mel[:, : past[1] if isinstance(past, list) else past], mel], dim=1)
-        .transpose(1, 2)
-        .contiguous()
-    )
-    caches = [channel.normal_(), last_time.normal_(), length.fill_(config.last_channel_cache_size)]
-    frames = torch.full((batch,), signal.shape[2], device=mel.device)
+@dataclass(frozen=True)
+class Runs:
+    """What is measured of a model.
 
-    def step() -> object:
-        with torch.inference_mode():
-            out = encoder.cache_aware_stream_step(
-                processed_signal=signal, processed_signal_length=frames, cache_last_channel=caches[0],
-                cache_last_time=caches[1], cache_last_channel_len=caches[2], keep_all_outputs=False,
-            )  # fmt: skip
-        caches[:] = out[2:5]
-        return out
+    Attributes:
+        model: a shape of `testbed.models`.
+        look_aheads, batches, precisions: all combinations of these.
+        budget_s: seconds that each combination is measured for, at least.
+    """
 
-    return step
+    model: str
+    look_aheads: Sequence[str]
+    batches: Sequence[int]
+    precisions: Sequence[str]
+    budget_s: float
 
 
-def _own_step(model: NemoStreamingModel, batch: int, mel: torch.Tensor) -> Callable[[], object]:
-    """Makes this project's step in the steady state, with streams of mixed ages."""
-    slots = torch.arange(batch, device=mel.device)
-    steps = slots * 7 + 2 * model._encoder.ring_chunks
-    frames = [model.info.chunk_frames] * batch
-
-    def step() -> object:
-        steps.add_(1)
-        with torch.inference_mode():
-            return model._encoder.step(Batch(slots, steps, None, frames, False), mel)
-
-    return step
-
-
-def _whole_step(model: NemoStreamingModel, batch: int) -> Callable[[], object]:
-    """Makes a step of features, encoder and decoding of `batch` streams, each at another place of the same babble."""
-    info = model.info
-    audio = np.concatenate([babble(20.0, 1)] * 2)
-    position = [0]
-
-    def step() -> object:
-        first = position[0] == 0
-        need = info.first_chunk_samples if first else info.chunk_samples
-        begin = position[0] % (len(audio) // 2)
-        requests = [
-            StepRequest(slot, audio[place : place + need], first, False)
-            for slot, place in ((s, (begin + 1731 * s) % (len(audio) // 2)) for s in range(batch))
-        ]
-        position[0] += need
-        return model.step(requests)
-
-    for _ in range(3):
-        step()
-    return step
-
-
-def _timed(step: Callable[[], object], device: torch.device) -> float:
-    """Times one call in milliseconds, the device's work included."""
-    begun = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return 1000 * (time.perf_counter() - begun)
-
-
-def _medians(steps: Sequence[Callable[[], object]], budget_s: float, device: torch.device) -> list[float]:
-    """Times each function in turn for about so long, 5 rounds at least after two that do not count; median ms."""
-    times: list[list[float]] = [[] for _ in steps]
-    for step in steps:
-        _timed(step, device)
-        _timed(step, device)
-    began = time.perf_counter()
-    while len(times[0]) < 5 or time.perf_counter() - began < budget_s:
-        for step, list_ in zip(steps, times, strict=True):
-            list_.append(_timed(step, device))
-    return [statistics.median(t) for t in times]
-
-
-def measure(
-    nemo_model: Any, parts: ModelParts, look_aheads: Sequence[str], batches: Sequence[int],
-    precisions: Sequence[str], budget_s: float, device: torch.device, show: Callable[[Row], None],
-) -> list[Row]:  # fmt: skip
-    """Measures all combinations on a model that NeMo has read; `show` gets each row as it is done."""
+def measure(runs: Runs, device: torch.device, show: Callable[[Row], None]) -> list[Row]:
+    """Measures a model; `show` gets each row as it is done."""
+    path = random_model(runs.model)
+    nemo, parts = read_nemo(path, device, "the baseline"), read_model(str(path), device)
     rows = []
-    for look_ahead in look_aheads:
-        models = {}
-        for precision in precisions:
-            settings = ModelSettings("large", parse_att_context(look_ahead), precision=precision)
-            models[precision] = loading.assemble(parts, settings, device, max(batches))
-        for batch in batches:
-            info = models[precisions[0]].info
-            mel = torch.randn(batch, 8 * info.chunk_frames, 80, device=device)
-            nemo_model.encoder.set_default_att_context_size(list(info.att_context))
-            nemo = _nemo_step(nemo_model.encoder, batch, mel)
-            for precision, model in models.items():
+    for look_ahead in runs.look_aheads:
+        for name in runs.precisions:
+            settings = ModelSettings(runs.model, parse_att_context(look_ahead), precision=name)
+            model = loading.assemble(parts, settings, device, max(runs.batches))
+            info = model.info
+            nemo.encoder.set_default_att_context_size(list(info.att_context))
+            for batch in runs.batches:
+                mel = torch.randn(
+                    batch, 8 * info.chunk_frames, parts.architecture.features.mels, device=device
+                )
                 if device.type == "cuda":
                     # TF32 is a switch of the whole process: on while this step is recorded, off for NeMo's.
-                    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-                    _own_step(model, batch, mel)()
+                    torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+                    own_step(model, batch, mel)()
                     torch.backends.cuda.matmul.allow_tf32 = False
-                nemo_ms, own_ms, whole_ms = _medians(
-                    (nemo, _own_step(model, batch, mel), _whole_step(model, batch)), budget_s, device
+                prompts = prompt_step(model, batch)
+                steps = [
+                    nemo_step(nemo.encoder, batch, mel), own_step(model, batch, mel), whole_step(model, batch)
+                ]  # fmt: skip
+                nemo_ms, own_ms, whole_ms, *prompts_ms = medians(
+                    steps + ([prompts] if prompts else []), runs.budget_s, device
                 )
                 row = Row(
-                    look_ahead, batch, precision, round(own_ms, 2), round(nemo_ms, 2), round(nemo_ms / own_ms, 2),
-                    round(whole_ms, 2), round(batch * info.chunk_ms / whole_ms, 1),
-                )  # fmt: skip
+                    model=runs.model,
+                    look_ahead=look_ahead,
+                    batch=batch,
+                    precision=name,
+                    step_ms=round(own_ms, 2),
+                    nemo_step_ms=round(nemo_ms, 2),
+                    speedup=round(nemo_ms / own_ms, 2),
+                    whole_ms=round(whole_ms, 2),
+                    prompts_percent=round(100 * prompts_ms[0] / whole_ms, 2) if prompts_ms else None,
+                    stream_mb=round(model.state_bytes() / 2**20, 2),
+                    realtime_streams=round(batch * info.chunk_ms / whole_ms, 1),
+                )
                 rows.append(row)
                 show(row)
     return rows
 
 
-def largest(parts: ModelParts, look_ahead: str, precision: str, device: torch.device, steps: int) -> Largest:
+def largest(name: str, look_ahead: str, precision: str, device: torch.device, steps: int) -> Largest:
     """Tries growing batches until one is too slow or does not fit."""
-    best = Largest(look_ahead, precision, 0, 0.0, 0.0, 0.0, "not tried")
+    best = Largest(name, look_ahead, precision, 0, 0.0, 0.0, 0.0, "not tried")
+    settings = ModelSettings(name, parse_att_context(look_ahead), precision=precision)
+    parts = read_model(str(random_model(name)), device)
     for batch in LARGEST:
         try:
-            model = loading.assemble(
-                parts,
-                ModelSettings(name="large", att_context=parse_att_context(look_ahead), precision=precision),
-                device,
-                batch,
-            )
-            step = _whole_step(model, batch)
-            times = [_timed(step, device) for _ in range(steps)]
+            model = loading.assemble(parts, settings, device, batch)
+            step = whole_step(model, batch)
+            times = [timed(step, device) for _ in range(steps)]
         except (torch.OutOfMemoryError, OutOfMemory):
             return replace(best, limit="memory")
         p99, chunk_ms = float(np.percentile(times, 99)), model.info.chunk_ms
         if p99 >= chunk_ms:
             return replace(best, limit="time")
         state = batch * model.state_bytes() / 2**20
-        best = Largest(look_ahead, precision, batch, round(p99, 1), chunk_ms, round(state), "not tried")
+        best = Largest(name, look_ahead, precision, batch, round(p99, 1), chunk_ms, round(state), "not tried")
         del model, step
     return best
 
@@ -226,8 +174,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="two look-aheads, two batches, a second each")
+    parser.add_argument(
+        "--quick", action="store_true", help="the 114M shape, two look-aheads, two batches, a second each"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
+    parser.add_argument("--model", action="append", choices=sorted(LOOK_AHEADS), help="only these")
     parser.add_argument("--look-ahead", action="append", metavar="L,R", help="only these (may be repeated)")
     parser.add_argument(
         "--batch", action="append", type=int, metavar="N", help="only these (may be repeated)"
@@ -239,44 +190,54 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    look_aheads = options.look_ahead or (
-        ["70,1", "70,0"] if options.quick else ["70,13", "70,6", "70,1", "70,0"]
-    )
-    batches = options.batch or ([1, 32] if options.quick else [1, 16, 32, 64, 128])
+    models = options.model or (["large"] if options.quick else ["large", "0.6b"])
     device = choose_device(options.device)
     on_gpu = device.type == "cuda"
     machine = torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} CPU threads"
-    precisions = options.precision or (["fp32", "tf32", "bf16"] if on_gpu else ["fp32", "bf16"])
-    path = random_model("large")
-    nemo_model, parts = read_nemo(path, device, "the baseline"), read_model(str(path), device)
+    wanted = options.precision or (["fp32", "tf32", "bf16"] if on_gpu else ["fp32", "bf16"])
+    left_out = {
+        name: why
+        for name in wanted
+        if (why := precision.why_unsupported(name, device.type, cpu_has_bf16=cpu_has_bf16()))
+    }
+    precisions = [name for name in wanted if name not in left_out]
     console = Console()
+    for name, why in left_out.items():
+        console.print(f"{name} is not measured here: {why}")
     columns = list(Row.__dataclass_fields__)
     console.print(" ".join(f"{c:>16}" for c in columns))
 
     def show(row: Row) -> None:
         console.print(" ".join(f"{v!s:>16}" for v in asdict(row).values()))
 
-    rows = measure(
-        nemo_model, parts, look_aheads, batches, precisions, 1.0 if options.quick else 4.0, device, show
-    )
-    table = Table(title=f"Encoder step, 114M random-weight model, {machine}")
+    rows, most = [], []
+    for name in models:
+        runs = Runs(
+            model=name,
+            look_aheads=options.look_ahead or (QUICK_LOOK_AHEADS if options.quick else LOOK_AHEADS)[name],
+            batches=options.batch or ([1, 32] if options.quick else BATCHES[name]),
+            precisions=precisions,
+            budget_s=1.0 if options.quick else 4.0,
+        )
+        rows += measure(runs, device, show)
+        if on_gpu or options.largest:
+            for look_ahead in runs.look_aheads:
+                for one in precisions:
+                    most.append(largest(name, look_ahead, one, device, 50 if options.quick else 200))
+                    console.print(most[-1])
+    table = Table(title=f"Encoder step, random-weight models, {machine}")
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(*(str(v) for v in asdict(row).values()))
+        table.add_row(*("" if v is None else str(v) for v in asdict(row).values()))
     console.print(table)
-    most = []
-    if on_gpu or options.largest:
-        for look_ahead in look_aheads:
-            for precision in precisions:
-                most.append(largest(parts, look_ahead, precision, device, 50 if options.quick else 200))
-                console.print(most[-1])
     cpu = Path("/proc/cpuinfo")
     report = {
         "baseline": "NeMo cache_aware_stream_step, fp32, same run",
         "device": machine,
         "threads": torch.get_num_threads(),
         "amx": "amx_bf16" in cpu.read_text() if cpu.exists() else None,
+        "not_measured": left_out,
         "rows": [asdict(row) for row in rows],
         "largest": [asdict(one) for one in most],
     }

@@ -20,29 +20,30 @@ from testbed.shapes import Shape
 TOKENS_PER_FRAME = 0.4
 TAGS_PER_FRAME = 0.04
 END_TOKENS_PER_FRAME = 0.03
+# By which streams and languages differ from each other on the whole; the others are left for the frames.
+MOST_DIRECTIONS = 12
 
 
 @torch.no_grad()
 def let_heads_speak(model: Any, shape: Shape, seed: int) -> None:
     """Scales and shifts the layers of a model after its encoder, in place."""
-    frames = _encode(model, seed)
-    # [languages, frames, d_model]: what the heads are given.
-    given = frames[None]
+    # What the heads are given, and what is decoded while biases are sought: [streams, frames, d_model].
+    given = heard = torch.stack([_encode(model, seed + voice) for voice in range(shape.voices)])
     if shape.prompts:
-        _stretch_prompts(model.prompt_kernel, frames, seed)
+        _stretch_prompts(model.prompt_kernel, given, seed)
         indices = sorted({index for _, index in shape.prompts})
-        given = torch.stack([_prompted(model.prompt_kernel, frames, index) for index in indices])
-    # What is decoded while biases are sought: enough of it to count.
-    heard = given if len(given) == 1 else given[::3, :40]
+        given = torch.cat([_prompted(model.prompt_kernel, heard, index) for index in indices])
+        # Enough of it to count.
+        heard = given[::3, :40]
     if "rnnt" in shape.decoders:
         joint = model.joint
         joint.joint_net[-1].weight.mul_(4.0)
         _discourage_repeats(model)
-        _stretch(joint.enc.weight, joint.enc.bias, given.flatten(0, 1))
+        _stretch(joint.enc.weight, joint.enc.bias, given)
         _set_rate(joint.joint_net[-1].bias, shape, lambda: _rnnt_tokens(model, heard), heard)
     if "ctc" in shape.decoders:
         head = ctc_head(model).decoder_layers[0]
-        _stretch(head.weight, head.bias, given.flatten(0, 1))
+        _stretch(head.weight, head.bias, given)
         _set_rate(head.bias, shape, lambda: _ctc_tokens(model, heard), heard)
 
 
@@ -61,26 +62,35 @@ def _encode(model: Any, seed: int) -> Tensor:
     return frames
 
 
-def _stretch(weight: Tensor, shift: Tensor, frames: Tensor, deviation: float = 3.0) -> None:
-    """Scales and shifts a product so that its outputs differ from frame to frame, around zero."""
+def _stretch(weight: Tensor, shift: Tensor, given: Tensor, deviation: float = 3.0) -> None:
+    """Scales and shifts a product so that its outputs for [streams, frames, width] differ by frame, around zero.
+
+    What tells one stream from another is taken out first: otherwise one would emit on every frame and another never.
+    """
     flat = weight.view(weight.shape[0], -1)
+    frames, means = given.flatten(0, 1), given.mean(dim=1)
+    if len(given) > 1:
+        _, _, directions = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False)
+        directions = directions[: min(len(given) - 1, MOST_DIRECTIONS)]
+        flat.sub_(flat @ directions.t() @ directions)
     flat.mul_(deviation / (frames @ flat.t()).std(dim=0).mean())
     shift.copy_(-(flat @ frames.mean(dim=0)))
 
 
-def _stretch_prompts(kernel: Any, frames: Tensor, seed: int) -> None:
+def _stretch_prompts(kernel: Any, given: Tensor, seed: int) -> None:
     """Makes the language count as much as the audio in the first product after the encoder."""
-    up, width = kernel[0], frames.shape[1]
+    up, width = kernel[0], given.shape[2]
     own = up.weight[:, :width].contiguous()
-    _stretch(own, up.bias, frames, 1.0)
+    _stretch(own, up.bias, given, 1.0)
     up.weight[:, :width] = own
     up.weight[:, width:].normal_(0, 0.7, generator=torch.Generator().manual_seed(seed))
 
 
 def _prompted(kernel: Any, frames: Tensor, index: int) -> Tensor:
-    prompt = torch.zeros(len(frames), kernel[0].in_features - frames.shape[1])
-    prompt[:, index] = 1.0
-    out: Tensor = kernel(torch.cat([frames, prompt], dim=1))
+    """Conditions frames [streams, frames, d_model] on one language prompt."""
+    prompt = torch.zeros(*frames.shape[:2], kernel[0].in_features - frames.shape[2])
+    prompt[:, :, index] = 1.0
+    out: Tensor = kernel(torch.cat([frames, prompt], dim=2))
     return out
 
 

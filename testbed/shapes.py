@@ -55,6 +55,7 @@ class Shape:
         end_tokens: pieces that end the vocabulary and, in the model, an utterance.
         prompts: (language, index) of the language prompts.
         stateless: whether the prediction network is a table of embeddings instead of an LSTM.
+        voices: recordings of babble that the random heads are fitted to: with several, as many tokens come from others.
         durations: frames that a token may last, for a token-and-duration transducer (TDT).
     """
 
@@ -83,6 +84,7 @@ class Shape:
     languages: tuple[str, ...] = ()
     end_tokens: tuple[str, ...] = ()
     prompts: Prompts = ()
+    voices: int = 1
     stateless: bool = False
     durations: tuple[int, ...] = ()
 
@@ -114,7 +116,7 @@ PROMPTS: Prompts = (
 )  # fmt: skip
 TAGS = ("en-US", "en-GB", "es-ES", "es-US", "zh-CN", "de-DE", "ja-JP")
 
-_SMALL = Shape(layers=2, d_model=64, heads=8, channels=32, hidden=48, pieces=96)
+_SMALL = Shape(layers=2, d_model=64, heads=8, channels=32, hidden=48, pieces=96, voices=12)
 _NEMOTRON_EN = replace(_SMALL, kind="rnnt", mels=128, use_bias=False, prediction_layers=2)
 _NEMOTRON_35 = replace(
     _NEMOTRON_EN, kind="rnnt-prompt", xscaling=False, look_aheads=((56, 3), (56, 0), (56, 6), (56, 13)),

@@ -14,9 +14,10 @@ from asr_service.core.model import StepRequest, StreamingModel
 
 @dataclass(eq=False)
 class Fed:
-    """One stream as it is fed: its audio, its slot, what it got so far."""
+    """One stream as it is fed: its audio, its language prompt, its slot, what it got so far."""
 
     audio: npt.NDArray[np.float32]
+    prompt: int = -1
     slot: int = -1
     position: int = 0
     steps: int = 0
@@ -33,17 +34,27 @@ class Fed:
         samples = self.audio[self.position : self.position + need]
         self.position += len(samples)
         self.done = len(samples) < need
-        request = StepRequest(self.slot, samples, self.steps == 0, self.done)
+        request = StepRequest(self.slot, samples, self.steps == 0, self.done, prompt=self.prompt)
         self.steps += 1
         return request
 
 
 def run(
-    model: StreamingModel, audios: Sequence[npt.NDArray[np.float32]], seed: int, *, together: int
+    model: StreamingModel,
+    audios: Sequence[npt.NDArray[np.float32]],
+    seed: int,
+    *,
+    together: int,
+    prompts: Sequence[int] = (),
 ) -> list[Fed]:
-    """Feeds all streams, at most `together` at a time, in random batches and random slots that are used again."""
+    """Feeds all streams, at most `together` at a time, in random batches and random slots that are used again.
+
+    `prompts` has the index of each stream's language prompt, for a model that takes any.
+    """
     rng = random.Random(seed)
-    streams = [Fed(audio) for audio in audios]
+    streams = [
+        Fed(audio, prompt) for audio, prompt in zip(audios, prompts or [-1] * len(audios), strict=True)
+    ]
     waiting = list(streams)
     live: list[Fed] = []
     free = list(range(model.slots))

@@ -23,21 +23,40 @@ def features(model: Any, samples: npt.NDArray[np.float32]) -> torch.Tensor:
     return valid
 
 
-def encode(model: Any, samples: npt.NDArray[np.float32], context: tuple[int, int]) -> torch.Tensor:
-    """Offline encoder output under one look-ahead, [frames, d_model]."""
+def encode(
+    model: Any, samples: npt.NDArray[np.float32], context: tuple[int, int], prompt: int = -1
+) -> torch.Tensor:
+    """Offline encoder output under one look-ahead, conditioned on a language prompt if the model takes any.
+
+    Returns:
+        [frames, d_model], what the model's heads are given.
+    """
     model.encoder.set_default_att_context_size(list(context))
     mel = features(model, samples)
     if mel.shape[1] == 0:
         return torch.zeros(0, model.encoder.d_model)
+    forward = {"processed_signal": mel[None], "processed_signal_length": torch.tensor([mel.shape[1]])}
+    if prompt >= 0:
+        forward["prompt_indices"] = torch.tensor([prompt])
     with torch.inference_mode():
-        encoded, length = model.encoder(audio_signal=mel[None], length=torch.tensor([mel.shape[1]]))
+        # A CTC model's own forward goes on to its head.
+        if hasattr(model, "joint"):
+            encoded, length = model.forward(**forward)
+        else:
+            encoded, length = model.encoder(audio_signal=mel[None], length=forward["processed_signal_length"])
     frames: torch.Tensor = encoded[0, :, : int(length[0])].t()
     return frames
 
 
-def tokens(model: Any, samples: npt.NDArray[np.float32], context: tuple[int, int], decoder: str) -> list[int]:
+def tokens(
+    model: Any, samples: npt.NDArray[np.float32], context: tuple[int, int], decoder: str, prompt: int = -1
+) -> list[int]:
     """Tokens of NeMo's own greedy decoding of the offline encoder's output."""
-    encoded = encode(model, samples, context)
+    return decode(model, encode(model, samples, context, prompt), decoder)
+
+
+def decode(model: Any, encoded: torch.Tensor, decoder: str) -> list[int]:
+    """Tokens of NeMo's own greedy decoding of [frames, d_model]."""
     if not len(encoded):
         return []
     length = torch.tensor([len(encoded)])
@@ -47,7 +66,9 @@ def tokens(model: Any, samples: npt.NDArray[np.float32], context: tuple[int, int
                 encoder_output=encoded.t()[None], encoded_lengths=length, partial_hypotheses=None
             )[0]
             return [int(t) for t in hypotheses[0].y_sequence]
-        logits = model.ctc_decoder(encoder_output=encoded.t()[None])[0]
+        # The head of a model that has no other is its decoder.
+        head = getattr(model, "ctc_decoder", None) or model.decoder
+        logits = head(encoder_output=encoded.t()[None])[0]
     best = logits.argmax(dim=-1).tolist()
     blank = logits.shape[-1] - 1
     return [t for t, before in zip(best, [blank, *best[:-1]], strict=True) if t not in (before, blank)]
