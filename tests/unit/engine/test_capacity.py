@@ -12,14 +12,11 @@ from asr_service.engine.capacity import (
     CALM,
     FALL,
     GROWTH,
-    MEMORY_S,
     RISE,
-    SECONDS,
     SHARE,
-    Curve,
     Estimate,
-    Slowness,
 )
+from asr_service.engine.step_times import MEMORY_S, SECONDS, Curve, Slowness
 
 CHUNK_S = 0.16
 BUDGET_S = SHARE * CHUNK_S
