@@ -214,10 +214,10 @@ class NemoStreamingModel:
         most = min(max_batch, self._slots)
         prompt = self._info.prompts[0][1] if self._info.prompts else -1
         phrase = (PhraseBoost((self._info.pieces[-1].replace("\u2581", " "),)),)
-        if self._device.type == "cpu":
+        sizes = {min(self._bucket(rows), most) for rows in range(1, most + 1)}
+        # No size is padded to another.
+        if len(sizes) == most:
             sizes = {1, min(_MANY_ON_CPU, most)}
-        else:
-            sizes = {most} | {1 << power for power in range(most.bit_length()) if 1 << power < most}
         for rows in sorted(sizes):
             progress(f"batch of {rows}")
             for samples, is_first, is_last in (
