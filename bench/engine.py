@@ -41,6 +41,7 @@ from asr_service.model.reference.nemo_model import read_nemo
 from bench.engine_steps import medians, nemo_step, own_step, prompt_step, timed, whole_step
 from bench.kept import random_model
 from bench.options import write_report
+from testbed.shapes import SHAPES
 
 LOOK_AHEADS = {"large": ("70,13", "70,6", "70,1", "70,0"), "0.6b": ("70,1", "56,3")}
 """What is measured of each shape if nothing is said."""
@@ -169,6 +170,11 @@ def largest(name: str, look_ahead: str, precision: str, device: torch.device, st
     return best
 
 
+def offered(model: str) -> list[str]:
+    """Returns the look-aheads that a shape offers, as the setting has them."""
+    return [f"{left},{right}" for left, right in SHAPES[model].look_aheads]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
@@ -179,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the rows")
     parser.add_argument("--model", action="append", choices=sorted(LOOK_AHEADS), help="only these")
-    parser.add_argument("--look-ahead", action="append", metavar="L,R", help="only these (may be repeated)")
+    parser.add_argument(
+        "--look-ahead", action="append", metavar="L,R", help="only these, where a model has them"
+    )
     parser.add_argument(
         "--batch", action="append", type=int, metavar="N", help="only these (may be repeated)"
     )
@@ -214,7 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in models:
         runs = Runs(
             model=name,
-            look_aheads=options.look_ahead or (QUICK_LOOK_AHEADS if options.quick else LOOK_AHEADS)[name],
+            look_aheads=[one for one in options.look_ahead if one in offered(name)]
+            if options.look_ahead
+            else (QUICK_LOOK_AHEADS if options.quick else LOOK_AHEADS)[name],
             batches=options.batch or ([1, 32] if options.quick else BATCHES[name]),
             precisions=precisions,
             budget_s=1.0 if options.quick else 4.0,
