@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
@@ -162,8 +161,6 @@ def start_service(model: str, folder: Path) -> DemoServer:
         "ASR_MAX_STREAMS": "16",
         # A busy machine makes the words of a demo late; a refusal would leave none.
         "ASR_MAX_LOAD": "0",
-        # One core stays for the network, the bridge and this program: threads of a step wait for the slowest.
-        "ASR_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
         "ASR_READY_FILE": str(ready),
     }
     return DemoServer("service", ["-m", "asr_service", "serve"], settings, ready)

@@ -27,9 +27,7 @@ def test_without_settings_the_documented_ones_hold(monkeypatch: pytest.MonkeyPat
     for variable in ("ASR_MODEL", "ASR_ATT_CTX", "ASR_DECODER", "ASR_DEVICE", "ASR_MAX_STREAMS"):
         monkeypatch.delenv(variable, raising=False)
     name = "nvidia/stt_en_fastconformer_hybrid_large_streaming_multi"
-    assert read_settings().model_settings == ModelSettings(
-        name, (70, 1), "rnnt", None, "fp32", "fast", None, None
-    )
+    assert read_settings().model_settings == ModelSettings(name, None, None, None, "fp32", "fast", None, None)
 
 
 def test_each_setting_of_the_model_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
