@@ -7,6 +7,7 @@ Every row is measured in one run on the same cores, on models with random weight
 - `step_ms`: this project's encoder step, mel frames in, encoder frames out, caches in their pools.
 - `nemo_step_ms`: NeMo's `cache_aware_stream_step` on the same mel frames, its caches kept as one batch (its best case:
   nothing is gathered or scattered), measured in turn with the other. It is the baseline, in fp32 as NeMo ships it.
+  Without NeMo (the extra nemo) there is no baseline, and no ratio.
 - `speedup`: the ratio of the two. `whole_ms`: features, encoder, prompts and decoding together.
 - `prompts_percent`: of `whole_ms`, what language prompts take, for a model that has them.
 - `stream_mb`: memory of a stream's state.
@@ -23,15 +24,18 @@ takes 12 GB of memory, and minutes to be made once.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from asr_service.core.errors import ModelError, SettingsError
 from asr_service.core.model import OutOfMemory
 from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.model import loading, precision
@@ -59,8 +63,8 @@ class Row:
     batch: int
     precision: str
     step_ms: float
-    nemo_step_ms: float
-    speedup: float
+    nemo_step_ms: float | None
+    speedup: float | None
     whole_ms: float
     prompts_percent: float | None
     stream_mb: float
@@ -107,14 +111,15 @@ class Runs:
 def measure(runs: Runs, device: torch.device, show: Callable[[Row], None]) -> list[Row]:
     """Measures a model; `show` gets each row as it is done."""
     path = random_model(runs.model)
-    nemo, parts = read_nemo(path, device, "the baseline"), read_model(str(path), device)
+    parts, nemo = read_model(str(path), device), _baseline(path, device)
     rows = []
     for look_ahead in runs.look_aheads:
         for name in runs.precisions:
             settings = ModelSettings(runs.model, parse_att_context(look_ahead), precision=name)
             model = loading.assemble(parts, settings, device, max(runs.batches))
             info = model.info
-            nemo.encoder.set_default_att_context_size(list(info.att_context))
+            if nemo:
+                nemo.encoder.set_default_att_context_size(list(info.att_context))
             for batch in runs.batches:
                 mel = torch.randn(
                     batch, 8 * info.chunk_frames, parts.architecture.features.mels, device=device
@@ -125,28 +130,40 @@ def measure(runs: Runs, device: torch.device, show: Callable[[Row], None]) -> li
                     own_step(model, batch, mel)()
                     torch.backends.cuda.matmul.allow_tf32 = False
                 prompts = prompt_step(model, batch)
-                steps = [
-                    nemo_step(nemo.encoder, batch, mel), own_step(model, batch, mel), whole_step(model, batch)
-                ]  # fmt: skip
-                nemo_ms, own_ms, whole_ms, *prompts_ms = medians(
-                    steps + ([prompts] if prompts else []), runs.budget_s, device
-                )
+                steps = {"own": own_step(model, batch, mel), "whole": whole_step(model, batch)}
+                if nemo:
+                    steps["nemo"] = nemo_step(nemo.encoder, batch, mel)
+                if prompts:
+                    steps["prompts"] = prompts
+                ms = dict(zip(steps, medians(list(steps.values()), runs.budget_s, device), strict=True))
+                own_ms, whole_ms = ms["own"], ms["whole"]
                 row = Row(
                     model=runs.model,
                     look_ahead=look_ahead,
                     batch=batch,
                     precision=name,
                     step_ms=round(own_ms, 2),
-                    nemo_step_ms=round(nemo_ms, 2),
-                    speedup=round(nemo_ms / own_ms, 2),
+                    nemo_step_ms=round(ms["nemo"], 2) if nemo else None,
+                    speedup=round(ms["nemo"] / own_ms, 2) if nemo else None,
                     whole_ms=round(whole_ms, 2),
-                    prompts_percent=round(100 * prompts_ms[0] / whole_ms, 2) if prompts_ms else None,
+                    prompts_percent=round(100 * ms["prompts"] / whole_ms, 2) if prompts else None,
                     stream_mb=round(model.state_bytes() / 2**20, 2),
                     realtime_streams=round(batch * info.chunk_ms / whole_ms, 1),
                 )
                 rows.append(row)
                 show(row)
     return rows
+
+
+def _baseline(path: Path, device: torch.device) -> Any:
+    """Reads the model that NeMo steps for comparison; None where NeMo is not installed."""
+    try:
+        return read_nemo(path, device, "there is no baseline")
+    except SettingsError as error:
+        if isinstance(error, ModelError):
+            raise
+        print(error.message, file=sys.stderr)
+        return None
 
 
 def largest(name: str, look_ahead: str, precision: str, device: torch.device, steps: int) -> Largest:

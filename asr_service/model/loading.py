@@ -37,6 +37,9 @@ from asr_service.recognition.phrases import alphabet
 _log = logging.getLogger(__name__)
 Made = TypeVar("Made")
 
+# Bound on what a slot takes beside the encoder's layers: the subsampling, the decoder, the bonuses of phrases.
+_OTHER_STATE_BYTES = 2**19
+_ROOM_FRAMES = 16
 WORD_LAG_MS = {"rnnt": (250.0, 148.0), "ctc": (241.0, 158.0)}
 """Lag of words' starts and ends by decoder, ms: medians that `bench.word_times` measured on the demo model;
 docs/words.md."""
@@ -50,9 +53,8 @@ def make_nemo_model(settings: ModelSettings) -> NemoStreamingModel:
         parts = read_model(settings.name, device)
         if settings.slots is not None:
             return assemble(parts, settings, device, settings.slots)
-        return make_within_memory(
-            lambda slots: assemble(parts, settings, device, slots), _slot_budget(device)
-        )
+        budget = _slot_budget(device, _slot_bytes(parts, settings))
+        return make_within_memory(lambda slots: assemble(parts, settings, device, slots), budget)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -84,11 +86,21 @@ def make_within_memory(make: Callable[[int], Made], slots: int) -> Made:
         torch.cuda.empty_cache()
 
 
-def _slot_budget(device: torch.device) -> int:
-    """Returns how many slots to make for a device that the model is already on."""
+def _slot_budget(device: torch.device, slot_bytes: int) -> int:
+    """Returns how many slots of so many bytes to make for a device that the model is already on."""
     if device.type == "cuda":
-        return slots_in(torch.cuda.mem_get_info(device)[0], DEVICE_SHARE)
-    return host_slots()
+        return slots_in(torch.cuda.mem_get_info(device)[0], DEVICE_SHARE, slot_bytes)
+    return host_slots(slot_bytes)
+
+
+def _slot_bytes(parts: ModelParts, settings: ModelSettings) -> int:
+    """Returns about how many bytes of state a slot will take: nearly all of it are keys, values and contexts."""
+    shape = parts.architecture.encoder
+    plan, _ = _make_plan(parts.architecture, settings.att_context)
+    # The step of CPUs has a place more for the new chunk, and room up to whole vectors.
+    frames = plan.left_frames + 2 * plan.chunk_frames + _ROOM_FRAMES
+    numbers = shape.layers * shape.d_model * (2 * frames + shape.kernel - 1)
+    return numbers * (2 if settings.precision == "bf16" else 4) + _OTHER_STATE_BYTES
 
 
 def assemble(

@@ -12,7 +12,7 @@ from asr_service.core.cgroups import PROCESS, groups
 
 MOST_SLOTS = 512
 SLOT_BYTES = 8 * 2**20
-"""Bound on a slot's state: the default model takes 6.2 MB in fp32 (docs/performance.md)."""
+"""Bound on a slot's state where no model says it: the default model takes 6.2 MB in fp32 (docs/performance.md)."""
 HOST_SHARE = 0.25
 """Share of the host's free memory that slots may take: other programs need memory too."""
 DEVICE_SHARE = 0.5
@@ -25,22 +25,23 @@ _FILES = {
 }
 
 
-def slots_in(free: int | None, share: float) -> int:
+def slots_in(free: int | None, share: float, slot_bytes: int = SLOT_BYTES) -> int:
     """Returns how many slots fit into a share of the free memory.
 
     Args:
         free: bytes that are free, None if that is not known.
         share: of the free bytes that slots may take.
+        slot_bytes: bytes of a slot's state.
 
     Returns:
         From 1 to `MOST_SLOTS`; `MOST_SLOTS` if the free memory is not known.
     """
-    return MOST_SLOTS if free is None else max(1, min(MOST_SLOTS, int(free * share / SLOT_BYTES)))
+    return MOST_SLOTS if free is None else max(1, min(MOST_SLOTS, int(free * share / slot_bytes)))
 
 
-def host_slots() -> int:
-    """Returns how many slots to make for a model on the CPU."""
-    return slots_in(free_memory(), HOST_SHARE)
+def host_slots(slot_bytes: int = SLOT_BYTES) -> int:
+    """Returns how many slots of so many bytes to make for a model on the CPU."""
+    return slots_in(free_memory(), HOST_SHARE, slot_bytes)
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), process: Path = PROCESS) -> int | None:

@@ -15,9 +15,11 @@ import pytest
 
 from asr_service.core.errors import ModelError, SettingsError
 from asr_service.core.model_settings import ModelSettings
-from asr_service.model import make_model
+from asr_service.model import loading, make_model
 from asr_service.model.look_ahead import choose_att_context
+from asr_service.model.reading import ModelParts
 from asr_service.model.slot_budget import MOST_SLOTS, SLOT_BYTES, slots_in
+from asr_service.model.streaming import NemoStreamingModel
 from testbed.models import babble
 from tests.model import reference
 from tests.model.driver import run
@@ -137,6 +139,19 @@ def test_without_a_number_of_streams_memory_decides(tiny_nemo: Path) -> None:
     assert slots_in(None, 0.5) == slots_in(1 << 50, 0.5) == MOST_SLOTS
     assert slots_in(100 * SLOT_BYTES, 0.25) == 25
     assert slots_in(0, 0.5) == 1
+    assert slots_in(100 * SLOT_BYTES, 0.25, 2 * SLOT_BYTES) == 12
+
+
+@pytest.mark.parametrize("shape", ["tiny", "small", "odd"])
+def test_memory_for_slots_is_that_of_the_model(
+    model_parts: Callable[[str], ModelParts], streaming: Callable[..., NemoStreamingModel], shape: str
+) -> None:
+    """The estimate bounds what a slot takes, at each look-ahead."""
+    from testbed.shapes import SHAPES
+
+    for context in SHAPES[shape].look_aheads:
+        settings = ModelSettings(shape, context)
+        assert streaming(shape, context).state_bytes() <= loading._slot_bytes(model_parts(shape), settings)
 
 
 def full_gpu() -> None:

@@ -46,6 +46,20 @@ model = make_model(ModelSettings("demo", device="cpu", slots=2, threads=1))
 samples = np.zeros(model.info.first_chunk_samples, np.float32)
 print(model.step([StepRequest(0, samples, True, False)])[0].frames, model.info.chunk_frames)
 """
+MEASURED = """
+import torch
+import bench.engine as engine
+from pathlib import Path
+from testbed.random_file import write_random_file
+from testbed.shapes import SHAPES
+
+path = Path(sys.argv[1])
+write_random_file(SHAPES["tiny"], path)
+engine.random_model = lambda name: path
+runs = engine.Runs("tiny", ["70,1"], [2], ["fp32"], 0.0)
+for row in engine.measure(runs, torch.device("cpu"), lambda row: None):
+    print(row.batch, row.step_ms > 0, row.nemo_step_ms, row.speedup)
+"""
 ASKED = """
 from asr_service.core.errors import SettingsError
 from asr_service.core.model_settings import ModelSettings
@@ -60,9 +74,9 @@ except SettingsError as refused:
 LEFT_OUT = ("clients.mic", "bench.peers_sherpa")
 
 
-def python(*programs: str) -> str:
+def python(*programs: str, arguments: tuple[str, ...] = ()) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join((BLOCKED, f"LEFT_OUT = {LEFT_OUT!r}", *programs))],
+        [sys.executable, "-c", "\n".join((BLOCKED, f"LEFT_OUT = {LEFT_OUT!r}", *programs)), *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -88,3 +102,8 @@ def test_nemos_own_step_says_which_extra_it_needs() -> None:
         "ASR_ENCODER ASR_ENCODER=nemo: NeMo's own encoder step is needed, and NeMo is not installed"
     )
     assert "asr-service[nemo]" in told
+
+
+@pytest.mark.usefixtures("compiled")
+def test_the_benchmark_of_the_step_has_no_baseline_then(tmp_path: Path) -> None:
+    assert python(MEASURED, arguments=(str(tmp_path / "tiny.nemo"),)) == "2 True None None"
