@@ -18,7 +18,7 @@ from asr_service.core.values import Samples
 from asr_service.engine.capacity import SHARE, Estimate
 from asr_service.engine.slots import Slots
 
-START_S = 0.5
+START_S = 0.2
 """How long the sweep at the start may take, judged by what its next size should take."""
 QUIET_S = 1.0
 """A sweep begins after so many seconds without a step."""

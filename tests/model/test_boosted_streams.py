@@ -43,7 +43,7 @@ def test_text_is_the_same_for_any_packets_slot_and_neighbours(
         for one in pcm
     ]
     words = sorted({word for text in plain for word in text.split()})
-    boosts = (PhraseBoost(tuple(words[::2]), 1.0), PhraseBoost((words[1],), 3.0))
+    boosts = (PhraseBoost(tuple(words[::2]), 3.0), PhraseBoost((words[1],), 6.0))
     rng = random.Random(4)
     ids = itertools.count(1)
     said: dict[tuple[int, bool], set[str]] = {}

@@ -27,8 +27,8 @@ LINES = [
 SIGNALS = ["<en-US>", "<de-DE>", "<EOU>", "<EOB>"]
 # What NeMo takes a space from before, as far as it closes something; NeMo counts tabs and line ends as spaces too.
 NEMO_MARKS = re.compile(r" ([.,?!;:\u3002])")
-# NeMo's `strip_lang_tags`, with the ends of utterances.
-NEMO_TAGS = re.compile(r"\s*<(?:[a-z]{2}-[A-Z]{2}|EO[UB])>")
+# NeMo's `strip_lang_tags`, with the ends of utterances; the same holds there.
+NEMO_TAGS = re.compile(r" *<(?:[a-z]{2}-[A-Z]{2}|EO[UB])>")
 
 
 @cache
