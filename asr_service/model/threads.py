@@ -8,14 +8,18 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import ctypes
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 
 import torch
 
 from asr_service.core.cpus import usable_cpus
 
-FRAMES = 64
+FRAMES = 16
 """Encoder frames of a batch, of all rows together, for which features and decoder take one thread more."""
 
 
@@ -25,6 +29,36 @@ def step_threads(wanted: int | None = None) -> int:
     Of these, torch leaves out a core's second hardware thread, and what `OMP_NUM_THREADS` does not allow.
     """
     return wanted or min(torch.get_num_threads(), usable_cpus().threads)
+
+
+def set_team_size(threads: int) -> None:
+    """Sets how many threads torch's operations run on from now on, in this thread, as `torch.set_num_threads` does.
+
+    That would also throw away the products that oneDNN has laid out: making them again costs milliseconds a step. So
+    where torch's OpenMP is found, it alone is told.
+    """
+    set_threads = _openmp_set_num_threads()
+    if set_threads is None:
+        torch.set_num_threads(threads)
+    else:
+        set_threads(threads)
+
+
+@cache
+def _openmp_set_num_threads() -> Callable[[int], object] | None:
+    """Returns `omp_set_num_threads` of the one OpenMP in this process; None without one, or where there are several."""
+    with suppress(OSError, AttributeError):
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        paths = {line.split(maxsplit=5)[5] for line in lines if re.search(r"/lib[gi]?omp\d?[-.][^/]*$", line)}
+        if len(paths) == 1:
+            function = ctypes.CDLL(paths.pop()).omp_set_num_threads
+            function.argtypes, function.restype = (ctypes.c_int,), None
+            before = torch.get_num_threads()
+            function(before + 1)
+            is_torchs = torch.get_num_threads() == before + 1
+            function(before)
+            return function if is_torchs else None
+    return None
 
 
 class Team:
@@ -38,17 +72,17 @@ class Team:
         """Within this, torch's operations run in the thread that calls them, or on few: a step of so many frames."""
         self._size = torch.get_num_threads()
         self._few = min(self._size, max(1, frames // FRAMES))
-        torch.set_num_threads(self._few)
+        set_team_size(self._few)
         try:
             yield
         finally:
-            torch.set_num_threads(self._size)
+            set_team_size(self._size)
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """Within this, which is within `apart`, they run on the team."""
-        torch.set_num_threads(self._size)
+        set_team_size(self._size)
         try:
             yield
         finally:
-            torch.set_num_threads(self._few)
+            set_team_size(self._few)
