@@ -69,6 +69,9 @@ async def test_streams_finish_and_newcomers_go_to_the_other(kind: str, tmp_path:
 
         async with opened(behind.url) as one, opened(behind.url) as two:
             leaving, last = behind.bridges[0], behind.bridges[1]
+            # Both have begun, so that neither counts as one that had not.
+            await one.recv()
+            await two.recv()
             leaving.signal()
             await leaving.said("draining streams=1")
             assert [await attempt_websocket(behind.url) for _ in range(6)] == [short] * 6
