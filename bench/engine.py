@@ -96,7 +96,7 @@ class Runs:
     """What is measured of a model.
 
     Attributes:
-        model: a shape of `testbed.models`.
+        model: a shape of `testbed.shapes`.
         look_aheads, batches, precisions: all combinations of these.
         budget_s: seconds that each combination is measured for, at least.
     """

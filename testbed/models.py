@@ -9,12 +9,12 @@ The classes are NeMo's own, the files are those that NeMo saves.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from testbed.babble import babble
+from testbed.command_line import write_as_asked
 from testbed.configs import model_config
 from testbed.shapes import CLASSES, SHAPES, Shape
 from testbed.tokenizers import call_wordpiece, labels, write_tokenizers
@@ -66,22 +66,9 @@ def build_model(shape: Shape, seed: int = 0) -> Any:
     return model
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "shape", choices=sorted(SHAPES), help="the model; `large` and `0.6b` have the sizes of NVIDIA's"
-    )
-    parser.add_argument("out", type=Path, help="the .nemo file to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default 0)")
-    arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    model = build_model(SHAPES[arguments.shape], arguments.seed)
-    model.save_to(str(arguments.out))
-    print(f"{arguments.out}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters")
+def _write(shape: Shape, path: Path, seed: int) -> None:
+    build_model(shape, seed).save_to(str(path))
 
 
 if __name__ == "__main__":
-    main()
+    write_as_asked(__doc__, _write)

@@ -10,7 +10,6 @@ window.
 
 from __future__ import annotations
 
-import argparse
 import io
 import math
 import tarfile
@@ -28,9 +27,10 @@ from asr_service.core.model_settings import ModelSettings
 from asr_service.model.loading import assemble
 from asr_service.model.reading import read_model
 from testbed.babble import babble
+from testbed.command_line import write_as_asked
 from testbed.configs import model_config
 from testbed.heads import TOKENS_PER_FRAME
-from testbed.shapes import CLASSES, NUM_PROMPTS, SHAPES, Shape
+from testbed.shapes import CLASSES, NUM_PROMPTS, Shape
 from testbed.tokenizers import write_tokenizers
 
 _CONFIG, _WEIGHTS = "model_config.yaml", "model_weights.ckpt"
@@ -225,20 +225,5 @@ def _encode(shape: Shape, path: Path) -> Tensor:
     return torch.cat(found)
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "shape", choices=sorted(SHAPES), help="the model; `large` and `0.6b` have the sizes of NVIDIA's"
-    )
-    parser.add_argument("out", type=Path, help="the .nemo file to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default 0)")
-    arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_random_file(SHAPES[arguments.shape], arguments.out, arguments.seed)
-
-
 if __name__ == "__main__":
-    main()
+    write_as_asked(__doc__, write_random_file)

@@ -59,7 +59,7 @@ def choose_model(console: Console, given: str | None) -> str:
         console.print("Making it (once, about half a minute) ...")
         RANDOM_MODEL.parent.mkdir(exist_ok=True)
         made = subprocess.run(
-            [sys.executable, "-m", "testbed.models", "tiny", str(RANDOM_MODEL)],
+            [sys.executable, "-m", "testbed.random_file", "tiny", str(RANDOM_MODEL)],
             cwd=ROOT,
             capture_output=True,
             text=True,
