@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from asr_common.settings import BadSettings, add_options, describe
-from ws_bridge.config import IMPLIED, Settings, read_settings
+from ws_bridge.config import IMPLIED, Settings, limit_headers, read_settings
 
 _EPILOG = """\
 Exit codes: 0 stopped as asked, 1 a part of it failed, 2 a setting cannot be served, 128 + N ended at once by a second
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(argv))
     try:
         settings = read_settings(options)
+        limit_headers(settings)
 
         from ws_bridge import log
         from ws_bridge.server import serve

@@ -6,6 +6,7 @@ Names that say `bridge` are the bridge's own; the others mean the same to the se
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -70,6 +71,14 @@ class Settings(BaseSettings):
         le=1 << 30,
         description="Largest WebSocket message; a larger one closes its connection with 1009. Larger ones upload "
         "files in fewer messages and let one client claim a few times as much memory.",
+    )
+    bridge_max_header_bytes: int = Field(
+        16 * 1024,
+        ge=1024,
+        le=1 << 20,
+        description="Longest line of the WebSocket handshake: a header with its name, such as all cookies of a page. A "
+        "longer one is answered with HTTP 431. Longer ones let whoever connects claim as much memory, 128 lines of "
+        "it at most, for ASR_BRIDGE_OPEN_S.",
     )
     bridge_max_unread: int = Field(
         1000,
@@ -167,3 +176,8 @@ def read_settings(options: Mapping[str, str]) -> Settings:
         BadSettings: with a line for each value that cannot be, naming it and what would be right.
     """
     return settings.read_settings(Settings, options, IMPLIED)
+
+
+def limit_headers(settings: Settings) -> None:
+    """Tells websockets, which must not be imported yet, how long a line of the handshake may be."""
+    os.environ["WEBSOCKETS_MAX_LINE_LENGTH"] = str(settings.bridge_max_header_bytes)

@@ -13,7 +13,7 @@
 The last final of a stream is the one that close code 1000 follows: a client that uses none of `finalize`, `endpoint_ms`
 and `end_tokens` gets exactly one. Before any abnormal close there is
 `{"op":"error","sid":...,"code":...,"message":...,"field"?,"retry_after_ms"?}`, except where WebSocket itself has been
-violated (1002, 1007, 1009): then the close reason says what was wrong.
+violated (1002, 1007): then the close reason says what was wrong.
 
 States of a connection, and where each message leads:
 
@@ -157,6 +157,12 @@ class Conversation:
                 raise _out_of_order(
                     "binary message before init", 'send {"op":"init","sid":"<id>","sr":16000} first, as text'
                 )
+            if data[:1] == b"{" and _is_control(data):
+                raise _invalid(
+                    "message",
+                    "control message in a binary frame, where audio belongs: send it as text (in most libraries, a "
+                    "string instead of bytes)",
+                )
             return Audio(data)
         fields = _parse(data, MAX_INIT_CHARS if self.state is State.NEW else MAX_CONTROL_CHARS)
         op = fields["op"]
@@ -182,6 +188,17 @@ class Conversation:
             raise _invalid(
                 "sid", f"{_show(fields['sid'])} is not this connection's sid, which is {_show(self.sid)}"
             )
+
+
+def _is_control(data: bytes) -> bool:
+    """Whether a binary message is a JSON object with something in it, which no audio is."""
+    if len(data) > MAX_CONTROL_CHARS or not data.rstrip().endswith(b"}"):
+        return False
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(fields, dict) and bool(fields)
 
 
 _OPS = ("init", "finalize", "keepalive", "close")

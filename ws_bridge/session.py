@@ -56,6 +56,7 @@ class Session:
         self._opened_at = socket.loop.time()
         self._audio_bytes = 0
         socket.on_gone = lambda: self.end(End.GONE)
+        socket.too_large = self._too_large
 
     @property
     def state(self) -> State:
@@ -210,6 +211,20 @@ class Session:
             pass
         finally:
             await _stop(discard)
+
+    def _too_large(self) -> str:
+        """Makes the error for a message that is larger than the settings allow."""
+        limit = self._settings.bridge_max_message_bytes
+        text = error_json(
+            Failure(
+                "invalid_argument",
+                f"message of more than {limit} bytes: send audio in smaller ones",
+                "message",
+            ),
+            self._talk.sid,
+        )
+        self._metrics.sent("error", len(text))
+        return text
 
     async def _discard(self) -> None:
         while True:

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, Bridge, listen, talk
@@ -48,6 +48,14 @@ async def bystander(bridge: Bridge, stub: Stub) -> AsyncIterator[None]:
 CASES: dict[str, tuple[list[str | bytes], str, str, str]] = {
     "audio before init": ([PACKET], ORDER, "op", '"op":"init"'),
     "init as binary": ([INIT.encode()], ORDER, "op", "as text"),
+    "keepalive as binary": ([INIT, PACKET, b'{"op":"keepalive"}'], INVALID, "message", "send it as text"),
+    "close as binary": ([INIT, PACKET, f"{CLOSE}\n".encode()], INVALID, "message", "send it as text"),
+    "another protocol's close as binary": (
+        [INIT, b'{"type": "CloseStream"}'],
+        INVALID,
+        "message",
+        "send it as text",
+    ),
     "close before init": ([CLOSE], ORDER, "op", "close before init"),
     "init twice": ([INIT, PACKET, INIT], ORDER, "op", "one stream"),
     "text where binary belongs": ([INIT, "UklGRiQAAABXQVZFZm10IBAAAAABAAEA"], INVALID, "message", "binary"),
@@ -136,6 +144,9 @@ async def test_a_50_mb_message(bridge: Bridge) -> None:
     heard = await talk(bridge, [INIT, bytes(50_000_000)])
     assert heard.code == 1009
     assert "4194304" in heard.reason
+    assert (heard.error["code"], heard.error["field"]) == (INVALID, "message")
+    assert "4194304" in heard.error["message"]
+    assert heard.error["sid"] == "call-17"
 
 
 async def test_a_50_mb_message_in_fragments(bridge: Bridge) -> None:
@@ -150,7 +161,26 @@ async def test_a_50_mb_message_in_fragments(bridge: Bridge) -> None:
         with contextlib.suppress(ConnectionClosed):
             await client.send(fragments())
         heard = await listening
-    assert heard.code == 1009
+    assert (heard.code, heard.error["field"]) == (1009, "message")
+
+
+@pytest.mark.parametrize("size", [9_000, 17_000])
+async def test_cookies_of_a_page(bridge: Bridge, size: int) -> None:
+    """As many as a browser sends are taken; more than the setting allows are refused before the handshake is done."""
+    headers = {"Cookie": "session=" + "x" * size}
+    if size < 16 * 1024:
+        heard = await talk(bridge, [INIT, PACKET, CLOSE], additional_headers=headers)
+        assert heard.code == 1000
+        return
+    with pytest.raises(InvalidStatus) as caught:
+        await connect(bridge.url, additional_headers=headers)
+    assert caught.value.response.status_code == 431
+
+
+async def test_the_setting_for_longer_headers(service: AsrService) -> None:
+    with Bridge(service.target, ASR_BRIDGE_MAX_HEADER_BYTES=32_768) as generous:
+        heard = await talk(generous, [INIT, CLOSE], additional_headers={"Cookie": "x" * 20_000})
+    assert heard.code == 1000
 
 
 async def test_the_largest_message_is_taken(bridge: Bridge, stub: Stub) -> None:

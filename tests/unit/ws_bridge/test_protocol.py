@@ -411,3 +411,12 @@ def test_errors_byte_by_byte() -> None:
     assert error_json(Failure("unavailable", "m", retry_after_ms=0), "") == (
         '{"op":"error","sid":"","code":"unavailable","message":"m","retry_after_ms":0}'
     )
+
+
+@given(st.binary(max_size=64) | st.binary(max_size=62).map(lambda inside: b"{" + inside + b"}"))
+@example(b"{}")
+@example(b"{" * 640)
+@example(b'{"op' * 160)
+def test_pcm_is_never_refused(data: bytes) -> None:
+    """Whatever bytes samples have: only what is a JSON object in full is no audio."""
+    assert opened().receive(data) == Audio(data)
