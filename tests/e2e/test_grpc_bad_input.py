@@ -34,9 +34,9 @@ INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED
 
 REFUSED_CONFIGS = {
     "unknown encoding": ({"encoding": 7}, "config.encoding", "LINEAR16"),
-    "rate 0": ({"sample_rate_hertz": 0}, "config.sample_rate_hertz", "8000 to 48000"),
-    "rate 7": ({"sample_rate_hertz": 7}, "config.sample_rate_hertz", "8000 to 48000"),
-    "rate 10 MHz": ({"sample_rate_hertz": 10_000_000}, "config.sample_rate_hertz", "8000 to 48000"),
+    "rate 0": ({"sample_rate_hertz": 0}, "config.sample_rate_hertz", "8000 to 192000"),
+    "rate 7": ({"sample_rate_hertz": 7}, "config.sample_rate_hertz", "8000 to 192000"),
+    "rate 10 MHz": ({"sample_rate_hertz": 10_000_000}, "config.sample_rate_hertz", "8000 to 192000"),
     "name too long": ({"stream_id": "x" * 129}, "config.stream_id", "128"),
     "name not ASCII": ({"stream_id": "straße"}, "config.stream_id", "printable ASCII"),
     "name with a line end": ({"stream_id": "a\nb"}, "config.stream_id", "printable ASCII"),

@@ -161,7 +161,7 @@ def audio_file(data: bytes) -> None:
         check_refusal(error)
 
 
-RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000)
+RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000, 192_000)
 
 
 def raw_audio(data: bytes) -> None:
@@ -296,7 +296,7 @@ WORDS = {
         *('"phrases"', '"boost"', '["zulu"]', '[""]', "2.5", "11", "-1"),
         *('"language"', '"de-DE"', '"auto"', '"end_tokens"'),
         *('"key"', '"finalize"', '"tag"', '"keepalive"', '"close"', '"linear16"', '"mulaw"', '"alaw"'),
-        *("true", "false", "null", "NaN", "1e999", "16000", "48001", "\\ud800", "[[[["),
+        *("true", "false", "null", "NaN", "1e999", "16000", "192001", "\\ud800", "[[[["),
     ],
     "wav": ["RIFF", "WAVE", "fmt ", "data", "LIST", "fact"],
     "file": ["RIFF", "WAVE", "fmt ", "data", "fLaC", "OggS", "fact", "PEAK"],

@@ -25,7 +25,7 @@ _values = st.recursive(
 _fields = {
     "op": st.sampled_from(["init", "finalize", "keepalive", "close"]),
     "sid": st.sampled_from(["call-17", "a" * 128]) | st.text(max_size=130),
-    "sr": st.sampled_from([8000, 16000, 48000, 7999, 48001]),
+    "sr": st.sampled_from([8000, 16000, 48000, 192000, 7999, 192001]),
     "enc": st.sampled_from(["linear16", "mulaw", "alaw", "opus"]),
     "interim": st.booleans(),
     "words": st.booleans(),
@@ -69,7 +69,7 @@ _code = _language.filter(lambda code: not any("\ud800" <= char <= "\udfff" for c
 _config = st.builds(
     pb.RecognitionConfig,
     encoding=st.integers(0, 5),
-    sample_rate_hertz=st.sampled_from([8000, 16000, 48000]) | _whole,
+    sample_rate_hertz=st.sampled_from([8000, 16000, 192000]) | _whole,
     stream_id=st.text(max_size=130).filter(str.isprintable),
     interim_results=st.booleans(),
     word_times=st.booleans(),

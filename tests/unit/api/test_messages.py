@@ -39,7 +39,7 @@ def optional(message: type[M], **fields: st.SearchStrategy[Any]) -> st.SearchStr
 CONFIGS = optional(
     pb.RecognitionConfig,
     encoding=st.integers(-(2**31), 2**31 - 1) | st.sampled_from([0, 1, 2, 3]),
-    sample_rate_hertz=UINT32 | st.sampled_from([0, 7999, 8000, 16000, 48000, 48001]),
+    sample_rate_hertz=UINT32 | st.sampled_from([0, 7999, 8000, 16000, 48000, 192000, 192001]),
     interim_results=st.booleans(),
     word_times=st.booleans(),
     endpointing=optional(
@@ -75,7 +75,7 @@ def test_any_config_is_served_or_refused_by_field(
             holder = value
         assert refused.field in refused.message
         return
-    assert 8000 <= config.sample_rate <= 48000
+    assert 8000 <= config.sample_rate <= 192000
     assert config.name
     assert config.name.isascii()
     assert len(config.name) <= 128

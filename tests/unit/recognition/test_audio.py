@@ -7,7 +7,7 @@ import soxr
 from asr_service.core.values import Encoding, Samples
 from asr_service.recognition.audio import AudioReader, Resampler
 
-RATES = [8_000, 11_025, 12_000, 22_050, 24_000, 32_000, 44_100, 48_000]
+RATES = [8_000, 11_025, 12_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000]
 NOISE = np.random.default_rng(1).integers(-20_000, 20_000, 48_000).astype("<i2")
 
 
@@ -77,7 +77,7 @@ def test_resampled_speech_band_equals_soxr(rate: int) -> None:
     assert np.abs(made - theirs)[500:-500].max() < 1e-4  # at the edges the two filters see different silence
 
 
-@pytest.mark.parametrize("rate", [24_000, 44_100, 48_000])
+@pytest.mark.parametrize("rate", [24_000, 44_100, 48_000, 96_000, 192_000])
 def test_what_the_lower_rate_cannot_hold_is_removed(rate: int) -> None:
     ours = Resampler(rate, 16_000)
     made = np.concatenate([ours.push(tone(rate, 9_000)), ours.flush()])
@@ -91,7 +91,7 @@ def test_a_constant_stays_what_it_is(rate: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "lag_ms"), [(8_000, 6), (44_100, 13), (48_000, 4), (11_025, 45), (47_999, 45)]
+    ("rate", "lag_ms"), [(8_000, 6), (44_100, 13), (48_000, 4), (192_000, 4), (11_025, 45), (47_999, 45)]
 )
 def test_the_output_lags_by_milliseconds(rate: int, lag_ms: int) -> None:
     resampler = Resampler(rate, 16_000)
@@ -101,7 +101,7 @@ def test_the_output_lags_by_milliseconds(rate: int, lag_ms: int) -> None:
         assert number * packet * 1000 / rate - made / 16 <= lag_ms
 
 
-@pytest.mark.parametrize("rate", [8_001, 12_345, 16_001, 16_012, 31_999, 47_999])
+@pytest.mark.parametrize("rate", [8_001, 12_345, 16_001, 16_012, 31_999, 47_999, 95_999, 191_999])
 def test_odd_rates_are_taken_as_a_near_one(rate: int) -> None:
     resampler = Resampler(rate, 16_000)
     made = len(resampler.push(np.zeros(rate * 10, np.float32))) + len(resampler.flush())

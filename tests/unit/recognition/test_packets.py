@@ -23,7 +23,7 @@ configs = st.builds(
     StreamConfig,
     name=st.just("test"),
     encoding=st.sampled_from(Encoding),
-    sample_rate=st.sampled_from([8_000, 11_025, 16_000, 44_100, 48_000]),
+    sample_rate=st.sampled_from([8_000, 11_025, 16_000, 44_100, 48_000, 192_000]),
     interim_results=st.booleans(),
     word_times=st.just(True),
     endpointing=st.none() | st.builds(EndpointingConfig, st.integers(100, 500), st.sampled_from([0, 700])),

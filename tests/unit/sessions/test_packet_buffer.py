@@ -29,7 +29,7 @@ configs = st.builds(
     StreamConfig,
     name=st.just("test"),
     encoding=st.sampled_from(Encoding),
-    sample_rate=st.sampled_from([8_000, 16_000, 16_000, 44_100, 48_000]),
+    sample_rate=st.sampled_from([8_000, 16_000, 16_000, 44_100, 48_000, 192_000]),
 )
 packets = st.one_of(st.integers(1, 50), st.sampled_from([320, 640, 1_920, 3_200]), st.integers(1, 9_000))
 scripts = st.lists(

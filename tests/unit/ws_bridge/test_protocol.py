@@ -173,13 +173,13 @@ BAD_INIT = [
     for value in ('""', "null", "7", "true", '["a"]', '"caf\\u00e9"', '"a\\nb"', '"' + "x" * 129 + '"')
 ]
 BAD_INIT += [
-    ("sr", value, "from 8000 to 48000")
+    ("sr", value, "from 8000 to 192000")
     for value in (
         "0",
         "7",
         "-1",
         "7999",
-        "48001",
+        "192001",
         "10000000",
         '"16000"',
         "true",
