@@ -64,7 +64,7 @@ def prompt_step(model: NemoStreamingModel, batch: int) -> Step | None:
         return None
     device = torch.device(model.info.device)
     slots = torch.arange(batch, device=device)
-    frames = torch.randn(batch, model.info.chunk_frames, prompts._weights.frame.shape[1], device=device)
+    frames = torch.randn(batch, model.info.chunk_frames, prompts.d_model, device=device)
 
     def step() -> object:
         with torch.inference_mode():

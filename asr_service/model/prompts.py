@@ -7,14 +7,16 @@ every frame: here it is a bias by stream.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from asr_service.model.nemo_file.weights import WeightReader
+from asr_service.model.packed_product import PackedProduct
 
 _FIRST, _SECOND = "prompt_kernel.0", "prompt_kernel.2"
 
@@ -69,10 +71,22 @@ class PromptProjection:
         weights: of the layers.
         slots: rows of pooled state.
         device: of the state and the arithmetic.
+
+    Attributes:
+        d_model: numbers of a frame.
     """
 
     def __init__(self, weights: PromptWeights, slots: int, device: torch.device) -> None:
-        self._weights = weights
+        self.d_model = weights.frame.shape[1]
+        self._biases = weights.biases
+        self._first: Callable[[Tensor], Tensor]
+        self._second: Callable[[Tensor], Tensor]
+        if device.type == "cpu" and torch._C._has_mkldnn:
+            self._first = PackedProduct(weights.frame, None)
+            self._second = PackedProduct(weights.weight, weights.bias)
+        else:
+            self._first = partial(functional.linear, weight=weights.frame)
+            self._second = partial(functional.linear, weight=weights.weight, bias=weights.bias)
         self._index = torch.zeros(slots, dtype=torch.int64, device=device)
 
     def set(self, slots: Sequence[int], prompts: Sequence[int]) -> None:
@@ -81,8 +95,8 @@ class PromptProjection:
         Raises:
             ValueError: there is no such prompt.
         """
-        if not all(0 <= prompt < self._weights.prompts for prompt in prompts):
-            raise ValueError(f"prompts {list(prompts)}: there are {self._weights.prompts}")
+        if not all(0 <= prompt < len(self._biases) for prompt in prompts):
+            raise ValueError(f"prompts {list(prompts)}: there are {len(self._biases)}")
         device = self._index.device
         self._index[torch.tensor(slots, device=device)] = torch.tensor(prompts, device=device)
 
@@ -96,10 +110,9 @@ class PromptProjection:
         Returns:
             fp32 [B, frames, d_model].
         """
-        weights = self._weights
-        hidden = functional.linear(encoded, weights.frame)
-        hidden += weights.biases[self._index[slots]].unsqueeze(1)
-        return functional.linear(hidden.relu_(), weights.weight, weights.bias)
+        hidden = self._first(encoded)
+        hidden += self._biases[self._index[slots]].unsqueeze(1)
+        return self._second(hidden.relu_())
 
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""

@@ -14,39 +14,27 @@ from asr_service.model.cpu_encoder.kernels.convolution import ConvolutionWeights
 from asr_service.model.cpu_encoder.kernels.norm import add_norm, add_norm_norm, norm
 from asr_service.model.cpu_encoder.layers import Pools
 from asr_service.model.cpu_encoder.packing import array, pad_positions
+from asr_service.model.packed_product import PackedProduct
 from asr_service.model.weights import Affine, LayerWeights, Linear
 
-# Rows that oneDNN lays the packed weights out for; other numbers of rows work with them too.
-_PACK_ROWS = 64
 
-
-class Product:
-    """x @ weight.T + bias with packed weights, maybe followed by swish."""
-
-    def __init__(self, weights: Linear, dtype: torch.dtype, after: str = "none") -> None:
-        """`after` is "none" or "swish"."""
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weights.weight.to(dtype), _PACK_ROWS)
-        self._bias = None if weights.bias is None else weights.bias.to(dtype)
-        self._after = after
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[..., in] to [..., out], in the weights' type."""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, self._after, [], "")
-        return out
+def product(weights: Linear, dtype: torch.dtype, after: str = "none") -> PackedProduct:
+    """Makes the product by a layer's weights; `after` is "none" or "swish"."""
+    return PackedProduct(weights.weight, weights.bias, dtype, after)
 
 
 class _Layer:
     """One Conformer layer: products, and the small weights as arrays."""
 
     def __init__(self, weights: LayerWeights, dtype: torch.dtype) -> None:
-        self.ff1_up = Product(weights.ff1_up, dtype, "swish")
-        self.ff1_down = Product(weights.ff1_down, dtype)
-        self.qkv = Product(weights.qkv, dtype)
-        self.att_out = Product(weights.att_out, dtype)
-        self.conv_in = Product(weights.conv_in, dtype)
-        self.conv_out = Product(weights.conv_out, dtype)
-        self.ff2_up = Product(weights.ff2_up, dtype, "swish")
-        self.ff2_down = Product(weights.ff2_down, dtype)
+        self.ff1_up = product(weights.ff1_up, dtype, "swish")
+        self.ff1_down = product(weights.ff1_down, dtype)
+        self.qkv = product(weights.qkv, dtype)
+        self.att_out = product(weights.att_out, dtype)
+        self.conv_in = product(weights.conv_in, dtype)
+        self.conv_out = product(weights.conv_out, dtype)
+        self.ff2_up = product(weights.ff2_up, dtype, "swish")
+        self.ff2_down = product(weights.ff2_down, dtype)
         self.norm_ff1 = _arrays(weights.norm_ff1)
         self.norm_att = _arrays(weights.norm_att)
         self.norm_conv = _arrays(weights.norm_conv)

@@ -16,7 +16,7 @@ from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.compiling import Array, compiled
 from asr_service.model.cpu_encoder.kernels.rows import read_row, write_row
-from asr_service.model.cpu_encoder.onednn_encoder import Product
+from asr_service.model.cpu_encoder.onednn_encoder import product
 from asr_service.model.cpu_encoder.packing import array
 from asr_service.model.weights import EncoderWeights, StageWeights, UnsupportedLayer
 
@@ -158,8 +158,8 @@ class CpuSubsampling:
         self._dtype = dtype
         self._channels = first.conv.weight.shape[0]
         self._convs = [_taps(stage) for stage in weights.stages]
-        self._products = [Product(stage.pointwise, dtype) for stage in rest if stage.pointwise is not None]
-        self._project = Product(weights.project, dtype)
+        self._products = [product(stage.pointwise, dtype) for stage in rest if stage.pointwise is not None]
+        self._project = product(weights.project, dtype)
         self._widths = weights.widths
         self._mels = torch.zeros(slots, weights.widths[0])
         self._memory = [
