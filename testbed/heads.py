@@ -54,7 +54,7 @@ def ctc_head(model: Any) -> Any:
 
 def _encode(model: Any, seed: int) -> Tensor:
     """Encodes some babble without a prompt: [frames, d_model]."""
-    audio = torch.from_numpy(babble(12.0, seed))[None]
+    audio = torch.tensor(babble(12.0, seed))[None]
     mel, length = model.preprocessor(input_signal=audio, length=torch.tensor([audio.shape[1]]))
     encoded, _ = model.encoder(audio_signal=mel, length=length)
     # The first frames, with little to attend to, differ from all others; the rest of the stream counts here.

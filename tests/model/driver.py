@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from asr_service.core.model import StepRequest, StreamingModel
+from asr_service.model.decoders.rnnt import Emission
+from asr_service.model.streaming import NemoStreamingModel
 
 
 @dataclass(eq=False)
@@ -74,3 +78,22 @@ def run(
                 live.remove(stream)
                 free.append(stream.slot)
     return streams
+
+
+def frames_by_slot(model: NemoStreamingModel) -> dict[int, list[Tensor]]:
+    """Watches a model's steps from now on: the frames that its decoder is given, by slot."""
+    given: dict[int, list[Tensor]] = {slot: [] for slot in range(model.slots)}
+    inner = model._decoder.step
+
+    def watch(slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> list[Emission]:
+        for row, count in enumerate(frames):
+            given[int(slots[row])].append(encoded[row, :count].clone())
+        return inner(slots, encoded, frames)
+
+    model._decoder.step = watch  # type: ignore[method-assign]
+    return given
+
+
+def joined(frames: Sequence[Tensor], width: int) -> Tensor:
+    """All frames of a stream, [frames, width]; there may be none."""
+    return torch.cat([torch.zeros(0, width), *frames])

@@ -72,7 +72,9 @@ def test_text_equals_the_reference_for_any_packets(
             for number, stream in enumerate(streams):
                 (final,) = bench.results[stream]
                 said[number].append(final.text)
-    for number, samples in enumerate(pcm):
-        tokens = reference.tokens(loaded, samples.astype(np.float32) / np.float32(32768), context, decoder)
+    encoded = [
+        reference.encode(loaded, samples.astype(np.float32) / np.float32(32768), context) for samples in pcm
+    ]
+    for number, tokens in enumerate(reference.decode(loaded, encoded, decoder)):
         assert said[number] == [loaded.tokenizer.ids_to_text(tokens)] * len(SPLITS), f"stream {number}"
     assert len({texts[0] for texts in said.values()}) > 8

@@ -5,7 +5,7 @@ Each row is a shape of `testbed.shapes` with random weights; docs/models.md says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
@@ -21,7 +21,6 @@ from asr_service.core.errors import ModelError, SettingsError
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model import make_model
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
-from asr_service.model.decoders.rnnt import Emission
 from asr_service.model.reading import ModelParts
 from asr_service.model.reference.nemo_encoder import NemoEncoder
 from asr_service.model.streaming import NemoStreamingModel
@@ -31,7 +30,7 @@ from asr_service.recognition.transcript import Transcript
 from asr_service.recognition.vocabulary import Vocabulary
 from testbed.models import SHAPES, babble
 from tests.model import reference
-from tests.model.driver import run
+from tests.model.driver import frames_by_slot, joined, run
 
 SECONDS = (4.0, 2.2, 0.9, 3.1, 5.2, 0.1, 0.0, 1.7, 2.9)
 PUBLIC = ("nemotron-en", "nemotron-3.5", "parakeet-eou")
@@ -59,35 +58,25 @@ def _make(path: Path, **changes: Any) -> NemoStreamingModel:
     return model
 
 
-def _given_to_the_decoder(model: NemoStreamingModel) -> dict[int, list[Tensor]]:
-    """Watches a model's steps: the frames that its decoder is given, by slot."""
-    given: dict[int, list[Tensor]] = {slot: [] for slot in range(model.slots)}
-    inner = model._decoder.step
-
-    def watch(slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> list[Emission]:
-        for row, count in enumerate(frames):
-            given[int(slots[row])].append(encoded[row, :count].clone())
-        return inner(slots, encoded, frames)
-
-    model._decoder.step = watch  # type: ignore[method-assign]
-    return given
-
-
-Said = tuple[Tensor, list[int]]
-Says = Callable[[str, tuple[int, int], str, int, int], Said]
+Said = list[tuple[Tensor, list[int]]]
+Says = Callable[[str, tuple[int, int], str, tuple[int, ...]], Said]
 
 
 @pytest.fixture(scope="module")
 def expected(nemo_model: Callable[[str], Any]) -> Says:
-    """What NeMo's own class says, frames and tokens, by shape, look-ahead, decoder, audio and prompt.
+    """What NeMo's own class says of each audio, frames and tokens, by shape, look-ahead, decoder and prompts.
 
     Worked out once for all steps.
     """
 
     @cache
-    def says(shape: str, context: tuple[int, int], decoder: str, audio: int, prompt: int) -> Said:
-        frames = reference.encode(nemo_model(shape), _audios()[audio], context, prompt)
-        return frames, reference.decode(nemo_model(shape), frames, decoder)
+    def says(shape: str, context: tuple[int, int], decoder: str, prompts: tuple[int, ...]) -> Said:
+        nemo = nemo_model(shape)
+        frames = [
+            reference.encode(nemo, audio, context, prompt)
+            for audio, prompt in zip(_audios(), prompts, strict=True)
+        ]
+        return list(zip(frames, reference.decode(nemo, frames, decoder), strict=True))
 
     return says
 
@@ -101,6 +90,7 @@ def expected(nemo_model: Callable[[str], Any]) -> Says:
 def test_streams_get_what_nemos_class_says(
     model_file: Callable[[str], Path],
     model_parts: Callable[[str], ModelParts],
+    nemo_model: Callable[[str], Any],
     expected: Says,
     shape: str,
     context: tuple[int, int] | None,
@@ -116,17 +106,16 @@ def test_streams_get_what_nemos_class_says(
         mels = parts.architecture.features.mels
         weights = read_encoder(parts.weights, parts.architecture.encoder, plan, mels)
         model._encoder = TorchEncoder(weights, plan, model.slots + 1, torch.device("cpu"), torch.float32)
-    given = _given_to_the_decoder(model)
-    prompts = list(islice(cycle([index for _, index in info.prompts] or [-1]), len(SECONDS)))
+    given = frames_by_slot(model)
+    prompts = tuple(islice(cycle([index for _, index in info.prompts] or [-1]), len(SECONDS)))
     streams = run(model, _audios(), seed=11, together=6, prompts=prompts)
     worst, tokens, heard = 0.0, 0, set()
-    for number, (stream, prompt) in enumerate(zip(streams, prompts, strict=True)):
-        frames, said = expected(shape, info.att_context, decoder, number, prompt)
-        mine = torch.cat([torch.zeros(0, frames.shape[1]), *given[stream.slot]])
-        assert mine.shape == frames.shape
-        if len(frames):
-            worst = max(worst, float((mine - frames).abs().max() / frames.abs().max()))
-        assert stream.tokens == said
+    for stream, (frames, said) in zip(
+        streams, expected(shape, info.att_context, decoder, prompts), strict=True
+    ):
+        mine = joined(given[stream.slot], frames.shape[1])
+        worst = max(worst, reference.distance(mine, frames))
+        assert reference.are_nemos(nemo_model(shape), stream.tokens, said, mine, decoder)
         tokens += len(stream.tokens)
         heard |= set(stream.tokens)
     assert worst <= 1e-5
