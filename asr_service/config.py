@@ -95,10 +95,10 @@ class Settings(BaseSettings):
     finalize_silence_ms: int | None = _setting(
         "Model",
         None,
-        "Digital silence, in ms, that follows the audio where a client asks for a final, so that a word which ends "
-        "right there is heard to its end, and the mark after it. Unset, it suits the model: 80, or two chunks (320 at "
-        "70,1) for one that writes punctuation. More costs further steps; with 0 the text is the model's for that "
-        "audio alone. None is added at a stream's end: finalize first where a word may end there.",
+        "Digital silence, in ms, that follows the audio where a final is asked for, by finalize or by the end of a "
+        "stream or an upload, so that a word which ends right there is heard to its end, and the mark after it. Unset, "
+        "it suits the model: 80, or two chunks (320 at 70,1) for one that writes punctuation. More costs further "
+        "steps; with 0 the text is the model's for that audio alone, as its reference has it.",
         shown="by the model",
         ge=0,
         le=5000,

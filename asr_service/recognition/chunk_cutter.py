@@ -64,7 +64,7 @@ class Chunk:
 
 
 def finalize_silence_ms(info: ModelInfo, *, punctuates: bool) -> int:
-    """Chooses the silence that follows a finalized segment of a model, in ms: docs/words.md has the measurements.
+    """Chooses the silence that follows audio whose final is asked for, in ms: docs/words.md has the measurements.
 
     Args:
         info: of the model.
@@ -81,8 +81,8 @@ class ChunkCutter:
         sample_rate: of the client's audio, Hz.
         info: of the model.
         now: monotonic seconds.
-        finalize_silence_ms: digital silence that follows a segment's audio where the client asks for a final, so that
-            a word which ends there is heard to its end. None follows the stream's end.
+        finalize_silence_ms: digital silence that follows the audio before each mark, so that a word which ends there is
+            heard to its end.
 
     Attributes:
         mark: the next mark, None if there is none.
@@ -206,9 +206,9 @@ class ChunkCutter:
             self._sample_count += samples.size
 
     def _add_silence(self, *, is_first: bool) -> None:
-        """Adds the silence of a finalized segment, once, unless the segment has no audio."""
+        """Adds the silence that follows a segment, once, unless the segment has no audio."""
         has_audio = self._sample_count or not is_first
-        if self._marks[0].tag is None or not has_audio or self.silence_added or not self._silence.size:
+        if not has_audio or self.silence_added or not self._silence.size:
             return
         self._keep(self._silence)
         self._silent_count = self._silence.size

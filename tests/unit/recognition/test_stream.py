@@ -119,10 +119,10 @@ LENGTHS = st.integers(0, 9_000) | st.sampled_from([0, 1, 1_480, 2_560, 4_040, 5_
 
 
 @given(st.lists(LENGTHS, min_size=1, max_size=4), st.sampled_from([1, 80, 160, 400]), st.integers(1, 4_000))
-def test_silence_after_a_finalized_segment_is_heard_and_on_no_clock(
+def test_silence_after_a_segment_is_heard_and_on_no_clock(
     lengths: list[int], silence_ms: int, packet: int
 ) -> None:
-    """Texts are those of a stream that was sent the silence; times are those of one that was not. None at the end."""
+    """Texts are those of a stream that was sent the silence, at its end too; times are those of one that was not."""
     model = NullModel(slots=1)
     config = StreamConfig(
         "test", word_times=True, interim_results=False, endpointing=EndpointingConfig(800, 0)
@@ -132,9 +132,9 @@ def test_silence_after_a_finalized_segment_is_heard_and_on_no_clock(
     def run(added_ms: int, sent: bytes) -> list[Result]:
         stream = new_stream(model, config, finalize_silence_ms=added_ms)
         results: list[Result] = []
-        for number, length in enumerate([*lengths, 3_000]):
-            is_end = number == len(lengths)
-            data = loud[number : number + 2 * length] + (b"" if is_end or not length else sent)
+        for number, length in enumerate(lengths):
+            is_end = number == len(lengths) - 1
+            data = loud[number : number + 2 * length] + (sent if length else b"")
             for start in range(0, len(data), packet):
                 stream.audio(data[start : start + packet], 0.0)
                 results += drain(stream, model)
@@ -147,7 +147,6 @@ def test_silence_after_a_finalized_segment_is_heard_and_on_no_clock(
         assert (ours.reason, ours.tag, ours.text) == (theirs.reason, theirs.tag, theirs.text)
         assert ours.audio_ms == bare.audio_ms
         assert all(word.end_ms <= ours.audio_ms for word in ours.words)
-    assert added[-1].text == plain[-1].text
 
 
 def test_that_silence_ends_no_utterance(model: NullModel) -> None:
