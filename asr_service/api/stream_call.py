@@ -19,6 +19,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
+from asr_service.access.api_keys import ApiKey
 from asr_service.api import messages
 from asr_service.api.call_record import CallRecord
 from asr_service.api.key_check import caller_key
@@ -65,6 +66,7 @@ class StreamCall(ABC):
         silence_hint: what the client may send while it has no audio.
         method: full name of the call, for its trace.
         admission: admits the call.
+        key: the API key that the caller showed, None without keys.
         sessions: of the channels; empty until the call is admitted.
         pending: requests that were read while the call was opened and are yet to be served.
         record: tells metrics, trace and log.
@@ -84,8 +86,10 @@ class StreamCall(ABC):
         if admission.tracing is not None:
             trace = admission.tracing.begin(self.method, context.invocation_metadata() or ())
         self.record = CallRecord(admission.metrics, trace, self._loop.time())
-        # Whether anything has come from the client yet.
+        self.key: ApiKey | None = None
+        # Whether anything has come from the client yet, and whether it was told that its config is accepted.
         self._first_message = True
+        self._accepted = False
         # Where the input goes, and whether the client is heard and reads. Made when the call is admitted.
         self._feed: Feed
         self._idle: IdleWatch
@@ -177,6 +181,16 @@ class StreamCall(ABC):
         self._first_message = False
         return None if request is grpc.aio.EOF else request
 
+    async def accept(self, name: str) -> None:
+        """Sends the response headers, once, with the stream's name: clients may wait for them before sending audio."""
+        if not self._accepted:
+            self._accepted = True
+            await self._context.send_initial_metadata(((STREAM_ID_KEY, name),))
+
+    async def answer(self, message: Message) -> None:
+        """Sends a message while the call is being opened."""
+        await self._context.write(message)
+
     def finalize(self, tag: str) -> None:
         """Asks for the final of what has come so far."""
         self._feed.finalize(tag)
@@ -185,7 +199,7 @@ class StreamCall(ABC):
 
     async def _start(self) -> None:
         """Admits the call and starts its reader and writers."""
-        key = caller_key(self.admission.keys, self._context.invocation_metadata())
+        self.key = key = caller_key(self.admission.keys, self._context.invocation_metadata())
         self.record.key_name = key.name if key else ""
         opening = await self.opening()
         config, limit_s = opening.config, self.admission.idle_timeout_s
@@ -193,7 +207,7 @@ class StreamCall(ABC):
         self.sessions = sessions = self.admission.admit(config, opening.channels, key)
         self._feed = sessions[0] if len(sessions) == 1 else Interleaved(sessions, config.encoding)
         self.record.admitted(config, opening.channels)
-        await self._context.send_initial_metadata(((STREAM_ID_KEY, config.name),))
+        await self.accept(config.name)
         self._idle = IdleWatch(limit_s, heard_at=self._loop.time())
         self._timers["idle"] = self._loop.call_later(limit_s, self._check_idle)
         if longest_s := self.admission.max_stream_s:

@@ -68,17 +68,24 @@ class Admission:
         Raises:
             AsrError: why the call is refused; the refusal was counted.
         """
-        if self.refusal is not None:
-            self._refuse(self.refusal)
+        # All or none, before the first takes its permit: a permit once taken is back only when the engine says so.
+        self.check(channels, key)
         try:
-            # All or none, before the first takes its permit: a permit once taken is back only when the engine says so.
-            self.registry.check(channels, key)
             opened = [self.registry.open(config, key) for _ in range(channels)]
         except AsrError as refused:
             self._refuse(refused)
         self.metrics.stream_opened()
         self.open_calls += 1
         return opened
+
+    def check(self, channels: int = 1, key: ApiKey | None = None) -> None:
+        """Checks that a call of so many channels would be admitted now. Raises as `admit` does."""
+        if self.refusal is not None:
+            self._refuse(self.refusal)
+        try:
+            self.registry.check(channels, key)
+        except AsrError as refused:
+            self._refuse(refused)
 
     def _refuse(self, error: AsrError) -> NoReturn:
         self.metrics.refused(error.reason)

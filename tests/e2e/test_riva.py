@@ -118,7 +118,11 @@ async def test_force_eou_makes_a_final_and_the_stream_goes_on(
     first = await call.read()  # while the stream is open
     assert [result.is_final for result in first.results] == [True]
     assert first.results[0].alternatives[0].transcript == expected
-    for request in [riva.force_final(), *riva.packets(PCM)]:  # nothing to say: no empty transcript
+    await call.write(riva.force_final())
+    nothing = await call.read()  # at once, so that it can be told from a slow answer
+    assert [(r.is_final, r.alternatives[0].transcript) for r in nothing.results] == [(True, "")]
+    assert nothing.results[0].audio_processed == pytest.approx(3.0)
+    for request in riva.packets(PCM):
         await call.write(request)
     await call.done_writing()
     second = await call.read()
@@ -166,8 +170,44 @@ async def test_a_wav_header_is_no_audio(client: Any, expected: str) -> None:
 
 
 async def test_silence_has_no_results(client: Any) -> None:
-    assert await riva.talk(client, [riva.opening(), *riva.packets(silence(1.0)), riva.force_final()]) == []
+    assert await riva.talk(client, [riva.opening(), *riva.packets(silence(1.0))]) == []
     assert await riva.talk(client, [riva.opening()]) == []
+
+
+@pytest.mark.parametrize("sent", [[], [riva.audio(b"RI")], [riva.audio(silence(1.0))]])
+async def test_force_eou_without_words_has_an_empty_final(client: Any, sent: list[Any]) -> None:
+    """Before any audio, before a WAV header is there in full, and after silence; on each channel, once."""
+    call = client.StreamingRecognize()
+    for request in [riva.opening(audio_channel_count=2), *sent, riva.force_final()]:
+        await call.write(request)
+    answers = [(await call.read()).results[0] for _ in range(2)]
+    assert [(a.is_final, a.alternatives[0].transcript) for a in answers] == [(True, "")] * 2
+    assert sorted(answer.channel_tag for answer in answers) == [1, 2]
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+
+
+async def test_the_config_is_answered_before_any_audio(client: Any, stub: Stub) -> None:
+    """Clients of other languages wait for the response headers; the stream takes its place with its first audio."""
+    from asr.v1 import asr_pb2
+
+    call = client.StreamingRecognize()
+    await call.write(riva.opening())
+    assert "x-stream-id" in dict(await call.initial_metadata())
+    info = await stub.GetServiceInfo(asr_pb2.GetServiceInfoRequest())
+    assert info.active_streams == 0
+    await call.write(riva.audio(silence(0.5)))
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+    assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_config_is_refused_at_once_where_there_is_no_place() -> None:
+    with AsrService(ASR_MAX_STREAMS=1) as small:
+        async with grpc.aio.insecure_channel(small.target) as channel:
+            client = riva.stub_on(channel)
+            error = await failure(client, [riva.opening(audio_channel_count=2)])
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_two_channels_are_recognized_each_by_itself(client: Any, stub: Stub) -> None:

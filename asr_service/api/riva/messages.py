@@ -24,6 +24,7 @@ from asr_service.core.values import (
     DEFAULT_BOOST,
     Encoding,
     EndpointingConfig,
+    FinalReason,
     PhraseBoost,
     Result,
     StreamConfig,
@@ -184,8 +185,11 @@ def forces_final(request: pb.StreamingRecognizeRequest) -> bool:
 
 
 def streaming_response(result: Result, channel: int, request_id: str) -> pb.StreamingRecognizeResponse | None:
-    """Makes the message of a result; None for one without text."""
-    if not result.text:
+    """Makes the message of a result; None for one without text, unless it answers a request for a final.
+
+    Such an empty final tells that there was nothing to say, which silence would not.
+    """
+    if not result.text and result.reason is not FinalReason.FINALIZE:
         return None
     final = result.reason is not None
     return pb.StreamingRecognizeResponse(
@@ -196,6 +200,21 @@ def streaming_response(result: Result, channel: int, request_id: str) -> pb.Stre
                 stability=1.0 if final else result.stability,
                 channel_tag=channel + 1,
                 audio_processed=result.audio_ms / 1000,
+            )
+        ],
+        id=common_pb.RequestId(value=request_id) if request_id else None,
+    )
+
+
+def empty_final(channel: int, request_id: str) -> pb.StreamingRecognizeResponse:
+    """Makes the answer to a request for a final that comes before any audio."""
+    return pb.StreamingRecognizeResponse(
+        results=[
+            pb.StreamingRecognitionResult(
+                alternatives=[pb.SpeechRecognitionAlternative()],
+                is_final=True,
+                stability=1.0,
+                channel_tag=channel + 1,
             )
         ],
         id=common_pb.RequestId(value=request_id) if request_id else None,

@@ -58,8 +58,8 @@ class RivaServicer(pb_grpc.RivaSpeechRecognitionServicer):  # type: ignore[misc]
 class _StreamCall(StreamCall):
     """Serves one stream of Riva's protocol.
 
-    Its utterances end by themselves even where the config does not ask for that. It is admitted with its first audio,
-    since a WAV header there counts for more than the format in the config.
+    Its utterances end by themselves even where the config does not ask for that. Its config is answered at once, and it
+    takes its place with its first audio, since a WAV header there counts for more than the format in the config.
     """
 
     request_name = "nvidia.riva.asr.StreamingRecognizeRequest"
@@ -70,6 +70,8 @@ class _StreamCall(StreamCall):
     def __init__(self, admission: Admission, context: Any) -> None:
         super().__init__(admission, context)
         self._id = ""
+        # Of the config.
+        self._channels = 1
 
     async def opening(self) -> Opening:
         """Reads the config, and the WAV header at the start of the audio if it has one."""
@@ -87,8 +89,11 @@ class _StreamCall(StreamCall):
         )
         self._id = request.id.value
         name = messages.stream_name(self._id)
-        # What is wrong with the config is reported before any audio comes.
+        # What is wrong with the config, or that there is no place, is reported before any audio comes.
         requested.stream_config(name, requested.format, self.admission.model_info)
+        self._channels = requested.format.channels
+        self.admission.check(self._channels, self.key)
+        await self.accept(name)
         header = await self._read_header()
         audio_format = header.format if header else requested.format
         # The model may have come meanwhile.
@@ -106,15 +111,22 @@ class _StreamCall(StreamCall):
             _refuse_config(request)
             start += request.audio_content
             if not start:
-                # A request for a final may be ignored: there is no audio that could be made final.
+                await self._answer_early(request)
                 continue
             is_wav = audio_files.may_be_wav(start)
             header = audio_files.read_wav_header(start) if is_wav else None
             if is_wav and header is None:
+                await self._answer_early(request)
                 continue
             request.audio_content = start[header.size :] if header else start
             self.pending.append(request)
             return header
+
+    async def _answer_early(self, request: pb.StreamingRecognizeRequest) -> None:
+        """Answers a request for a final before there is audio that could be made final."""
+        if messages.forces_final(request):
+            for channel in range(self._channels):
+                await self.answer(messages.empty_final(channel, self._id))
 
     def audio(self, request: pb.StreamingRecognizeRequest) -> bytes:
         """Returns the audio in a request."""
@@ -130,7 +142,7 @@ class _StreamCall(StreamCall):
             _refuse_config(request)
 
     def response(self, result: Result, channel: int) -> pb.StreamingRecognizeResponse | None:
-        """Makes the message of a result; None for one without text."""
+        """Makes the message of a result; None for one without text that nobody has asked for."""
         return messages.streaming_response(result, channel, self._id)
 
 
