@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +47,43 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def tiny_nemo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `.nemo` file of the family with random weights, two layers."""
+@cache
+def _built(shape: str) -> Any:
+    import torch
+
     from testbed.models import SHAPES, build_model
 
-    path = tmp_path_factory.mktemp("models") / "tiny.nemo"
-    build_model(SHAPES["tiny"]).save_to(str(path))
-    return path
+    torch.set_num_threads(1)
+    return build_model(SHAPES[shape])
+
+
+@pytest.fixture(scope="session")
+def nemo_model() -> Callable[[str], Any]:
+    """Gives NeMo's model object of a named shape, with random weights.
+
+    NeMo's import takes a quarter of a minute: tests of this fixture are in a share of their own (`workers.share`).
+    """
+    return _built
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the `.nemo` file of a named shape, as NeMo writes it; as for `nemo_model`."""
+    folder = tmp_path_factory.mktemp("models")
+
+    @cache
+    def saved(shape: str) -> Path:
+        path = folder / f"{shape}.nemo"
+        _built(shape).save_to(str(path))
+        return path
+
+    return saved
+
+
+@pytest.fixture(scope="session")
+def tiny_nemo(model_file: Callable[[str], Path]) -> Path:
+    """A `.nemo` file of the family with random weights, two layers."""
+    return model_file("tiny")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -17,10 +16,10 @@ from asr.v1 import asr_pb2 as pb
 
 pytest.importorskip("riva.client.proto", reason="nvidia-riva-client is not installed: make setup")
 
-from testbed.models import babble
+from testbed.babble import babble
 from tests.support import riva, rpc
 from tests.support.bridge import Bridge, talk
-from tests.support.process import ROOT, AsrService, clean_environment
+from tests.support.process import AsrService
 from tests.support.three_doors import Doors, Said, connected, serving
 
 pytestmark = pytest.mark.slow
@@ -38,17 +37,9 @@ def speech(seconds: float, seed: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def servers(compiled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AsrService, Bridge]]:
+def servers(compiled: None, model_file: Callable[[str], Path]) -> Iterator[tuple[AsrService, Bridge]]:
     """A service of the model, and its bridge."""
-    path = tmp_path_factory.mktemp("models") / "prompted.nemo"
-    # Made by a process of its own, which NeMo's memory ends with.
-    subprocess.run(
-        [sys.executable, "-m", "testbed.models", "nemotron-3.5", path],
-        cwd=ROOT,
-        env=clean_environment(),
-        check=True,
-    )
-    with serving(ASR_MODEL=path, ASR_THREADS=1, ASR_MAX_STREAMS=16) as both:
+    with serving(ASR_MODEL=model_file("nemotron-3.5"), ASR_THREADS=1, ASR_MAX_STREAMS=16) as both:
         yield both
 
 

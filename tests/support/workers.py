@@ -1,9 +1,9 @@
 """How the whole suite is shared by two workers (pytest-xdist): who takes what, and what is done once for both.
 
-On two cores one worker computes while the other waits, as most tests of servers do. Tests of the model stay together
-in one worker: NeMo's import and the models are made once; those of the family have models of their own, and take as
-long as all others of the model. Other tests stay with those of their file, so that a server
-which they share is started once. What takes longest begins first, so that both workers end at about the same time.
+On two cores one worker computes while the other waits, as most tests of servers do. All tests that import NeMo stay
+together in one worker: the import and the models are made once. Other tests stay with those of their file, so that a
+server which they share is started once. What takes longest begins first, so that both workers end at about the same
+time.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-MODEL = "tests/model/"
-FAMILY = "tests/model/test_family.py"
+NEMO = ("tests/model/", "tests/e2e/test_conversation.py")
 ALONE = "tests/torture/"
 """Its tests share nothing, and each takes half a minute."""
 
 
 def share(nodeid: str) -> str:
     """The tests that go to the same worker have the same one."""
-    if nodeid.startswith(MODEL):
-        return FAMILY if nodeid.startswith(FAMILY) else MODEL
+    if nodeid.startswith(NEMO):
+        return NEMO[0]
     return nodeid if nodeid.startswith(ALONE) else nodeid.partition("::")[0]
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """Puts tests of the model first, then the shares of which some are marked as slow."""
+    """Puts tests with NeMo first, then the shares of which some are marked as slow."""
     slow = {share(item.nodeid) for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (share(item.nodeid) not in (MODEL, FAMILY), share(item.nodeid) not in slow))
+    items.sort(key=lambda item: (share(item.nodeid) != NEMO[0], share(item.nodeid) not in slow))
 
 
 class Shares(LoadScopeScheduling):  # type: ignore[misc]

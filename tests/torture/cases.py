@@ -23,6 +23,7 @@ from tests.support.bridge import Bridge
 from tests.support.process import AsrService, ServerProcess
 from tests.torture.fuzzing import conversations, fuzz
 from tests.torture.neighbours import manners, network, overload
+from tests.torture.silence import silence
 from tests.torture.streams import (
     HOLD_S,
     Behaviour,
@@ -319,6 +320,7 @@ CASES: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
     "network": network,
     "overload": overload,
     "fuzz": fuzz,
+    "silence": silence,
 }
 PARTS = {"strangers": conversations}
 """Of cases, to be run alone by name."""

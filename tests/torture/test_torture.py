@@ -10,6 +10,7 @@ from asr_service.api.listen import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS
 from tests.torture.cases import crowd, faults, killing
 from tests.torture.fuzzing import fuzz
 from tests.torture.neighbours import DEAD_S, network
+from tests.torture.silence import silence
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,6 +22,12 @@ pytestmark = [
 async def test_a_crowd_that_comes_and_goes() -> None:
     """In so little time memory is still warming up: its flatness is for the full form to show."""
     await crowd(20, seed=1, streams=200, memory_share=0.10)
+
+
+@pytest.mark.usefixtures("compiled")
+async def test_silence_has_no_words_and_leaves_nothing_behind() -> None:
+    """Ten minutes of it; the full form takes an hour."""
+    await silence(100, seed=0, megabytes=4)
 
 
 async def test_killed_processes() -> None:
