@@ -2,7 +2,7 @@
 
 They run with plain pytest where neither NeMo nor a plugin is installed:
 
-    python -m pytest -p no:cacheprovider --noconftest tests/gpu
+    python -m pytest -c /dev/null --rootdir . --noconftest tests/gpu
 """
 
 from __future__ import annotations
