@@ -102,15 +102,15 @@ def main(argv: Sequence[str]) -> None:
     --no-rights: root, too, may only write where the mode of a file allows it
     """
     from asr_service.core.errors import ModelError, ModelUnavailable
-    from asr_service.model.hub import download, newest
+    from asr_service.model.hub import download, revision
     from asr_service.model.locate import find_model, mend_model
     from asr_service.observability import log
 
     name, *options = argv
     log.set_up("info", "text")
     download.RETRY_WAITS_S = (0.0, 0.0)
-    download.TELL_S = newest.ASK_S = 0.5
-    newest.FIRST_WAITS_S = (0.0,)
+    download.TELL_S = revision.ASK_S = 0.5
+    revision.FIRST_WAITS_S = (0.0,)
     if "--most" in options:
         most = int(options[options.index("--most") + 1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
