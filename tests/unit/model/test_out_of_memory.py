@@ -1,4 +1,4 @@
-"""The words in which a GPU, its runtime and its libraries say that memory is out, and words that mean something else."""
+"""The words in which a GPU, its runtime and its libraries say that memory is out, and words that mean other things."""
 
 from __future__ import annotations
 
