@@ -33,6 +33,8 @@ from asr_service.core.errors import (
     wire_status,
 )
 from asr_service.core.values import Result, StreamConfig
+from asr_service.recognition.raw_audio import RawAudio
+from asr_service.recognition.wav_header import AudioFormat
 from asr_service.sessions.admission import Admission
 from asr_service.sessions.idle_watch import Idle, IdleWatch
 from asr_service.sessions.multichannel import Feed, Interleaved
@@ -64,6 +66,7 @@ class StreamCall(ABC):
     Attributes:
         request_name: what the client should send, for the message to one that sends something else.
         silence_hint: what the client may send while it has no audio.
+        file_hint: what a client may do that sends a file in place of audio, beside decoding it; "" if nothing.
         method: full name of the call, for its trace.
         admission: admits the call.
         key: the API key that the caller showed, None without keys.
@@ -74,6 +77,7 @@ class StreamCall(ABC):
 
     request_name: str
     silence_hint: str
+    file_hint = ""
     method: str
 
     def __init__(self, admission: Admission, context: Context) -> None:
@@ -90,7 +94,9 @@ class StreamCall(ABC):
         # Whether anything has come from the client yet, and whether it was told that its config is accepted.
         self._first_message = True
         self._accepted = False
-        # Where the input goes, and whether the client is heard and reads. Made when the call is admitted.
+        # What of the input is audio, where it goes, and whether the client is heard and reads. Made when the call is
+        # admitted.
+        self._raw: RawAudio
         self._feed: Feed
         self._idle: IdleWatch
         # Resolved once, when the call is to end: with the error to tell, or None.
@@ -205,6 +211,9 @@ class StreamCall(ABC):
         config, limit_s = opening.config, self.admission.idle_timeout_s
         self.record.stream_id = config.name
         self.sessions = sessions = self.admission.admit(config, opening.channels, key)
+        self._raw = RawAudio(
+            AudioFormat(config.encoding, config.sample_rate, opening.channels), self.file_hint
+        )
         self._feed = sessions[0] if len(sessions) == 1 else Interleaved(sessions, config.encoding)
         self.record.admitted(config, opening.channels)
         await self.accept(config.name)
@@ -241,7 +250,7 @@ class StreamCall(ABC):
     async def _read(self) -> None:
         """Takes requests from the client to the session until half-close. Its first lines are what a packet costs."""
         read, send, clock = self._context.read, self._feed.send_audio, self._loop.time
-        audio_of, control, pending = self.audio, self.control, self.pending
+        audio_of, raw, control, pending = self.audio, self._raw.take, self.control, self.pending
         idle, record = self._idle, self.record
         while True:
             try:
@@ -251,6 +260,7 @@ class StreamCall(ABC):
             idle.heard_at = clock()
             if request is grpc.aio.EOF:
                 idle.half_closed = True
+                await send(self._raw.rest())
                 record.final_requested()
                 self._feed.half_close()
                 return
@@ -258,7 +268,7 @@ class StreamCall(ABC):
             if audio:
                 record.received_bytes += len(audio)
                 idle.held_back = True
-                await send(audio)
+                await send(raw(audio))
                 idle.held_back = False
                 idle.heard_at = clock()
             control(request)

@@ -1,129 +1,108 @@
-"""Reads WAV headers at the start of a stream, and decodes whole files of the kinds that libsndfile reads. Pure."""
+"""Reads uploads as raw audio: WAV files as streams read them, other files as libsndfile decodes them. Pure."""
 
 from __future__ import annotations
 
-import io
-import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from asr_service.api.riva.unfinished_files import with_true_sizes
 from asr_service.core.errors import InvalidArgument
 from asr_service.core.values import Encoding
+from asr_service.recognition.containers import ENOUGH, identify
+from asr_service.recognition.wav_header import (
+    MAGIC_BYTES,
+    AudioFormat,
+    may_be_wav,
+    read_wav_header,
+)
 
-# Bytes.
-_LONGEST_HEADER = 65_536
-# RIFF chunks before the audio: the header is read again with each packet, so that thousands would take long.
-_MOST_CHUNKS = 64
-# Bytes of a format: the least there have to be, and the most that are read.
-_FORMAT_BYTES = (16, 40)
-_EXTENSIBLE = 0xFFFE
-_WAV_KINDS = {(1, 16): Encoding.LINEAR16, (6, 8): Encoding.ALAW, (7, 8): Encoding.MULAW}
 _BLOCK_S = 1.0
+# Bytes of raw audio that are passed on at once: a second.
+_PIECE = 32_768
+_FULL_SCALE = 32_768
 
 
 @dataclass(frozen=True, slots=True)
-class AudioFormat:
-    """The format of raw audio: its encoding, its sample rate in Hz, and its channels, whose samples alternate."""
+class Upload:
+    """An uploaded recording.
 
-    encoding: Encoding
-    sample_rate: int
-    channels: int
+    Attributes:
+        format: of the pieces; None where it is only known from the config.
+        pieces: the audio, made as it is taken; a piece is a second at most, in memory and in time.
+        rate_is_nominal: whether the file's rate is the decoder's choice (Opus), and no fact of the recording.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class WavHeader:
-    """A WAV header: the format that it gives, and its own length in bytes."""
-
-    format: AudioFormat
-    size: int
+    format: AudioFormat | None
+    pieces: Iterator[bytes]
+    rate_is_nominal: bool = False
 
 
-def may_be_wav(start: bytes) -> bool:
-    """Returns whether audio that starts with these bytes may be a WAV file."""
-    return (
-        bool(start)
-        and start[:4] == b"RIFF"[: len(start)]
-        and start[8:12] == b"WAVE"[: max(0, len(start) - 8)]
-    )
+def open_upload(audio: bytes) -> Upload:
+    """Opens a recording: raw audio, or a file of a kind that libsndfile reads.
 
-
-def read_wav_header(start: bytes) -> WavHeader | None:
-    """Reads the header at the start of a WAV file (RIFF, Microsoft's "Multimedia Programming Interface", 1991).
-
-    Returns:
-        The header; None if it goes on beyond these bytes.
+    WAV files that streams take (16-bit PCM, G.711) are left as they are: who takes the stream's packets reads their
+    headers. What is neither is taken as raw audio too, and refused there.
 
     Raises:
-        InvalidArgument: it cannot be read, or its samples are neither 16-bit PCM nor G.711.
+        InvalidArgument: it is a file, and cannot be read; also while pieces are taken.
     """
-    place, audio_format = 12, None
-    for _ in range(_MOST_CHUNKS):
-        if place + 8 > len(start):
-            return None
-        name, size = struct.unpack_from("<4sI", start, place)
-        place += 8
-        if name == b"data":
-            if audio_format is None:
-                raise _bad_header("has no format before its data")
-            return WavHeader(audio_format, place)
-        if name == b"fmt ":
-            least, most = _FORMAT_BYTES
-            if size < least:
-                raise _bad_header(f"has a format of {size} bytes; {least} are the least")
-            chunk = start[place : place + min(size, most)]
-            if len(chunk) < min(size, most):
-                return None
-            audio_format = _read_format(chunk)
-        place += size + size % 2
-        if place > _LONGEST_HEADER:
-            raise _bad_header(f"is longer than {_LONGEST_HEADER} bytes")
-    raise _bad_header(f"has more than {_MOST_CHUNKS} chunks before its data")
+    is_wav = len(audio) >= MAGIC_BYTES and may_be_wav(audio[:MAGIC_BYTES])
+    raw = (audio[at : at + _PIECE] for at in range(0, len(audio), _PIECE))
+    if is_wav:
+        try:
+            header = read_wav_header(audio)
+        except InvalidArgument:
+            # Of a kind that only libsndfile reads, or of none: libsndfile will say.
+            header = None
+        if header is not None:
+            return Upload(header.format, raw)
+    kind = identify(audio[:ENOUGH]).kind
+    return _decode(audio) if is_wav or (kind and kind.decodable) else Upload(None, raw)
 
 
-def _read_format(chunk: bytes) -> AudioFormat:
-    kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunk)
-    if kind == _EXTENSIBLE and len(chunk) >= 26:
-        kind = struct.unpack_from("<H", chunk, 24)[0]
-    encoding = _WAV_KINDS.get((kind, bits))
-    if encoding is None:
-        raise _bad_header(
-            f"says format {kind} with {bits} bits; streams take 16-bit PCM (1), A-law (6) and mu-law (7)"
-        )
-    return AudioFormat(encoding, rate, channels)
-
-
-def _bad_header(problem: str) -> InvalidArgument:
-    return InvalidArgument(f"the WAV header of the audio {problem}", field="audio")
-
-
-def is_audio_file(audio: bytes) -> bool:
-    """Returns whether these bytes are a file of a kind that `decode_file` reads: WAV, FLAC or Ogg."""
-    return audio[:4] in (b"fLaC", b"OggS") or (len(audio) >= 12 and may_be_wav(audio))
-
-
-def decode_file(audio: bytes) -> tuple[AudioFormat, Iterator[bytes]]:
-    """Decodes an audio file, a block at a time.
-
-    Returns:
-        The format of the decoded audio, and the audio in blocks of a second, which are decoded as they are taken.
-
-    Raises:
-        InvalidArgument: libsndfile cannot read the file; also while blocks are taken.
-    """
+def _decode(audio: bytes) -> Upload:
     # Takes a while to import, and only uploads of files need it.
     import soundfile
 
+    class File(soundfile.SoundFile):  # type: ignore[misc]  # untyped base
+        """A file that is read from start to end."""
+
+        def seekable(self) -> bool:
+            """Keeps soundfile from seeking to where it is after each block: MP3 is not decoded alike from there, and a
+            FLAC file made on the fly, which does not say how long it is, cannot seek to its end."""
+            return False
+
     try:
-        file = soundfile.SoundFile(io.BytesIO(audio))
-    except soundfile.SoundFileError as error:
-        raise InvalidArgument(f"audio is no file that can be read: {error}", field="audio") from None
+        file = File(with_true_sizes(audio))
+    except soundfile.LibsndfileError as error:
+        raise InvalidArgument(
+            f"audio is no file that can be read: {error.error_string}", field="audio"
+        ) from None
 
     def blocks() -> Iterator[bytes]:
         try:
             with file:
-                while (block := file.read(int(_BLOCK_S * file.samplerate), "int16")).size:
-                    yield block.astype("<i2", copy=False).tobytes()
-        except soundfile.SoundFileError as error:
-            raise InvalidArgument(f"audio cannot be decoded to its end: {error}", field="audio") from None
+                # Of most files it is an estimate or a promise; this decoder alone does not know where it ends.
+                left = file.frames if file.subtype.startswith("DWVW") else sys.maxsize
+                while block := file.read(min(left, int(_BLOCK_S * file.samplerate)), "float32").tobytes():
+                    samples = np.frombuffer(block, np.float32)
+                    left -= samples.size // file.channels
+                    yield as_linear16(samples)
+        except soundfile.LibsndfileError as error:
+            raise InvalidArgument(
+                f"audio cannot be decoded to its end: {error.error_string}", field="audio"
+            ) from None
 
-    return AudioFormat(Encoding.LINEAR16, file.samplerate, file.channels), blocks()
+    audio_format = AudioFormat(Encoding.LINEAR16, file.samplerate, file.channels)
+    return Upload(audio_format, blocks(), rate_is_nominal=file.subtype == "OPUS")
+
+
+def as_linear16(samples: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
+    """Rounds samples with full scale at 1 to 16-bit ones; louder ones are clipped, as a player does, and NaN is 0."""
+    scaled = np.rint(np.clip(np.nan_to_num(samples), -1, 1) * np.float32(_FULL_SCALE))
+    linear16: bytes = np.minimum(scaled, _FULL_SCALE - 1).astype("<i2").tobytes()
+    return linear16

@@ -17,7 +17,6 @@ import riva.client.proto.riva_common_pb2 as common_pb
 
 from asr_service.api import limits
 from asr_service.api import messages as asr_v1
-from asr_service.api.riva.audio_files import AudioFormat
 from asr_service.core.errors import InvalidArgument
 from asr_service.core.model import ModelInfo
 from asr_service.core.values import (
@@ -30,6 +29,7 @@ from asr_service.core.values import (
     StreamConfig,
 )
 from asr_service.recognition.phrases import keep_servable
+from asr_service.recognition.wav_header import AudioFormat
 
 FORCE_FINAL = "force_eou"
 """Key of `runtime_config` by which a client asks for a final."""
@@ -161,6 +161,35 @@ def _boosts(config: pb.RecognitionConfig, info: ModelInfo | None) -> tuple[Phras
             left -= len(phrases)
             groups.append(PhraseBoost(phrases, min(context.boost, MOST_BOOST) or DEFAULT_BOOST))
     return keep_servable(groups, info.pieces if info else None, limits.PHRASES)
+
+
+def check_file(found: AudioFormat, stated_rate: int) -> None:
+    """Checks a file's format, which counts for more than that in the config, but may not contradict its rate.
+
+    Args:
+        found: in the file.
+        stated_rate: the config's sample rate in Hz, 0 if it states none.
+
+    Raises:
+        InvalidArgument: audio of this format cannot be recognized, or the rates differ; the message has the file's.
+    """
+    rate, channels = found.sample_rate, found.channels
+    if not limits.MIN_RATE_HZ <= rate <= limits.MAX_RATE_HZ:
+        raise InvalidArgument(
+            f"audio is a file of {rate} Hz; it should have {limits.MIN_RATE_HZ} to {limits.MAX_RATE_HZ}",
+            field="audio",
+        )
+    if not limits.MIN_CHANNELS <= channels <= limits.MAX_CHANNELS:
+        raise InvalidArgument(
+            f"audio is a file of {channels} channels; it should have {limits.MIN_CHANNELS} to {limits.MAX_CHANNELS}",
+            field="audio",
+        )
+    if stated_rate not in (0, rate):
+        raise InvalidArgument(
+            f"config.sample_rate_hertz is {stated_rate}, and the audio is a file of {rate} Hz; they should agree, or "
+            "the config leave it unset",
+            field="config.sample_rate_hertz",
+        )
 
 
 def with_format(config: pb.RecognitionConfig, format: AudioFormat) -> pb.RecognitionConfig:  # noqa: A002

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
 from typing import Any, NoReturn
 
 import grpc.aio
@@ -13,10 +13,8 @@ from asr_service.api.riva import audio_files, messages
 from asr_service.api.stream_call import Context, Opening, StreamCall, abort
 from asr_service.core.errors import OutOfOrder
 from asr_service.core.values import Result
+from asr_service.recognition.wav_header import MAGIC_BYTES, AudioFormat, may_be_wav, read_wav_header
 from asr_service.sessions.admission import Admission, starting
-
-# Bytes of an upload that are passed on at once: a second of audio.
-_UPLOAD_CHUNK = 32_768
 
 
 def add_servicer(server: Any, admission: Admission) -> str:
@@ -41,7 +39,7 @@ class RivaServicer(pb_grpc.RivaSpeechRecognitionServicer):  # type: ignore[misc]
         await _StreamCall(self._admission, context).run()
 
     async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:  # noqa: N802
-        """Recognizes a whole recording: raw audio as its config says, or a WAV, FLAC or Ogg file."""
+        """Recognizes a whole recording: raw audio as its config says, or a file that libsndfile reads."""
         upload = _Upload(request, context)
         await _UploadCall(self._admission, upload).run()
         return messages.offline_response(upload.finals, request.id.value)
@@ -64,6 +62,7 @@ class _StreamCall(StreamCall):
 
     request_name = "nvidia.riva.asr.StreamingRecognizeRequest"
     silence_hint = "silence"
+    file_hint = "; or send the file whole, to Recognize"
     method = "nvidia.riva.asr.RivaSpeechRecognition/StreamingRecognize"
     endpoints = True
 
@@ -94,14 +93,16 @@ class _StreamCall(StreamCall):
         self._channels = requested.format.channels
         self.admission.check(self._channels, self.key)
         await self.accept(name)
-        header = await self._read_header()
-        audio_format = header.format if header else requested.format
+        audio_format = await self._read_format()
+        if audio_format:
+            messages.check_file(audio_format, request.streaming_config.config.sample_rate_hertz)
         # The model may have come meanwhile.
+        audio_format = audio_format or requested.format
         config = requested.stream_config(name, audio_format, self.admission.model_info)
         return Opening(config, audio_format.channels)
 
-    async def _read_header(self) -> audio_files.WavHeader | None:
-        """Reads requests up to the first audio and returns the WAV header that it starts with; None without one."""
+    async def _read_format(self) -> AudioFormat | None:
+        """Reads requests up to the first audio; returns the format that a WAV header there gives, None without one."""
         start = b""
         while True:
             request = await self.next_request()
@@ -113,14 +114,15 @@ class _StreamCall(StreamCall):
             if not start:
                 await self._answer_early(request)
                 continue
-            is_wav = audio_files.may_be_wav(start)
-            header = audio_files.read_wav_header(start) if is_wav else None
-            if is_wav and header is None:
-                await self._answer_early(request)
-                continue
-            request.audio_content = start[header.size :] if header else start
+            header = None
+            if may_be_wav(start[:MAGIC_BYTES]):
+                header = read_wav_header(start) if len(start) >= MAGIC_BYTES else None
+                if header is None:
+                    await self._answer_early(request)
+                    continue
+            request.audio_content = start
             self.pending.append(request)
-            return header
+            return header.format if header else None
 
     async def _answer_early(self, request: pb.StreamingRecognizeRequest) -> None:
         """Answers a request for a final before there is audio that could be made final."""
@@ -151,6 +153,7 @@ class _UploadCall(_StreamCall):
 
     method = "nvidia.riva.asr.RivaSpeechRecognition/Recognize"
     endpoints = False
+    file_hint = ""
 
 
 class _Upload:
@@ -167,26 +170,28 @@ class _Upload:
     def __init__(self, request: pb.RecognizeRequest, context: Context) -> None:
         self.finals: list[pb.StreamingRecognizeResponse] = []
         self._context = context
-        self._requests = self._split(request)
-
-    @staticmethod
-    def _split(request: pb.RecognizeRequest) -> Iterator[pb.StreamingRecognizeRequest]:
-        """Makes the requests of a streaming call out of that of a unary call."""
-        config, audio = request.config, request.audio
-        if audio_files.is_audio_file(audio):
-            audio_format, pieces = audio_files.decode_file(audio)
-            config = messages.with_format(config, audio_format)
-        else:
-            pieces = (audio[at : at + _UPLOAD_CHUNK] for at in range(0, len(audio), _UPLOAD_CHUNK))
-        first = pb.StreamingRecognizeRequest(streaming_config=pb.StreamingRecognitionConfig(config=config))
-        first.id.CopyFrom(request.id)
-        yield first
-        for piece in pieces:
-            yield pb.StreamingRecognizeRequest(audio_content=piece)
+        self._request = request
+        self._upload: audio_files.Upload | None = None
 
     async def read(self) -> Any:
-        """Returns the next request."""
-        return next(self._requests, grpc.aio.EOF)
+        """Returns the next request of the streaming call that this upload makes.
+
+        Files are decoded in a thread: other streams do not wait for it.
+        """
+        if self._upload is None:
+            self._upload = await asyncio.to_thread(audio_files.open_upload, self._request.audio)
+            config = self._request.config
+            if self._upload.format:
+                stated = 0 if self._upload.rate_is_nominal else config.sample_rate_hertz
+                messages.check_file(self._upload.format, stated)
+                config = messages.with_format(config, self._upload.format)
+            first = pb.StreamingRecognizeRequest(
+                streaming_config=pb.StreamingRecognitionConfig(config=config)
+            )
+            first.id.CopyFrom(self._request.id)
+            return first
+        piece = await asyncio.to_thread(next, self._upload.pieces, b"")
+        return pb.StreamingRecognizeRequest(audio_content=piece) if piece else grpc.aio.EOF
 
     async def write(self, response: pb.StreamingRecognizeResponse) -> None:
         """Keeps a final; there are no interims, since the config does not ask for them."""
