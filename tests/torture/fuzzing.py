@@ -33,7 +33,8 @@ SHARES = {
     "config": 0.15,
     "riva": 0.10,
     "wav": 0.20,
-    "file": 0.10,
+    "file": 0.08,
+    "forms": 0.02,
     "audio": 0.05,
     "status": 0.10,
 }

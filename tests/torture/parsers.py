@@ -21,14 +21,18 @@ from google.protobuf.message import DecodeError
 
 from asr_service.api import limits
 from asr_service.api import messages as wire
-from asr_service.api.riva import audio_files as containers
+from asr_service.api.riva import audio_files
 from asr_service.api.riva import messages as mapping
+from asr_service.api.riva.unfinished_files import with_true_sizes
 from asr_service.core.errors import AsrError, ClientError, InvalidArgument, wire_status
 from asr_service.core.values import Encoding, StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.recognition.audio import AudioReader
 from asr_service.recognition.phrases import alphabet
+from asr_service.recognition.raw_audio import RawAudio
+from asr_service.recognition.wav_header import AudioFormat, WavHeader, may_be_wav, read_wav_header
 from tests.support.polyglot import LANGUAGES, PROMPTS
+from tests.support.streams import finals, recognize
 from ws_bridge import status
 from ws_bridge.protocol import Audio, Conversation, Finalize, Init
 from ws_bridge.status import Refused, from_grpc
@@ -127,38 +131,129 @@ def riva_message(data: bytes) -> None:
 
 
 def wav_header(data: bytes) -> None:
-    """The start of a stream, as it comes in pieces: the header is the same however they are cut."""
+    """The start of a stream, as it comes in pieces: header, audio and refusal are the same however they are cut."""
     cut, start = (data[0] * 256 + data[1], data[2:]) if len(data) > 1 else (0, data)
-    if not containers.may_be_wav(start):
-        return
-    assert containers.may_be_wav(start[:cut]) or not start[:cut]
-    early, header = _told(start[:cut]), _told(start)
-    assert early is None or header == early
-    assert not isinstance(header, containers.WavHeader) or 0 < header.size <= len(start)
+    if may_be_wav(start):
+        assert may_be_wav(start[:cut]) or not start[:cut]
+        early, header = _header(start[:cut]), _header(start)
+        assert early is None or header == early
+        assert not isinstance(header, WavHeader) or 0 < header.size <= len(start)
+    # A header at a packet's start is one wherever it stands.
+    if start[cut : cut + 4] != b"RIFF":
+        whole, pieces = _audio([start]), _audio([start[:cut], start[cut:]])
+        assert pieces == whole or any(
+            isinstance(said, str) and "64 WAV files" in said for said in (whole, pieces)
+        )
+        assert isinstance(whole, str) or _is_subsequence(whole, start)
 
 
-def _told(start: bytes) -> containers.WavHeader | str | None:
+def _header(start: bytes) -> WavHeader | str | None:
     """The header, why it is refused, or None if there is more to come."""
     try:
-        return containers.read_wav_header(start)
+        return read_wav_header(start)
     except InvalidArgument as error:
         check_refusal(error)
         return error.message
 
 
-def audio_file(data: bytes) -> None:
-    """An uploaded file, taken as the unary call takes it."""
-    if not containers.is_audio_file(data):
-        return
+STATED = AudioFormat(Encoding.LINEAR16, 8000, 1)
+
+
+def _audio(packets: list[bytes], stated: AudioFormat = STATED) -> bytes | str:
+    """The audio of a stream, or why it is refused."""
+    raw = RawAudio(stated)
     try:
-        audio_format, blocks = containers.decode_file(data)
-        config = mapping.with_format(riva_pb.RecognitionConfig(), audio_format)
+        return b"".join([*map(raw.take, packets), raw.rest()])
+    except InvalidArgument as error:
+        check_refusal(error)
+        return error.message
+
+
+def _is_subsequence(part: bytes, whole: bytes) -> bool:
+    """Whether nothing was put in or moved."""
+    left = iter(whole)
+    return all(byte in left for byte in part)
+
+
+def audio_file(data: bytes) -> None:
+    """An uploaded file, taken as the unary call takes it: its audio is what libsndfile makes of all of it at once."""
+    try:
+        upload = audio_files.open_upload(data)
+        if upload.format is None:
+            assert b"".join(upload.pieces) == data
+            return
+        mapping.check_file(upload.format, 0)
+        config = mapping.with_format(riva_pb.RecognitionConfig(), upload.format)
         requested = mapping.read_config(riva_pb.StreamingRecognitionConfig(config=config), endpoints=False)
         check_config(requested.stream_config("upload", requested.format))
-        for _, block in zip(range(20), blocks, strict=False):
-            assert len(block) <= 2 * audio_format.sample_rate * audio_format.channels
+        blocks = [block for _, block in zip(range(20), upload.pieces, strict=False)]
     except ClientError as error:
         check_refusal(error)
+        return
+    bytes_a_second = 2 * upload.format.sample_rate * upload.format.channels
+    assert all(len(block) <= max(bytes_a_second, 32_768) for block in blocks)
+    if len(blocks) < 20 and not isinstance(_header(data) if may_be_wav(data[:12]) else None, WavHeader):
+        heard = np.frombuffer(b"".join(blocks), "<i2")
+        with ReadOnce(with_true_sizes(data)) as file:
+            count = heard.size // file.channels
+            exact = np.nan_to_num(file.read(count, "float64", always_2d=True)).reshape(-1)
+        assert np.abs(heard - np.minimum(np.clip(exact, -1, 1) * 32768, 32767)).max(initial=0) <= 1
+
+
+class ReadOnce(soundfile.SoundFile):  # type: ignore[misc]  # untyped base
+    """A file that is not seeked in."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+NULL = NullModel(slots=1)
+
+
+def forms(data: bytes) -> None:
+    """Any audio in any form that a file or a header may give it: the words are those of the audio, or none."""
+    if len(data) < 8:
+        return
+    kind, step, size, riff, audio = data[0], 1 + data[1] * 8, data[2:4] * 2, data[4:6] * 2, data[6:]
+    # Long enough for words.
+    audio = (audio * (1 + 8_000 // len(audio)))[: 8_000 & ~1]
+    stated = AudioFormat(Encoding.LINEAR16, 16_000, 1)
+    expected = words(audio)
+    raw = _audio([audio[at : at + step] for at in range(0, len(audio), step)], stated)
+    if raw != audio:
+        # It begins like a file.
+        assert isinstance(raw, str) or may_be_wav(audio[:12])
+        return
+    samples = np.frombuffer(audio, "<i2")
+    form, subtype = FORMS[kind % len(FORMS)]
+    file = io.BytesIO()
+    loud = samples / 32768 if subtype in ("FLOAT", "DOUBLE") else samples
+    soundfile.write(file, loud, 16_000, format=form, subtype=subtype)
+    whole = bytearray(file.getvalue())
+    if form == "WAV":
+        # Sizes as anybody may leave them.
+        place = whole.index(b"data") + 4
+        whole[4:8], whole[place : place + 4] = riff, size
+    upload = audio_files.open_upload(bytes(whole))
+    assert upload.format is not None
+    heard = _audio(list(upload.pieces), upload.format)
+    assert isinstance(heard, bytes) and words(heard) == expected
+    streamed = _audio([bytes(whole[at : at + step]) for at in range(0, len(whole), step)], stated)
+    if (form, subtype) == ("WAV", "PCM_16"):
+        assert isinstance(streamed, bytes) and words(streamed) == expected
+    else:
+        assert isinstance(streamed, str), "words of a file's bytes"
+
+
+FORMS = (
+    *(("WAV", kind) for kind in ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")),
+    *((form, "PCM_16") for form in ("AIFF", "AU", "CAF", "W64", "RF64", "FLAC")),
+)
+
+
+def words(audio: bytes) -> str:
+    """What the null model says to 16-bit audio of 16 kHz."""
+    return " ".join(text for _, _, text in finals(recognize(NULL, audio, packet=len(audio) or 1)))
 
 
 RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000, 192_000)
@@ -225,6 +320,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "riva": riva_message,
     "wav": wav_header,
     "file": audio_file,
+    "forms": forms,
     "audio": raw_audio,
     "status": call_status,
 }
@@ -282,8 +378,13 @@ def seeds(target: str) -> list[bytes]:
             files = [wav_file(subtype=kind) for kind in ("PCM_16", "ULAW", "ALAW", "PCM_24")]
             return [struct.pack(">H", at) + file for file in files for at in (20, 44, 60)]
         case "file":
-            flac, ogg = wav_file(form="FLAC"), wav_file(form="OGG", subtype="VORBIS")
-            return [*(wav_file(subtype=kind) for kind in ("PCM_16", "ULAW", "IMA_ADPCM", "FLOAT")), flac, ogg]
+            kinds = ("PCM_16", "PCM_24", "ULAW", "IMA_ADPCM", "MS_ADPCM", "GSM610", "FLOAT", "DOUBLE")
+            others = [wav_file(form=form) for form in ("FLAC", "AIFF", "AU", "CAF", "W64", "RF64")]
+            lossy = [wav_file(form="OGG", subtype="VORBIS"), wav_file(form="MP3", subtype="MPEG_LAYER_III")]
+            return [*(wav_file(subtype=kind) for kind in kinds), *others, *lossy]
+        case "forms":
+            rng = np.random.default_rng(5)
+            return [bytes((kind, kind * 9, *rng.bytes(4))) + rng.bytes(300) for kind in range(len(FORMS))]
         case "audio":
             return [bytes((kind, rate, 7)) + bytes(range(256)) for kind in range(3) for rate in range(3)]
     error = InvalidArgument("m", field="config.sample_rate_hertz", retry_after_s=1.5)
@@ -298,8 +399,24 @@ WORDS = {
         *('"key"', '"finalize"', '"tag"', '"keepalive"', '"close"', '"linear16"', '"mulaw"', '"alaw"'),
         *("true", "false", "null", "NaN", "1e999", "16000", "192001", "\\ud800", "[[[["),
     ],
-    "wav": ["RIFF", "WAVE", "fmt ", "data", "LIST", "fact"],
-    "file": ["RIFF", "WAVE", "fmt ", "data", "fLaC", "OggS", "fact", "PEAK"],
+    "wav": ["RIFF", "WAVE", "fmt ", "data", "LIST", "fact", "RIFX", "OggS"],
+    "file": [
+        "RIFF",
+        "WAVE",
+        "fmt ",
+        "data",
+        "fLaC",
+        "OggS",
+        "fact",
+        "PEAK",
+        "FORM",
+        "AIFC",
+        "SSND",
+        "caff",
+        "RF64",
+        "ds64",
+        "Xing",
+    ],
     "config": ["zulu", "route 66", "auto", "ja_jp"],
     "riva": ["force_eou", "true", "zulu", "route 66", "multi", "ja_jp"],
 }
