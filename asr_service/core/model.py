@@ -114,6 +114,10 @@ class OutOfMemory(Exception):
     """
 
 
+class DeviceLost(Exception):
+    """The device answers no more, after an error that lasts for as long as the process: no step will work again."""
+
+
 class StreamingModel(Protocol):
     """A model that steps many streams at once. One thread only may use it."""
 
@@ -142,6 +146,7 @@ class StreamingModel(Protocol):
 
         Raises:
             OutOfMemory: the batch does not fit into memory.
+            DeviceLost: no step will work again.
         """
         ...
 

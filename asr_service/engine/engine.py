@@ -13,7 +13,7 @@ from queue import Empty
 
 from asr_service.core.commands import Command, Event, Open
 from asr_service.core.errors import ModelUnavailable, SettingsError, Unavailable
-from asr_service.core.model import Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
+from asr_service.core.model import DeviceLost, Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
 from asr_service.engine.capacity import Capacity
 from asr_service.engine.contract import EngineMetrics, EngineSettings, EngineState, Inbox
 from asr_service.engine.meter import Meter
@@ -198,7 +198,7 @@ class Engine:
         self._streams.execute(now, command)
 
     def _step(self, batch: list[Stream], now: float) -> None:
-        """Steps a batch. A step that raises ends its streams and no others."""
+        """Steps a batch. A step that raises ends its streams and no others; one that has lost its device raises."""
         requests = [stream.request() for stream in batch]
         waits_s = [max(0.0, now - (stream.ready_at or now)) for stream in batch]
         self._streams.consumed(batch)
@@ -215,6 +215,9 @@ class Engine:
             self._streams.fail(batch, error)
             if self._metrics:
                 self._metrics.step_failed(len(batch))
+            if isinstance(error, DeviceLost):
+                # Nothing will work again in this process; its end makes way for another.
+                raise
             return
         ended = time.monotonic()
         seconds = ended - started

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from asr_service.core.model import OutOfMemory, StreamingModel
+from asr_service.core.model import DeviceLost, OutOfMemory, StreamingModel
 from asr_service.engine.capacity import Capacity, Estimate
 from asr_service.engine.load import Load
 from asr_service.engine.probing import Prober
@@ -99,6 +99,9 @@ class Meter:
 
         Returns:
             The number of streams for a step of which there was no memory; 0 if there was.
+
+        Raises:
+            DeviceLost: as the model raised it.
         """
         if self._prober is None:
             return 0
@@ -106,6 +109,8 @@ class Meter:
             self._prober.step(now, streams)
         except (OutOfMemory, MemoryError):
             return self._prober.rows
+        except DeviceLost:
+            raise
         except Exception as error:
             log.error("a step to measure capacity has failed: no more of them are made", exc_info=error)
             self._prober = None

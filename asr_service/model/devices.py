@@ -41,9 +41,21 @@ def choose_device(device: str | None) -> torch.device:
                 "check the driver, or set ASR_DEVICE=cpu",
                 field="ASR_DEVICE",
             )
-    elif wanted.type != "cpu":
+        # Always with its number: without one it would mean whichever is current.
+        return torch.device("cuda", wanted.index or 0)
+    if wanted.type != "cpu":
         raise SettingsError(f"ASR_DEVICE is {device!r}: write cpu or cuda:N", field="ASR_DEVICE")
     return wanted
+
+
+def ask_device(device: torch.device) -> None:
+    """Has a device add two numbers, and waits for them.
+
+    Raises:
+        RuntimeError: it does not: an error that a GPU has once met in a process may come back from every call.
+    """
+    if int(torch.ones((), dtype=torch.int64, device=device) + 1) != 2:
+        raise RuntimeError("one and one are not two")
 
 
 def cpu_has_bf16() -> bool:

@@ -23,10 +23,10 @@ from asr_service.model.languages import offered_languages, offered_prompts, tagg
 from asr_service.model.look_ahead import choose_att_context
 from asr_service.model.nemo_file.architecture import Architecture
 from asr_service.model.nemo_file.tokenizer import UNKNOWN
-from asr_service.model.out_of_memory import is_out_of_memory
+from asr_service.model.out_of_memory import first_line, is_out_of_memory
 from asr_service.model.prompts import PromptProjection
 from asr_service.model.reading import ModelParts, read_model
-from asr_service.model.slot_budget import DEVICE_SHARE, host_slots, slots_in
+from asr_service.model.slot_budget import DEVICE_SHARE, MOST_DEVICE_SLOTS, host_slots, slots_in
 from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel
 from asr_service.model.threads import step_threads
 from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder, RecordedEncoder
@@ -60,7 +60,7 @@ def make_nemo_model(settings: ModelSettings) -> NemoStreamingModel:
             raise
         raise SettingsError(
             f"ASR_MAX_STREAMS: {device} has no memory for the model and {settings.slots or 1} streams "
-            f"({_first_line(error)}); set a smaller number, or free memory on the device",
+            f"({first_line(error)}); set a smaller number, or free memory on the device",
             field="ASR_MAX_STREAMS",
         ) from error
 
@@ -89,7 +89,7 @@ def make_within_memory(make: Callable[[int], Made], slots: int) -> Made:
 def _slot_budget(device: torch.device, slot_bytes: int) -> int:
     """Returns how many slots of so many bytes to make for a device that the model is already on."""
     if device.type == "cuda":
-        return slots_in(torch.cuda.mem_get_info(device)[0], DEVICE_SHARE, slot_bytes)
+        return slots_in(torch.cuda.mem_get_info(device)[0], DEVICE_SHARE, slot_bytes, MOST_DEVICE_SLOTS)
     return host_slots(slot_bytes)
 
 
@@ -122,9 +122,11 @@ def assemble(
     if reason := precision.why_unsupported(settings.precision, device.type, cpu_has_bf16=cpu_has_bf16()):
         raise SettingsError(f"ASR_PRECISION={settings.precision}: {reason}", field="ASR_PRECISION")
     if device.type == "cuda":
-        # Both flags, since torch lets convolutions use TF32 by default: fp32 has to mean fp32.
-        tf32 = settings.precision == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        # For this thread, from now on: what is made without a device's name belongs to this one.
+        torch.cuda.set_device(device)
+        # Both flags, since torch lets convolutions use TF32 by default: fp32 has to mean fp32. Where TF32 is wanted,
+        # the encoder alone turns it on.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     # One more than there are slots: the spare row of `NemoStreamingModel`.
     rows = slots + 1
     shape = parts.architecture.features
@@ -221,20 +223,19 @@ def _make_encoder(
     settings: ModelSettings,
 ) -> Encoder:
     """Makes the encoder step that the settings name, or NeMo's own where the fast one cannot run the model."""
-    if settings.encoder not in ("fast", "nemo"):
+    if settings.encoder not in ("fast", "torch", "nemo"):
         raise SettingsError(f"ASR_ENCODER is {settings.encoder!r}: fast or nemo", field="ASR_ENCODER")
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     mels = parts.architecture.features.mels
     why = "ASR_ENCODER=nemo"
-    if settings.encoder == "fast":
+    if settings.encoder != "nemo":
         try:
             weights = read_encoder(parts.weights, parts.architecture.encoder, plan, mels)
         except UnsupportedLayer as reason:
             why = f"the fast encoder step does not know this model ({reason})"
             _log.warning("%s: NeMo's own step is used", why)
         else:
-            return _make_fast_encoder(weights, plan, mels, rows, device, dtype)
-    if dtype != torch.float32:
+            return _make_fast_encoder(weights, plan, mels, rows, device, settings)
+    if _products_type(settings) != torch.float32:
         raise SettingsError("ASR_PRECISION: NeMo's own encoder step runs in fp32 only", field="ASR_PRECISION")
     # Imported here since it is the only part that needs NeMo, which takes seconds to import.
     from asr_service.model.reference.nemo_encoder import NemoEncoder
@@ -246,15 +247,25 @@ def _make_encoder(
     return NemoEncoder(nemo, plan, mels, rows, device)
 
 
+def _products_type(settings: ModelSettings) -> torch.dtype:
+    return torch.bfloat16 if settings.precision == "bf16" else torch.float32
+
+
 def _make_fast_encoder(
-    weights: EncoderWeights, plan: ChunkPlan, mels: int, rows: int, device: torch.device, dtype: torch.dtype
+    weights: EncoderWeights,
+    plan: ChunkPlan,
+    mels: int,
+    rows: int,
+    device: torch.device,
+    settings: ModelSettings,
 ) -> Encoder:
     """Makes the encoder step for a device.
 
     It is compiled loops on a CPU, recorded torch operations on a GPU, and plain ones on a CPU where the loops cannot
-    run the model.
+    run the model, or where they are asked for to compare a GPU with ("torch").
     """
-    if device.type == "cpu" and torch._C._has_mkldnn:
+    dtype = _products_type(settings)
+    if device.type == "cpu" and torch._C._has_mkldnn and settings.encoder == "fast":
         try:
             # Imported here since a GPU has no use for the compiler.
             from asr_service.model.cpu_encoder.ahead import compile_missing
@@ -267,7 +278,7 @@ def _make_fast_encoder(
             _log.info(
                 "the compiled encoder step does not know this model (%s): torch operations are used", reason
             )
-    plain = TorchEncoder(weights, plan, rows, device, dtype)
+    plain = TorchEncoder(weights, plan, rows, device, dtype, tf32=settings.precision == "tf32")
     if device.type == "cuda":
         return RecordedEncoder(plain, plan, mels, rows, device, CudaRecorder(device))
     return plain
@@ -283,8 +294,3 @@ def _refuse_unknown_weights(parts: ModelParts) -> None:
             f"ASR_MODEL {parts.name!r} cannot be served: it has weights whose use is not known here ({shown})",
             field="ASR_MODEL",
         )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__

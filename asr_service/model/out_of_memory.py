@@ -1,11 +1,27 @@
-"""Recognises errors that mean that a device has no memory left."""
+"""Recognises errors that mean that a device has no memory left; tells what an error says."""
 
 from __future__ import annotations
 
 import torch
 
-# The message of a plain RuntimeError: torch has no type for it.
-_CPU_FULL = "DefaultCPUAllocator: can't allocate memory"
+# Parts of the messages of plain RuntimeErrors, for which torch has no type.
+_FULL = (
+    # Of the host.
+    "DefaultCPUAllocator: can't allocate memory",
+    # Of the runtime, whose errors torch passes on by name: a kernel's own memory, a graph's, a module's.
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "cudaErrorMemoryAllocation",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    # Of its libraries, which have memory of their own.
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    # Of pinned memory, and of torch where it has no type.
+    "CUDA out of memory",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -16,6 +32,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     return (
         isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or (isinstance(error, RuntimeError) and _CPU_FULL in str(error))
+        or (isinstance(error, RuntimeError) and any(part in str(error) for part in _FULL))
         or (error.__context__ is not None and is_out_of_memory(error.__context__))
     )
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message; torch adds others on how to find the cause."""
+    text = str(error).strip().splitlines()
+    return text[0][:300] if text else type(error).__name__

@@ -11,6 +11,9 @@ from pathlib import Path
 from asr_service.core.cgroups import PROCESS, groups
 
 MOST_SLOTS = 512
+"""Most slots on a host, whose cores step a few hundred streams at most."""
+MOST_DEVICE_SLOTS = 8192
+"""Most slots on a GPU."""
 SLOT_BYTES = 8 * 2**20
 """Bound on a slot's state where no model says it: the default model takes 6.2 MB in fp32 (docs/performance.md)."""
 HOST_SHARE = 0.25
@@ -25,18 +28,19 @@ _FILES = {
 }
 
 
-def slots_in(free: int | None, share: float, slot_bytes: int = SLOT_BYTES) -> int:
+def slots_in(free: int | None, share: float, slot_bytes: int = SLOT_BYTES, most: int = MOST_SLOTS) -> int:
     """Returns how many slots fit into a share of the free memory.
 
     Args:
         free: bytes that are free, None if that is not known.
         share: of the free bytes that slots may take.
         slot_bytes: bytes of a slot's state.
+        most: slots to make at most.
 
     Returns:
-        From 1 to `MOST_SLOTS`; `MOST_SLOTS` if the free memory is not known.
+        From 1 to `most`; `most` if the free memory is not known.
     """
-    return MOST_SLOTS if free is None else max(1, min(MOST_SLOTS, int(free * share / slot_bytes)))
+    return most if free is None else max(1, min(most, int(free * share / slot_bytes)))
 
 
 def host_slots(slot_bytes: int = SLOT_BYTES) -> int:

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_service.core.model import ModelInfo, OutOfMemory, Readings, StepRequest, StepResult
+from asr_service.core.model import DeviceLost, ModelInfo, OutOfMemory, Readings, StepRequest, StepResult
 from asr_service.core.values import PhraseBoost
 from asr_service.model.batch import Batch, Positions
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.decoders.boosting_tree import BoostingTree, TreeMaker
 from asr_service.model.decoders.rnnt import Emission
+from asr_service.model.devices import ask_device
 from asr_service.model.features import FeatureExtractor
-from asr_service.model.out_of_memory import is_out_of_memory
+from asr_service.model.out_of_memory import first_line, is_out_of_memory
 from asr_service.model.prompts import PromptProjection
 from asr_service.model.threads import Team
 
@@ -152,16 +153,25 @@ class NemoStreamingModel:
 
         Raises:
             OutOfMemory: the batch does not fit into memory.
+            DeviceLost: the device answers no more.
         """
         try:
             with self._team.apart(len(requests) * self._plan.chunk_frames):
                 return self._step(requests) if requests else []
         except Exception as error:
             if not is_out_of_memory(error):
+                self._check_device(error)
                 raise
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         raise OutOfMemory(f"no memory on {self._device} for a step of {len(requests)}")
+
+    def _check_device(self, error: Exception) -> None:
+        """Raises DeviceLost if the device does nothing more after an error, such as an access to no memory."""
+        try:
+            ask_device(self._device)
+        except RuntimeError as lost:
+            raise DeviceLost(f"{self._device} answers no more ({first_line(lost)})") from error
 
     @torch.inference_mode()
     def _step(self, requests: Sequence[StepRequest]) -> list[StepResult]:

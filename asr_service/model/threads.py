@@ -35,22 +35,27 @@ def set_team_size(threads: int) -> None:
     """Sets how many threads torch's operations run on from now on, in this thread, as `torch.set_num_threads` does.
 
     That would also throw away the products that oneDNN has laid out: making them again costs milliseconds a step. So
-    where torch's OpenMP is found, it alone is told.
+    where torch's OpenMP is found, it is told, and MKL, which keeps a number of its own.
     """
-    set_threads = _openmp_set_num_threads()
-    if set_threads is None:
+    set_openmp = _openmp_set_num_threads()
+    if set_openmp is None:
         torch.set_num_threads(threads)
-    else:
-        set_threads(threads)
+        return
+    set_openmp(threads)
+    if set_mkl := _mkl_set_num_threads():
+        set_mkl(threads)
 
 
 @cache
 def _openmp_set_num_threads() -> Callable[[int], object] | None:
-    """Returns `omp_set_num_threads` of the one OpenMP in this process; None without one, or where there are several."""
+    """Returns `omp_set_num_threads` of the one OpenMP in this process.
+
+    None where there is none, or several, or where torch has an MKL that cannot be told its number.
+    """
     with suppress(OSError, AttributeError):
         lines = Path("/proc/self/maps").read_text().splitlines()
         paths = {line.split(maxsplit=5)[5] for line in lines if re.search(r"/lib[gi]?omp\d?[-.][^/]*$", line)}
-        if len(paths) == 1:
+        if len(paths) == 1 and (_mkl_set_num_threads() or not torch.backends.mkl.is_available()):
             function = ctypes.CDLL(paths.pop()).omp_set_num_threads
             function.argtypes, function.restype = (ctypes.c_int,), None
             before = torch.get_num_threads()
@@ -58,6 +63,18 @@ def _openmp_set_num_threads() -> Callable[[int], object] | None:
             is_torchs = torch.get_num_threads() == before + 1
             function(before)
             return function if is_torchs else None
+    return None
+
+
+@cache
+def _mkl_set_num_threads() -> Callable[[int], object] | None:
+    """Returns what sets the calling thread's number in the MKL that torch brings; None where there is none."""
+    with suppress(OSError, AttributeError):
+        function = ctypes.CDLL(
+            str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")
+        ).MKL_Set_Num_Threads_Local
+        function.argtypes, function.restype = (ctypes.c_int,), ctypes.c_int
+        return function
     return None
 
 

@@ -28,7 +28,7 @@ def test_nemo_reads_every_weight_and_no_other(name: str, tmp_path: Path) -> None
 def test_mel_filters_are_those_of_nemo() -> None:
     from nemo.collections.asr.parts.preprocessing.features import FilterbankFeatures
 
-    from testbed.random_file import mel_filters
+    from testbed.random_parts import mel_filters
 
     for mels in (80, 128):
         made = FilterbankFeatures(n_window_size=400, n_window_stride=160, n_fft=512, nfilt=mels)

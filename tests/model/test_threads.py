@@ -47,6 +47,29 @@ def test_few_frames_take_few_threads_but_for_what_is_done_together(
     assert torch.get_num_threads() == 3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread's time is read from /proc")
+def test_no_other_thread_works_on_a_product_of_few_frames(three: None) -> None:
+    """torch's products are MKL's, which has a number of threads of its own."""
+    frame, weight = torch.randn(1, 640), torch.randn(1025, 640)
+    with Team().apart(1):
+        before = _cpu_ticks()
+        while _cpu_ticks()[os.getpid()] < before[os.getpid()] + 20:
+            for _ in range(100):
+                torch.nn.functional.linear(frame, weight)
+        used = {thread: ticks - before.get(thread, 0) for thread, ticks in _cpu_ticks().items()}
+    mine = used.pop(os.getpid())
+    assert sum(used.values()) < mine / 4, f"this thread took {mine} ticks, others {used}"
+
+
+def _cpu_ticks() -> dict[int, int]:
+    """Reads the CPU time of each of this process's threads, in the system's ticks."""
+    ticks = {}
+    for thread in Path("/proc/self/task").iterdir():
+        fields = (thread / "stat").read_text().rpartition(")")[2].split()
+        ticks[int(thread.name)] = int(fields[11]) + int(fields[12])
+    return ticks
+
+
 def test_a_step_that_fails_leaves_the_number_as_it_was(three: None) -> None:
     team = Team()
     with pytest.raises(ValueError, match="failed"), team.apart(1), team.together():

@@ -7,21 +7,22 @@ import json
 import random
 import re
 import resource
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_common.server_process import PATIENCE_S
+from tests.support.forks import Fork, Forks
 from tests.support.hub import StandInHub, environment
-from tests.support.process import ROOT, clean_environment
+from tests.support.process import clean_environment
 
 CONTENT = random.Random(1).randbytes(1_500_000)
 """Of the model's file, in the tests."""
 COMMIT = "a" * 40
 """Of the revision that has it."""
+# What the hub's library and our own code import, but for the library itself.
+_FORKS = Forks("asr_service.model.locate", "filelock", "httpx2", "tqdm.auto", "yaml")
 _LINE = re.compile(r"\S+ (INFO|WARNING) +asr_service\.model\.[\w.]+: \S.*")
 
 
@@ -49,21 +50,15 @@ class Fetched:
         return [line for line in self.log if " WARNING " in line]
 
 
-def start(hub: StandInHub | str, home: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+def start(hub: StandInHub | str, home: Path, *arguments: str, **variables: str) -> Fork:
     """Starts `python -m tests.support.fetching ARGUMENTS` with the hub's variables."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.fetching", *arguments],
-        cwd=ROOT,
-        env=clean_environment(**environment(hub, home, **variables)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    env = clean_environment(**environment(hub, home, **variables))
+    return _FORKS.module("tests.support.fetching", *arguments, env=env)
 
 
-def outcome(process: subprocess.Popen[str]) -> Fetched:
+def outcome(process: Fork) -> Fetched:
     """Waits for a process of `start`."""
-    told, log = process.communicate(timeout=PATIENCE_S)
+    told, log = process.communicate()
     assert process.returncode == 0, log
     values = json.loads(told)
     path = Path(values.pop("path")) if values["path"] else values.pop("path")
@@ -107,15 +102,15 @@ def main(argv: Sequence[str]) -> None:
     --no-rights: root, too, may only write where the mode of a file allows it
     """
     from asr_service.core.errors import ModelError, ModelUnavailable
-    from asr_service.model.hub import download, newest
+    from asr_service.model.hub import download, revision
     from asr_service.model.locate import find_model, mend_model
     from asr_service.observability import log
 
     name, *options = argv
     log.set_up("info", "text")
     download.RETRY_WAITS_S = (0.0, 0.0)
-    download.TELL_S = newest.ASK_S = 0.5
-    newest.FIRST_WAITS_S = (0.0,)
+    download.TELL_S = revision.ASK_S = 0.5
+    revision.FIRST_WAITS_S = (0.0,)
     if "--most" in options:
         most = int(options[options.index("--most") + 1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))

@@ -21,8 +21,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from asr_service.core.errors import ModelUnavailable
 from asr_service.model.hub import library
-from asr_service.model.hub.answers import is_transient
 from asr_service.model.hub.cache import RepoCache, is_what_is_stated
+from asr_service.model.hub.error_messages import is_transient
 from asr_service.model.hub.failures import FULL, away, explain_disk, no_room
 from asr_service.model.hub.names import HubName
 from asr_service.model.hub.progress import Progress, amount

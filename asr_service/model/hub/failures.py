@@ -1,7 +1,7 @@
 """What can go wrong with a hub and with the cache, each as a sentence with its cause and what to do.
 
 What starting again would not mend is a ModelError. A hub that is away or a disk that is full is no error of the
-settings: it is a ModelUnavailable. `answers.py` says which of them an error of the hub's library means.
+settings: it is a ModelUnavailable. `error_messages.py` says which of them an error of the hub's library means.
 """
 
 from __future__ import annotations

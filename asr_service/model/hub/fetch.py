@@ -41,7 +41,7 @@ def fetch(name: str) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise not_cached(wanted)
     # Imported here: it takes half a second, which a start with a pinned model need not wait for.
-    from asr_service.model.hub.newest import fetch_newest
+    from asr_service.model.hub.revision import fetch_newest
 
     try:
         return fetch_newest(wanted, cache, held)

@@ -20,10 +20,15 @@ from torch import Tensor
 
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
-from asr_service.model.out_of_memory import is_out_of_memory
+from asr_service.model.out_of_memory import first_line, is_out_of_memory
 from asr_service.model.torch_encoder.encoder import TorchEncoder
 
 _log = logging.getLogger(__name__)
+
+# How loud the frames are that a recording is checked with; log-mels are between about -17 and 5.
+_MEL_NOISE = 4.0
+# Between a recorded step and a launched one, for which a library may choose other kernels, in bf16.
+_MOST_DIFFERENCE = 2e-2
 
 
 class Recorder(Protocol):
@@ -42,7 +47,7 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Records CUDA graphs that share one pool of memory.
+    """Records CUDA graphs of one device that share one pool of memory.
 
     Graphs may share it since one is replayed at a time, and its output is read before the next.
     """
@@ -50,20 +55,23 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        # Of this device: torch's own stream for recordings belongs to the device that was current when it was made.
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """See `Recorder.record`."""
-        # Libraries choose their kernels in the first runs, which are not recorded and need a CUDA stream of their own.
-        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                work()
-        torch.cuda.current_stream(self._device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate meanwhile; that does not spoil the recording.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            out = work()
+        with torch.cuda.device(self._device):
+            current, side = torch.cuda.current_stream(self._device), self._stream
+            # Libraries choose their kernels in the first runs, which are not recorded, on the stream that is recorded.
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    work()
+            current.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may allocate meanwhile; that does not spoil the recording.
+            with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
+                out = work()
 
         def replay() -> Tensor:
             graph.replay()
@@ -164,21 +172,43 @@ class RecordedEncoder:
         mel = torch.zeros(size, self._plan.chunk_mels, self._mels, device=self._device)
         try:
             replay = self._recorder.record(lambda: self._inner.step(static, mel))
+            self._check(static, mel, replay)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 # There is none for batches of this size; the recordings of smaller ones stay.
                 raise
             _log.warning(
                 "steps cannot be recorded on %s (%s): each is launched kernel by kernel, which is slower",
-                self._device, str(error).strip().partition("\n")[0],
+                self._device, first_line(error),
             )  # fmt: skip
             self._recorder = None
             self._recordings.clear()
             return None
         self._recordings[size] = found = _Recording(static, mel, replay)
         # Recording has written to the spare slot; nothing of that should stay there.
+        mel.zero_()
         self._inner.clear(torch.tensor([self._spare], device=self._device))
         return found
+
+    def _check(self, static: Batch, mel: Tensor, replay: Callable[[], Tensor]) -> None:
+        """Raises RuntimeError if a recorded step does not do what a launched one does, on frames like those of noise.
+
+        All rows are the spare slot, and alike, so that it does not matter in which order they write.
+        """
+        spare = torch.tensor([self._spare], device=self._device)
+        mel.copy_(_MEL_NOISE * torch.randn(mel.shape[1:], device=self._device))
+        outputs = []
+        for step in (self._inner.step, lambda batch, mel: replay()):
+            self._inner.clear(spare)
+            # The second sees the state that the first leaves.
+            outputs.append([step(static, mel).clone() for _ in range(2)])
+        for launched, recorded in zip(*outputs, strict=True):
+            differs = (launched - recorded).norm() / launched.norm()
+            # Written such that NaN does not pass.
+            if not differs <= _MOST_DIFFERENCE:
+                raise RuntimeError(
+                    f"a recorded step differs from a launched one by {differs:.1e} of its norm"
+                )
 
     def _static_batch(self, size: int) -> Batch:
         """Makes a batch of spare rows in static memory.

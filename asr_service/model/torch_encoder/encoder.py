@@ -11,6 +11,9 @@ arXiv 1901.02860, section 3.3; chunked attention: Noroozi et al., arXiv 2312.172
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -22,10 +25,10 @@ from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, Line
 
 
 class _Norm:
-    """Layer normalisation over the last axis."""
+    """Layer normalisation over the last axis, in fp32."""
 
-    def __init__(self, weights: Affine, eps: float, dtype: torch.dtype) -> None:
-        self.weight, self.bias = weights.weight.to(dtype), weights.bias.to(dtype)
+    def __init__(self, weights: Affine, eps: float) -> None:
+        self.weight, self.bias = weights.weight, weights.bias
         self.eps = eps
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -33,14 +36,28 @@ class _Norm:
 
 
 class _Linear:
-    """A product with a weight, plus a bias if there is one."""
+    """A product with a weight, plus a bias if there is one, in the type of products."""
 
     def __init__(self, weights: Linear, dtype: torch.dtype) -> None:
         self.weight = weights.weight.to(dtype)
         self.bias = None if weights.bias is None else weights.bias.to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight, self.bias)
+        return functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+@contextmanager
+def products(*, tf32: bool) -> Iterator[None]:
+    """Within this, products in fp32 are what `tf32` says, on GPUs: fp32 has to mean fp32, whatever is torch's default.
+
+    torch lets convolutions use TF32 unless told otherwise, and both settings are the process's.
+    """
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 class RingIndex:
@@ -105,19 +122,19 @@ class _Layer:
 
     def __init__(self, weights: LayerWeights, dtype: torch.dtype) -> None:
         def norm(affine: Affine) -> _Norm:
-            return _Norm(affine, weights.eps, dtype)
+            return _Norm(affine, weights.eps)
 
         self.heads, self.d_head = weights.heads, weights.d_head
         self.norm_ff1 = norm(weights.norm_ff1)
         self.ff1 = (_Linear(weights.ff1_up, dtype), _Linear(weights.ff1_down, dtype))
         self.norm_att = norm(weights.norm_att)
         self.qkv = _Linear(weights.qkv, dtype)
-        self.bias_u, self.bias_v = weights.bias_u.to(dtype), weights.bias_v.to(dtype)
-        self.positions = weights.positions.to(dtype)
+        self.bias_u, self.bias_v = weights.bias_u, weights.bias_v
+        self.positions = weights.positions
         self.att_out = _Linear(weights.att_out, dtype)
         self.norm_conv = norm(weights.norm_conv)
         self.conv_in = _Linear(weights.conv_in, dtype)
-        self.conv_weight, self.conv_bias = weights.conv.weight.to(dtype), weights.conv.bias.to(dtype)
+        self.conv_weight, self.conv_bias = weights.conv.weight, weights.conv.bias
         self.kernel = self.conv_weight.shape[0]
         self.conv_norm = norm(weights.conv_norm)
         self.conv_out = _Linear(weights.conv_out, dtype)
@@ -166,9 +183,11 @@ class _Layer:
         size, chunk, _ = x.shape
         left = keys.shape[2]
         qkv = self.qkv(x).view(size, chunk, 3, self.heads, self.d_head)
-        query = qkv[:, :, 0]
-        key, value = qkv[:, :, 1].transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
-        past_keys, past_values = keys[batch.slots], values[batch.slots]
+        new_keys, new_values = qkv[:, :, 1], qkv[:, :, 2]
+        # Scores and softmax are in fp32 whatever the type of products and pools; nothing is copied in fp32.
+        query = qkv[:, :, 0].float()
+        key, value = new_keys.float().transpose(1, 2), new_values.float().transpose(1, 2)
+        past_keys, past_values = keys[batch.slots].float(), values[batch.slots].float()
         with_u = (query + self.bias_u).transpose(1, 2)
         # One product per head over all rows: positions do not depend on the stream.
         with_v = (query + self.bias_v).permute(2, 0, 1, 3).reshape(self.heads, size * chunk, self.d_head)
@@ -183,14 +202,15 @@ class _Layer:
             weights = weights.nan_to_num()
         mixed = weights[..., :left] @ past_values + weights[..., left:] @ value
         slots = batch.slots[:, None]
-        keys[slots, :, places] = key.transpose(1, 2)
-        values[slots, :, places] = value.transpose(1, 2)
+        keys[slots, :, places] = new_keys
+        values[slots, :, places] = new_values
         return self.att_out(mixed.transpose(1, 2).reshape(size, chunk, -1))
 
     def _convolve(self, x: Tensor, context: Tensor, batch: Batch) -> Tensor:
         """Causal depthwise convolution over [context, x]; [B, chunk, d_model] in and out."""
         padded = torch.cat([context[batch.slots], x], dim=1)
         context[batch.slots] = padded[:, -(self.kernel - 1) :]
+        # The product with the taps, which are fp32, is fp32.
         out: Tensor = (padded.unfold(1, self.kernel, 1) * self.conv_weight.t()).sum(-1)
         return out + self.conv_bias
 
@@ -203,13 +223,17 @@ class TorchEncoder:
         plan: geometry of the model.
         slots: rows of pooled state.
         device: of the state and the arithmetic.
-        dtype: of weights, state and arithmetic.
+        dtype: of products and of the state. The residual, normalisations, convolutions' taps, scores and softmax are
+            fp32, as on a CPU.
+        tf32: whether products in fp32 may round their inputs to TF32; nothing outside the encoder does.
     """
 
     def __init__(
-        self, weights: EncoderWeights, plan: ChunkPlan, slots: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
+        self, weights: EncoderWeights, plan: ChunkPlan, slots: int, device: torch.device, dtype: torch.dtype,
+        *, tf32: bool = False,
+    ) -> None:  # fmt: skip
         self._plan = plan
+        self._tf32 = tf32
         self._subsampling = Subsampling(weights, slots, device, dtype)
         self._ring = RingIndex(plan, device)
         self._layers = [_Layer(layer, dtype) for layer in weights.layers]
@@ -237,7 +261,11 @@ class TorchEncoder:
         Returns:
             fp32 [B, chunk_frames, d_model]; frames that are not real hold anything finite.
         """
-        x = self._subsampling.step(batch, mel)
+        with products(tf32=self._tf32):
+            return self._step(batch, mel)
+
+    def _step(self, batch: Batch, mel: Tensor) -> Tensor:
+        x = self._subsampling.step(batch, mel).float()
         distance_index = self._ring.distance_index(batch.steps)
         hidden = self._ring.hidden_keys(batch)
         places = (batch.steps % self._ring.chunks)[:, None] * self._plan.chunk_frames + self._frame
@@ -245,7 +273,7 @@ class TorchEncoder:
             self._layers, self._keys, self._values, self._context, strict=True
         ):
             x = layer.step(x, keys, values, context, batch, places, distance_index, hidden)
-        return x.float()
+        return x
 
     def reset(self, slots: Tensor) -> None:
         """Puts the given slots, int64 [n], at the start of a stream.

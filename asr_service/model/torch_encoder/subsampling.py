@@ -17,12 +17,18 @@ from asr_service.model.weights import EncoderWeights, Linear, StageWeights
 
 
 class _Stage:
-    """One stride-2 layer: a convolution, a product over channels if the model has one, ReLU."""
+    """One stride-2 layer: a convolution, a product over channels if the model has one, ReLU.
+
+    Convolutions of one channel, and those of each channel by itself, are fp32 whatever the type of products.
+    """
 
     def __init__(self, weights: StageWeights, dtype: torch.dtype) -> None:
         self.groups = weights.groups
-        self.weight = weights.conv.weight.to(dtype).contiguous(memory_format=torch.channels_last)
-        self.bias = weights.conv.bias.to(dtype)
+        sums_channels = weights.groups == 1 and weights.conv.weight.shape[1] > 1
+        type_ = dtype if sums_channels else torch.float32
+        self.weight = weights.conv.weight.to(type_).contiguous(memory_format=torch.channels_last)
+        self.bias = weights.conv.bias.to(type_)
+        self.out_type = dtype
         self.channels = self.weight.shape[0]
         self.pointwise: tuple[Tensor, Tensor | None] | None = None
         if weights.pointwise is not None:
@@ -31,9 +37,9 @@ class _Stage:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Makes [B, T / 2, F / 2 + 1, C_out] of [B, T + 1, F, C_in]."""
-        x = functional.pad(x, (0, 0, 2, 1)).permute(0, 3, 1, 2)
+        x = functional.pad(x.to(self.weight.dtype), (0, 0, 2, 1)).permute(0, 3, 1, 2)
         x = functional.conv2d(x, self.weight, self.bias, stride=2, groups=self.groups)
-        x = x.permute(0, 2, 3, 1)
+        x = x.permute(0, 2, 3, 1).to(self.out_type)
         if self.pointwise is not None:
             x = functional.linear(x, *self.pointwise)
         return x.relu_()
@@ -46,16 +52,15 @@ class Subsampling:
         weights: of the encoder.
         slots: rows of pooled state.
         device: of the state and the arithmetic.
-        dtype: of weights, state and arithmetic.
+        dtype: of products and of the state; the log-mels, which are state too, stay fp32.
     """
 
     def __init__(self, weights: EncoderWeights, slots: int, device: torch.device, dtype: torch.dtype) -> None:
-        self._dtype = dtype
         self._stages = [_Stage(stage, dtype) for stage in weights.stages]
         channels = [1, *(stage.channels for stage in self._stages)]
         self._memory = [
-            torch.zeros(slots, 1, width, count, device=device, dtype=dtype)
-            for width, count in zip(weights.widths[:-1], channels[:-1], strict=True)
+            torch.zeros(slots, 1, width, count, device=device, dtype=dtype if layer else torch.float32)
+            for layer, (width, count) in enumerate(zip(weights.widths[:-1], channels[:-1], strict=True))
         ]
         self._project = _in_type(weights.project, dtype)
 
@@ -69,7 +74,7 @@ class Subsampling:
         Returns:
             [B, chunk_frames, d_model].
         """
-        x = mel.to(self._dtype).unsqueeze(-1)
+        x = mel.unsqueeze(-1)
         for layer, (stage, memory) in enumerate(zip(self._stages, self._memory, strict=True)):
             if batch.masks is not None:
                 x = x * batch.masks[layer][:, :, None, None].to(x.dtype)

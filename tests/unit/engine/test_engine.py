@@ -16,7 +16,7 @@ from asr_service.core.errors import (
     OutOfOrder,
     Unavailable,
 )
-from asr_service.core.model import ModelInfo, StepRequest, StepResult
+from asr_service.core.model import DeviceLost, ModelInfo, StepRequest, StepResult
 from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.engine.contract import EngineState
 from asr_service.engine.slots import Slots
@@ -245,6 +245,30 @@ def test_a_step_that_raises_ends_its_streams_and_no_others(caplog: pytest.LogCap
         assert finals(bench.results[1]) == finals(recognize(NullModel(slots=1), speech(0.3)))
         assert bench.run_stream(3, speech(0.3))[-1].text == bench.results[1][-1].text
         assert bench.engine.state is EngineState.RUNNING
+
+
+def test_a_lost_device_ends_the_engine_at_once() -> None:
+    """Another process can serve again; this one would fail every step from now on."""
+
+    class Lost(NullModel):
+        lost = False
+
+        def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+            if self.lost:
+                raise DeviceLost(
+                    "cuda:0 answers no more (CUDA error: an illegal memory access was encountered)"
+                )
+            return super().step(requests)
+
+    model = Lost(slots=3)
+    with running(lambda: model) as bench:
+        bench.submit(Open(1, CONFIG), Audio(1, speech(0.3)))
+        bench.wait_for(lambda: len(bench.results.get(1, [])) == 2)
+        model.lost = True
+        bench.submit(Audio(1, speech(0.3)))
+        bench.thread.join()
+        assert bench.engine.state is EngineState.FAILED
+        assert isinstance(bench.engine.failure, DeviceLost)
 
 
 @pytest.mark.parametrize(

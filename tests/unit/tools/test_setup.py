@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -161,35 +162,60 @@ def project(template: Path, tmp_path: Path) -> Project:
     return Project(Path(shutil.copytree(template, tmp_path / "project")))
 
 
-def test_set_up_installs_the_pins_once_and_then_what_changes(project: Project) -> None:
-    assert "making .venv" in project.make("setup")
+@pytest.fixture(scope="module")
+def first_set_up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """A project that has an environment, and what its first set-up has printed."""
+    project = Project(Path(shutil.copytree(template, tmp_path_factory.mktemp("settled") / "project")))
+    return project, project.make("setup")
+
+
+@pytest.fixture
+def settled(template: Path, first_set_up: tuple[Project, str]) -> Iterator[Project]:
+    """The project of `first_set_up`, whose files are as they were afterwards; its environment is what tests make it."""
+    project, _ = first_set_up
+    environment = dict(project.environment)
+    yield project
+    project.environment = environment
+    for path in project.folder.glob("asr_service/**/more.py"):
+        path.unlink()
+    shutil.copytree(template, project.folder, dirs_exist_ok=True)
+
+
+def test_the_encoder_step_is_compiled_at_set_up_and_when_its_sources_change(
+    settled: Project, first_set_up: tuple[Project, str]
+) -> None:
+    assert "compiling with 1.0" in first_set_up[1]
+    assert settled.make("setup") == ""
+
+    kernels = settled.folder / "asr_service/model/cpu_encoder"
+    (kernels / "more.py").touch()
+    printed = settled.make("setup")
+    assert "compiling with" in printed and "installing" not in printed
+    assert settled.make("setup") == ""
+
+    (kernels / "prepare.py").write_text("raise SystemExit('no compiler')\n")
+    assert "the first start takes the longer" in settled.make("setup"), (
+        "which is no reason to have no environment"
+    )
+
+
+def test_set_up_installs_the_pins_once_and_then_what_changes(
+    settled: Project, first_set_up: tuple[Project, str]
+) -> None:
+    project = settled
+    assert "making .venv" in first_set_up[1]
     assert [project.version(name) for name in ("steady", "checker", "torch")] == ["1.0"] * 3
     assert project.version("nvidia_fast") == "1.0", "a build of torch brings what it alone needs"
     assert (project.folder / ".venv/bin/uv").exists()
     names = {found.metadata["Name"] for found in importlib.metadata.distributions(path=[str(project.site)])}
     assert {"asr-service", "asr-v1-stubs"} <= names
 
+    project.make("setup")
     assert project.make("setup") == ""
 
     project.edit("requirements.lock", "steady==1.0", "steady==2.0")
     assert "making" not in project.make("setup"), "the environment is kept"
     assert [project.version(name) for name in ("steady", "nvidia_fast")] == ["2.0", "1.0"]
-
-
-def test_the_encoder_step_is_compiled_at_set_up_and_when_its_sources_change(project: Project) -> None:
-    assert "compiling with 1.0" in project.make("setup")
-    assert project.make("setup") == ""
-
-    kernels = project.folder / "asr_service/model/cpu_encoder"
-    (kernels / "more.py").touch()
-    printed = project.make("setup")
-    assert "compiling with" in printed and "installing" not in printed
-    assert project.make("setup") == ""
-
-    (kernels / "prepare.py").write_text("raise SystemExit('no compiler')\n")
-    assert "the first start takes the longer" in project.make("setup"), (
-        "which is no reason to have no environment"
-    )
 
 
 def test_torch_index_has_another_build_of_torch(project: Project, tmp_path: Path) -> None:
@@ -230,14 +256,6 @@ def test_of_two_at_once_the_second_waits(project: Project) -> None:
     assert project.version("checker") == "1.0"
 
 
-def test_what_cannot_be_installed_is_told(project: Project) -> None:
-    project.edit("requirements.lock", "steady==1.0", "steady==7.0")
-    process = project.start("setup")
-    printed = process.communicate()[0]
-    assert process.returncode != 0
-    assert "steady==7.0" in printed and "Run the same command to go on" in printed
-
-
 def test_an_old_python_is_told(project: Project) -> None:
     code = "import runpy, sys; sys.version_info = (3, 10, 1); runpy.run_path('tools/setup.py', run_name='__main__')"
     command = [sys.executable, "-c", code]
@@ -247,7 +265,9 @@ def test_an_old_python_is_told(project: Project) -> None:
     assert not (project.folder / ".venv").exists()
 
 
-def test_locks_keep_their_pins_unless_told_otherwise(project: Project, tmp_path: Path) -> None:
+def test_locks_keep_their_pins_unless_told_otherwise(settled: Project, tmp_path: Path) -> None:
+    project = settled
+
     def pins(name: str) -> dict[str, str]:
         lines = (project.folder / name).read_text().splitlines()
         split = (line.partition(" ")[0].partition("==") for line in lines if line[:1] != "#")
@@ -272,6 +292,14 @@ def test_locks_keep_their_pins_unless_told_otherwise(project: Project, tmp_path:
     assert pins("requirements.lock")["torch"] == "2.0"
     for name in ("requirements.lock", "requirements-dev.lock"):
         assert str(tmp_path) not in (project.folder / name).read_text(), "paths belong to the machine"
+
+
+def test_what_cannot_be_installed_is_told(settled: Project) -> None:
+    settled.edit("requirements.lock", "steady==1.0", "steady==7.0")
+    process = settled.start("setup")
+    printed = process.communicate()[0]
+    assert process.returncode != 0
+    assert "steady==7.0" in printed and "Run the same command to go on" in printed
 
 
 def test_uv_is_told_what_pip_is() -> None:

@@ -21,6 +21,7 @@ from asr_service.model.cpu_encoder.machine_code import (
     remove_unused_folders,
     source_key,
 )
+from tests.support.forks import Fork, Forks
 
 # Computes e^2 and says whether it was compiled ("1") or read from disk ("0").
 PROGRAM = """
@@ -35,6 +36,8 @@ PROGRAM = """
     print(code_folder(), round(float(row[0]), 3), sum(exponential.stats.cache_misses.values()))
 """
 RIGHT = 7.389
+# Not the sources, which each test has a copy of.
+_FORKS = Forks("numba", "numpy", "numba.core.caching", "numba.core.codegen")
 
 
 @pytest.fixture
@@ -48,15 +51,20 @@ def package(tmp_path: Path) -> Path:
     return root
 
 
-def _start(package: Path, kind: str = "float32", program: str = PROGRAM, **env: str) -> subprocess.Popen[str]:
+def _start(
+    package: Path, kind: str = "float32", program: str = PROGRAM, **env: str
+) -> subprocess.Popen[str] | Fork:
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "XDG_", "PYTHON"))}
+    if not env:
+        return _FORKS.program(textwrap.dedent(program), kind, env=plain, cwd=package)
+    # Python and Numba read these at their start.
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program), kind],
         env=plain | env, cwd=package, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def _finish(process: subprocess.Popen[str]) -> tuple[Path | None, float, int, str]:
+def _finish(process: subprocess.Popen[str] | Fork) -> tuple[Path | None, float, int, str]:
     """The folder, e^2, how many functions were compiled, and what was logged."""
     out, err = process.communicate()
     assert process.returncode == 0, err

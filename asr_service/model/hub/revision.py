@@ -16,9 +16,9 @@ from huggingface_hub.errors import FileMetadataError
 
 from asr_service.core.errors import ModelError, ModelUnavailable
 from asr_service.model.hub import library
-from asr_service.model.hub.answers import explain, is_transient
 from asr_service.model.hub.cache import Held, RepoCache
 from asr_service.model.hub.download import Stated, download
+from asr_service.model.hub.error_messages import explain, is_transient
 from asr_service.model.hub.failures import away
 from asr_service.model.hub.names import HubName, choose_file
 

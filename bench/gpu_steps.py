@@ -1,0 +1,222 @@
+"""How long a step takes: by stage, on the host, by kernel; for NVIDIA's shapes with random weights, made in memory."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr_service.core.model import StepRequest
+from asr_service.core.model_settings import ModelSettings
+from asr_service.model.loading import assemble
+from asr_service.model.reading import ModelParts
+from asr_service.model.streaming import NemoStreamingModel
+from asr_service.model.torch_encoder.cuda_graphs import RecordedEncoder
+from bench.gpu import Section
+from bench.gpu_timing import device_ms, profile
+from testbed.babble import babble
+from testbed.random_parts import random_parts
+from testbed.shapes import SHAPES, Shape
+
+LOOK_AHEAD = (70, 1)
+_BATCHES = {"large": (2048, 512, 128, 64, 8, 1), "0.6b": (512, 128, 1), "tiny": (8, 1)}
+_PRECISIONS = {"large": ("bf16", "fp32", "tf32"), "0.6b": ("bf16", "fp32"), "tiny": ("fp32", "bf16")}
+# Rows and precisions whose kernels are listed.
+_PROFILED = (2048, 512, 8)
+# Of the peak of products, that a step of many streams may be expected to reach.
+SHARE = 0.6
+_WARM, _LEAST, _MOST, _CELL_S = 4, 8, 40, 1.2
+
+
+def measure(section: Section) -> None:
+    """Measures the shapes, the most telling first."""
+    device = torch.device(section.device)
+    for name in ("tiny",) if section.quick else ("large", "0.6b"):
+        made: list[ModelParts] = []
+        if not section.attempt(
+            f"{name}: weights", lambda name=name, made=made: made.append(_parts(section, name, device))
+        ):
+            continue
+        for precision in _PRECISIONS[name]:
+            section.attempt(
+                f"{name} in {precision}", partial(_precision, section, name, made[0], precision, device)
+            )
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def _parts(section: Section, name: str, device: torch.device) -> ModelParts:
+    began = time.perf_counter()
+    parts, _ = random_parts(SHAPES[name], device)
+    section.row("weights", model=name, seconds=round(time.perf_counter() - began, 2))
+    return parts
+
+
+def _precision(section: Section, name: str, parts: ModelParts, precision: str, device: torch.device) -> None:
+    """Measures all batches of one model in one precision, from the largest down, as they are recorded."""
+    shape, cuda = SHAPES[name], device.type == "cuda"
+    batches = _BATCHES[name]
+    encoder = "fast" if cuda else "torch"
+    began = time.perf_counter()
+    settings = ModelSettings(name, LOOK_AHEAD, precision=precision, encoder=encoder)
+    model = assemble(parts, settings, device, max(batches))
+    section.row(
+        "model", model=name, precision=precision, seconds=round(time.perf_counter() - began, 2),
+        slot_mb=round(model.state_bytes() / 1e6, 3),
+    )  # fmt: skip
+    audio = babble(30.0, 5)
+    for batch in batches:
+        section.attempt(
+            f"{name} in {precision}, {batch}",
+            lambda batch=batch: _cell(section, model, shape, (name, precision, batch), audio, device),
+        )
+
+
+def _cell(
+    section: Section,
+    model: NemoStreamingModel,
+    shape: Shape,
+    cell: tuple[str, str, int],
+    audio: np.ndarray,
+    device: torch.device,
+) -> None:
+    name, precision, batch = cell
+    info, cuda = model.info, device.type == "cuda"
+    prompt = info.prompts[0][1] if info.prompts else -1
+    places = [7919 * slot % (len(audio) - 4 * info.chunk_samples) for slot in range(batch)]
+    tokens: list[int] = []
+
+    def step(first: bool = False) -> None:
+        size = info.first_chunk_samples if first else info.chunk_samples
+        requests = []
+        for slot, place in enumerate(places):
+            requests.append(StepRequest(slot, audio[place : place + size], first, False, prompt=prompt))
+            places[slot] = (place + size) % (len(audio) - info.chunk_samples)
+        began, began_cpu = time.perf_counter(), time.thread_time()
+        answers = model.step(requests)
+        times.append(1000 * (time.perf_counter() - began))
+        cpu.append(1000 * (time.thread_time() - began_cpu))
+        tokens.append(sum(len(answer.tokens) for answer in answers))
+
+    times: list[float] = []
+    cpu: list[float] = []
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    began = time.perf_counter()
+    step(first=True)
+    first_s = time.perf_counter() - began
+    for _ in range(_WARM):
+        step()
+    times.clear(), cpu.clear(), tokens.clear()
+    ends_at = time.perf_counter() + (_CELL_S if cuda else 0.3)
+    while len(times) < _LEAST or (time.perf_counter() < ends_at and len(times) < _MOST):
+        step()
+    row: dict[str, Any] = {
+        "model": name, "precision": precision, "batch": batch, "wall_ms": round(median(times), 3),
+        "p99_ms": round(sorted(times)[int(0.99 * len(times))], 3), "host_cpu_ms": round(median(cpu), 3),
+    }  # fmt: skip
+    row["tokens_per_frame"] = round(sum(tokens) / len(tokens) / batch / info.chunk_frames, 2)
+    with suppress(AttributeError):
+        row |= _stages(model, step, device)
+    row["encoder_ms"] = round(_encoder_ms(model, batch, device), 4)
+    row["gflop"] = round(batch * step_operations(shape, info.chunk_frames) / 1e9, 1)
+    row["first_s"] = round(first_s, 2)
+    if cuda:
+        row["peak_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+        found = profile(step, 3, device)
+        longest = found.pop("longest")
+        row |= found
+        if batch in _PROFILED:
+            section.row("kernels", model=name, precision=precision, batch=batch, longest=longest)
+    elif batch == 1:
+        section.row(
+            "kernels",
+            model=name,
+            precision=precision,
+            batch=batch,
+            longest=profile(step, 1, device)["longest"],
+        )
+    section.row("step", **row)
+
+
+def _stages(model: NemoStreamingModel, step: Callable[[], None], device: torch.device) -> dict[str, float]:
+    """Times the stages by events on the device, ms: from a stage's first work to its last, gaps included."""
+    if device.type != "cuda":
+        before = dict(model.readings().stages)
+        for _ in range(4):
+            step()
+        return {f"{s}_ms": round((t - before[s]) * 250, 3) for s, t in model.readings().stages}
+    marks: dict[str, list[tuple[Any, Any]]] = {}
+
+    def timed(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any, **named: Any) -> Any:
+            pair = tuple(torch.cuda.Event(enable_timing=True) for _ in range(2))
+            pair[0].record()
+            try:
+                return inner(*given, **named)
+            finally:
+                pair[1].record()
+                marks.setdefault(name, []).append(pair)
+
+        return run
+
+    parts = {"features": model._features, "encoder": model._encoder, "decoder": model._decoder}
+    for name, part in parts.items():
+        part.step = timed(name, part.step)  # type: ignore[method-assign]
+    try:
+        for _ in range(6):
+            step()
+        torch.cuda.synchronize(device)
+    finally:
+        for part in parts.values():
+            del part.step
+    return {
+        f"{name}_ms": round(median(one.elapsed_time(other) for one, other in pairs), 3)
+        for name, pairs in marks.items()
+    }
+
+
+def _encoder_ms(model: NemoStreamingModel, batch: int, device: torch.device) -> float:
+    """Times the encoder alone, replay after replay where it is recorded."""
+    encoder = model._encoder
+    if isinstance(encoder, RecordedEncoder):
+        recording = encoder._recordings.get(model._bucket(batch))
+        if recording is not None:
+            return device_ms(device, recording.replay, 0.3)
+        encoder = encoder._inner
+    from asr_service.model.batch import Batch
+
+    plan = model._plan
+    rows = Batch(
+        slots=torch.arange(batch, device=device),
+        steps=torch.full((batch,), 100, device=device),
+        masks=None,
+        frames=[plan.chunk_frames] * batch,
+        any_young=False,
+    )
+    mel = torch.randn(batch, plan.chunk_mels, model._features.mels, device=device)
+    with torch.inference_mode():
+        return device_ms(device, lambda: encoder.step(rows, mel), 0.2)
+
+
+def step_operations(shape: Shape, frames: int, left: int = LOOK_AHEAD[0]) -> float:
+    """Returns the floating-point operations of a stream's step in the encoder: two for each multiplication."""
+    width, keys = shape.d_model, left + frames
+    # Two feed-forwards of four times the width; queries, keys, values and output; convolution in and out; taps.
+    layer = frames * width * (16 * width + 4 * width + 3 * width + shape.kernel)
+    # Scores by content and by position, and the mix of values.
+    layer += frames * width * (2 * keys + left + 2 * frames - 1)
+    products, bands, mels = 0, shape.mels, frames * shape.subsampling
+    for stage in range(shape.subsampling.bit_length() - 1):
+        bands, mels = bands // 2 + 1, mels // 2
+        products += mels * bands * shape.channels * (9 + (shape.channels if stage else 0))
+    products += frames * bands * shape.channels * width
+    return 2.0 * (shape.layers * layer + products)

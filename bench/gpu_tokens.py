@@ -1,0 +1,204 @@
+"""Holds a device's tokens to those that are right: the bundled model's to committed ones, other shapes' to the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr_service.core.model import OutOfMemory, StepRequest
+from asr_service.core.model_settings import ModelSettings
+from asr_service.model.loading import assemble
+from asr_service.model.nemo_file.weights import WeightReader
+from asr_service.model.reading import ModelParts, read_model
+from asr_service.model.streaming import NemoStreamingModel
+from asr_service.model.torch_encoder.cuda_graphs import RecordedEncoder
+from bench.gpu import Section
+from demo_model.wer import compare, total
+from testbed.babble import babble
+from testbed.golden import MODEL, Golden, Stepped, golden, recordings, step_streams
+from testbed.random_parts import random_parts
+from testbed.shapes import SHAPES
+
+_SHAPES = ("tiny", "small", "odd", "nemotron-3.5", "parakeet-eou", "tied", "wide")
+_SLOTS = 24
+
+
+def check(section: Section) -> None:
+    """Checks the tokens."""
+    device = torch.device(section.device)
+    cuda = device.type == "cuda"
+    right = golden()
+    if section.quick:
+        right = [one for one in right if one.look_ahead in ((70, 1), (70, 0))]
+    audios = recordings()
+    parts = read_model(MODEL, device)
+
+    def model(one: Golden, precision: str = "fp32", slots: int = _SLOTS) -> NemoStreamingModel:
+        settings = ModelSettings(MODEL, one.look_ahead, one.decoder, precision=precision, encoder="torch")
+        return assemble(parts, settings, device, slots)
+
+    def against_golden(one: Golden) -> None:
+        made = model(one)
+        # Twice, so that neighbours, slots and batches differ.
+        streams = [Stepped(audio, one.boosts) for audio in (*audios, *audios)]
+        found = step_streams(made, streams, together=13, seed=3)
+        wrong = sum(a != b for a, b in zip(found, one.tokens * 2, strict=True))
+        section.row(
+            "golden", look_ahead=str(one.look_ahead), decoder=one.decoder, boosted=bool(one.boosted), wrong=wrong,
+            recorded=_recorded(made), right=wrong == 0,
+        )  # fmt: skip
+
+    for one in right:
+        section.attempt(f"golden {one.look_ahead} {one.decoder}", lambda one=one: against_golden(one))
+    usual = next(
+        one for one in right if one.look_ahead == (70, 1) and one.decoder == "rnnt" and not one.boosted
+    )
+    if cuda:
+        section.attempt(
+            "recorded and launched", lambda: _recorded_equals_launched(section, lambda p: model(usual, p))
+        )
+        section.attempt("out of memory", lambda: _out_of_memory(section, device, lambda: model(usual)))
+    for precision in ("tf32", "bf16") if cuda else ("bf16",):
+        section.attempt(
+            precision,
+            lambda precision=precision: _precision(section, model(usual, precision), usual, precision),
+        )
+    section.attempt("a row that is not finite", lambda: _broken_row(section, model(usual), usual))
+    for name in _SHAPES[:2] if section.quick else _SHAPES:
+        section.attempt(f"shape {name}", lambda name=name: _shape(section, name, device))
+
+
+def _recorded(model: NemoStreamingModel) -> str:
+    encoder = model._encoder
+    return ",".join(map(str, encoder.recorded)) if isinstance(encoder, RecordedEncoder) else "no"
+
+
+def _recorded_equals_launched(section: Section, make: Callable[[str], NemoStreamingModel]) -> None:
+    for precision in ("fp32", "tf32", "bf16"):
+        recorded, launched = make(precision), make(precision)
+        encoder = launched._encoder
+        if not isinstance(encoder, RecordedEncoder):
+            raise TypeError("nothing is recorded here")
+        launched._encoder = encoder._inner
+        found = [
+            step_streams(one, [Stepped(audio) for audio in recordings()], together=8, seed=5)
+            for one in (recorded, launched)
+        ]
+        section.row("recorded", precision=precision, sizes=_recorded(recorded), right=found[0] == found[1])
+
+
+def _precision(section: Section, model: NemoStreamingModel, one: Golden, precision: str) -> None:
+    """Counts what another precision changes; words are made of tokens, and compared with those in fp32."""
+    found = step_streams(model, [Stepped(audio) for audio in recordings()], together=8, seed=4)
+    changed = sum(a != b for a, b in zip(found, one.tokens, strict=True))
+    errors = [
+        compare(_text(model.info.pieces, right), _text(model.info.pieces, got))
+        for got, right in zip(found, one.tokens, strict=True)
+        if right
+    ]
+    section.row(
+        "precision", precision=precision, changed=changed, of=len(found), wer=round(total(errors).wer, 2)
+    )
+
+
+def _text(pieces: Sequence[str], tokens: Sequence[int]) -> str:
+    return " ".join("".join(pieces[token] for token in tokens).replace("\u2581", " ").split())
+
+
+def _broken_row(section: Section, model: NemoStreamingModel, one: Golden) -> None:
+    """A stream whose samples are not finite ends alone, and its slot is as good as new."""
+    info = model.info
+    audio = recordings()[0]
+    bad = np.full(info.first_chunk_samples, np.nan, np.float32)
+    good = StepRequest(0, audio[: info.first_chunk_samples], True, False)
+    answers = model.step([good, StepRequest(1, bad, True, False)])
+    alone = not answers[0].broken and answers[1].broken
+    found = step_streams(model, [Stepped(audio) for audio in recordings()], together=8, seed=6)
+    section.row("not finite", alone=alone, after=found == one.tokens, right=alone and found == one.tokens)
+
+
+def _out_of_memory(section: Section, device: torch.device, make: Callable[[], NemoStreamingModel]) -> None:
+    """With the memory taken away, a step says so; with it back, the model goes on."""
+    model = make()
+    model.warm_up(2, lambda _: None)
+    torch.cuda.empty_cache()
+    taken, size = [], torch.cuda.mem_get_info(device)[0]
+    while size > 2**16:
+        try:
+            taken.append(torch.empty(size, dtype=torch.uint8, device=device))
+        except torch.OutOfMemoryError:
+            size //= 2
+    told = ""
+    try:
+        model.warm_up(16, lambda _: None)
+        told = "nothing"
+    except OutOfMemory as error:
+        told = str(error)
+    kept = _recorded(model)
+    taken.clear()
+    torch.cuda.empty_cache()
+    found = step_streams(model, [Stepped(audio) for audio in recordings()], together=8, seed=7)
+    usual = next(o for o in golden() if o.look_ahead == (70, 1) and o.decoder == "rnnt" and not o.boosted)
+    section.row(
+        "out of memory",
+        told=told,
+        kept=kept,
+        after=_recorded(model),
+        right=told != "nothing" and found == usual.tokens,
+    )
+
+
+def _shape(section: Section, name: str, device: torch.device) -> None:
+    """Tokens of a shape with random weights on this device and on the CPU, in fp32 and by the same torch operations."""
+    shape = SHAPES[name]
+    cpu = torch.device("cpu")
+    on_cpu, weights = random_parts(shape, cpu)
+    there = {key: value.to(device) for key, value in weights.items()}
+    seconds = (4.0, 0.5, 2.2, 0.1, 3.3, 0.0, 1.7)
+    audios = [babble(4.0, seed)[: int(16_000 * s)] for seed, s in enumerate(seconds)]
+    prompt = shape.prompts[0][1] if shape.prompts else -1
+    for look_ahead in shape.look_aheads[:2] if section.quick else shape.look_aheads:
+        for decoder in shape.decoders:
+            found = []
+            for parts, where in ((on_cpu, cpu), (_moved(on_cpu, there), device)):
+                settings = ModelSettings(name, look_ahead, decoder, encoder="torch")
+                model = _Prompted(assemble(_fresh(parts), settings, where, 8), prompt)
+                found.append(step_streams(model, [Stepped(audio) for audio in audios], together=6, seed=2))
+            section.row(
+                "shapes", shape=name, look_ahead=str(look_ahead), decoder=decoder,
+                tokens=sum(map(len, found[0])), right=found[0] == found[1],
+            )  # fmt: skip
+
+
+def _moved(parts: ModelParts, weights: dict[str, Any]) -> ModelParts:
+    from asr_service.model.prompts import read_prompts
+
+    reader = WeightReader(weights, "random weights")
+    prompts = read_prompts(reader, parts.architecture.encoder.d_model)
+    return replace(parts, weights=reader, prompts=prompts)
+
+
+def _fresh(parts: ModelParts) -> ModelParts:
+    return replace(parts)
+
+
+class _Prompted:
+    """A model whose streams all name one language prompt."""
+
+    def __init__(self, inner: NemoStreamingModel, prompt: int) -> None:
+        self.info, self.slots = inner.info, inner.slots
+        self._inner, self._prompt = inner, prompt
+
+    def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
+        """See `StreamingModel`."""
+        self._inner.warm_up(max_batch, progress)
+
+    def step(self, requests: Sequence[StepRequest]) -> Any:
+        """See `StreamingModel`."""
+        return self._inner.step(
+            [replace(one, prompt=self._prompt if one.is_first else -1) for one in requests]
+        )
