@@ -234,8 +234,8 @@ class Settings(BaseSettings):
     drain_s: float = _setting(
         "Limits",
         30.0,
-        "After SIGTERM, how long admitted streams may go on before they are ended. Keep it below the grace period of "
-        "whatever stops the process.",
+        "After SIGTERM, how long admitted streams may go on before they are ended, which takes 2 s more at most. Keep "
+        "it below the grace period of whatever stops the process.",
         ge=0,
         le=86400,
     )

@@ -29,8 +29,12 @@ class Outbox:
         self._something = asyncio.Event()
         self.skipped = 0
 
-    def put(self, response: asr_pb2.RecognizeResponse) -> None:
+    def put(self, response: asr_pb2.RecognizeResponse, *, forced: bool = False) -> None:
         """Adds a result.
+
+        Args:
+            response: with the result.
+            forced: whether it is added however many wait: the last ones of a stream that ends.
 
         Raises:
             Refused: the client has left too many finals unread.
@@ -38,7 +42,7 @@ class Outbox:
         self.skipped += self._interim is not None
         if response.result.is_final:
             self._interim = None
-            if len(self._finals) >= self._limit:
+            if len(self._finals) >= self._limit and not forced:
                 message = f"{self._limit} finals wait to be read; read results while sending audio"
                 raise Refused(Failure("resource_exhausted", message))
             self._finals.append(response)

@@ -144,7 +144,7 @@ class Bridge:
         if self._sessions:
             await asyncio.wait(list(self._sessions), timeout=self._settings.drain_s)
         for session in list(self._sessions.values()):
-            session.end(_DRAINING)
+            session.conclude(_DRAINING)
         if self._sessions:
             # Each has its own time limit for closing.
             await asyncio.wait(list(self._sessions))

@@ -5,7 +5,8 @@
 
 Whoever learns first how the stream ends (one of the three tasks, the connection, the bridge while draining) says so
 with `end`; later calls change nothing. Then the call ends at once, results that still wait are sent to the client, and
-the connection is closed.
+the connection is closed. Where it is the bridge that ends a stream, `conclude` half-closes the call before that, so
+that what was recognized comes as a last final.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
+from asr.v1 import asr_pb2
 from websockets.exceptions import ConnectionClosed
 
 from ws_bridge.call import Call
@@ -25,7 +27,7 @@ from ws_bridge.metrics import Metrics
 from ws_bridge.outbox import Outbox
 from ws_bridge.protocol import Audio, Close, Conversation, Init, Message, State
 from ws_bridge.status import INTERNAL_ERROR, NORMAL, RETRY_AFTER_MS, Failure, Refused, from_grpc
-from ws_bridge.wire import error_json, result_json, to_requests
+from ws_bridge.wire import error_json, last_final, result_json, to_requests
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,9 @@ class Session:
         self._init: Init | None = None
         self._opened_at = socket.loop.time()
         self._audio_bytes = 0
+        # Why the bridge ends the stream, None while it does not; and the uplink's task while it waits for the client.
+        self._concluding: Failure | None = None
+        self._waiting: asyncio.Task[None] | None = None
         socket.on_gone = lambda: self.end(End.GONE)
         socket.too_large = self._too_large
 
@@ -72,6 +77,23 @@ class Session:
         """Ends the session in this way, unless it is ending already."""
         if not self._ending.done():
             self._ending.set_result(how)
+
+    def conclude(self, failure: Failure) -> None:
+        """Ends the session for a reason of the bridge's, once the service has given its last final."""
+        if self._concluding is not None:
+            return
+        if not self.has_stream:
+            self.end(failure)
+            return
+        self._socket.loop.call_later(self._settings.bridge_close_s, self.end, failure)
+        # A client that has sent `close` has its last final coming.
+        if self._talk.state is State.OPEN:
+            self._concluding = failure
+            if self._waiting is not None:
+                self._waiting.cancel()
+
+    def _is_concluding(self) -> bool:
+        return self._concluding is not None
 
     def check_alive(self) -> None:
         """Ends the session if its client is dead. The bridge calls it every second."""
@@ -128,16 +150,33 @@ class Session:
             call = Call(stub, [*self._credentials(init), *self._trace_context()])
             downlink = asyncio.create_task(self._guard(lambda: self._downlink(call)))
             try:
-                message: Message | None = init
-                while await _forward(call, message):
-                    message = await self._receive()
-                    if isinstance(message, Audio):
-                        self._audio_bytes += len(message.data)
-                # The service has ended the stream; the downlink finds out why.
+                await self._pump(call, init)
+                if self._concluding is not None:
+                    await call.half_close()
+                # Otherwise the service has ended the stream; the downlink finds out why.
                 await downlink
             finally:
                 call.cancel()
                 await _stop(downlink)
+
+    async def _pump(self, call: Call, message: Message | None) -> None:
+        """Passes messages on until the service or the bridge ends the stream.
+
+        Only the wait for the client is cut short: to cancel a write would cancel the call.
+        """
+        task: asyncio.Task[None] | None = asyncio.current_task()
+        while await _forward(call, message) and not self._is_concluding():
+            self._waiting = task
+            try:
+                message = await self._receive()
+            except asyncio.CancelledError:
+                if self._is_concluding() and not self._ending.done():
+                    return
+                raise
+            finally:
+                self._waiting = None
+            if isinstance(message, Audio):
+                self._audio_bytes += len(message.data)
 
     async def _receive(self) -> Message | None:
         """Receives the client's next message."""
@@ -173,14 +212,40 @@ class Session:
         except TimeoutError:
             message = "the speech service does not answer; try again later"
             raise Refused(Failure("unavailable", message, retry_after_ms=RETRY_AFTER_MS)) from None
+        newest = None
         async for response in call.responses():
-            self._outbox.put(response)
+            newest = response
+            self._take(response)
         how = await call.outcome()
+        if self._concluding is not None:
+            raise Refused(self._concluding)
         if not how.ok:
-            raise Refused(from_grpc(how.number, how.message, how.details, admitted=admitted))
+            failure = from_grpc(how.number, how.message, how.details, admitted=admitted)
+            if failure.lost and newest is not None and not newest.result.is_final and newest.result.text:
+                self._outbox.put(last_final(newest), forced=True)
+            raise Refused(failure)
         if self._talk.state is not State.CLOSING:
             raise Refused(Failure("internal", "the speech service ended the stream before it was closed"))
         self.end(End.DONE)
+
+    def _take(self, response: asr_pb2.RecognizeResponse) -> None:
+        """Puts a result into the outbox; a client that has left too many unread has its stream ended."""
+        if self._concluding is None:
+            try:
+                self._outbox.put(response)
+            except Refused as refused:
+                if self._talk.state is not State.OPEN:
+                    raise
+                self.conclude(refused.failure)
+                self._outbox.put(response, forced=True)
+            return
+        result = response.result
+        if result.final_reason == asr_pb2.FINAL_REASON_END_OF_STREAM:
+            # The bridge has half-closed the call, not the client.
+            result.final_reason = asr_pb2.FINAL_REASON_ENDED_BY_SERVER
+            if not result.text:
+                return
+        self._outbox.put(response, forced=True)
 
     async def _deliver(self) -> None:
         """Sends what is in the outbox to the client, until the outbox is closed and empty."""

@@ -23,6 +23,7 @@ _REASONS = {
     asr_pb2.FINAL_REASON_FINALIZE: "finalize",
     asr_pb2.FINAL_REASON_END_OF_STREAM: "end_of_stream",
     asr_pb2.FINAL_REASON_END_OF_UTTERANCE: "end_of_utterance",
+    asr_pb2.FINAL_REASON_ENDED_BY_SERVER: "ended_by_server",
 }
 
 
@@ -55,6 +56,15 @@ def _config(init: Init) -> asr_pb2.RecognitionConfig:
     if init.phrases or init.boost is not None:
         config.phrase_boosts.add(phrases=init.phrases, boost=init.boost)
     return config
+
+
+def last_final(interim: asr_pb2.RecognizeResponse) -> asr_pb2.RecognizeResponse:
+    """Makes the last final of a stream whose service is gone, of the newest interim."""
+    final = asr_pb2.RecognizeResponse()
+    final.CopyFrom(interim)
+    final.result.is_final = True
+    final.result.final_reason = asr_pb2.FINAL_REASON_ENDED_BY_SERVER
+    return final
 
 
 def result_json(response: asr_pb2.RecognizeResponse, init: Init) -> str:

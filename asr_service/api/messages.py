@@ -39,6 +39,7 @@ _REASONS = {
     FinalReason.FINALIZE: pb.FINAL_REASON_FINALIZE,
     FinalReason.END_OF_STREAM: pb.FINAL_REASON_END_OF_STREAM,
     FinalReason.END_OF_UTTERANCE: pb.FINAL_REASON_END_OF_UTTERANCE,
+    FinalReason.ENDED_BY_SERVER: pb.FINAL_REASON_ENDED_BY_SERVER,
 }
 _DEFAULTS = EndpointingConfig()
 _LANGUAGE_FIELD = "config.language_code"

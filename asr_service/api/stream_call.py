@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 STREAM_ID_KEY = "x-stream-id"
 FIRST_MESSAGE_S = 60.0
 """How long a client may take to send its first message."""
+LAST_FINAL_S = 5.0
+"""How long the engine may take for the last final of a stream that the server ends; then the newest interim is it."""
 LAST_READ_S = 5.0
 """How long a client that does not read may take to fetch what is left of a stream that has ended with an error."""
 
@@ -103,8 +105,9 @@ class StreamCall(ABC):
         self._done: asyncio.Future[AsrError | None] = self._loop.create_future()
         # Whether the client is not there any more: there is nobody to tell.
         self._gone = False
-        # Channels that still have results to send.
+        # Channels that still have results to send, and what the first of them that failed has failed with.
         self._writers = 0
+        self._failure: AsrError | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -221,9 +224,10 @@ class StreamCall(ABC):
         self._timers["idle"] = self._loop.call_later(limit_s, self._check_idle)
         if longest_s := self.admission.max_stream_s:
             reached = LimitReached(f"the stream reached its limit of {longest_s:g} s; open another to go on")
-            self._timers["limit"] = self._loop.call_later(longest_s, self._end, reached)
+            self._timers["limit"] = self._loop.call_later(longest_s, self._end_streams, reached)
         for session in sessions:
             session.on_end = self._session_ended
+            session.on_ending = self._session_ending
         writing = asyncio.Lock() if len(sessions) > 1 else None
         self._writers = len(sessions)
         parts = [self._read(), *(self._write(at, session, writing) for at, session in enumerate(sessions))]
@@ -279,10 +283,10 @@ class StreamCall(ABC):
             event = await session.next()
             if isinstance(event, Ended):
                 if event.error is not None:
-                    self._end(_as_told(event.error))
+                    self._failure = self._failure or _as_told(event.error)
                 self._writers -= 1
                 if not self._writers:
-                    self._end(None)
+                    self._end(self._failure)
                 return
             self.record.result_made(event)
             message = self.response(event, channel)
@@ -300,18 +304,34 @@ class StreamCall(ABC):
         await self._context.write(message)
         self._idle.writing_since = None
 
+    def _end_streams(self, error: AsrError) -> None:
+        """Ends the call for a reason of the server's: the last finals of its channels come before the error."""
+        for session in self.sessions:
+            session.end(error)
+
+    def _session_ending(self, error: AsrError) -> None:
+        """Ends the other channels too, and all of them before long: the engine may be slow, or hang."""
+        if "unmade" not in self._timers:
+            self._timers["unmade"] = self._loop.call_later(LAST_FINAL_S, self._fail_streams, error)
+            self._end_streams(error)
+
+    def _fail_streams(self, error: AsrError) -> None:
+        for session in self.sessions:
+            session.fail(error)
+
     def _session_ended(self, ended: Ended) -> None:
         """Ends the call soon after a stream failed: its writer ends it at once, unless the client does not read."""
         if ended.error is not None and "unread" not in self._timers:
             error = _as_told(ended.error)
             self._timers["unread"] = self._loop.call_later(LAST_READ_S, self._end, error)
+            self._end_streams(error)
 
     def _check_idle(self) -> None:
         """Ends the call if it is idle; otherwise looks again when it could be."""
         verdict, limit_s = self._idle.check(self._loop.time()), self._idle.limit_s
         match verdict:
             case Idle.NOTHING_RECEIVED:
-                self._end(self._nothing_received(limit_s))
+                self._end_streams(self._nothing_received(limit_s))
             case Idle.NOTHING_READ:
                 unread = f"results were not read for {limit_s:g} s after the end of the audio"
                 self._end(StreamTimeout(unread))

@@ -116,9 +116,10 @@ class _Service:
             watcher.add_done_callback(self._on_watcher_end)
         try:
             await self._over.wait()
+            stopped = Unavailable("the service has stopped", retry_after_s=RETRY_S)
             if self._failure is None:
-                await drain(parts.admission, parts.registry, settings.drain_s)
-            parts.registry.fail_all(Unavailable("the service has stopped", retry_after_s=RETRY_S))
+                await drain(parts.admission, parts.registry, settings.drain_s, stopped)
+            parts.registry.fail_all(stopped)
             await asyncio.sleep(LAST_CALLS_S)
             await server.stop(LAST_WORDS_S)
         finally:

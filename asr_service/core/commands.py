@@ -64,9 +64,13 @@ class Finalize:
 
 @dataclass(frozen=True, slots=True)
 class HalfClose:
-    """Ends a stream's input: what is left is flushed, the last final is made, and the stream ends."""
+    """Ends a stream's input: what is left is flushed, the last final is made, and the stream ends.
+
+    `by_server` says that it is not the client who ends it, which the final's reason tells.
+    """
 
     stream: int
+    by_server: bool = False
 
 
 @dataclass(frozen=True, slots=True)

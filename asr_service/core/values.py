@@ -30,6 +30,7 @@ class FinalReason(Enum):
     END_OF_UTTERANCE = "end_of_utterance"
     FINALIZE = "finalize"
     END_OF_STREAM = "end_of_stream"
+    ENDED_BY_SERVER = "ended_by_server"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,8 @@ class Streams:
                     stream.audio(data, now)
                 case Finalize(tag=tag):
                     results = stream.finalize(tag, now, _unix_ms())
-                case HalfClose():
-                    results = stream.half_close(now, _unix_ms())
+                case HalfClose(by_server=by_server):
+                    results = stream.half_close(now, _unix_ms(), by_server=by_server)
                 case Cancel():
                     stream.cancel()
             self._after_change(stream, results, was_waiting=was_waiting)
@@ -131,6 +131,7 @@ class Streams:
                 slot,
                 now,
                 self._silence_ms,
+                keeps_interims=True,
             )
         except Exception as error:
             self._slots.give_back(slot)

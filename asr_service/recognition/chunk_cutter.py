@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr_service.core.model import ModelInfo
-from asr_service.core.values import Encoding, Samples
+from asr_service.core.values import Encoding, FinalReason, Samples
 from asr_service.recognition.audio import AudioReader
 
 BURST_S = 1.0
@@ -36,12 +36,14 @@ class Mark:
     Attributes:
         position: bytes of the stream that lie before it.
         arrived: monotonic time at which it came.
-        tag: of the finalize request; None for half-close.
+        reason: of that final: FINALIZE, or one that ends the stream.
+        tag: of the finalize request, else "".
     """
 
     position: int
     arrived: float
-    tag: str | None
+    reason: FinalReason
+    tag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +135,9 @@ class ChunkCutter:
         else:
             self._arrivals.append((self._received, now))
 
-    def add_mark(self, now: float, tag: str | None) -> None:
-        """Places a mark behind all bytes that have come; `tag` is None for half-close."""
-        self._marks.append(Mark(self._received, now, tag))
+    def add_mark(self, now: float, reason: FinalReason, tag: str = "") -> None:
+        """Places a mark behind all bytes that have come."""
+        self._marks.append(Mark(self._received, now, reason, tag))
 
     def pass_mark(self) -> Mark:
         """Takes the next mark away: everything before it is cut."""

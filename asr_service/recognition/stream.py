@@ -20,6 +20,9 @@ from asr_service.recognition.transcript import Transcript
 from asr_service.recognition.vocabulary import Vocabulary
 
 END_OF_UTTERANCE = FinalReason.END_OF_UTTERANCE
+# Of an utterance without interims, the front end is told once so much of it is new: it is all that is left of it if the
+# engine fails.
+_UNTOLD_SHARE = 0.05
 
 
 class Stream:
@@ -36,6 +39,7 @@ class Stream:
         slot: the stream's row of pooled state.
         now: monotonic seconds.
         finalize_silence_ms: see `ChunkCutter`.
+        keeps_interims: whether a stream whose config asks for no interims makes some all the same, to be kept.
 
     Raises:
         InvalidArgument: the model does not know the config's language.
@@ -59,6 +63,8 @@ class Stream:
         slot: int,
         now: float,
         finalize_silence_ms: int = 0,
+        *,
+        keeps_interims: bool = False,
     ) -> None:
         self.id = stream
         self.slot = slot
@@ -68,6 +74,7 @@ class Stream:
         self.restarted = False
         self._info = info
         self._interims = config.interim_results
+        self._keeps_interims = keeps_interims
         self._boosts = config.boosts
         self._prompt = prompt_index(config.language, info)
         language = choose_language(config.language, info)
@@ -85,6 +92,8 @@ class Stream:
         )
         self._endpointer = Endpointer(config.endpointing, info.frame_ms)
         self._utterance = 0
+        # Frames of the stream before the utterance, and up to its last result.
+        self._utterance_start = self._told = 0
         # The chunk that is ready to be stepped.
         self._chunk: Chunk | None = None
         # Whether the model has said that the utterance is over, which is final with the next word or the step's end.
@@ -109,13 +118,13 @@ class Stream:
     def finalize(self, tag: str, now: float, unix_ms: int) -> list[Result]:
         """Marks a final's place; gives it at once if nothing needs a step. Raises OutOfOrder after the input's end."""
         self._move_input(Happening.FINALIZE)
-        self._cutter.add_mark(now, tag)
+        self._cutter.add_mark(now, FinalReason.FINALIZE, tag)
         return self._proceed(unix_ms)
 
-    def half_close(self, now: float, unix_ms: int) -> list[Result]:
+    def half_close(self, now: float, unix_ms: int, *, by_server: bool = False) -> list[Result]:
         """Marks the stream's end, as `finalize` does. Raises OutOfOrder after the input's end."""
         self._move_input(Happening.HALF_CLOSE)
-        self._cutter.add_mark(now, None)
+        self._cutter.add_mark(now, FinalReason.ENDED_BY_SERVER if by_server else FinalReason.END_OF_STREAM)
         return self._proceed(unix_ms)
 
     def cancel(self) -> None:
@@ -157,7 +166,7 @@ class Stream:
             reason = END_OF_UTTERANCE if self._is_over else self._endpointer.after_frames(self._frames)
             if reason:
                 results.append(self._final(reason, "", unix_ms))
-            elif self._interims:
+            elif self._interims or (self._keeps_interims and step.tokens and self._is_much_untold):
                 results.append(self._interim(unix_ms))
             self.restarted = ends
             if ends:
@@ -178,9 +187,9 @@ class Stream:
         finals: list[Result] = []
         while self._chunk is None and not self._cut() and self._cutter.mark:
             mark = self._cutter.pass_mark()
-            reason = FinalReason.END_OF_STREAM if mark.tag is None else FinalReason.FINALIZE
-            finals.append(self._final(reason, mark.tag or "", unix_ms))
-            self._start_segment(Happening.STREAM_END if mark.tag is None else Happening.SEGMENT_END)
+            finals.append(self._final(mark.reason, mark.tag, unix_ms))
+            goes_on = mark.reason is FinalReason.FINALIZE
+            self._start_segment(Happening.SEGMENT_END if goes_on else Happening.STREAM_END)
         return finals
 
     def _start_segment(self, why: Happening) -> None:
@@ -229,11 +238,18 @@ class Stream:
             language=self._language,
         )  # fmt: skip
         self._endpointer.start_utterance(self._frames)
+        self._utterance_start = self._told = self._frames
         self._is_over = False
         self._utterance += 1
         return result
 
+    @property
+    def _is_much_untold(self) -> bool:
+        """Whether a share of the utterance is new; telling all of a long one each time would cost its square."""
+        return self._frames - self._told >= _UNTOLD_SHARE * (self._frames - self._utterance_start)
+
     def _interim(self, unix_ms: int) -> Result:
+        self._told = self._frames
         now, audio_ms = self._transcript, self._audio_ms
         return Result(
             self.id, now.text, None, self._utterance, (), now.confidence, audio_ms, "", unix_ms, now.stability,

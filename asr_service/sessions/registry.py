@@ -76,7 +76,14 @@ class SessionRegistry:
         """
         self.check(1, key)
         name = key.name if key else ""
-        session = Session(next(self._ids), self._submit, self._inbox_bytes(config), self._max_unread, name)
+        session = Session(
+            next(self._ids),
+            self._submit,
+            self._inbox_bytes(config),
+            self._max_unread,
+            name,
+            interims=config.interim_results,
+        )
         self._sessions[session.id] = session
         self._permits_of[name] += 1
         self._submit(Open(session.id, config))
@@ -114,13 +121,17 @@ class SessionRegistry:
                 self._give_back(session)
             session.deliver(event)
 
+    def end_all(self, error: AsrError) -> None:
+        """Ends every stream with its last final and this error, as soon as the engine has made the final."""
+        for session in list(self._sessions.values()):
+            session.end(error)
+
     def fail_all(self, error: AsrError) -> None:
         """Ends every stream with this error at once, whether the engine still runs or not."""
         sessions, self._sessions = self._sessions, {}
         self._permits_of.clear()
         for session in sessions.values():
-            session.cancel()
-            session.deliver(Ended(session.id, error))
+            session.fail(error)
 
     def _give_back(self, session: Session) -> None:
         self._permits_of[session.key_name] -= 1

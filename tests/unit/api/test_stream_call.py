@@ -13,7 +13,9 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from asr_service.api.speech import SpeechServicer
-from asr_service.core.commands import Command
+from asr_service.api.stream_call import LAST_FINAL_S, LAST_READ_S
+from asr_service.core.commands import Command, HalfClose
+from asr_service.core.commands import Ended as EndedEvent
 from asr_service.core.values import FinalReason, Result
 from asr_service.observability.metrics import Metrics
 from asr_service.sessions.admission import Admission
@@ -63,6 +65,11 @@ class Client:
     async def settle(self) -> None:
         for _ in range(20):
             await asyncio.sleep(0)
+
+    @property
+    def reasons(self) -> list[pb.FinalReason.ValueType]:
+        """Why what was heard is final."""
+        return [response.result.final_reason for response in self.heard]
 
     async def give_final(self) -> None:
         """The engine makes a final."""
@@ -128,7 +135,41 @@ async def test_a_client_that_says_nothing_is_ended(client: Client) -> None:
     await client.pass_s(IDLE_S - 1)
     assert not client.call.done()
     await client.pass_s(2)
+    assert client.commands[-1] == HalfClose(1, by_server=True)
+    assert not client.call.done(), "the last final comes first"
+    client.sessions.deliver([Result(1, "text", FinalReason.ENDED_BY_SERVER, 0, (), 1.0, 0, "", 0)])
+    client.sessions.deliver([EndedEvent(1, None)])
+    client.reads.set()
+    await client.settle()
     assert "nothing was received for 300 s; send audio, or keep_alive" in await client.status()
+    assert client.reasons == [pb.FINAL_REASON_ENDED_BY_SERVER]
+
+
+@on_a_clock
+async def test_an_engine_that_makes_no_last_final_is_not_waited_for(client: Client) -> None:
+    """What it said last is the last final then; what the client still sends is dropped."""
+    client.sessions.deliver([Result(1, "said so far", None, 0, (), 1.0, 0, "", 0)])
+    client.reads.set()
+    await client.settle()
+    await client.pass_s(IDLE_S + 1)
+    await client.say(pb.RecognizeRequest(audio=b".."))
+    await client.say(pb.RecognizeRequest(finalize=pb.Finalize()))
+    assert not client.call.done()
+    await client.pass_s(LAST_FINAL_S + 1)
+    assert "nothing was received" in await client.status()
+    assert [response.result.text for response in client.heard] == ["said so far"] * 2
+    assert client.reasons == [pb.FINAL_REASON_UNSPECIFIED, pb.FINAL_REASON_ENDED_BY_SERVER]
+
+
+@on_a_clock
+async def test_a_client_that_does_not_read_the_last_final_is_not_waited_for(client: Client) -> None:
+    await client.pass_s(IDLE_S + 1)
+    client.sessions.deliver([Result(1, "text", FinalReason.ENDED_BY_SERVER, 0, (), 1.0, 0, "", 0)])
+    client.sessions.deliver([EndedEvent(1, None)])
+    await client.settle()
+    assert not client.call.done()
+    await client.pass_s(LAST_READ_S + 1)
+    assert "nothing was received" in await client.status()
 
 
 @on_a_clock

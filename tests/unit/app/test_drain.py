@@ -6,10 +6,13 @@ import logging
 import pytest
 
 from asr_service.app.drain import drain
+from asr_service.core.errors import Unavailable
 from asr_service.core.values import StreamConfig
 from asr_service.observability.metrics import Metrics
 from asr_service.sessions.admission import Admission
 from asr_service.sessions.registry import SessionRegistry
+
+STOPPED = Unavailable("the service has stopped")
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def admission() -> Admission:
 async def test_a_drain_ends_with_the_last_call(
     admission: Admission, caplog: pytest.LogCaptureFixture
 ) -> None:
-    draining = asyncio.ensure_future(drain(admission, admission.registry, 3600))
+    draining = asyncio.ensure_future(drain(admission, admission.registry, 3600, STOPPED))
     await asyncio.sleep(0)
     assert not draining.done()
     admission.leave()
@@ -34,5 +37,5 @@ async def test_a_drain_ends_with_the_last_call(
 
 async def test_a_drain_ends_with_its_time(admission: Admission, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        await drain(admission, admission.registry, 0)
+        await drain(admission, admission.registry, 0, STOPPED)
     assert "1 streams did not end in time" in caplog.text

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from asr_service.core.commands import Audio, Cancel, Command, Consumed, Ended, Finalize, HalfClose, Open
-from asr_service.core.errors import AtCapacity, InternalError, LimitReached, OutOfOrder, Overloaded
+from asr_service.core.errors import (
+    AtCapacity,
+    InternalError,
+    LimitReached,
+    OutOfOrder,
+    Overloaded,
+    Unavailable,
+)
 from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.sessions.registry import SessionRegistry
-from asr_service.sessions.session import MAX_OPEN_FINALIZES, Session
+from asr_service.sessions.session import MAX_OPEN_FINALIZES, MAX_UNREAD, Session
 
 CONFIG = StreamConfig("test")
 
@@ -235,3 +243,84 @@ async def test_a_receiver_that_waits_is_woken(desk: Desk) -> None:
 async def test_events_of_unknown_streams_are_ignored(desk: Desk) -> None:
     desk.sessions.deliver([result(77, "x"), Consumed(77, 1), Ended(77, None)])
     assert desk.sessions.active == 0
+
+
+# --------------------------------------------------------------------------------------- streams that the server ends
+
+
+ENDED_BY_SERVER = FinalReason.ENDED_BY_SERVER
+
+
+async def everything(session: Session) -> list[tuple[str, FinalReason | None]]:
+    """The results up to the end."""
+    found = []
+    while isinstance(item := await session.next(), Result):
+        found.append((item.text, item.reason))
+    return found
+
+
+async def test_the_last_final_of_a_stream_that_the_server_ends(desk: Desk) -> None:
+    """The engine makes it of all that was sent; what comes later is dropped, and the end has the reason."""
+    session, error = desk.sessions.open(CONFIG), Unavailable("draining")
+    await session.send_audio(b"..")
+    desk.sessions.end_all(error)
+    session.end(InternalError("later"))
+    assert desk.commands[-2:] == [Audio(session.id, b".."), HalfClose(session.id, by_server=True)]
+    await session.send_audio(bytes(1_000_000))
+    session.finalize("")
+    session.half_close()
+    assert len(desk.commands) == 3
+    desk.sessions.deliver([result(session.id, "a"), result(session.id, "a b", ENDED_BY_SERVER)])
+    desk.sessions.deliver([Ended(session.id, None)])
+    assert await everything(session) == [("a b", ENDED_BY_SERVER)]
+    assert await session.next() == Ended(session.id, error)
+
+
+async def test_a_last_final_without_text_is_not_told(desk: Desk) -> None:
+    session, error = desk.sessions.open(CONFIG), Unavailable("draining")
+    session.end(error)
+    desk.sessions.deliver([result(session.id, "", ENDED_BY_SERVER), Ended(session.id, None)])
+    assert await session.next() == Ended(session.id, error)
+
+
+async def test_a_client_that_has_half_closed_gets_what_it_waits_for(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    session.half_close()
+    session.end(Unavailable("draining"))
+    desk.sessions.deliver([result(session.id, "a", FinalReason.END_OF_STREAM), Ended(session.id, None)])
+    assert await everything(session) == [("a", FinalReason.END_OF_STREAM)]
+    assert await session.next() == Ended(session.id, None)
+
+
+@pytest.mark.parametrize("interims", [True, False])
+@pytest.mark.parametrize("gone", [True, False])
+async def test_an_engine_that_fails_leaves_its_newest_interim(desk: Desk, interims: bool, gone: bool) -> None:
+    """Whether the client asked for interims, and has fetched it, or not; whether the engine or one step has failed."""
+    session = desk.sessions.open(replace(CONFIG, interim_results=interims))
+    error = Unavailable("the engine has stopped")
+    desk.sessions.deliver(
+        [result(session.id, "one", FinalReason.FINALIZE), result(session.id, "two", None, 1)]
+    )
+    assert (await session.next()).text == "one"  # type: ignore[union-attr]
+    if interims:
+        assert (await session.next()).text == "two"  # type: ignore[union-attr]
+    desk.sessions.deliver([result(session.id, "two three", None, 1)])
+    if gone:
+        desk.sessions.fail_all(error)
+    else:
+        desk.sessions.deliver([Ended(session.id, error)])
+    last = await session.next()
+    assert isinstance(last, Result)
+    assert (last.text, last.reason, last.utterance) == ("two three", ENDED_BY_SERVER, 1)
+    assert await session.next() == Ended(session.id, error)
+
+
+async def test_unread_finals_end_the_stream_with_all_of_them(desk: Desk) -> None:
+    session = desk.sessions.open(CONFIG)
+    for utterance in range(MAX_UNREAD + 1):
+        desk.sessions.deliver([result(session.id, "a", FinalReason.ENDPOINT, utterance)])
+    assert desk.commands[-1] == HalfClose(session.id, by_server=True)
+    desk.sessions.deliver([result(session.id, "b", ENDED_BY_SERVER), Ended(session.id, None)])
+    assert [text for text, _ in await everything(session)] == ["a"] * (MAX_UNREAD + 1) + ["b"]
+    ended = await session.next()
+    assert isinstance(ended, Ended) and isinstance(ended.error, LimitReached)

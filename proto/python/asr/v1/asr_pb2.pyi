@@ -18,6 +18,9 @@ A worked exchange (client ">", server "<"):
   <          { text: "at eight", is_final: true, final_reason: END_OF_STREAM, utterance_index: 1, ... }
   <          status OK
 
+Where the server ends a stream (its limit of time, idleness, a drain, results that are not read, a fault of its own), what
+was recognized since the last final comes as a final with reason ENDED_BY_SERVER before the status.
+
 Errors are standard gRPC codes with google.rpc details in `grpc-status-details-bin` (but for messages that are larger
 than the server takes, which gRPC itself answers with RESOURCE_EXHAUSTED):
   INVALID_ARGUMENT     a field has a value that cannot be served (BadRequest names the field)
@@ -92,6 +95,8 @@ class _FinalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinalReas
     """The client closed its side of the stream."""
     FINAL_REASON_END_OF_UTTERANCE: _FinalReason.ValueType  # 4
     """The model itself said, by a token, that the utterance is over."""
+    FINAL_REASON_ENDED_BY_SERVER: _FinalReason.ValueType  # 5
+    """The server ends the stream, for the reason in the status that follows: what was recognized since the last final."""
 
 class FinalReason(_FinalReason, metaclass=_FinalReasonEnumTypeWrapper):
     """Why a result is final."""
@@ -106,6 +111,8 @@ FINAL_REASON_END_OF_STREAM: FinalReason.ValueType  # 3
 """The client closed its side of the stream."""
 FINAL_REASON_END_OF_UTTERANCE: FinalReason.ValueType  # 4
 """The model itself said, by a token, that the utterance is over."""
+FINAL_REASON_ENDED_BY_SERVER: FinalReason.ValueType  # 5
+"""The server ends the stream, for the reason in the status that follows: what was recognized since the last final."""
 Global___FinalReason: _TypeAlias = FinalReason  # noqa: Y015
 
 @_typing.final

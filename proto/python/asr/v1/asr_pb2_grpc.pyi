@@ -18,6 +18,9 @@ A worked exchange (client ">", server "<"):
   <          { text: "at eight", is_final: true, final_reason: END_OF_STREAM, utterance_index: 1, ... }
   <          status OK
 
+Where the server ends a stream (its limit of time, idleness, a drain, results that are not read, a fault of its own), what
+was recognized since the last final comes as a final with reason ENDED_BY_SERVER before the status.
+
 Errors are standard gRPC codes with google.rpc details in `grpc-status-details-bin` (but for messages that are larger
 than the server takes, which gRPC itself answers with RESOURCE_EXHAUSTED):
   INVALID_ARGUMENT     a field has a value that cannot be served (BadRequest names the field)
