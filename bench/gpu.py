@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 SECTIONS: dict[str, tuple[str, str, float]] = {
-    "machine": ("bench.gpu_machine", "measure", 40.0),
-    "tokens": ("bench.gpu_tokens", "check", 100.0),
-    "steps": ("bench.gpu_steps", "measure", 240.0),
+    "machine": ("bench.gpu_machine", "measure", 30.0),
+    "tokens": ("bench.gpu_tokens", "check", 75.0),
+    "steps": ("bench.gpu_steps", "measure", 200.0),
 }
 """Module, function and time limit in seconds of each section."""
 _QUICK_SHARE = 3.0

@@ -28,11 +28,12 @@ from testbed.shapes import SHAPES, Shape
 LOOK_AHEAD = (70, 1)
 _BATCHES = {"large": (2048, 512, 128, 64, 8, 1), "0.6b": (512, 128, 1), "tiny": (8, 1)}
 _PRECISIONS = {"large": ("bf16", "fp32", "tf32"), "0.6b": ("bf16", "fp32"), "tiny": ("fp32", "bf16")}
+_FUSED = {"large": (2048, 512, 64, 8), "0.6b": (512, 128, 1)}
 # Rows and precisions whose kernels are listed.
 _PROFILED = (2048, 512, 8)
 # Of the peak of products, that a step of many streams may be expected to reach.
 SHARE = 0.6
-_WARM, _LEAST, _MOST, _CELL_S = 4, 8, 40, 1.2
+_WARM, _LEAST, _MOST, _CELL_S = 4, 8, 30, 0.6
 
 
 def measure(section: Section) -> None:
@@ -45,12 +46,12 @@ def measure(section: Section) -> None:
         ):
             continue
         for precision in _PRECISIONS[name]:
-            section.attempt(
-                f"{name} in {precision}", partial(_precision, section, name, made[0], precision, device)
-            )
-            gc.collect()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            for encoder in ("torch", "fused") if device.type == "cuda" else ("torch",):
+                what = f"{name} in {precision} {encoder}"
+                section.attempt(what, partial(_precision, section, name, made[0], precision, encoder, device))
+                gc.collect()
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
 
 
 def _parts(section: Section, name: str, device: torch.device) -> ModelParts:
@@ -60,23 +61,24 @@ def _parts(section: Section, name: str, device: torch.device) -> ModelParts:
     return parts
 
 
-def _precision(section: Section, name: str, parts: ModelParts, precision: str, device: torch.device) -> None:
+def _precision(
+    section: Section, name: str, parts: ModelParts, precision: str, encoder: str, device: torch.device
+) -> None:
     """Measures all batches of one model in one precision, from the largest down, as they are recorded."""
-    shape, cuda = SHAPES[name], device.type == "cuda"
-    batches = _BATCHES[name]
-    encoder = "fast" if cuda else "torch"
+    shape = SHAPES[name]
+    batches = _BATCHES[name] if encoder == "torch" else _FUSED[name]
     began = time.perf_counter()
     settings = ModelSettings(name, LOOK_AHEAD, precision=precision, encoder=encoder)
     model = assemble(parts, settings, device, max(batches))
     section.row(
-        "model", model=name, precision=precision, seconds=round(time.perf_counter() - began, 2),
+        "model", model=name, precision=precision, encoder=encoder, seconds=round(time.perf_counter() - began, 2),
         slot_mb=round(model.state_bytes() / 1e6, 3),
     )  # fmt: skip
     audio = babble(30.0, 5)
     for batch in batches:
+        cell = (name, f"{precision} {encoder}", batch)
         section.attempt(
-            f"{name} in {precision}, {batch}",
-            lambda batch=batch: _cell(section, model, shape, (name, precision, batch), audio, device),
+            " ".join(map(str, cell)), lambda cell=cell: _cell(section, model, shape, cell, audio, device)
         )
 
 
@@ -115,7 +117,8 @@ def _cell(
     first_s = time.perf_counter() - began
     for _ in range(_WARM):
         step()
-    times.clear(), cpu.clear(), tokens.clear()
+    for measured in (times, cpu, tokens):
+        measured.clear()  # type: ignore[attr-defined]
     ends_at = time.perf_counter() + (_CELL_S if cuda else 0.3)
     while len(times) < _LEAST or (time.perf_counter() < ends_at and len(times) < _MOST):
         step()
@@ -131,11 +134,10 @@ def _cell(
     row["first_s"] = round(first_s, 2)
     if cuda:
         row["peak_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
-        found = profile(step, 3, device)
-        longest = found.pop("longest")
-        row |= found
         if batch in _PROFILED:
-            section.row("kernels", model=name, precision=precision, batch=batch, longest=longest)
+            found = profile(step, 3, device)
+            section.row("kernels", model=name, precision=precision, batch=batch, longest=found.pop("longest"))
+            row |= found
     elif batch == 1:
         section.row(
             "kernels",
@@ -158,7 +160,7 @@ def _stages(model: NemoStreamingModel, step: Callable[[], None], device: torch.d
 
     def timed(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
         def run(*given: Any, **named: Any) -> Any:
-            pair = tuple(torch.cuda.Event(enable_timing=True) for _ in range(2))
+            pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
             pair[0].record()
             try:
                 return inner(*given, **named)

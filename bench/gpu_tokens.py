@@ -37,23 +37,26 @@ def check(section: Section) -> None:
     audios = recordings()
     parts = read_model(MODEL, device)
 
-    def model(one: Golden, precision: str = "fp32", slots: int = _SLOTS) -> NemoStreamingModel:
-        settings = ModelSettings(MODEL, one.look_ahead, one.decoder, precision=precision, encoder="torch")
-        return assemble(parts, settings, device, slots)
+    def model(one: Golden, precision: str = "fp32", encoder: str = "torch") -> NemoStreamingModel:
+        settings = ModelSettings(MODEL, one.look_ahead, one.decoder, precision=precision, encoder=encoder)
+        return assemble(parts, settings, device, _SLOTS)
 
-    def against_golden(one: Golden) -> None:
-        made = model(one)
+    def against_golden(one: Golden, encoder: str) -> None:
+        made = model(one, encoder=encoder)
         # Twice, so that neighbours, slots and batches differ.
         streams = [Stepped(audio, one.boosts) for audio in (*audios, *audios)]
         found = step_streams(made, streams, together=13, seed=3)
         wrong = sum(a != b for a, b in zip(found, one.tokens * 2, strict=True))
         section.row(
-            "golden", look_ahead=str(one.look_ahead), decoder=one.decoder, boosted=bool(one.boosted), wrong=wrong,
-            recorded=_recorded(made), right=wrong == 0,
+            "golden", look_ahead=str(one.look_ahead), decoder=one.decoder, boosted=bool(one.boosted), encoder=encoder,
+            wrong=wrong, recorded=_recorded(made), right=wrong == 0,
         )  # fmt: skip
 
     for one in right:
-        section.attempt(f"golden {one.look_ahead} {one.decoder}", lambda one=one: against_golden(one))
+        what = f"golden {one.look_ahead} {one.decoder}"
+        section.attempt(what, lambda one=one: against_golden(one, "torch"))
+        if cuda and not one.boosted and (one.decoder == "rnnt" or one.look_ahead == (70, 1)):
+            section.attempt(f"{what} fused", lambda one=one: against_golden(one, "fused"))
     usual = next(
         one for one in right if one.look_ahead == (70, 1) and one.decoder == "rnnt" and not one.boosted
     )
@@ -62,11 +65,12 @@ def check(section: Section) -> None:
             "recorded and launched", lambda: _recorded_equals_launched(section, lambda p: model(usual, p))
         )
         section.attempt("out of memory", lambda: _out_of_memory(section, device, lambda: model(usual)))
-    for precision in ("tf32", "bf16") if cuda else ("bf16",):
-        section.attempt(
-            precision,
-            lambda precision=precision: _precision(section, model(usual, precision), usual, precision),
-        )
+    for encoder in ("torch", "fused") if cuda else ("torch",):
+        for precision in ("tf32", "bf16") if cuda else ("bf16",):
+            section.attempt(
+                f"{precision} {encoder}",
+                lambda p=precision, e=encoder: _precision(section, model(usual, p, e), usual, f"{p} {e}"),
+            )
     section.attempt("a row that is not finite", lambda: _broken_row(section, model(usual), usual))
     for name in _SHAPES[:2] if section.quick else _SHAPES:
         section.attempt(f"shape {name}", lambda name=name: _shape(section, name, device))

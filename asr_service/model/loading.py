@@ -223,7 +223,7 @@ def _make_encoder(
     settings: ModelSettings,
 ) -> Encoder:
     """Makes the encoder step that the settings name, or NeMo's own where the fast one cannot run the model."""
-    if settings.encoder not in ("fast", "torch", "nemo"):
+    if settings.encoder not in ("fast", "torch", "fused", "nemo"):
         raise SettingsError(f"ASR_ENCODER is {settings.encoder!r}: fast or nemo", field="ASR_ENCODER")
     mels = parts.architecture.features.mels
     why = "ASR_ENCODER=nemo"
@@ -278,7 +278,8 @@ def _make_fast_encoder(
             _log.info(
                 "the compiled encoder step does not know this model (%s): torch operations are used", reason
             )
-    plain = TorchEncoder(weights, plan, rows, device, dtype, tf32=settings.precision == "tf32")
+    fused, tf32 = settings.encoder == "fused", settings.precision == "tf32"
+    plain = TorchEncoder(weights, plan, rows, device, dtype, tf32=tf32, fused=fused)
     if device.type == "cuda":
         return RecordedEncoder(plain, plan, mels, rows, device, CudaRecorder(device))
     return plain

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.torch_encoder.subsampling import Subsampling
 from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, Linear
+
+if TYPE_CHECKING:
+    from asr_service.model.torch_encoder.fused import FusedLayer
 
 
 class _Norm:
@@ -226,17 +230,23 @@ class TorchEncoder:
         dtype: of products and of the state. The residual, normalisations, convolutions' taps, scores and softmax are
             fp32, as on a CPU.
         tf32: whether products in fp32 may round their inputs to TF32; nothing outside the encoder does.
+        fused: whether Triton kernels do what lies between the products of a layer.
     """
 
     def __init__(
         self, weights: EncoderWeights, plan: ChunkPlan, slots: int, device: torch.device, dtype: torch.dtype,
-        *, tf32: bool = False,
+        *, tf32: bool = False, fused: bool = False,
     ) -> None:  # fmt: skip
         self._plan = plan
         self._tf32 = tf32
         self._subsampling = Subsampling(weights, slots, device, dtype)
         self._ring = RingIndex(plan, device)
         self._layers = [_Layer(layer, dtype) for layer in weights.layers]
+        self._fused: list[FusedLayer] = []
+        if fused:
+            from asr_service.model.torch_encoder.fused import FusedLayer
+
+            self._fused = [FusedLayer(layer, dtype) for layer in weights.layers]
         first = self._layers[0]
         ring = (len(self._layers), slots, first.heads, plan.left_frames, first.d_head)
         self._keys = torch.zeros(ring, device=device, dtype=dtype)
@@ -266,6 +276,8 @@ class TorchEncoder:
 
     def _step(self, batch: Batch, mel: Tensor) -> Tensor:
         x = self._subsampling.step(batch, mel).float()
+        if self._fused:
+            return self._run_fused(batch, x)
         distance_index = self._ring.distance_index(batch.steps)
         hidden = self._ring.hidden_keys(batch)
         places = (batch.steps % self._ring.chunks)[:, None] * self._plan.chunk_frames + self._frame
@@ -274,6 +286,18 @@ class TorchEncoder:
         ):
             x = layer.step(x, keys, values, context, batch, places, distance_index, hidden)
         return x
+
+    def _run_fused(self, batch: Batch, x: Tensor) -> Tensor:
+        chunk = self._plan.chunk_frames
+        real = torch.full_like(batch.steps, chunk) if batch.masks is None else batch.masks[-1].sum(1)
+        shape, x = x.shape, x.flatten(0, 1).contiguous()
+        rows = (batch.slots, batch.steps, real)
+        hidden = self._fused[0].start(x)
+        for number, layer in enumerate(self._fused):
+            following = self._fused[number + 1] if number + 1 < len(self._fused) else None
+            keys, values, context = self._keys[number], self._values[number], self._context[number]
+            hidden = layer.step(x, hidden, keys, values, context, rows, chunk, following)
+        return x.view(shape)
 
     def reset(self, slots: Tensor) -> None:
         """Puts the given slots, int64 [n], at the start of a stream.
