@@ -64,7 +64,6 @@ def check(section: Section) -> None:
         section.attempt(
             "recorded and launched", lambda: _recorded_equals_launched(section, lambda p: model(usual, p))
         )
-        section.attempt("out of memory", lambda: _out_of_memory(section, device, lambda: model(usual)))
     for encoder in ("torch", "fused") if cuda else ("torch",):
         for precision in ("tf32", "bf16") if cuda else ("bf16",):
             section.attempt(
@@ -74,6 +73,9 @@ def check(section: Section) -> None:
     section.attempt("a row that is not finite", lambda: _broken_row(section, model(usual), usual))
     for name in _SHAPES[:2] if section.quick else _SHAPES:
         section.attempt(f"shape {name}", lambda name=name: _shape(section, name, device))
+    if cuda:
+        # The last, since it may leave the device in a bad state.
+        section.attempt("out of memory", lambda: _out_of_memory(section, device, lambda: model(usual)))
 
 
 def _recorded(model: NemoStreamingModel) -> str:
