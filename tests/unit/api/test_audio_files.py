@@ -17,6 +17,7 @@ from asr_service.core.errors import InvalidArgument
 from asr_service.core.values import Encoding
 from asr_service.recognition.raw_audio import RawAudio
 from asr_service.recognition.wav_header import AudioFormat
+from tests.support.audio_files import LIST, UNFINISHED, written
 
 RATE = 16_000
 _steps = np.arange(2 * RATE + 1_234)
@@ -39,25 +40,6 @@ FILES = [
     for subtype in soundfile.available_subtypes(form)
     if (form, subtype) not in _NOT_WRITTEN
 ]
-
-
-def written(samples: np.ndarray[Any, Any], form: str, subtype: str, rate: int = RATE, **more: Any) -> bytes:
-    """A file as libsndfile writes it."""
-    file = io.BytesIO()
-    if samples.dtype == np.int16 and subtype in ("FLOAT", "DOUBLE"):
-        # libsndfile would write the integers themselves.
-        samples = samples / 32768
-    channels = 1 if samples.ndim == 1 else samples.shape[1]
-    with Written(file, "w", rate, channels, subtype, format=form, **more) as out:
-        out.write(samples)
-    return file.getvalue()
-
-
-class Written(soundfile.SoundFile):  # type: ignore[misc]  # untyped base
-    """A file that nobody looks for their place in, which some codecs do not know."""
-
-    def seekable(self) -> bool:
-        return False
 
 
 def heard(audio: bytes) -> tuple[AudioFormat, np.ndarray[Any, Any]]:
@@ -137,8 +119,6 @@ def test_any_float_becomes_the_nearest_sample(values: list[float]) -> None:
 
 # ------------------------------------------------------------------------------------------- sizes that nobody wrote
 
-SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
-
 
 def with_size(file: bytes, place: int, form: str, size: int) -> bytes:
     spoiled = bytearray(file)
@@ -149,14 +129,14 @@ def with_size(file: bytes, place: int, form: str, size: int) -> bytes:
 @pytest.mark.parametrize(
     "subtype", [s for f, s in FILES if f == "WAV" and s not in ("MPEG_LAYER_III", "G721_32")]
 )
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", UNFINISHED)
 def test_a_header_that_was_never_finished_is_read_to_the_end_of_the_bytes(subtype: str, size: int) -> None:
     rate = 8_000 if subtype.startswith("NMS") else RATE
     file = written(PCM, "WAV", subtype, rate)
     _, whole = heard(file)
     data = file.index(b"data") + 4
     unfinished = with_size(file, data, "<I", size)
-    for riff in (*SIZES, len(file) - 8, 36):
+    for riff in (*UNFINISHED, len(file) - 8, 36):
         _, samples = heard(with_size(unfinished, 4, "<I", riff))
         assert np.array_equal(samples[: whole.size], whole), (size, riff)
         assert samples.size - whole.size < 1_100, "no more than a block of padding"
@@ -172,9 +152,9 @@ def test_other_headers_that_were_never_finished() -> None:
         *(with_size(rf64, 28, "<Q", size) for size in (0, 2**64 - 1)),
         *(with_size(au, 8, ">I", size) for size in (0, 2**32 - 1)),
         *(with_size(caf, caf.index(b"data") + 4, ">q", size) for size in (0, -1)),
-        *(with_size(rifx, rifx.index(b"data") + 4, ">I", size) for size in SIZES),
+        *(with_size(rifx, rifx.index(b"data") + 4, ">I", size) for size in UNFINISHED),
         *(with_size(w64, w64.index(b"data\xf3") + 16, "<q", size) for size in (0, -1)),
-        *(with_size(aiff, aiff.index(b"SSND") + 4, ">I", size) for size in SIZES),
+        *(with_size(aiff, aiff.index(b"SSND") + 4, ">I", size) for size in UNFINISHED),
         with_size(flac, 18, ">Q", frames & ~(2**36 - 1)),
     ]
     for file in unfinished:
@@ -185,7 +165,7 @@ def test_other_headers_that_were_never_finished() -> None:
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "PCM_24"])
 def test_what_follows_the_audio_is_not_heard(subtype: str) -> None:
-    file = written(PCM, "WAV", subtype) + b"LIST" + struct.pack("<I", 400) + bytes(range(200)) * 2
+    file = written(PCM, "WAV", subtype) + LIST
     _, samples = heard(file)
     assert np.abs(samples.astype(int) - PCM).max() <= 1 and samples.size == PCM.size
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import struct
 
 import numpy as np
 import pytest
@@ -14,37 +13,11 @@ from asr_service.core.errors import InvalidArgument
 from asr_service.core.values import Encoding
 from asr_service.recognition.raw_audio import RawAudio
 from asr_service.recognition.wav_header import AudioFormat
+from tests.support.audio_files import LIST, UNFINISHED, chunk, wav
 from tests.unit.recognition.test_containers import EXAMPLES
 
 FORMAT = AudioFormat(Encoding.LINEAR16, 16_000, 1)
 NOISE = (np.random.default_rng(3).standard_normal(3_000) * 3_000).astype("<i2").tobytes()
-UNFINISHED = (0, 0xFFFFFFFF, 0x7FFFFFFF)
-
-
-def wav(
-    pcm: bytes,
-    *,
-    size: int | None = None,
-    riff: int = 0,
-    rate: int = 16_000,
-    channels: int = 1,
-    kind: int = 1,
-    bits: int = 16,
-    before: bytes = b"",
-    after: bytes = b"",
-) -> bytes:
-    """A WAV file, with the sizes that its header should say."""
-    block = channels * bits // 8
-    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, kind, channels, rate, rate * block, block, bits)
-    data = struct.pack("<4sI", b"data", len(pcm) if size is None else size) + pcm
-    return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + fmt + before + data + bytes(len(pcm) % 2) + after
-
-
-def chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack("<4sI", name, len(content)) + content + bytes(len(content) % 2)
-
-
-LIST = chunk(b"LIST", b"INFOISFT\x0e\0\0\0Lavf60.16.100\0")
 
 
 def heard(packets: list[bytes], stated: AudioFormat = FORMAT) -> bytes:
