@@ -92,7 +92,7 @@ def _cell(
 ) -> None:
     name, precision, batch = cell
     info, cuda = model.info, device.type == "cuda"
-    prompt = info.prompts[0][1] if info.prompts else -1
+    prompt = info.first_prompt
     places = [7919 * slot % (len(audio) - 4 * info.chunk_samples) for slot in range(batch)]
     tokens: list[int] = []
 

@@ -51,6 +51,10 @@ class ModelError(SettingsError):
     """The model cannot be read or cannot stream; found while the process already listens and refuses streams."""
 
 
+class DamagedModel(ModelError):
+    """The model's file is not what was written once: another copy of it may be whole."""
+
+
 class ModelUnavailable(AsrError):
     """The model cannot be had now, through no fault of the settings: its hub is away, the disk is full.
 
@@ -113,6 +117,12 @@ class InternalError(AsrError):
     def __init__(self, message: str = "internal error", *, request_id: str = "") -> None:
         self.request_id = request_id or uuid4().hex[:12]
         super().__init__(f"{message}, request id {self.request_id}")
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what an error says, without the lines that libraries add on how to find the cause."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,11 @@ class ModelInfo:
     word_lag_ms: tuple[float, float] = (0.0, 0.0)
 
     @property
+    def first_prompt(self) -> int:
+        """Index of the first language prompt, -1 for a model that takes none: for steps that no stream waits for."""
+        return self.prompts[0][1] if self.prompts else -1
+
+    @property
     def frame_ms(self) -> float:
         """Duration of one encoder frame in ms."""
         return 1000.0 * self.frame_samples / self.sample_rate

@@ -81,8 +81,7 @@ class Sweep:
         self._repeats = repeats
         self._clock = clock
         self._first, self._later = _noise(info.first_chunk_samples, 0), _noise(info.chunk_samples, 1)
-        # A model with language prompts takes no stream without one.
-        self._prompt = info.prompts[0][1] if info.prompts else -1
+        self._prompt = info.first_prompt
         self._started = 0
         self._times: list[float] = []
 

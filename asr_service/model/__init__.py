@@ -1,4 +1,4 @@
-"""Models behind the `StreamingModel` protocol. Importing this package is cheap: `make_model` brings torch and NeMo."""
+"""Models behind the `StreamingModel` protocol. Importing this package is cheap: `make_model` imports torch."""
 
 from __future__ import annotations
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from asr_service.core.errors import ModelError, SettingsError
 from asr_service.model.nemo_file.config import Section
+from asr_service.recognition.languages import AUTO
+from asr_service.recognition.vocabulary import tagged_language
 
-AUTO = "auto"
-"""The prompt that leaves the language to the model."""
-_TAG = re.compile(r"\u2581?<([a-z]{2,3}-[A-Z]{2})>")
 _CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
 
 # Of models whose files do not say it, from their cards. A card that says English without a country is taken as it is.
@@ -30,7 +29,7 @@ _PUBLISHED = {
 
 def tagged_languages(pieces: Sequence[str]) -> tuple[str, ...]:
     """Returns the languages that a vocabulary has tags for, such as `<en-US>`, in its order."""
-    return tuple(match[1] for piece in pieces if (match := _TAG.fullmatch(piece)))
+    return tuple(filter(None, map(tagged_language, pieces)))
 
 
 def read_dictionary(config: Section, prompts: int) -> Mapping[str, int]:

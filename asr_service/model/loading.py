@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from asr_service.core.errors import ModelError, SettingsError
+from asr_service.core.errors import ModelError, SettingsError, first_line
 from asr_service.core.model import ModelInfo
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model import precision
@@ -23,7 +23,7 @@ from asr_service.model.languages import offered_languages, offered_prompts, tagg
 from asr_service.model.look_ahead import choose_att_context
 from asr_service.model.nemo_file.architecture import Architecture
 from asr_service.model.nemo_file.tokenizer import UNKNOWN
-from asr_service.model.out_of_memory import first_line, is_out_of_memory
+from asr_service.model.out_of_memory import is_out_of_memory
 from asr_service.model.prompts import PromptProjection
 from asr_service.model.reading import ModelParts, read_model
 from asr_service.model.slot_budget import DEVICE_SHARE, MOST_DEVICE_SLOTS, host_slots, slots_in

@@ -13,6 +13,7 @@ import numpy as np
 
 from asr_service.core.model import ModelInfo, StepRequest, StepResult
 from asr_service.core.values import Samples
+from asr_service.recognition.vocabulary import SPACE_MARK
 
 _WORDS = (
     "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike november oscar papa quebec romeo "
@@ -51,7 +52,7 @@ class NullModel:
             decoder="rnnt",
             sample_rate=_SAMPLE_RATE,
             att_context=att_context,
-            pieces=("<unk>", *("\u2581" + word for word in _WORDS)),
+            pieces=("<unk>", *(SPACE_MARK + word for word in _WORDS)),
             frame_samples=_FRAME_SAMPLES,
             chunk_frames=frames,
             first_chunk_samples=_FRAME_SAMPLES * (frames - 1) + _EDGE_SAMPLES,

@@ -1,4 +1,4 @@
-"""Recognises errors that mean that a device has no memory left; tells what an error says."""
+"""Recognises errors that mean that a device has no memory left."""
 
 from __future__ import annotations
 
@@ -35,9 +35,3 @@ def is_out_of_memory(error: BaseException) -> bool:
         or (isinstance(error, RuntimeError) and any(part in str(error) for part in _FULL))
         or (error.__context__ is not None and is_out_of_memory(error.__context__))
     )
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message; torch adds others on how to find the cause."""
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__

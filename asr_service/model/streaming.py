@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr_service.core.errors import first_line
 from asr_service.core.model import DeviceLost, ModelInfo, OutOfMemory, Readings, StepRequest, StepResult
 from asr_service.core.values import PhraseBoost
 from asr_service.model.batch import Batch, Positions
@@ -19,9 +20,10 @@ from asr_service.model.decoders.boosting_tree import BoostingTree, TreeMaker
 from asr_service.model.decoders.rnnt import Emission
 from asr_service.model.devices import ask_device
 from asr_service.model.features import FeatureExtractor
-from asr_service.model.out_of_memory import first_line, is_out_of_memory
+from asr_service.model.out_of_memory import is_out_of_memory
 from asr_service.model.prompts import PromptProjection
 from asr_service.model.threads import Team
+from asr_service.recognition.vocabulary import SPACE_MARK
 
 
 class Encoder(Protocol):
@@ -93,7 +95,7 @@ _BROKEN = StepResult((), (), (), 0, broken=True)
 
 
 class NemoStreamingModel:
-    """Implements `asr_service.core.model.StreamingModel` for the FastConformer Hybrid family.
+    """Implements `asr_service.core.model.StreamingModel` for NeMo's cache-aware FastConformer models.
 
     Row `slots` of every pool is a spare: rows that pad a batch to its bucket use it.
 
@@ -222,8 +224,8 @@ class NemoStreamingModel:
         chunk = np.zeros(self._plan.chunk_samples, dtype=np.float32)
         first = chunk[: self._plan.first_chunk_samples]
         most = min(max_batch, self._slots)
-        prompt = self._info.prompts[0][1] if self._info.prompts else -1
-        phrase = (PhraseBoost((self._info.pieces[-1].replace("\u2581", " "),)),)
+        prompt = self._info.first_prompt
+        phrase = (PhraseBoost((self._info.pieces[-1].replace(SPACE_MARK, " "),)),)
         sizes = {min(self._bucket(rows), most) for rows in range(1, most + 1)}
         # No size is padded to another.
         if len(sizes) == most:

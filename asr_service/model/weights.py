@@ -145,7 +145,7 @@ def read_encoder(weights: WeightReader, shape: EncoderShape, plan: ChunkPlan, me
         widths.append(widths[-1] // 2 + 1)
     scale = math.sqrt(shape.d_model) if shape.xscaling else 1.0
     flat = shape.channels * widths[-1]
-    out = _linear(weights, "encoder.pre_encode.out", shape.d_model, flat, bias=True, scale=scale)
+    out = read_linear(weights, "encoder.pre_encode.out", shape.d_model, flat, bias=True, scale=scale)
     # NeMo flattens [channels, width]; the steps here keep [width, channels].
     weight = out.weight.view(shape.d_model, shape.channels, widths[-1]).transpose(1, 2).flatten(1)
     table = _position_table(shape.d_model, plan)
@@ -158,13 +158,24 @@ def read_encoder(weights: WeightReader, shape: EncoderShape, plan: ChunkPlan, me
     )
 
 
-def _linear(
+def read_linear(
     weights: WeightReader, name: str, outputs: int, inputs: int, *, bias: bool, scale: float = 1.0
 ) -> Linear:
-    """Reads a product; a pointwise convolution is one too."""
+    """Reads a product; a pointwise convolution is one too.
+
+    Args:
+        weights: of the model file.
+        name: of the product; its parts are called `<name>.weight` and `<name>.bias`.
+        outputs, inputs: sizes that it should have, -1 for any.
+        bias: whether it has one.
+        scale: of the product.
+
+    Raises:
+        ModelError: a part is missing or has another shape.
+    """
     kernel = (1,) * (len(weights.shape(f"{name}.weight")) - 2)
     weight = weights.take(f"{name}.weight", outputs, inputs, *kernel).flatten(1)
-    added = weights.take(f"{name}.bias", outputs) if bias else None
+    added = weights.take(f"{name}.bias", len(weight)) if bias else None
     if scale != 1.0:
         weight, added = weight * scale, None if added is None else added * scale
     return Linear(weight.contiguous(), added)
@@ -191,7 +202,9 @@ def _stages(weights: WeightReader, shape: EncoderShape, plan: ChunkPlan) -> list
         raise UnsupportedLayer(f"subsampling is {shape.subsampling}")
     stages = [first]
     for number in range(2, 3 * count - 1, 3):
-        pointwise = _linear(weights, f"encoder.pre_encode.conv.{number + 1}", channels, channels, bias=True)
+        pointwise = read_linear(
+            weights, f"encoder.pre_encode.conv.{number + 1}", channels, channels, bias=True
+        )
         stages.append(StageWeights(conv(number, channels, channels), channels, pointwise))
     return stages
 
@@ -216,7 +229,7 @@ def _layer(weights: WeightReader, shape: EncoderShape, number: int, table: Tenso
     scale = d_head**-0.5
 
     def linear(part: str, outputs: int, inputs: int, scale: float = 1.0) -> Linear:
-        return _linear(weights, f"{name}.{part}", outputs, inputs, bias=shape.bias, scale=scale)
+        return read_linear(weights, f"{name}.{part}", outputs, inputs, bias=shape.bias, scale=scale)
 
     def norm(part: str) -> Affine:
         return _norm(weights, f"{name}.{part}", width)

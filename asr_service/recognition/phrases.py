@@ -10,11 +10,10 @@ from functools import lru_cache
 from itertools import islice
 
 from asr_service.core.values import PhraseBoost
+from asr_service.recognition.vocabulary import SPACE_MARK
 
-# SentencePiece's mark of a word's start.
-_SPACE = "\u2581"
 # Unknown, control and byte pieces, and those that say something about the audio.
-_SPECIAL = re.compile(rf"{_SPACE}?<.+>")
+_SPECIAL = re.compile(rf"{SPACE_MARK}?<.+>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _APOSTROPHES = str.maketrans("\u2018\u2019\u02bc", "'''")
 
@@ -62,7 +61,7 @@ class Alphabet:
 
     def __init__(self, pieces: tuple[str, ...]) -> None:
         plain = [piece for piece in pieces if not _SPECIAL.fullmatch(piece)]
-        self._known = frozenset("".join(plain).replace(_SPACE, ""))
+        self._known = frozenset("".join(plain).replace(SPACE_MARK, ""))
         # Whatever has no piece is written in bytes.
         self._writes_all = any(_BYTE.fullmatch(piece) for piece in pieces)
 

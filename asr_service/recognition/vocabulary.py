@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 
-# SentencePiece writes a space, and thus a word's start, as this.
-_SPACE = "\u2581"
+SPACE_MARK = "\u2581"
+"""How SentencePiece writes a space in a piece, and thus a word's start."""
+
 # SentencePiece's surface for an unknown piece.
 _UNKNOWN = " \u2047 "
 # Control pieces, which are decoded to nothing.
 _CONTROL = frozenset({"<s>", "</s>", "<pad>"})
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 # The language that a model says it has heard, as NVIDIA's multilingual models write it: <en-US>.
-_LANGUAGE = re.compile(rf"{_SPACE}?<([a-z]{{2,3}}-[A-Z]{{2}})>")
+_LANGUAGE = re.compile(rf"{SPACE_MARK}?<([a-z]{{2,3}}-[A-Z]{{2}})>")
 # End of an utterance and of a backchannel ("uh-huh"), as NVIDIA's models for voice agents write them.
-_END = re.compile(rf"{_SPACE}?<EO[UB]>")
+_END = re.compile(rf"{SPACE_MARK}?<EO[UB]>")
 
 # Pieces in which NeMo does not look for marks.
-_UNJOINED = re.compile(rf"\[.*\]$|<.*>$|##|{_SPACE}")
+_UNJOINED = re.compile(rf"\[.*\]$|<.*>$|##|{SPACE_MARK}")
 
 # Marks that follow what they belong to.
 _CLOSING = ".,?!;:\u2026\u3002\u3001\uff0c\uff1f\uff01\u061f\u060c\u061b\u0964"
@@ -34,8 +35,8 @@ class Vocabulary:
     `remove_extra_whitespaces`: a space mark at the text's start is dropped, runs of byte pieces are read as UTF-8 with
     one replacement character for each byte that is none. Pieces that say something about the audio (the language, the
     end of an utterance) are no text. As in NeMo (nemo/collections/asr/parts/submodules/rnnt_decoding.py,
-    `decode_tokens_to_str_with_strip_punctuation`), one space is dropped before a mark that has a piece of its own; here
-    only before marks that close something, and not before an apostrophe or a dash.
+    `decode_tokens_to_str_with_strip_punctuation`), one space is dropped before a mark that any piece has which does not
+    begin with a space; here only before marks that close something, and not before an apostrophe or a dash.
 
     Args:
         pieces: by token id, as SentencePiece writes them.
@@ -54,8 +55,7 @@ class Vocabulary:
     """
 
     def __init__(self, pieces: tuple[str, ...]) -> None:
-        languages = [_LANGUAGE.fullmatch(piece) for piece in pieces]
-        self.language = tuple(match[1] if match else "" for match in languages)
+        self.language = tuple(tagged_language(piece) for piece in pieces)
         self.ends_utterance = tuple(_END.fullmatch(piece) is not None for piece in pieces)
         self.is_text = tuple(
             not (language or ends or piece in _CONTROL)
@@ -82,6 +82,12 @@ class Vocabulary:
         self.punctuates = any(text != text.lower() or set(text) & set(_MARKS) for text in self.surface)
 
 
+def tagged_language(piece: str) -> str:
+    """Returns the language that a piece says was heard, as a BCP-47 code; "" for any other piece."""
+    match = _LANGUAGE.fullmatch(piece)
+    return match[1] if match else ""
+
+
 def belongs_before(text: str, *, after_space: bool) -> bool:
     """Tells whether a text is nothing but marks that belong to what came before it.
 
@@ -99,4 +105,4 @@ def unpunctuated(text: str) -> str:
 
 def _surface(piece: str) -> str:
     """Returns the text that a piece stands for."""
-    return _UNKNOWN if piece == "<unk>" else piece.replace(_SPACE, " ")
+    return _UNKNOWN if piece == "<unk>" else piece.replace(SPACE_MARK, " ")

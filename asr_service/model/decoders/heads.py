@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asr_service.model.nemo_file.weights import WeightReader
-from asr_service.model.weights import Affine
+from asr_service.model.weights import Linear, read_linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -52,9 +52,9 @@ class RnntWeights:
     inputs: list[Tensor]
     recurrent: list[Tensor]
     biases: list[Tensor]
-    pred: Affine
-    enc: Affine
-    out: Affine
+    pred: Linear
+    enc: Linear
+    out: Linear
     activation: str
 
 
@@ -96,7 +96,7 @@ def read_rnnt(weights: WeightReader, d_model: int, vocabulary: int, activation: 
         raise weights.wrong(f"the joint's activation is {activation!r}, not one of {', '.join(ACTIVATIONS)}")
     if f"{_LSTM}.weight_hh_l0" not in weights or f"{_LSTM}.weight_hr_l0" in weights:
         raise weights.wrong("the prediction network is not a plain LSTM")
-    hidden = weights.shape(f"{_LSTM}.weight_hh_l0")[1]
+    hidden = weights.take(f"{_LSTM}.weight_hh_l0", -1, -1).shape[1]
     inputs: list[Tensor] = []
     recurrent: list[Tensor] = []
     biases: list[Tensor] = []
@@ -113,7 +113,7 @@ def read_rnnt(weights: WeightReader, d_model: int, vocabulary: int, activation: 
         raise weights.wrong(
             f"decoder.prediction.embed.weight has {len(embedding)} tokens, and the tokenizer {vocabulary}"
         )
-    pred = _affine(weights, "joint.pred", -1, hidden)
+    pred = read_linear(weights, "joint.pred", -1, hidden, bias=True)
     joint = len(pred.weight)
     out = next((name for name in _JOINT_OUT if f"{name}.weight" in weights), _JOINT_OUT[0])
     return RnntWeights(
@@ -122,12 +122,7 @@ def read_rnnt(weights: WeightReader, d_model: int, vocabulary: int, activation: 
         recurrent=recurrent,
         biases=biases,
         pred=pred,
-        enc=_affine(weights, "joint.enc", joint, d_model),
-        out=_affine(weights, out, vocabulary + 1, joint),
+        enc=read_linear(weights, "joint.enc", joint, d_model, bias=True),
+        out=read_linear(weights, out, vocabulary + 1, joint, bias=True),
         activation=activation,
     )
-
-
-def _affine(weights: WeightReader, name: str, outputs: int, inputs: int) -> Affine:
-    weight = weights.take(f"{name}.weight", outputs, inputs)
-    return Affine(weight.contiguous(), weights.take(f"{name}.bias", len(weight)))

@@ -9,9 +9,8 @@ from typing import Protocol
 from asr_service.core.errors import ModelError
 from asr_service.model.nemo_file.archive import NemoFile
 from asr_service.model.nemo_file.config import Section
+from asr_service.recognition.vocabulary import SPACE_MARK
 
-SPACE = "\u2581"
-"""SentencePiece's mark of a space, and thus of a word's start."""
 UNKNOWN = -1
 """The token of what a tokenizer has no piece for."""
 
@@ -78,14 +77,14 @@ class AggregateTokenizer:
         self.languages = tuple(language for language, _ in parts)
 
     def encode(self, text: str) -> Sequence[int]:
-        """Returns the tokens of the first part that has pieces for all of the text."""
-        offset, best = 0, [UNKNOWN]
+        """Returns the tokens of the first part that has pieces for all of the text, `UNKNOWN` alone if none has."""
+        offset = 0
         for tokenizer in self._parts:
             tokens = tokenizer.encode(text)
             if UNKNOWN not in tokens:
                 return [offset + token for token in tokens]
             offset += len(tokenizer.pieces)
-        return best
+        return [UNKNOWN]
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class CharacterTokenizer:
     def encode(self, text: str) -> Sequence[int]:
         """See `Tokenizer.encode`."""
         tokens = {piece: token for token, piece in enumerate(self.pieces)}
-        return [tokens.get(SPACE if char == " " else char, UNKNOWN) for char in text]
+        return [tokens.get(SPACE_MARK if char == " " else char, UNKNOWN) for char in text]
 
 
 def read_tokenizer(file: NemoFile) -> Tokenizer:
@@ -114,7 +113,7 @@ def read_tokenizer(file: NemoFile) -> Tokenizer:
         raise ModelError(f"{file.path} has neither a tokenizer nor labels", field="ASR_MODEL")
     if any(len(label) != 1 for label in labels):
         raise ModelError(f"{file.path}: its labels should be single characters", field="ASR_MODEL")
-    return CharacterTokenizer(tuple(SPACE if label == " " else label for label in labels))
+    return CharacterTokenizer(tuple(SPACE_MARK if label == " " else label for label in labels))
 
 
 def _read_section(file: NemoFile, section: Section) -> Tokenizer:

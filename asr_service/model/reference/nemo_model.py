@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from asr_service.core.errors import ModelError, SettingsError
+from asr_service.core.errors import ModelError, SettingsError, first_line
 from asr_service.model.out_of_memory import is_out_of_memory
 from asr_service.model.torch_import import import_all_of_torch
 from asr_service.observability.log import quiet_third_party
@@ -45,8 +45,9 @@ def read_nemo(path: Path, device: torch.device, why: str) -> Any:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"{path} cannot be read by NeMo: {text[0][:300]}", field="ASR_MODEL") from error
+        raise ModelError(
+            f"ASR_MODEL: {path} cannot be read by NeMo: {first_line(error)}", field="ASR_MODEL"
+        ) from error
     nemo.eval()
     nemo.requires_grad_(False)
     return nemo

@@ -18,9 +18,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from asr_service.core.errors import first_line
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
-from asr_service.model.out_of_memory import first_line, is_out_of_memory
+from asr_service.model.out_of_memory import is_out_of_memory
 from asr_service.model.torch_encoder.encoder import TorchEncoder
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from asr_service.model.out_of_memory import first_line, is_out_of_memory
+from asr_service.core.errors import first_line
+from asr_service.model.out_of_memory import is_out_of_memory
 
 FULL = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.80 GiB",
