@@ -268,8 +268,8 @@ def _make_fast_encoder(
     if device.type == "cpu" and torch._C._has_mkldnn and settings.encoder == "fast":
         try:
             # Imported here since a GPU has no use for the compiler.
-            from asr_service.model.cpu_encoder.ahead import compile_missing
             from asr_service.model.cpu_encoder.encoder import CpuEncoder
+            from asr_service.model.cpu_encoder.precompile import compile_missing
 
             encoder = CpuEncoder(weights, plan, rows, dtype)
             compile_missing([(encoder, plan, mels)], _log.info)

@@ -16,10 +16,10 @@ from asr_service.model.cpu_encoder.machine_code import code_folder, is_prepared,
 def prepare() -> int:
     """Compiles what is missing and prints what it does; returns how many functions that were."""
     # Only now, since these import torch and the compiler.
-    from asr_service.model.cpu_encoder.ahead import compile_missing
-    from asr_service.model.cpu_encoder.every_kind import every_kind
+    from asr_service.model.cpu_encoder.precompile import compile_missing
+    from asr_service.model.cpu_encoder.sample_encoders import sample_encoders
 
-    missing = compile_missing(every_kind(), _say)
+    missing = compile_missing(sample_encoders(), _say)
     mark_prepared()
     return missing
 

@@ -12,8 +12,8 @@ from numba.core import event
 
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
-from asr_service.model.cpu_encoder.ahead import compile_missing
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
+from asr_service.model.cpu_encoder.precompile import compile_missing
 from asr_service.model.cpu_encoder.prepare import prepare
 from asr_service.model.devices import cpu_has_bf16
 from tests.support.encoder_weights import made_up_weights

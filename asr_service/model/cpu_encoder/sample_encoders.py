@@ -15,7 +15,7 @@ _HEADS, _CHANNELS, _KERNEL, _MELS = 4, 8, 3, 16
 _PLAN = ChunkPlan(hop=160, window=400, stride=8, chunk_frames=2, left_frames=4)
 
 
-def every_kind() -> list[tuple[CpuEncoder, ChunkPlan, int]]:
+def sample_encoders() -> list[tuple[CpuEncoder, ChunkPlan, int]]:
     """Makes the encoders, each with its plan and the features of a mel frame; their weights are zeros."""
     dtypes = (torch.float32, torch.bfloat16) if cpu_has_bf16() else (torch.float32,)
     return [
