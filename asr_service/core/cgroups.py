@@ -6,7 +6,9 @@ kernel's documentation, admin-guide/cgroup-v2 and admin-guide/cgroup-v1.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -40,8 +42,8 @@ def groups(controller: str, process: Path = PROCESS) -> list[Group]:
     """
     found = []
     with suppress(OSError):
-        paths = _paths(controller, (process / "cgroup").read_text())
-        for version, root, place in _mounts(controller, (process / "mountinfo").read_text()):
+        paths = _paths(controller, _read_lines(process / "cgroup"))
+        for version, root, place in _mounts(controller, _read_lines(process / "mountinfo")):
             if version not in paths:
                 continue
             own = place / _inside(paths[version], root)
@@ -50,10 +52,15 @@ def groups(controller: str, process: Path = PROCESS) -> list[Group]:
     return found
 
 
-def _paths(controller: str, text: str) -> dict[int, PurePosixPath]:
+def _read_lines(file: Path) -> list[str]:
+    """Reads lines with names of files, which may hold any byte but zero."""
+    return [line for line in os.fsdecode(file.read_bytes()).split("\n") if line]
+
+
+def _paths(controller: str, lines: Sequence[str]) -> dict[int, PurePosixPath]:
     """Reads the path of the process's group by version, from lines such as `4:cpu,cpuacct:/docker/1f` and `0::/`."""
     paths = {}
-    for line in text.splitlines():
+    for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
             paths[2] = PurePosixPath(path)
@@ -62,10 +69,10 @@ def _paths(controller: str, text: str) -> dict[int, PurePosixPath]:
     return paths
 
 
-def _mounts(controller: str, text: str) -> list[tuple[int, PurePosixPath, Path]]:
+def _mounts(controller: str, lines: Sequence[str]) -> list[tuple[int, PurePosixPath, Path]]:
     """Reads where groups can be seen: the version, which group lies at the place, and the place."""
     found = []
-    for line in text.splitlines():
+    for line in lines:
         mount, _, system = line.partition(" - ")
         kind, _, options = system.split(" ", 2)
         root, place = (re.sub(r"\\(\d{3})", _character, field) for field in mount.split(" ")[3:5])

@@ -42,6 +42,14 @@ def test_controllers_of_version_1_have_groups_of_their_own(machine: ControlGroup
     assert groups("cpuset", machine.process) == [Group(2, both)]
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", "a\u2028b".encode(), b"a\x0bb"])
+def test_other_mounts_may_have_any_name(machine: ControlGroups, name: bytes) -> None:
+    with (machine.process / "mountinfo").open("ab") as file:
+        file.write(b"40 23 0:40 / /mnt/" + name + b" rw - ext4 /dev/sda rw\n")
+    place = machine.mount_v2("/")
+    assert groups("cpu", machine.process) == [Group(2, place)]
+
+
 def test_another_system_has_none(tmp_path: Path) -> None:
     assert groups("cpu", tmp_path / "self") == []
 
