@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import random
 import re
@@ -16,6 +15,7 @@ from typing import Any
 from tests.support.forks import Fork, Forks
 from tests.support.hub import StandInHub, environment
 from tests.support.process import clean_environment
+from tests.support.rights import give_up_rights
 
 CONTENT = random.Random(1).randbytes(1_500_000)
 """Of the model's file, in the tests."""
@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
         most = int(options[options.index("--most") + 1])
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     if "--no-rights" in options:
-        _give_up_rights()
+        give_up_rights()
     told: dict[str, Any] = {"path": None, "error": "", "message": "", "field": ""}
     try:
         path: Path | None = find_model(name)
@@ -137,13 +137,6 @@ def _read(name: str) -> Path:
     from asr_service.model.reading import read_model
 
     return read_model(name, torch.device("cpu")).path
-
-
-def _give_up_rights() -> None:
-    """Empties the capabilities of this process; see capset(2)."""
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()):
-        raise OSError(ctypes.get_errno(), "capset")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,11 @@ class Call(NamedTuple):
 
     def is_compiled(self) -> bool:
         """Returns whether there is machine code for these types, in memory or on disk."""
-        return self.types in self.function.overloads or _is_kept(self.function, self.types)
+        return self.types in self.function.overloads or self.is_kept()
+
+    def is_kept(self) -> bool:
+        """Returns whether machine code for these types lies on disk."""
+        return _is_kept(self.function, self.types)
 
     def compile(self, *, wait: bool = True) -> bool:
         """Compiles the function, or reads its code.
@@ -154,7 +158,10 @@ def _is_kept(function: Any, types: tuple[Any, ...]) -> bool:
     # Broken files are met with when they are read.
     with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
         key = cache._index_key(types, function.targetctx.codegen())
-        return key in cache._cache_file._load_index()
+        files = cache._cache_file
+        # The index is written first: on a full disk it may name a file that never came.
+        name = files._load_index().get(key)
+        return name is not None and Path(files._data_path(name)).exists()
     return False
 
 

@@ -1,9 +1,9 @@
 """Chooses the folder that kernels' machine code is kept in, which is named by all of their sources.
 
-Numba's own cache asks only whether the file that a function stands in has changed. A kernel's machine code holds the
-functions that it calls as well, from other files, and constants of yet others: after a change there Numba would go on
-running the old code. Here the folder's name is a hash of every source of this package and of the versions of what
-compiles it, so code from other sources is never even looked at.
+Numba's own cache compiles a function again only when the function's own file changes. The machine code of a kernel
+also contains functions and constants from other files, so after a change in one of those Numba would still run the old
+code. Here the folder's name is a hash of every source of this package and of the versions of what compiles it, so code
+made from other sources is never found.
 
 The folder lies in NUMBA_CACHE_DIR if that is set. Else it lies beside the sources or in the user's cache folder: where
 everything has been compiled for this processor already (`prepare.py`), if only to be read, else the first that can be
@@ -74,10 +74,12 @@ def code_folder() -> Path | None:
     name = FOLDER_PREFIX + source_key()
     told = os.environ.get("NUMBA_CACHE_DIR")
     parents = [Path(told)] if told else []
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    parents += [SOURCES / "__pycache__", user_cache / "asr-service"]
+    parents.append(SOURCES / "__pycache__")
+    # A user whom the machine does not know has no home.
+    with contextlib.suppress(RuntimeError):
+        parents.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr-service")
     for parent in parents[: 1 if told else None]:
-        if _stamp(parent / name).exists():
+        if _has_stamp(parent / name):
             return parent / name
     for parent in parents:
         folder = parent / name
@@ -100,7 +102,7 @@ def code_folder() -> Path | None:
 def is_prepared() -> bool:
     """Returns whether `mark_prepared` was called for these sources and this processor."""
     folder = code_folder()
-    return folder is not None and _stamp(folder).exists()
+    return folder is not None and _has_stamp(folder)
 
 
 def mark_prepared() -> None:
@@ -165,6 +167,13 @@ def clean_once(parent: Path) -> None:
     """Removes unused folders in `parent`, the first time it is called for that."""
     for folder in remove_unused_folders(parent, time.time()):
         _log.info("removed machine code that was not used for %d days: %s", UNUSED_DAYS, folder)
+
+
+def _has_stamp(folder: Path) -> bool:
+    # A folder that this user may not enter has none of use to it.
+    with contextlib.suppress(OSError):
+        return _stamp(folder).exists()
+    return False
 
 
 def _stamp(folder: Path) -> Path:

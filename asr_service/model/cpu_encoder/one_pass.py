@@ -29,7 +29,7 @@ class _Library(JITCodeLibrary):
     """Code of one function, or of one part of a loop."""
 
     def finalize(self) -> None:
-        """Links what the code needs, optimises it and makes machine code; of a part of a loop only the first."""
+        """Links what the code needs, optimises it and makes machine code; a part of a loop is linked only."""
         if not self.name.startswith(_PARTS_OF_LOOPS):
             super().finalize()
             return
@@ -41,7 +41,10 @@ class _Library(JITCodeLibrary):
 
 @contextmanager
 def loops_in_one_pass() -> Iterator[None]:
-    """Compiles what is compiled in the block like this. Numba's lock has to be held, which is the process's own."""
+    """Has LLVM go over the loops of functions that are compiled within the block once.
+
+    The caller holds Numba's compiler lock, which keeps the other threads of this process from compiling meanwhile.
+    """
     codegen: Any = cpu_target.target_context.codegen()
     if codegen._library_class is _Library:
         yield

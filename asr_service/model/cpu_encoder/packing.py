@@ -113,7 +113,7 @@ def pool(*shape: int, dtype: torch.dtype) -> Tensor:
     """Zeros for the state of all slots. The system gives memory when it is first written to: gigabytes take a second.
 
     Raises:
-        MemoryError: there is not so much.
+        MemoryError: the machine has less memory than that.
     """
     return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 

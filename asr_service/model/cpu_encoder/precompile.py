@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
 
 import torch
 
@@ -27,8 +30,13 @@ _log = logging.getLogger(__name__)
 # What takes longest begins first, so that all processes end at about the same time. Others follow as they are called.
 _LONGEST_FIRST = ("run_layers", "attend", "first_stages", "convolve")
 
+HELP_S = 180.0
+"""How long other processes may help. One that hangs holds the lock of the function that it was at."""
 
-def compile_missing(encoders: Sequence[tuple[CpuEncoder, ChunkPlan, int]], say: Callable[[str], None]) -> int:
+
+def compile_missing(
+    encoders: Sequence[tuple[CpuEncoder, ChunkPlan, int]], say: Callable[[str], None]
+) -> list[Call]:
     """Compiles the functions that steps of these encoders call and that are not on disk yet.
 
     Args:
@@ -36,12 +44,12 @@ def compile_missing(encoders: Sequence[tuple[CpuEncoder, ChunkPlan, int]], say: 
         say: told what is going on, if anything has to be compiled.
 
     Returns:
-        How many functions were missing.
+        The functions that were missing, with the types of their arguments.
     """
     noted = [call for encoder in encoders for call in _calls(*encoder)]
     missing = [call for call in dict.fromkeys(noted) if not call.is_compiled()]
     if not missing:
-        return 0
+        return []
     missing.sort(key=lambda call: (*_LONGEST_FIRST, call.name).index(call.name))
     # Where nothing is kept, what other processes compile is of no use.
     processes = 1 if code_folder() is None else min(usable_cpus().threads, len(missing))
@@ -50,16 +58,42 @@ def compile_missing(encoders: Sequence[tuple[CpuEncoder, ChunkPlan, int]], say: 
         f"process{'es' if processes > 1 else ''}; `make setup` and the building of an image do it ahead"
     )
     began = time.monotonic()
-    helpers = [_fork_helper(missing) for _ in range(processes - 1)]
-    for call in missing:
-        call.compile(wait=False)
-    # Those that others are compiling, or were when they were stopped.
-    for call in missing:
-        call.compile()
-    for helper in helpers:
-        os.waitpid(helper, 0)
+    with helping_processes(processes - 1, missing):
+        for call in missing:
+            call.compile(wait=False)
+        # Those that others are compiling, or were when they were stopped.
+        for call in missing:
+            call.compile()
     say(f"compiled in {time.monotonic() - began:.1f} s")
-    return len(missing)
+    return missing
+
+
+@contextmanager
+def helping_processes(count: int, missing: Sequence[Call]) -> Iterator[Sequence[int]]:
+    """Has other processes compile what nobody else is compiling, until the block ends and for `HELP_S` at most.
+
+    They are killed then: they were forked from a process with threads, so that one may wait for a lock for ever. What
+    a killed one was compiling is compiled by whoever needs it.
+
+    Args:
+        count: of the processes.
+        missing: functions, in the order in which they are to be compiled.
+
+    Yields:
+        Their ids.
+    """
+    helpers = [_fork_helper(missing) for _ in range(count)]
+    limit = Timer(HELP_S, _kill, [helpers])
+    limit.daemon = True
+    limit.start()
+    try:
+        yield helpers
+    finally:
+        limit.cancel()
+        limit.join()
+        _kill(helpers)
+        for helper in helpers:
+            os.waitpid(helper, 0)
 
 
 def _calls(encoder: CpuEncoder, plan: ChunkPlan, mels: int) -> list[Call]:
@@ -91,3 +125,9 @@ def _fork_helper(missing: Sequence[Call]) -> int:
         _log.debug("a process that compiles has failed", exc_info=True)
     finally:
         os._exit(code)
+
+
+def _kill(helpers: Sequence[int]) -> None:
+    """Kills processes that were not waited for yet, ended or not."""
+    for helper in helpers:
+        os.kill(helper, signal.SIGKILL)

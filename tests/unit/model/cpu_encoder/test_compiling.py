@@ -169,6 +169,28 @@ def test_a_folder_where_all_is_compiled_goes_before_one_that_can_be_written(
     assert other is not None and other.parent == beside
 
 
+@pytest.mark.parametrize("trouble", ["a cache that others may not enter", "no home"])
+def test_no_folder_of_the_user_stops_nobody(package: Path, tmp_path: Path, trouble: str) -> None:
+    """As in a container whose process runs as a user that its image does not know."""
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o000)
+    program = f"""
+        import os, pwd
+        from tests.support.rights import give_up_rights
+        give_up_rights()
+        if {trouble == "no home"}:
+            os.environ.pop("HOME", None)
+            pwd.getpwuid = {{}}.__getitem__
+        else:
+            os.environ["XDG_CACHE_HOME"] = {str(locked)!r}
+        from asr_service.model.cpu_encoder.machine_code import code_folder, is_prepared
+        print(code_folder(), int(is_prepared()), 0)
+    """
+    folder, prepared, _, _ = _finish(_start(package, program=program))
+    assert folder is not None and not prepared
+    assert folder.parent == package / "asr_service/model/cpu_encoder/__pycache__"
+
+
 def test_broken_files_are_written_anew(package: Path) -> None:
     """As a crash of the machine leaves them."""
     folder = _run(package)[0]
@@ -186,6 +208,29 @@ def test_a_folder_that_can_no_longer_be_used_stops_nobody(package: Path) -> None
     _, value, misses, log = _finish(_start(package, program=PROGRAM.replace("kind =", spoil)))
     assert (value, misses) == (RIGHT, 1)
     assert "machine code is not kept" in log
+
+
+def test_code_that_did_not_fit_on_the_disk_is_not_kept(package: Path) -> None:
+    """Its index does fit, and is written first."""
+    program = """
+        import resource, signal, sys
+        import numba, numpy as np
+        from asr_service.model.cpu_encoder.compiling import Call
+        from asr_service.model.cpu_encoder.kernels.rows import exponential
+        from asr_service.model.cpu_encoder.machine_code import code_folder
+        if sys.argv[1] == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        row = np.array([2.0], np.float32)
+        call = Call(exponential, (numba.typeof(row), numba.typeof(row), numba.int64))
+        before = call.is_kept()
+        call.compile()
+        print(code_folder(), int(before), int(call.is_kept()))
+    """
+    folder, before, after, log = _finish(_start(package, "full", program))
+    assert folder is not None and list(folder.glob("*.nbi")) and not list(folder.glob("*.nbc"))
+    assert (before, after) == (0, 0) and "machine code is not kept" in log
+    assert _finish(_start(package, "room", program))[1:3] == (0, 1)
+    assert _finish(_start(package, "room", program))[1:3] == (1, 1)
 
 
 def test_folders_that_nobody_opened_for_long_are_removed(tmp_path: Path) -> None:

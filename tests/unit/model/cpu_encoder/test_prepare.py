@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from numba.core import event
 from asr_service.model.batch import Batch
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
+from asr_service.model.cpu_encoder.machine_code import code_folder
 from asr_service.model.cpu_encoder.precompile import compile_missing
 from asr_service.model.cpu_encoder.prepare import prepare
 from asr_service.model.devices import cpu_has_bf16
@@ -82,7 +84,7 @@ def test_looking_for_what_is_missing_leaves_the_streams_at_their_start() -> None
     plan = PLANS[1]
     said: list[str] = []
     looked_at, untouched = (CpuEncoder(made_up_weights(plan), plan, 2, torch.float32) for _ in range(2))
-    assert compile_missing([(looked_at, plan, 80)], said.append) == 0
+    assert compile_missing([(looked_at, plan, 80)], said.append) == []
     assert said == []
     for masked in (False, True):
         both = [step(encoder, plan, 2, masked=masked) for encoder in (looked_at, untouched)]
@@ -102,3 +104,29 @@ def test_where_all_is_there_no_compiler_is_imported() -> None:
         command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["[]"]
+
+
+def test_a_disk_without_room_is_told_and_not_taken_for_prepared(tmp_path: Path) -> None:
+    """All but one function are there already, and that one cannot be written."""
+    prepare()
+    there = code_folder()
+    assert there is not None
+    folder = tmp_path / there.name
+    folder.mkdir()
+    for file in there.iterdir():
+        if not file.name.startswith(("prepared-", "norm.norm-")):
+            (folder / file.name).symlink_to(file)
+    program = """
+        import resource
+        from asr_service.model.cpu_encoder.prepare import main
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=ROOT, env=clean_environment(NUMBA_CACHE_DIR=str(tmp_path)), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"some machine code could not be kept in {folder}" in done.stderr
+    assert "machine code is not kept" in done.stderr
+    assert not list(folder.glob("prepared-*"))
