@@ -20,6 +20,8 @@ from testbed.shapes import Shape
 TOKENS_PER_FRAME = 0.4
 TAGS_PER_FRAME = 0.04
 END_TOKENS_PER_FRAME = 0.03
+NEAR = 0.03
+"""By which part of it a rate may be missed."""
 # By which streams and languages differ from each other on the whole; the others are left for the frames.
 MOST_DIRECTIONS = 12
 
@@ -117,17 +119,21 @@ def _set_rate(bias: Tensor, shape: Shape, decode: Callable[[], list[int]], heard
     total = heard.shape[0] * heard.shape[1]
     blank = len(bias) - 1
 
-    def bisect(ids: list[int], width: float, is_low: Callable[[], bool]) -> None:
-        start = bias[ids].clone()
+    def bisect(ids: list[int], width: float, more: int, rate: float, count: Callable[[], int]) -> None:
+        """`more` is 1 if a larger bias makes the count larger, -1 if it makes it smaller."""
+        start, wanted = bias[ids].clone(), rate * total
         low, high = -width, width
         while high - low > 0.005:
             middle = (low + high) / 2
             bias[ids] = start + middle
-            low, high = (middle, high) if is_low() else (low, middle)
+            missing = more * (wanted - count())
+            if abs(missing) <= NEAR * wanted:
+                return
+            low, high = (middle, high) if missing > 0 else (low, middle)
 
-    bisect([blank], 400.0, lambda: len(decode()) > TOKENS_PER_FRAME * total)
+    bisect([blank], 400.0, -1, TOKENS_PER_FRAME, lambda: len(decode()))
     for ids, rate in special_tokens(shape):
-        bisect(ids, 20.0, lambda ids=ids, rate=rate: sum(t in ids for t in decode()) < rate * total)  # type: ignore[misc]
+        bisect(ids, 20.0, 1, rate, lambda ids=ids: sum(t in ids for t in decode()))  # type: ignore[misc]
 
 
 def special_tokens(shape: Shape) -> list[tuple[list[int], float]]:
