@@ -134,7 +134,7 @@ def _hub_model(name: str) -> Iterator[Finding]:
     try:
         from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
-        from asr_service.model.hub.cache import RepoCache, is_what_is_stated
+        from asr_service.model.hub.cache import RepoCache, matches_etag
     except ModuleNotFoundError:
         # Its absence is reported with the packages.
         return
@@ -145,7 +145,7 @@ def _hub_model(name: str) -> Iterator[Finding]:
         if HF_HUB_OFFLINE:
             verdict, advice = Verdict.WRONG, "HF_HUB_OFFLINE forbids to fetch it: unset it for one start"
         yield Finding("model", verdict, f"{name} is not in {HF_HUB_CACHE}", advice)
-    elif is_what_is_stated(held.blob, held.blob.name):
+    elif matches_etag(held.blob, held.blob.name):
         yield Finding("model", Verdict.OK, f"{name}, fetched before ({held.path})")
     else:
         verdict, advice = Verdict.NOTE, "the next start fetches it again and needs the network"

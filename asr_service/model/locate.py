@@ -63,10 +63,10 @@ def mend_model(name: str, path: Path) -> Path | None:
     """
     if local_path(name) is not None:
         return None
-    from asr_service.model.hub.fetch import mend
+    from asr_service.model.hub.fetch import fetch_again_if_damaged
 
     _fetch.cache_clear()
-    return mend(name, path)
+    return fetch_again_if_damaged(name, path)
 
 
 @cache

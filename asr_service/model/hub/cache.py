@@ -25,7 +25,7 @@ _S = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class CachedFile:
     """A model's file in the cache.
 
     Attributes:
@@ -58,7 +58,7 @@ class RepoCache:
         """Returns where the library keeps the file with an etag."""
         return self.folder / "blobs" / etag
 
-    def find(self) -> Held | None:
+    def find(self) -> CachedFile | None:
         """Finds the model's file of the revision that is wanted, `main` without one; None if it is not there.
 
         Raises:
@@ -79,7 +79,7 @@ class RepoCache:
         except ModelError:
             return None
         blob = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else path
-        return Held(path, commit, blob)
+        return CachedFile(path, commit, blob)
 
     def note_revision(self, commit: str) -> None:
         """Notes which commit the wanted revision is, as the library does."""
@@ -102,7 +102,7 @@ class RepoCache:
         # Layers of container images keep whole seconds only.
         if now.st_size == size and now.st_mtime_ns in (changed, changed // _S * _S):
             return True
-        if not is_what_is_stated(blob, blob.name):
+        if not matches_etag(blob, blob.name):
             return False
         self.note_whole(blob)
         return True
@@ -116,7 +116,7 @@ class RepoCache:
             # A cache that may only be read: it is checked at the next start again.
             pass
 
-    def remove(self, held: Held) -> None:
+    def remove(self, held: CachedFile) -> None:
         """Removes a model's file and everything that leads to it."""
         # Where repositories share their files, the blob is a link as well, and what is wrong lies behind it.
         for path in (held.path, held.blob.resolve(), held.blob, self._note(held.blob)):
@@ -126,7 +126,7 @@ class RepoCache:
         return self.folder / ".checked" / blob.name
 
 
-def is_what_is_stated(file: Path, etag: str) -> bool:
+def matches_etag(file: Path, etag: str) -> bool:
     """Returns whether a file has the hash that is its etag; where that is no hash, whether the file holds anything."""
     size = file.stat().st_size
     if re.fullmatch(r"[0-9a-f]{64}", etag):

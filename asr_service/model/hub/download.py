@@ -21,7 +21,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from asr_service.core.errors import ModelUnavailable
 from asr_service.model.hub import library
-from asr_service.model.hub.cache import RepoCache, is_what_is_stated
+from asr_service.model.hub.cache import RepoCache, matches_etag
 from asr_service.model.hub.error_messages import is_transient
 from asr_service.model.hub.failures import FULL, away, explain_disk, no_room
 from asr_service.model.hub.names import HubName
@@ -30,15 +30,14 @@ from asr_service.model.hub.progress import Progress, amount
 log = logging.getLogger(__name__)
 
 RETRY_WAITS_S: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-"""Before another try after one that brought nothing; then it is given up. One that brought something begins the row
-anew."""
+"""Waits before retries that followed a try without progress; progress starts the list again, its end gives up."""
 TELL_S = 5.0
-"""How often the log says how far it is."""
+"""How often the log tells the progress."""
 _RANGE_IGNORED, _NO_SUCH_RANGE = 200, 416
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class FileMetadata:
     """What the hub says of a model's file.
 
     Attributes:
@@ -54,7 +53,7 @@ class Stated:
     size: int
 
 
-def download(name: HubName, stated: Stated, cache: RepoCache) -> Path:
+def download(name: HubName, stated: FileMetadata, cache: RepoCache) -> Path:
     """Brings a file into the cache and returns its path there; begins where an earlier download was cut.
 
     Raises:
@@ -66,7 +65,7 @@ def download(name: HubName, stated: Stated, cache: RepoCache) -> Path:
     try:
         blob.parent.mkdir(parents=True, exist_ok=True)
         cache.locks.mkdir(parents=True, exist_ok=True)
-        with _alone(cache.locks / f"{stated.etag}.lock", name):
+        with _file_lock(cache.locks / f"{stated.etag}.lock", name):
             if not (blob.exists() and cache.is_whole(blob)):
                 _complete(name, stated, blob)
                 cache.note_whole(blob)
@@ -82,7 +81,7 @@ def download(name: HubName, stated: Stated, cache: RepoCache) -> Path:
 
 
 @contextmanager
-def _alone(lock: Path, name: HubName) -> Iterator[None]:
+def _file_lock(lock: Path, name: HubName) -> Iterator[None]:
     """Keeps other processes with this cache from the file, those that use the library included."""
     with ExitStack() as stack:
         while True:
@@ -94,12 +93,12 @@ def _alone(lock: Path, name: HubName) -> Iterator[None]:
         yield
 
 
-def _complete(name: HubName, stated: Stated, blob: Path) -> None:
+def _complete(name: HubName, stated: FileMetadata, blob: Path) -> None:
     """Downloads what is missing of a file, checks it and puts it in place."""
     partial = blob.with_name(f"{blob.name}.incomplete")
     for last in (False, True):
         _receive_all(name, stated, partial)
-        if is_what_is_stated(partial, stated.etag):
+        if matches_etag(partial, stated.etag):
             # It is noted as whole, so that it has to be on the disk even if the power fails now.
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
@@ -116,7 +115,7 @@ def _complete(name: HubName, stated: Stated, blob: Path) -> None:
     )
 
 
-def _receive_all(name: HubName, stated: Stated, partial: Path) -> None:
+def _receive_all(name: HubName, stated: FileMetadata, partial: Path) -> None:
     """Receives until the file has the size that was stated.
 
     Raises:
@@ -158,7 +157,7 @@ def _receive_all(name: HubName, stated: Stated, partial: Path) -> None:
     log.info("fetched %s: %s", name, progress.summary())
 
 
-def _receive(name: HubName, stated: Stated, partial: Path, progress: Progress) -> None:
+def _receive(name: HubName, stated: FileMetadata, partial: Path, progress: Progress) -> None:
     """Makes one request for what is missing and appends what comes."""
     have = _size(partial)
     headers = library.headers() | {"Accept-Encoding": "identity"}

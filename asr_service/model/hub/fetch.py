@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from asr_service.core.errors import ModelError, ModelUnavailable
-from asr_service.model.hub.cache import Held, RepoCache, is_what_is_stated
+from asr_service.model.hub.cache import CachedFile, RepoCache, matches_etag
 from asr_service.model.hub.failures import damaged, explain_disk, not_cached
 from asr_service.model.hub.names import HubName, parse_hub_name
 
@@ -52,7 +52,7 @@ def fetch(name: str) -> Path:
         return held.path
 
 
-def mend(name: str, path: Path) -> Path | None:
+def fetch_again_if_damaged(name: str, path: Path) -> Path | None:
     """Fetches a hub's model again whose file could not be read, if the file is not what the hub has stated.
 
     Args:
@@ -70,24 +70,24 @@ def mend(name: str, path: Path) -> Path | None:
     cache = RepoCache(wanted)
     try:
         held = cache.find()
-        if held is None or held.path != path or is_what_is_stated(held.blob, held.blob.name):
+        if held is None or held.path != path or matches_etag(held.blob, held.blob.name):
             return None
-        _give_up(wanted, cache, held)
+        _remove_damaged(wanted, cache, held)
     except OSError as error:
         raise explain_disk(error, cache.folder) from error
     return fetch(name)
 
 
-def _find_whole(name: HubName, cache: RepoCache) -> Held | None:
+def _find_whole(name: HubName, cache: RepoCache) -> CachedFile | None:
     """Finds what is held, unless it is damaged: that is removed."""
     held = cache.find()
     if held is None or cache.is_whole(held.blob):
         return held
-    _give_up(name, cache, held)
+    _remove_damaged(name, cache, held)
     return None
 
 
-def _give_up(name: HubName, cache: RepoCache, held: Held) -> None:
+def _remove_damaged(name: HubName, cache: RepoCache, held: CachedFile) -> None:
     """Removes a damaged file.
 
     Raises:

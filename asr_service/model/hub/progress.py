@@ -50,7 +50,7 @@ class Progress:
         )
 
     def begin_anew(self) -> None:
-        """Takes what was there for lost."""
+        """Counts from zero again: the server sends the whole file, and what was there is thrown away."""
         self._have = 0
 
     def summary(self) -> str:

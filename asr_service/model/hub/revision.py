@@ -16,8 +16,8 @@ from huggingface_hub.errors import FileMetadataError
 
 from asr_service.core.errors import ModelError, ModelUnavailable
 from asr_service.model.hub import library
-from asr_service.model.hub.cache import Held, RepoCache
-from asr_service.model.hub.download import Stated, download
+from asr_service.model.hub.cache import CachedFile, RepoCache
+from asr_service.model.hub.download import FileMetadata, download
 from asr_service.model.hub.error_messages import explain, is_transient
 from asr_service.model.hub.failures import away
 from asr_service.model.hub.names import HubName, choose_file
@@ -31,7 +31,7 @@ FIRST_WAITS_S: tuple[float, ...] = (1.0, 2.0, 4.0)
 """Before the hub is asked again, where nothing is held."""
 
 
-def fetch_newest(name: HubName, cache: RepoCache, held: Held | None) -> Path:
+def fetch_newest(name: HubName, cache: RepoCache, held: CachedFile | None) -> Path:
     """Returns the path of the newest revision of a model, which is downloaded if it is not the one that is held.
 
     Raises:
@@ -41,14 +41,16 @@ def fetch_newest(name: HubName, cache: RepoCache, held: Held | None) -> Path:
     library.set_up()
     try:
         commit, file = (
-            _within(ASK_S, name, lambda: _ask(name)) if held else _patiently(name, lambda: _ask(name))
+            _ask_within(ASK_S, name, lambda: _ask(name))
+            if held
+            else _ask_with_retries(name, lambda: _ask(name))
         )
         if held is not None and held.commit == commit:
             log.info("%s: revision %s is in the cache and the newest", name, commit)
             return held.path
         if held is not None:
             log.info("%s: the hub has a newer revision %s than %s, which is held", name, commit, held.commit)
-        stated = _patiently(name, lambda: _ask_file(name, commit, file))
+        stated = _ask_with_retries(name, lambda: _ask_file(name, commit, file))
         path = download(name, stated, cache)
     except (ModelError, ModelUnavailable):
         raise
@@ -68,16 +70,16 @@ def _ask(name: HubName) -> tuple[str, str]:
     return info.sha, choose_file(name, [file.rfilename for file in info.siblings or []])
 
 
-def _ask_file(name: HubName, commit: str, file: str) -> Stated:
+def _ask_file(name: HubName, commit: str, file: str) -> FileMetadata:
     """Asks the hub for the hash and the size of a file."""
     url = hf_hub_url(name.repo, file, revision=commit)
     stated = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, **library.TOLD)
     if stated.etag is None or stated.size is None:
         raise FileMetadataError(f"it states no etag or no size of {file}")
-    return Stated(commit, file, stated.etag, stated.size)
+    return FileMetadata(commit, file, stated.etag, stated.size)
 
 
-def _patiently(name: HubName, ask: Callable[[], Answer]) -> Answer:
+def _ask_with_retries(name: HubName, ask: Callable[[], Answer]) -> Answer:
     """Asks until there is an answer, or what is wrong will not be gone in a moment."""
     for wait_s in FIRST_WAITS_S:
         try:
@@ -90,7 +92,7 @@ def _patiently(name: HubName, ask: Callable[[], Answer]) -> Answer:
     return ask()
 
 
-def _within(seconds: float, name: HubName, ask: Callable[[], Answer]) -> Answer:
+def _ask_within(seconds: float, name: HubName, ask: Callable[[], Answer]) -> Answer:
     """Asks once, and waits no longer than that, whatever the network does: not every look-up of a host has an end.
 
     Raises:
