@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.forks import Fork, Forks
-from tests.support.hub import StandInHub, environment
+from tests.support.hub import SIGNATURE, StandInHub, environment
 from tests.support.process import clean_environment
 from tests.support.rights import give_up_rights
 
@@ -60,6 +60,7 @@ def outcome(process: Fork) -> Fetched:
     """Waits for a process of `start`."""
     told, log = process.communicate()
     assert process.returncode == 0, log
+    assert SIGNATURE not in told + log
     values = json.loads(told)
     path = Path(values.pop("path")) if values["path"] else values.pop("path")
     return Fetched(path=path, log=log.splitlines(), **values)
@@ -102,14 +103,14 @@ def main(argv: Sequence[str]) -> None:
     --no-rights: root, too, may only write where the mode of a file allows it
     """
     from asr_service.core.errors import ModelError, ModelUnavailable
-    from asr_service.model.hub import download, revision
+    from asr_service.model.hub import download, file_lock, revision
     from asr_service.model.locate import find_model, mend_model
     from asr_service.observability import log
 
     name, *options = argv
     log.set_up("info", "text")
     download.RETRY_WAITS_S = (0.0, 0.0)
-    download.TELL_S = revision.ASK_S = 0.5
+    download.TELL_S = file_lock.TELL_S = revision.ASK_S = 0.5
     revision.FIRST_WAITS_S = (0.0,)
     if "--most" in options:
         most = int(options[options.index("--most") + 1])

@@ -22,6 +22,8 @@ from urllib.parse import unquote, urlsplit
 from asr_common.server_process import PATIENCE_S
 
 BLOCK = 1 << 16
+SIGNATURE = "of-a-store"
+"""Signs the addresses of bytes; nobody else should see it."""
 
 
 @dataclass
@@ -72,6 +74,9 @@ class StandInHub:
         silent: takes requests and never answers.
         go_on: downloads that are not cut wait for it before they send anything; set unless a test clears it.
         claimed: bytes that a file is said to have more than it has.
+        surplus: bytes that are sent more than a file has.
+        busy: how many downloads are still answered with 503.
+        etag: what every file's is said to be, if it is set.
     """
 
     def __init__(self, repositories: Mapping[str, Repository]) -> None:
@@ -80,6 +85,8 @@ class StandInHub:
         self.requests: list[str] = []
         self.leaked: list[str] = []
         self.cut_after = self.cuts = self.spoil = self.truncate = self.status = self.claimed = 0
+        self.surplus = self.busy = 0
+        self.etag = ""
         self.silent = self.reset = False
         self.go_on = threading.Event()
         self.go_on.set()
@@ -240,21 +247,25 @@ class StandInHub:
                     data = repo.files[file]
                     self.say(
                         302,
-                        Location=f"{hub.store}/bytes/{name}/{file}",
+                        Location=f"{hub.store}/bytes/{name}/{file}?X-Amz-Signature={SIGNATURE}",
                         ETag='"of the redirect"',
                         X_Repo_Commit=commit,
                         X_Linked_Size=str(len(data) + hub.claimed),
-                        X_Linked_Etag=f'"{hashlib.sha256(data).hexdigest()}"',
+                        X_Linked_Etag=f'"{hub.etag or hashlib.sha256(data).hexdigest()}"',
                     )
 
             def send_bytes(self, path: str) -> None:
+                if hub.busy:
+                    hub.busy -= 1
+                    self.say(503)
+                    return
                 owner, name, file = path.split("/", 2)
                 data = hub.repositories[f"{owner}/{name}"].files[file]
                 if hub.spoil:
                     hub.spoil -= 1
                     data = data[:-1] + bytes([data[-1] ^ 1])
                 whole = len(data)
-                data = data[: whole - hub.truncate]
+                data = data[: whole - hub.truncate] + bytes(hub.surplus)
                 wanted = self.headers.get("Range")
                 begin = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
                 if begin >= len(data):

@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from asr_service.core.errors import ModelError
 from asr_service.model.hub.names import HubName, choose_file
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _BLOCK = 1 << 20
 _S = 1_000_000_000
 
@@ -66,7 +66,7 @@ class RepoCache:
         """
         revision = self._name.revision or constants.DEFAULT_REVISION
         commit = revision
-        if not _COMMIT.fullmatch(revision):
+        if not COMMIT.fullmatch(revision):
             try:
                 commit = (self.folder / "refs" / revision).read_text().strip()
             except (FileNotFoundError, IsADirectoryError):
@@ -116,11 +116,20 @@ class RepoCache:
             # A cache that may only be read: it is checked at the next start again.
             pass
 
+    def forget_whole(self, blob: Path) -> None:
+        """Removes the note that a file is what its etag says, so that it is read in full.
+
+        Raises:
+            OSError: the cache cannot be written to.
+        """
+        self._note(blob).unlink(missing_ok=True)
+
     def remove(self, held: CachedFile) -> None:
         """Removes a model's file and everything that leads to it."""
         # Where repositories share their files, the blob is a link as well, and what is wrong lies behind it.
-        for path in (held.path, held.blob.resolve(), held.blob, self._note(held.blob)):
+        for path in (held.path, held.blob.resolve(), held.blob):
             path.unlink(missing_ok=True)
+        self.forget_whole(held.blob)
 
     def _note(self, blob: Path) -> Path:
         return self.folder / ".checked" / blob.name
@@ -131,7 +140,7 @@ def matches_etag(file: Path, etag: str) -> bool:
     size = file.stat().st_size
     if re.fullmatch(r"[0-9a-f]{64}", etag):
         digest = hashlib.sha256()
-    elif _COMMIT.fullmatch(etag):
+    elif COMMIT.fullmatch(etag):
         # How git numbers a file's content.
         digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     else:

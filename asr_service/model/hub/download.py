@@ -9,21 +9,19 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-from filelock import Timeout
 from huggingface_hub import constants, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError
 
 from asr_service.core.errors import ModelUnavailable
 from asr_service.model.hub import library
 from asr_service.model.hub.cache import RepoCache, matches_etag
-from asr_service.model.hub.error_messages import is_transient
+from asr_service.model.hub.error_messages import is_transient, reading_answers, short_reason
 from asr_service.model.hub.failures import FULL, away, explain_disk, no_room
+from asr_service.model.hub.file_lock import file_lock
 from asr_service.model.hub.names import HubName
 from asr_service.model.hub.progress import Progress, amount
 
@@ -60,37 +58,25 @@ def download(name: HubName, stated: FileMetadata, cache: RepoCache) -> Path:
         ModelError: the cache cannot be written to.
         ModelUnavailable: there is no room for it, or what came is not what was stated.
         httpx2.HTTPError: the hub is away or refuses it.
+        FileMetadataError: what answers is no hub.
     """
     blob = cache.blob(stated.etag)
     try:
         blob.parent.mkdir(parents=True, exist_ok=True)
-        cache.locks.mkdir(parents=True, exist_ok=True)
-        with _file_lock(cache.locks / f"{stated.etag}.lock", name):
+        with file_lock(name, cache, stated.etag):
             if not (blob.exists() and cache.is_whole(blob)):
                 _complete(name, stated, blob)
                 cache.note_whole(blob)
         # The library's part, which takes the lock too: the link to the file, or what it does where there are no links.
-        path = hf_hub_download(name.repo, stated.file, revision=stated.commit, **library.TOLD)
+        with reading_answers():
+            path = hf_hub_download(name.repo, stated.file, revision=stated.commit, **library.TOLD)
         cache.note_revision(stated.commit)
-    except (httpx2.HTTPError, LocalEntryNotFoundError):
+    except (httpx2.HTTPError, LocalEntryNotFoundError, FileMetadataError):
         # These errors of the library are errors of the system as well.
         raise
     except OSError as error:
         raise explain_disk(error, cache.folder) from error
     return Path(path)
-
-
-@contextmanager
-def _file_lock(lock: Path, name: HubName) -> Iterator[None]:
-    """Keeps other processes with this cache from the file, those that use the library included."""
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(library.WeakFileLock(lock, timeout=TELL_S))
-                break
-            except Timeout:
-                log.info("%s is being fetched by another process: waiting for it", name)
-        yield
 
 
 def _complete(name: HubName, stated: FileMetadata, blob: Path) -> None:
@@ -116,7 +102,7 @@ def _complete(name: HubName, stated: FileMetadata, blob: Path) -> None:
 
 
 def _receive_all(name: HubName, stated: FileMetadata, partial: Path) -> None:
-    """Receives until the file has the size that was stated.
+    """Receives until the file has the size that was stated, or more.
 
     Raises:
         ModelUnavailable: there is no room, or again and again nothing more comes.
@@ -147,9 +133,11 @@ def _receive_all(name: HubName, stated: FileMetadata, partial: Path) -> None:
             raise explain_disk(full, partial.parent, needed, free) from full
         if _size(partial) > have:
             waits = list(RETRY_WAITS_S)
-        if _size(partial) == stated.size:
+        if _size(partial) >= stated.size:
             break
-        why = str(error or "") or f"{_size(partial)} of {stated.size} bytes have come and no more"
+        why = (
+            short_reason(error) if error else f"{_size(partial)} of {stated.size} bytes have come and no more"
+        )
         if not waits:
             raise away(name, f"{why}, again and again; the next start goes on there")
         log.warning("%s: the download was cut (%s): going on in %g s", name, why, waits[0])
@@ -158,7 +146,7 @@ def _receive_all(name: HubName, stated: FileMetadata, partial: Path) -> None:
 
 
 def _receive(name: HubName, stated: FileMetadata, partial: Path, progress: Progress) -> None:
-    """Makes one request for what is missing and appends what comes."""
+    """Makes one request for what is missing and appends what comes, hardly more than was stated."""
     have = _size(partial)
     headers = library.headers() | {"Accept-Encoding": "identity"}
     if have:
@@ -180,6 +168,9 @@ def _receive(name: HubName, stated: FileMetadata, partial: Path, progress: Progr
             file.write(block)
             if line := progress.add(len(block)):
                 log.info("fetching %s: %s", name, line)
+            if file.tell() > stated.size:
+                # It is not what was stated, and may have no end.
+                return
 
 
 def _size(path: Path) -> int:

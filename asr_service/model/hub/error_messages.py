@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import httpx2
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -21,6 +25,7 @@ from asr_service.model.hub.names import HubName
 
 _BAD_TOKEN = "Invalid credentials in Authorization header"
 _TOKEN = "the token (HF_TOKEN, or the one that `hf auth login` has stored)"
+_QUERY = re.compile(r"\?\S+")
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -37,11 +42,11 @@ def explain(error: Exception, name: HubName) -> ModelError | ModelUnavailable:
             field="HF_ENDPOINT",
         )
     if isinstance(error, httpx2.HTTPError | LocalEntryNotFoundError):
-        return away(name, _first_line(error) or type(error).__name__)
-    if isinstance(error, FileMetadataError | ValueError | KeyError | TypeError):
+        return away(name, short_reason(error))
+    if isinstance(error, FileMetadataError):
         return ModelUnavailable(
             f"ASR_MODEL {name} could not be fetched: what answers at {constants.ENDPOINT} is no hub "
-            f"({_first_line(error)}); look at HF_ENDPOINT and at what stands between, such as a proxy's login page",
+            f"({short_reason(error)}); look at HF_ENDPOINT and at what stands between, such as a proxy's login page",
             field="ASR_MODEL",
         )
     raise error
@@ -52,6 +57,23 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _TRANSIENT
     return isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.UnsupportedProtocol)
+
+
+def short_reason(error: Exception) -> str:
+    """Returns what an error says, in one line and without what may sign an address: it is for a log."""
+    if isinstance(error, HfHubHTTPError):
+        return _status(error)
+    lines = str(error).strip().splitlines()
+    return _QUERY.sub("?...", lines[0]) if lines else type(error).__name__
+
+
+@contextmanager
+def reading_answers() -> Iterator[None]:
+    """Makes a FileMetadataError of what the hub's library raises at answers that no hub gives."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FileMetadataError(short_reason(error)) from error
 
 
 def _explain_answer(error: HfHubHTTPError, name: HubName) -> ModelError | ModelUnavailable:
@@ -81,10 +103,9 @@ def _explain_answer(error: HfHubHTTPError, name: HubName) -> ModelError | ModelU
         reason = f"ASR_MODEL {name} could not be fetched: the hub at {hub} refuses it with {status}"
         advice = f"set HF_TOKEN to a token that may read it, and look at {page} whether a licence has to be accepted"
     else:
-        return away(name, f"it answers {status} {error.response.reason_phrase}".rstrip())
+        return away(name, f"it answers {_status(error)}")
     return ModelError(f"{reason}; {advice}", field="ASR_MODEL")
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else ""
+def _status(error: HfHubHTTPError) -> str:
+    return f"{error.response.status_code} {error.response.reason_phrase}".rstrip()

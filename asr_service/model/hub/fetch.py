@@ -81,19 +81,30 @@ def fetch_again_if_damaged(name: str, path: Path) -> Path | None:
 def _find_whole(name: HubName, cache: RepoCache) -> CachedFile | None:
     """Finds what is held, unless it is damaged: that is removed."""
     held = cache.find()
-    if held is None or cache.is_whole(held.blob):
+    if held is None or cache.is_whole(held.blob) or not _remove_damaged(name, cache, held):
         return held
-    _remove_damaged(name, cache, held)
     return None
 
 
-def _remove_damaged(name: HubName, cache: RepoCache, held: CachedFile) -> None:
-    """Removes a damaged file.
+def _remove_damaged(name: HubName, cache: RepoCache, held: CachedFile) -> bool:
+    """Removes a damaged file, unless another process with this cache has put a whole one in its place.
+
+    Returns:
+        Whether it was removed.
 
     Raises:
         ModelError: no other one could be fetched, since the network may not be used.
+        OSError: the cache cannot be written to.
     """
     if constants.HF_HUB_OFFLINE:
         raise damaged(name, held.blob)
-    log.warning("%s: %s is not what the hub has stated: it is removed and fetched again", name, held.blob)
-    cache.remove(held)
+    # Imported here for the reason above.
+    from asr_service.model.hub.file_lock import file_lock
+
+    with file_lock(name, cache, held.blob.name):
+        cache.forget_whole(held.blob)
+        if held.path.is_file() and cache.is_whole(held.blob):
+            return False
+        log.warning("%s: %s is not what the hub has stated: it is removed and fetched again", name, held.blob)
+        cache.remove(held)
+    return True

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import TypeVar
 
@@ -16,9 +17,9 @@ from huggingface_hub.errors import FileMetadataError
 
 from asr_service.core.errors import ModelError, ModelUnavailable
 from asr_service.model.hub import library
-from asr_service.model.hub.cache import CachedFile, RepoCache
+from asr_service.model.hub.cache import COMMIT, CachedFile, RepoCache
 from asr_service.model.hub.download import FileMetadata, download
-from asr_service.model.hub.error_messages import explain, is_transient
+from asr_service.model.hub.error_messages import explain, is_transient, reading_answers, short_reason
 from asr_service.model.hub.failures import away
 from asr_service.model.hub.names import HubName, choose_file
 
@@ -29,6 +30,8 @@ ASK_S = 5.0
 """How long the hub may take to say whether there is something newer than what is held."""
 FIRST_WAITS_S: tuple[float, ...] = (1.0, 2.0, 4.0)
 """Before the hub is asked again, where nothing is held."""
+# What a hub states becomes a part of paths in the cache.
+_ETAG = re.compile(r"\w(?:[\w-]|\.(?!\.)){0,199}", re.ASCII)
 
 
 def fetch_newest(name: HubName, cache: RepoCache, held: CachedFile | None) -> Path:
@@ -62,21 +65,30 @@ def fetch_newest(name: HubName, cache: RepoCache, held: CachedFile | None) -> Pa
 
 def _ask(name: HubName) -> tuple[str, str]:
     """Asks the hub for the revision, as a commit, and for its `.nemo` file."""
-    info = HfApi(**library.TOLD).model_info(
-        name.repo, revision=name.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
-    )
-    if info.sha is None:
-        raise FileMetadataError("it names no commit")
-    return info.sha, choose_file(name, [file.rfilename for file in info.siblings or []])
+    with reading_answers():
+        info = HfApi(**library.TOLD).model_info(
+            name.repo, revision=name.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
+        )
+        commit = info.sha or ""
+        if not COMMIT.fullmatch(commit):
+            raise FileMetadataError(f"the commit that it names is {commit!r:.80}")
+        files = [file.rfilename for file in info.siblings or []]
+        for path in map(PurePosixPath, files):
+            if path.is_absolute() or ".." in path.parts:
+                raise FileMetadataError(f"a file that it lists is {str(path)!r:.80}")
+    return commit, choose_file(name, files)
 
 
 def _ask_file(name: HubName, commit: str, file: str) -> FileMetadata:
     """Asks the hub for the hash and the size of a file."""
     url = hf_hub_url(name.repo, file, revision=commit)
-    stated = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, **library.TOLD)
-    if stated.etag is None or stated.size is None:
-        raise FileMetadataError(f"it states no etag or no size of {file}")
-    return FileMetadata(commit, file, stated.etag, stated.size)
+    with reading_answers():
+        stated = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, **library.TOLD)
+        if stated.etag is None or stated.size is None:
+            raise FileMetadataError(f"it states no etag or no size of {file}")
+        if not _ETAG.fullmatch(stated.etag):
+            raise FileMetadataError(f"the etag of {file} is {stated.etag!r:.80}")
+        return FileMetadata(commit, file, stated.etag, stated.size)
 
 
 def _ask_with_retries(name: HubName, ask: Callable[[], Answer]) -> Answer:
@@ -87,7 +99,8 @@ def _ask_with_retries(name: HubName, ask: Callable[[], Answer]) -> Answer:
         except httpx2.HTTPError as error:
             if not is_transient(error):
                 raise
-            log.info("%s: the hub does not answer (%s): asking again in %g s", name, error, wait_s)
+            reason = short_reason(error)
+            log.info("%s: the hub does not answer (%s): asking again in %g s", name, reason, wait_s)
         time.sleep(wait_s)
     return ask()
 

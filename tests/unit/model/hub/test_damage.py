@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from asr_service.model.locate import DEMO_MODEL
-from tests.support.fetching import COMMIT, CONTENT, blobs, fetched, has, refused
+from tests.support.fetching import COMMIT, CONTENT, blobs, fetched, has, outcome, refused, start
 from tests.support.hub import StandInHub
 
 NEXT = "b" * 40
@@ -44,6 +45,23 @@ def test_a_damaged_file_is_fetched_again(hub: StandInHub, home: Path, name: str)
             f"{blobs(home)[0]} is not what the hub has stated: it is removed" in line
             for line in done.warnings
         )
+
+
+def test_another_process_may_have_replaced_a_damaged_file(hub: StandInHub, home: Path) -> None:
+    """While this one was reading it: what is there now is not removed."""
+    path = fetched(hub, home, "org/model").path
+    assert path is not None
+    blob = path.resolve()
+    hub.requests.clear()
+    spoil(blob)
+    with FileLock(home / f"hub/.locks/models--org--model/{blob.name}.lock"):
+        process = start(hub, home, "org/model")
+        assert next(line for line in process.stderr if "is being fetched by another process" in line)
+        fresh = blob.with_name("fresh")
+        fresh.write_bytes(CONTENT)
+        fresh.replace(blob)
+    done = outcome(process)
+    assert has(done) and done.warnings == [] and hub.downloads() == []
 
 
 def test_damage_that_only_reading_finds_is_mended(hub: StandInHub, home: Path) -> None:

@@ -102,6 +102,49 @@ def test_one_of_two_processes_fetches(hub: StandInHub, home: Path) -> None:
     assert waits and has(outcome(one)) and has(outcome(two)) and len(hub.downloads()) == 1
 
 
+def test_a_store_that_is_busy_is_asked_again(hub: StandInHub, home: Path) -> None:
+    hub.busy = 2
+    done = fetched(hub, home, "org/model")
+    assert has(done) and len(done.warnings) == 2
+    assert all("the download was cut (503 Service Unavailable): going on" in line for line in done.warnings)
+    blobs(home)[0].unlink()
+    hub.busy = 10
+    assert refused(
+        fetched(hub, home, "org/model"), "ModelUnavailable", "503 Service Unavailable, again and again"
+    )
+
+
+def test_no_more_is_taken_than_was_stated(hub: StandInHub, home: Path) -> None:
+    hub.surplus = 3_000_000
+    done = fetched(hub, home, "org/model", "--most", "2000000")
+    assert refused(done, "ModelUnavailable", "org/model could not be fetched", "has not the hash")
+    assert blobs(home) == []
+
+
+@pytest.mark.parametrize("etag", ["../../evil", "a/b", ".."])
+def test_an_etag_is_no_path(hub: StandInHub, home: Path, etag: str) -> None:
+    hub.etag = etag
+    done = fetched(hub, home, "org/model")
+    assert refused(
+        done, "ModelUnavailable", f"answers at {hub.endpoint} is no hub (the etag of model.nemo is "
+    )
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("commit", ["../../evil", "main"])
+def test_a_commit_is_a_hash(hub: StandInHub, home: Path, commit: str) -> None:
+    hub.repositories["org/model"].commit = commit
+    done = fetched(hub, home, "org/model")
+    assert refused(done, "ModelUnavailable", f"is no hub (the commit that it names is '{commit}')")
+
+
+@pytest.mark.parametrize("file", ["../evil.nemo", "/evil.nemo"])
+def test_a_file_lies_in_its_repository(hub: StandInHub, home: Path, file: str) -> None:
+    hub.repositories["org/model"].files[file] = b""
+    done = fetched(hub, home, "org/model")
+    assert refused(done, "ModelUnavailable", f"is no hub (a file that it lists is '{file}')")
+
+
 def test_what_comes_is_checked(hub: StandInHub, home: Path) -> None:
     hub.spoil = 1
     done = fetched(hub, home, "org/model")
