@@ -1,0 +1,126 @@
+"""Numbers that all processes of the service see: what each engine and front end does, each written by its owner alone.
+
+It is memory that is shared by being forked with it, so that a number is read without a message and without a lock. Each
+number is written at once; two of them may be of two moments.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from enum import IntEnum
+
+
+class ProcessState(IntEnum):
+    """How far an engine or a front end has come."""
+
+    STARTING = 0
+    WARMING = 1
+    RUNNING = 2
+    ENDED = 3
+
+
+class EngineRecord(ctypes.Structure):
+    """What an engine tells.
+
+    Attributes:
+        state: one of `ProcessState`.
+        slots: of the model.
+        limit: streams that it admits: slots, or as many as the machine was measured to sustain.
+        leased, ready: slots that streams have, and those whose chunk waits for a step.
+        running: slots whose segment has begun.
+        measured: streams that the machine was measured to sustain, 0 if that is not known.
+        batch_limit: most streams in a step.
+        load: see `asr_service.engine.load`.
+        busy_since: monotonic time at which the step now running began, 0 between steps.
+        beat: monotonic time of its last sign of life.
+    """
+
+    _fields_ = (
+        ("load", ctypes.c_double),
+        ("busy_since", ctypes.c_double),
+        ("beat", ctypes.c_double),
+        ("state", ctypes.c_uint32),
+        ("slots", ctypes.c_uint32),
+        ("limit", ctypes.c_uint32),
+        ("leased", ctypes.c_uint32),
+        ("ready", ctypes.c_uint32),
+        ("running", ctypes.c_uint32),
+        ("measured", ctypes.c_uint32),
+        ("batch_limit", ctypes.c_uint32),
+    )
+
+
+class FrontEndRecord(ctypes.Structure):
+    """What a front end tells.
+
+    Attributes:
+        state: one of `ProcessState`.
+        streams: that it has open.
+        carries: streams that it can carry as measured, 0 if that is not known.
+        busy: share of the time that its event loop works.
+        beat: monotonic time of its last sign of life.
+    """
+
+    _fields_ = (
+        ("busy", ctypes.c_double),
+        ("beat", ctypes.c_double),
+        ("state", ctypes.c_uint32),
+        ("streams", ctypes.c_uint32),
+        ("carries", ctypes.c_uint32),
+    )
+
+
+class ServiceRecord(ctypes.Structure):
+    """What the supervisor tells.
+
+    Attributes:
+        is_serving: whether streams are admitted.
+        is_draining: whether the service is about to end.
+    """
+
+    _fields_ = (("is_serving", ctypes.c_uint32), ("is_draining", ctypes.c_uint32))
+
+
+class Board:
+    """The records of all processes; to be made before they are forked.
+
+    Args:
+        engines, front_ends: how many of each there will be.
+
+    Attributes:
+        engines: `EngineRecord`, by number.
+        front_ends: `FrontEndRecord`, by number.
+        service: `ServiceRecord`.
+    """
+
+    def __init__(self, engines: int, front_ends: int) -> None:
+        engine_bytes = ctypes.sizeof(EngineRecord) * engines
+        front_end_bytes = ctypes.sizeof(FrontEndRecord) * front_ends
+        memory = mmap.mmap(-1, engine_bytes + front_end_bytes + ctypes.sizeof(ServiceRecord))
+        self.engines = (EngineRecord * engines).from_buffer(memory)
+        self.front_ends = (FrontEndRecord * front_ends).from_buffer(memory, engine_bytes)
+        self.service = ServiceRecord.from_buffer(memory, engine_bytes + front_end_bytes)
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open, over all engines."""
+        return sum(engine.leased for engine in self.engines)
+
+    @property
+    def stream_limit(self) -> int:
+        """Streams that may be open, over all engines that run."""
+        return sum(engine.limit for engine in self.engines if engine.state == ProcessState.RUNNING)
+
+    @property
+    def load(self) -> float:
+        """The largest load of an engine."""
+        return float(max(engine.load for engine in self.engines))
+
+    def clear_engine(self, number: int) -> None:
+        """Wipes what an engine told that has ended."""
+        self.engines[number] = EngineRecord(state=ProcessState.ENDED)
+
+    def clear_front_end(self, number: int) -> None:
+        """Wipes what a front end told that has ended."""
+        self.front_ends[number] = FrontEndRecord(state=ProcessState.ENDED)
