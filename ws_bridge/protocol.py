@@ -45,6 +45,7 @@ def contract_limits(message: type[Proto], field: str) -> asr_pb2.Limits:
 
 RATE_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "sample_rate_hertz")
 ENDPOINT_LIMITS = contract_limits(asr_pb2.Endpointing, "trailing_silence_ms")
+GAP_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "fill_gaps_after_ms")
 SID_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "stream_id")
 LANGUAGE_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "language_code")
 TAG_LIMITS = contract_limits(asr_pb2.Finalize, "tag")
@@ -79,6 +80,7 @@ class Init:
             `language` if it is set.
         end_tokens: whether a token by which the model says that the utterance is over makes a final. By default only
             where `endpoint_ms` is set: a client that asks for neither expects one final.
+        gap_ms: time without audio after which silence takes its place; None: time without audio does not count.
         key: API key for a service that asks for one, where the client can set no header, as in a browser.
     """
 
@@ -93,6 +95,7 @@ class Init:
     boost: float | None = None
     language: str = ""
     end_tokens: bool = False
+    gap_ms: int | None = None
     key: str = field(default="", repr=False)
 
 
@@ -236,6 +239,9 @@ def _init(fields: dict[str, Any]) -> Init:
     endpoint_ms = None
     if fields.get("endpoint_ms") is not None:
         endpoint_ms = _whole(fields, "endpoint_ms", 0, ENDPOINT_LIMITS, "ms of silence")
+    gap_ms = None
+    if fields.get("gap_ms") is not None:
+        gap_ms = _whole(fields, "gap_ms", 0, GAP_LIMITS, "ms without audio")
     return Init(
         sid=_sid(fields),
         sr=_whole(fields, "sr", 16_000, RATE_LIMITS, "samples per second"),
@@ -248,6 +254,7 @@ def _init(fields: dict[str, Any]) -> Init:
         boost=_number(fields, "boost"),
         language=_language(fields),
         end_tokens=_flag(fields, "end_tokens", endpoint_ms is not None),
+        gap_ms=gap_ms,
         key=_key(fields),
     )
 

@@ -56,6 +56,7 @@ _FIELDS = {
     "trailing_silence_ms": "endpoint_ms",
     "phrase_boosts": "phrases",
     "language_code": "language",
+    "fill_gaps_after_ms": "gap_ms",
 }
 """Names in the gRPC contract to names in the WebSocket protocol; others are the same in both."""
 

@@ -53,6 +53,8 @@ def _config(init: Init) -> asr_pb2.RecognitionConfig:
     )
     if init.endpoint_ms is not None:
         config.endpointing.trailing_silence_ms = init.endpoint_ms
+    if init.gap_ms is not None:
+        config.fill_gaps_after_ms = init.gap_ms
     if init.phrases or init.boost is not None:
         config.phrase_boosts.add(phrases=init.phrases, boost=init.boost)
     return config

@@ -22,6 +22,7 @@ MIN_RATE_HZ, MAX_RATE_HZ = _range(pb.RecognitionConfig, "sample_rate_hertz")
 MIN_CHANNELS, MAX_CHANNELS = _range(pb.RecognitionConfig, "audio_channel_count")
 MIN_SILENCE_MS, MAX_SILENCE_MS = _range(pb.Endpointing, "trailing_silence_ms")
 MIN_START_TIMEOUT_MS = int(_limits(pb.Endpointing, "start_timeout_ms").min)
+MIN_GAP_MS, MAX_GAP_MS = _range(pb.RecognitionConfig, "fill_gaps_after_ms")
 MAX_NAME_CHARS = _limits(pb.RecognitionConfig, "stream_id").max_length
 MAX_LANGUAGE_CHARS = _limits(pb.RecognitionConfig, "language_code").max_length
 MAX_TAG_CHARS = _limits(pb.Finalize, "tag").max_length

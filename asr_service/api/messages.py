@@ -84,6 +84,7 @@ def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -
         boosts=_boosts(config.phrase_boosts, info),
         language=checked_language(config.language_code, info),
         end_tokens=config.end_tokens if config.HasField("end_tokens") else True,
+        fill_gaps_after_ms=_gap(config),
     )
 
 
@@ -136,6 +137,17 @@ def checked_language(code: str, info: ModelInfo | None) -> str:
             field=_LANGUAGE_FIELD,
         )
     return code if info is None else choose_language(code, info, _LANGUAGE_FIELD)
+
+
+def _gap(config: pb.RecognitionConfig) -> int:
+    gap_ms = config.fill_gaps_after_ms
+    if config.HasField("fill_gaps_after_ms") and not limits.MIN_GAP_MS <= gap_ms <= limits.MAX_GAP_MS:
+        raise InvalidArgument(
+            f"config.fill_gaps_after_ms is {gap_ms}; it should be {limits.MIN_GAP_MS} to {limits.MAX_GAP_MS}, or unset "
+            "for time without audio that does not count",
+            field="config.fill_gaps_after_ms",
+        )
+    return gap_ms
 
 
 def _endpointing(message: pb.Endpointing) -> EndpointingConfig:

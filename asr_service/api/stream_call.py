@@ -36,6 +36,7 @@ from asr_service.core.values import Result, StreamConfig
 from asr_service.recognition.raw_audio import RawAudio
 from asr_service.recognition.wav_header import AudioFormat
 from asr_service.sessions.admission import Admission
+from asr_service.sessions.gap_filler import GapFiller
 from asr_service.sessions.idle_watch import Idle, IdleWatch
 from asr_service.sessions.multichannel import Feed, Interleaved
 from asr_service.sessions.session import Session
@@ -101,6 +102,8 @@ class StreamCall(ABC):
         self._raw: RawAudio
         self._feed: Feed
         self._idle: IdleWatch
+        # Where the config asks for it.
+        self._gaps: GapFiller | None = None
         # Resolved once, when the call is to end: with the error to tell, or None.
         self._done: asyncio.Future[AsrError | None] = self._loop.create_future()
         # Whether the client is not there any more: there is nobody to tell.
@@ -154,6 +157,8 @@ class StreamCall(ABC):
         finally:
             for timer in self._timers.values():
                 timer.cancel()
+            if self._gaps is not None:
+                self._gaps.stop()
             for task in self._tasks:
                 task.cancel()
             for session in self.sessions:
@@ -228,10 +233,22 @@ class StreamCall(ABC):
         for session in sessions:
             session.on_end = self._session_ended
             session.on_ending = self._session_ending
+        if config.fill_gaps_after_ms:
+            self._gaps = self._fill_gaps(config)
         writing = asyncio.Lock() if len(sessions) > 1 else None
         self._writers = len(sessions)
         parts = [self._read(), *(self._write(at, session, writing) for at, session in enumerate(sessions))]
         self._tasks = [self._loop.create_task(self._guard(part)) for part in parts]
+
+    def _fill_gaps(self, config: StreamConfig) -> GapFiller:
+        idle, record = self._idle, self.record
+        return GapFiller(
+            self._feed,
+            config,
+            len(self.sessions),
+            received_bytes=lambda: record.received_bytes,
+            held_back=lambda: idle.held_back,
+        )
 
     async def _guard(self, part: Coroutine[None, None, None]) -> None:
         """Runs a part of the call: whatever goes wrong in it ends this call, and no other."""
@@ -264,6 +281,8 @@ class StreamCall(ABC):
             idle.heard_at = clock()
             if request is grpc.aio.EOF:
                 idle.half_closed = True
+                if self._gaps is not None:
+                    self._gaps.stop()
                 await send(self._raw.rest())
                 record.final_requested()
                 self._feed.half_close()

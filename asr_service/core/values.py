@@ -82,6 +82,7 @@ class StreamConfig:
         boosts: phrases that are boosted.
         language: one of `ModelInfo.languages` that the model is told is spoken; "" for the model's default.
         end_tokens: whether a token by which the model says that an utterance is over (`<EOU>`, `<EOB>`) makes a final.
+        fill_gaps_after_ms: time without audio after which silence takes its place; 0 for never.
     """
 
     name: str
@@ -94,6 +95,7 @@ class StreamConfig:
     boosts: tuple[PhraseBoost, ...] = ()
     language: str = ""
     end_tokens: bool = True
+    fill_gaps_after_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,10 @@ class Feed(Protocol):
         """See `Session.send_audio`."""
         ...
 
+    def add_silence(self, data: bytes) -> bool:
+        """See `Session.add_silence`."""
+        ...
+
     def finalize(self, tag: str) -> None:
         """See `Session.finalize`."""
         ...
@@ -48,6 +52,12 @@ class Interleaved:
         if whole:
             for session, part in zip(self._sessions, self._dealt(data[:whole]), strict=True):
                 await session.send_audio(part)
+
+    def add_silence(self, data: bytes) -> bool:
+        """Takes silence for every channel, or for none: see `Session.add_silence`."""
+        if not all(session.takes_silence for session in self._sessions):
+            return False
+        return all(session.add_silence(data) for session in self._sessions)
 
     def finalize(self, tag: str) -> None:
         """Asks for a final of every channel."""

@@ -107,6 +107,24 @@ class Session:
             self._below_mark = asyncio.get_running_loop().create_future()
             await self._below_mark
 
+    @property
+    def takes_silence(self) -> bool:
+        """Whether `add_silence` would take silence: the input is open, and not more waits than the high-water mark."""
+        return self.ended is None and not self._closed and self._buffer.unconsumed <= self._inbox_bytes
+
+    def add_silence(self, data: bytes) -> bool:
+        """Takes encoded silence in place of audio that the client does not send, and never waits.
+
+        Returns:
+            Whether it was taken.
+        """
+        if not self.takes_silence:
+            return False
+        self._buffer.add(data)
+        if self._buffer.is_due:
+            self._flush()
+        return True
+
     def finalize(self, tag: str) -> None:
         """Asks for a final now.
 

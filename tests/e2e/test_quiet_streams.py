@@ -74,8 +74,9 @@ async def test_streams_live_through_a_long_break_without_audio(service: AsrServi
             Quiet(asr_pb2_grpc.SpeechServiceStub(channel).Recognize, config(), packets)
             for channel in (silent, pinging)
         ]
+        never = riva.opening(custom_configuration={"fill_gaps_after_ms": "0"})
         theirs = [
-            Quiet(riva.stub_on(channel).StreamingRecognize, riva.opening(), riva.packets(PCM))
+            Quiet(riva.stub_on(channel).StreamingRecognize, never, riva.packets(PCM))
             for channel in (silent, pinging)
         ]
         await asyncio.gather(*(stream.run(QUIET_S) for stream in (*ours, *theirs)))

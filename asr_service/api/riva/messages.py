@@ -50,6 +50,12 @@ _RIVA_ENCODINGS = {
 }
 _DEFAULT_RATE = 16_000
 
+FILL_GAPS = "fill_gaps_after_ms"
+"""Key of `custom_configuration` for the time without audio after which silence takes its place."""
+DEFAULT_GAP_MS = 1000
+"""That time for streams: clients of Riva expect that a pause without packets ends an utterance as any other does. It is
+longer than what networks commonly hold up."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestedConfig:
@@ -59,6 +65,7 @@ class RequestedConfig:
         format: of the audio, unless a WAV header at its start says otherwise.
         interim_results, word_times, endpointing, punctuation, boosts: see `StreamConfig`.
         language: as the client names it; "" and "multi" leave it to the model.
+        fill_gaps_after_ms: see `StreamConfig`.
     """
 
     format: AudioFormat
@@ -68,6 +75,7 @@ class RequestedConfig:
     punctuation: bool
     boosts: tuple[PhraseBoost, ...]
     language: str = ""
+    fill_gaps_after_ms: int = 0
 
     def stream_config(
         self,
@@ -96,6 +104,7 @@ class RequestedConfig:
             punctuation=self.punctuation,
             boosts=self.boosts,
             language=asr_v1.checked_language(self.language, info),
+            fill_gaps_after_ms=self.fill_gaps_after_ms,
         )
 
 
@@ -131,6 +140,7 @@ def read_config(
         punctuation=config.enable_automatic_punctuation,
         boosts=_boosts(config, info),
         language=config.language_code,
+        fill_gaps_after_ms=_gap(config, default_ms=DEFAULT_GAP_MS) if endpoints else 0,
     )
 
 
@@ -144,6 +154,22 @@ def _endpointing(config: pb.RecognitionConfig, *, endpoints: bool) -> Endpointin
         silence_ms = min(max(silence_ms, limits.MIN_SILENCE_MS), limits.MAX_SILENCE_MS)
         return EndpointingConfig(trailing_silence_ms=silence_ms)
     return EndpointingConfig() if endpoints or config.HasField("endpointing_config") else None
+
+
+def _gap(config: pb.RecognitionConfig, *, default_ms: int) -> int:
+    """Reads after which time without audio silence takes its place; 0 for never."""
+    text = config.custom_configuration.get(FILL_GAPS, "").strip()
+    if not text:
+        return default_ms
+    gap_ms = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else -1
+    if gap_ms == 0 or limits.MIN_GAP_MS <= gap_ms <= limits.MAX_GAP_MS:
+        return gap_ms
+    field = f"config.custom_configuration[{FILL_GAPS}]"
+    raise InvalidArgument(
+        f"{field} is {text[:20]!a}; it should be {limits.MIN_GAP_MS} to {limits.MAX_GAP_MS} (ms), 0 for never, or "
+        f"unset for {DEFAULT_GAP_MS}",
+        field=field,
+    )
 
 
 def _boosts(config: pb.RecognitionConfig, info: ModelInfo | None) -> tuple[PhraseBoost, ...]:

@@ -174,6 +174,7 @@ class RecognitionConfig(_message.Message):
     PHRASE_BOOSTS_FIELD_NUMBER: _builtins.int
     LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
     END_TOKENS_FIELD_NUMBER: _builtins.int
+    FILL_GAPS_AFTER_MS_FIELD_NUMBER: _builtins.int
     encoding: Global___AudioEncoding.ValueType
     """Default LINEAR16."""
     sample_rate_hertz: _builtins.int
@@ -202,6 +203,11 @@ class RecognitionConfig(_message.Message):
     """Whether a token by which the model itself says that the utterance is over makes a final, reason END_OF_UTTERANCE.
     Default true. A model that has no such tokens is not changed by it.
     """
+    fill_gaps_after_ms: _builtins.int
+    """Set: where no audio has come for so long, in ms, silence takes its place as long as none comes, as if the client had
+    sent it: endpoints are found and the stream's clock goes on while a microphone is muted. Texts may then depend on when
+    packets come; audio that is late by more is heard after silence. Unset: time without audio does not count.
+    """
     @_builtins.property
     def endpointing(self) -> Global___Endpointing:
         """Set: utterances end at pauses in the speech. Unset: only `finalize`, half-close and `end_tokens` make finals."""
@@ -224,10 +230,11 @@ class RecognitionConfig(_message.Message):
         phrase_boosts: _abc.Iterable[Global___PhraseBoost] | None = ...,
         language_code: _builtins.str = ...,
         end_tokens: _builtins.bool | None = ...,
+        fill_gaps_after_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_fill_gaps_after_ms", b"_fill_gaps_after_ms", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "fill_gaps_after_ms", b"fill_gaps_after_ms", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "encoding", b"encoding", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "interim_results", b"interim_results", "language_code", b"language_code", "phrase_boosts", b"phrase_boosts", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_fill_gaps_after_ms", b"_fill_gaps_after_ms", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "encoding", b"encoding", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "fill_gaps_after_ms", b"fill_gaps_after_ms", "interim_results", b"interim_results", "language_code", b"language_code", "phrase_boosts", b"phrase_boosts", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_channel_count: _TypeAlias = _typing.Literal["audio_channel_count"]  # noqa: Y015
     _WhichOneofArgType__audio_channel_count: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count"]  # noqa: Y015
@@ -235,6 +242,8 @@ class RecognitionConfig(_message.Message):
     _WhichOneofArgType__automatic_punctuation: _TypeAlias = _typing.Literal["_automatic_punctuation", b"_automatic_punctuation"]  # noqa: Y015
     _WhichOneofReturnType__end_tokens: _TypeAlias = _typing.Literal["end_tokens"]  # noqa: Y015
     _WhichOneofArgType__end_tokens: _TypeAlias = _typing.Literal["_end_tokens", b"_end_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__fill_gaps_after_ms: _TypeAlias = _typing.Literal["fill_gaps_after_ms"]  # noqa: Y015
+    _WhichOneofArgType__fill_gaps_after_ms: _TypeAlias = _typing.Literal["_fill_gaps_after_ms", b"_fill_gaps_after_ms"]  # noqa: Y015
     _WhichOneofReturnType__interim_results: _TypeAlias = _typing.Literal["interim_results"]  # noqa: Y015
     _WhichOneofArgType__interim_results: _TypeAlias = _typing.Literal["_interim_results", b"_interim_results"]  # noqa: Y015
     _WhichOneofReturnType__sample_rate_hertz: _TypeAlias = _typing.Literal["sample_rate_hertz"]  # noqa: Y015
@@ -245,6 +254,8 @@ class RecognitionConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__automatic_punctuation) -> _WhichOneofReturnType__automatic_punctuation | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__end_tokens) -> _WhichOneofReturnType__end_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fill_gaps_after_ms) -> _WhichOneofReturnType__fill_gaps_after_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interim_results) -> _WhichOneofReturnType__interim_results | None: ...
     @_typing.overload
