@@ -21,8 +21,7 @@ SHARE = 0.75
 RISE, FALL = 1.1, 0.8
 """The number of streams changes once it is this many times what it was, or less than that: it does not flutter."""
 CALM = 0.3
-"""Load up to which the streams that are carried show that some more fit. It grows slowly up to about this, and soon
-after that quickly."""
+"""Below this load, more streams surely fit: load grows slowly up to about here and fast beyond."""
 GROWTH = 1.15
 """How many fit then: this many times those that are carried, or one more. It holds for `MEMORY_S`."""
 LEAST_SHARE = 1 / 8
@@ -64,11 +63,11 @@ class Estimate:
         self._slots = slots
         self._curve: Curve | None = None
         # The last sweep, if it found less than what is believed.
-        self._doubt: Curve | None = None
+        self._pending_sweep: Curve | None = None
         self._slowness = Slowness()
         self._recent = RecentSteps()
         # Streams that use has shown to fit, and when.
-        self._shown, self._shown_at = 0.0, float("-inf")
+        self._proven, self._proven_at = 0.0, float("-inf")
         self._streams = 0
 
     def sweep(self, now: float, timings: Sequence[tuple[int, float]]) -> int:
@@ -86,31 +85,31 @@ class Estimate:
         """
         curve = Curve(timings)
         found = self._found(curve)
-        if self._curve is not None and found < self._value(now) and self._doubt is None:
-            self._doubt = curve
+        if self._curve is not None and found < self._value(now) and self._pending_sweep is None:
+            self._pending_sweep = curve
         else:
-            if self._doubt is not None:
-                curve = max(self._doubt, curve, key=self._found)
-            self._curve, self._doubt = curve, None
+            if self._pending_sweep is not None:
+                curve = max(self._pending_sweep, curve, key=self._found)
+            self._curve, self._pending_sweep = curve, None
             self._slowness = Slowness()
-            self._shown = 0.0
+            self._proven = 0.0
         return self._bounded(found)
 
     def add(self, now: float, rows: int, seconds: float) -> None:
         """Takes a step of so many streams that ended now."""
         self._recent.add(now, rows, seconds)
         if self.step_s(now, rows) >= LEAST_SHARE * self._budget_s:
-            self.look(now, rows, seconds)
+            self.add_probe_step(now, rows, seconds)
 
-    def look(self, now: float, rows: int, seconds: float) -> None:
-        """Takes a step that was made to be timed, just after another, beside streams; it counts however short it is."""
+    def add_probe_step(self, now: float, rows: int, seconds: float) -> None:
+        """Takes a step of a short probe, made beside streams and just after another; it counts however short it is."""
         if self._curve is not None:
             self._slowness.add(now, seconds / self._curve.seconds(rows))
 
-    def carried(self, now: float, chunks_per_s: float, load: float) -> None:
+    def add_load(self, now: float, chunks_per_s: float, load: float) -> None:
         """Takes what is carried at which load: live streams that are served with ease show that some more fit.
 
-        How many more the sizes and durations of their steps foretell, where no sweep has come as far.
+        Steps of larger batches than the last sweep reached are extrapolated.
 
         Args:
             now: monotonic seconds.
@@ -119,13 +118,13 @@ class Estimate:
         """
         streams = chunks_per_s * self._chunk_s
         if load > SHARE:
-            self._shown = min(self._shown, streams)
+            self._proven = min(self._proven, streams)
         elif load > 0 and self._curve is not None:
             if load <= CALM:
-                self._show(now, max(GROWTH * streams, round(streams) + 1))
+                self._prove(now, max(GROWTH * streams, round(streams) + 1))
             curve = self._recent.curve(now)
             if curve is not None and curve.timings[-1][0] > self._curve.timings[-1][0]:
-                self._show(now, self._found(curve))
+                self._prove(now, self._found(curve))
 
     def step_s(self, now: float, rows: int) -> float:
         """Returns how long a step of so many streams should take now; 0 if that is not known."""
@@ -152,11 +151,11 @@ class Estimate:
     def _value(self, now: float) -> float:
         assert self._curve is not None
         by_steps = self._curve.streams(self._budget_s / self._slowness.value(now), self.max_batch)
-        return max(by_steps, self._shown) if now < self._shown_at + MEMORY_S else by_steps
+        return max(by_steps, self._proven) if now < self._proven_at + MEMORY_S else by_steps
 
-    def _show(self, now: float, streams: float) -> None:
-        if streams >= self._shown or now >= self._shown_at + MEMORY_S:
-            self._shown, self._shown_at = streams, now
+    def _prove(self, now: float, streams: float) -> None:
+        if streams >= self._proven or now >= self._proven_at + MEMORY_S:
+            self._proven, self._proven_at = streams, now
 
     def _found(self, curve: Curve) -> float:
         return curve.streams(self._budget_s, self.max_batch)

@@ -63,7 +63,10 @@ class EngineMetrics(Protocol):
         ...
 
     def load_measured(self) -> None:
-        """Publishes the engine's new `load`, `capacity` and `readings`: four times a second, once when it is idle."""
+        """Publishes the engine's new `load`, `capacity` and `readings`.
+
+        At most four times a second; once a second while idle.
+        """
         ...
 
 

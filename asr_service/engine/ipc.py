@@ -33,7 +33,7 @@ class MessageKind(IntEnum):
 
     # The engine has come into another state.
     STATE = 0
-    # A step begins, at a time; None for that a probe's step is over.
+    # A step begins, at a time; or None: a probe's step has ended.
     STEP_BEGINS = 1
     # A turn's events, with its steps, load and counts.
     TURN = 2

@@ -83,7 +83,7 @@ class Meter:
             return False
         self._measured_at, self.load = now, self._load.value(now)
         if self._estimate:
-            self._estimate.carried(now, self._load.chunks_per_s(now), self.load)
+            self._estimate.add_load(now, self._load.chunks_per_s(now), self.load)
             self.capacity = self._estimate.capacity(now)
         return True
 

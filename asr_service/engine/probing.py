@@ -25,10 +25,10 @@ QUIET_S = 1.0
 LONGEST_PAUSE_S = 300.0
 """The pause between sweeps doubles up to this, while they find the same."""
 REST = 20.0
-"""A pause is at least so many times as long as the sweep was: one finds other than the last all the time where other
-programs come and go, and should not be one of those that are in the way."""
-LOOK_S = 10.0
-"""In a pause, a single step is timed so often; what makes it faster is found by that."""
+"""A pause is at least so many times as long as the sweep was. Where other programs come and go, no two sweeps agree;
+sweeping on and on would be a load itself."""
+SHORT_PROBE_S = 10.0
+"""In a pause, a short probe is made each time so many seconds are over; it finds out when steps have become faster."""
 FASTER = 1.5
 """A step that takes so many times less than it should is a reason for a sweep."""
 SAME = 0.1
@@ -132,7 +132,7 @@ class Sweep:
 
 
 class Prober:
-    """Keeps an estimate up to date: by sweeps while there are no streams, by looks while those that there are rest.
+    """Keeps an estimate up to date: by sweeps without streams, by short probes while streams rest.
 
     Args:
         model: warm.
@@ -158,13 +158,13 @@ class Prober:
         self._chunk_s = model.info.chunk_ms / 1000
         self.rows = 0
         self._sweep: Sweep | None = None
-        # Whether it is a look: a single short step.
-        self._looking = False
+        # Whether it is a short probe: a single step.
+        self._probe_is_short = False
         # Streams that the last sweep found to fit.
         self._found = 0
         self._pause_s = QUIET_S
-        # Monotonic times at which the next sweep and the next look may begin.
-        self._sweep_at = self._look_at = 0.0
+        # Monotonic times at which the next sweep and the next short probe may begin.
+        self._sweep_at = self._short_probe_at = 0.0
 
     def start(self, now: float) -> None:
         """Makes a first sweep, as far as there is time for it; raises what the model raises."""
@@ -184,7 +184,7 @@ class Prober:
     def stepped(self, now: float) -> None:
         """Takes that streams were stepped now."""
         self._sweep_at = max(self._sweep_at, now + QUIET_S)
-        self._look_at = now + QUIET_S
+        self._short_probe_at = now + QUIET_S
 
     def wait(self, now: float, streams: int, limit: int) -> float | None:
         """Returns in how many seconds to probe unless something comes first; None for not until something has come.
@@ -198,7 +198,9 @@ class Prober:
             return None
         if self._sweep:
             return 0.0
-        return max(0.0, (self._look_at if streams else min(self._look_at, self._sweep_at)) - now)
+        return max(
+            0.0, (self._short_probe_at if streams else min(self._short_probe_at, self._sweep_at)) - now
+        )
 
     def step(self, now: float, streams: int) -> None:
         """Makes one step; if the model raises, so does this, and the sweep is over.
@@ -209,42 +211,42 @@ class Prober:
         """
         sweep, self._sweep = self._sweep, None
         if sweep is None:
-            self._looking = streams > 0 or now < self._sweep_at
-            sweep = self._new_look(now, streams) if self._looking else self._new_sweep()
+            self._probe_is_short = streams > 0 or now < self._sweep_at
+            sweep = self._new_short_probe(now, streams) if self._probe_is_short else self._new_sweep()
         self.rows = sweep.rows
         # For the case that the model raises.
         self._pause(now)
         sweep.step()
         if not sweep.done:
             self._sweep = sweep
-        elif self._looking:
-            self._take_look(now, streams, *sweep.timings[0])
+        elif self._probe_is_short:
+            self._take_short_probe(now, streams, *sweep.timings[0])
         else:
             before, self._found = self._found, self._estimate.sweep(now, sweep.timings)
             same = abs(self._found - before) <= SAME * before
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S) if same else QUIET_S
             self._pause(now, REST * sweep.spent_s)
 
-    def _take_look(self, now: float, streams: int, rows: int, took: float) -> None:
+    def _take_short_probe(self, now: float, streams: int, rows: int, took: float) -> None:
         """Has a sweep made at once if steps have become faster; beside streams, tells how slow steps are."""
         if streams:
-            self._estimate.look(now, rows, took)
-            self._look_at = now + QUIET_S
+            self._estimate.add_probe_step(now, rows, took)
+            self._short_probe_at = now + QUIET_S
         else:
-            self._look_at = now + LOOK_S
+            self._short_probe_at = now + SHORT_PROBE_S
             if FASTER * took < self._estimate.step_s(now, rows):
                 self._sweep_at, self._pause_s = now, QUIET_S
 
     def _pause(self, now: float, least_s: float = 0.0) -> None:
-        self._look_at = now + LOOK_S
-        if not self._looking:
+        self._short_probe_at = now + SHORT_PROBE_S
+        if not self._probe_is_short:
             self._sweep_at = now + max(self._pause_s, least_s)
 
     def _new_sweep(self) -> Sweep:
         slots = self._slots.free[: self._estimate.max_batch]
         return Sweep(self._model, slots, SHARE * self._chunk_s, clock=self._clock)
 
-    def _new_look(self, now: float, streams: int) -> Sweep:
+    def _new_short_probe(self, now: float, streams: int) -> Sweep:
         """Makes a sweep of a single short step, after one that puts its slots at the start of a stream."""
         free = self._slots.free[: self._estimate.max_batch]
         rows = self._estimate.short_batch(now, _SHORT_SHARE * self._chunk_s, len(free)) if streams else 1

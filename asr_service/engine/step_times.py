@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-SECONDS, LEAST_SECONDS, MEMORY_S = 15, 5, 60.0
-"""The slowness is the median of the last `SECONDS` seconds with steps in them, `LEAST_SECONDS` at least, none of them
-longer ago than `MEMORY_S`. What lasts for half of them counts, a hiccup does not."""
-RECENT, RECENT_S, LEAST_OF_SIZE = 256, 20.0, 5
-"""What larger batches would take is foretold by so many steps at most, so many seconds back, and by sizes of which
-there were so many steps."""
+SECONDS = 15
+"""The slowness is the median of the last so many seconds with steps in them: what lasts for half of them counts."""
+LEAST_SECONDS = 5
+"""With fewer such seconds the slowness stays as it was."""
+MEMORY_S = 60.0
+"""Seconds of the past after which a measurement is forgotten."""
+RECENT = 256
+"""Most steps that `RecentSteps` remembers."""
+RECENT_S = 20.0
+"""Seconds after which a step is not recent any more."""
+LEAST_OF_SIZE = 5
+"""Recent steps of one size that make the size a usual one."""
 
 
 class Curve:

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from asr_service.core.errors import ModelError, ModelUnavailable
+from asr_service.core.errors import ModelError, ModelUnavailable, first_line
 from asr_service.model.hub import library
 from asr_service.model.hub.failures import away, not_cached
 from asr_service.model.hub.names import HubName
@@ -63,8 +63,7 @@ def short_reason(error: Exception) -> str:
     """Returns what an error says, in one line and without what may sign an address: it is for a log."""
     if isinstance(error, HfHubHTTPError):
         return _status(error)
-    lines = str(error).strip().splitlines()
-    return _QUERY.sub("?...", lines[0]) if lines else type(error).__name__
+    return _QUERY.sub("?...", first_line(error))
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class Service:
         while self.now < until:
             if self.now >= measure_at:
                 measure_at += 0.25
-                self.estimate.carried(self.now, self._load.chunks_per_s(self.now), self.load)
+                self.estimate.add_load(self.now, self._load.chunks_per_s(self.now), self.load)
                 self._admit()
             while self._coming and self._coming[0][0] <= self.now:
                 ready, stream = heappop(self._coming)

@@ -149,7 +149,7 @@ def test_what_is_long_past_does_not_count_and_is_not_forgotten() -> None:
 def test_nothing_is_known_before_the_first_sweep() -> None:
     made = estimate()
     made.add(0.0, 1, 0.1)
-    made.carried(0.0, 10.0, 0.1)
+    made.add_load(0.0, 10.0, 0.1)
     assert made.capacity(0.0) is None
     assert made.short_batch(0.0, 0.02, 16) == 1
 
@@ -199,36 +199,36 @@ def test_few_short_steps_do_not_lower_it() -> None:
     assert serve(made, 120, 180, 9, lambda rows: 2 * machine()(rows)) == 54
 
 
-def test_looks_count_however_short_they_are() -> None:
+def test_short_probes_count_however_short_they_are() -> None:
     made = estimate(machine(24, 4))
     for second in range(20):
-        made.look(second, 1, machine()(1))
+        made.add_probe_step(second, 1, machine()(1))
     assert streams(made, 20) == 114
 
 
 def test_streams_that_are_carried_with_ease_show_that_more_fit() -> None:
     made = estimate(machine(6, 4))
     assert streams(made, 0.0) == 28
-    made.carried(1.0, 40 / CHUNK_S, CALM)
+    made.add_load(1.0, 40 / CHUNK_S, CALM)
     assert streams(made, 1.0) == int(GROWTH * 40)
-    made.carried(2.0, 30 / CHUNK_S, 0.9)
+    made.add_load(2.0, 30 / CHUNK_S, 0.9)
     assert streams(made, 2.0) == 30, "which was too much"
 
 
 @given(st.integers(0, 200), st.floats(0, CALM))
 def test_what_is_carried_never_lowers_it_while_the_load_is_low(carried: int, load: float) -> None:
     made = estimate(machine())
-    made.carried(1.0, carried / CHUNK_S, load)
+    made.add_load(1.0, carried / CHUNK_S, load)
     assert streams(made, 1.0) >= 114
 
 
 def test_what_was_carried_long_ago_does_not_count() -> None:
     made = estimate(machine())
-    made.carried(20.0, 200 / CHUNK_S, CALM)
-    made.carried(30.0, 150 / CHUNK_S, CALM)
+    made.add_load(20.0, 200 / CHUNK_S, CALM)
+    made.add_load(30.0, 150 / CHUNK_S, CALM)
     assert streams(made, 20.0 + MEMORY_S - 1) == 230
     assert streams(made, 20.0 + MEMORY_S) == 114
-    made.carried(21.0 + MEMORY_S, 140 / CHUNK_S, CALM)
+    made.add_load(21.0 + MEMORY_S, 140 / CHUNK_S, CALM)
     assert streams(made, 21.0 + MEMORY_S) == 161
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asr_service.core.model import ModelInfo, StepRequest, StepResult
 from asr_service.engine.capacity import SHARE, Estimate
-from asr_service.engine.probing import LONGEST_PAUSE_S, LOOK_S, QUIET_S, REST, START_S, Prober, Sweep
+from asr_service.engine.probing import LONGEST_PAUSE_S, QUIET_S, REST, SHORT_PROBE_S, START_S, Prober, Sweep
 from asr_service.engine.slots import Slots
 from asr_service.model.null import NullModel
 from tests.support.machines import TimedModel
@@ -64,7 +64,7 @@ class Machine:
         return self.model.now - began
 
     def sweeps(self, seconds: float) -> list[float]:
-        """Makes steps for so long; when sweeps were made: looks are steps of one stream."""
+        """Makes steps for so long; when sweeps were made: short probes are steps of one stream."""
         until, times = self.model.now + seconds, []
         while self.model.now < until:
             self.probe()
@@ -153,13 +153,13 @@ def test_a_start_under_load_does_not_last() -> None:
 
 
 def test_a_load_that_lasts_for_hours_ends_soon_when_it_ends() -> None:
-    """However rare sweeps have become by then: a look finds that steps are faster."""
+    """However rare sweeps have become by then: a short probe finds that steps are faster."""
     model = timed(300, 100)
     machine = Machine(model)
     machine.sweeps(7200)
     assert machine.streams == 1
     model.seconds = timed().seconds
-    assert machine.until(lambda: machine.streams >= 113) < LOOK_S + 2.0
+    assert machine.until(lambda: machine.streams >= 113) < SHORT_PROBE_S + 2.0
 
 
 def test_pauses_grow_while_nothing_changes_and_end_when_something_does() -> None:
