@@ -22,7 +22,7 @@ from asr.v1 import asr_pb2_grpc
 if not __package__:  # run as a script: the project is where its packages are
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from clients import access
+from clients import access, recognition_options
 from clients.display import LiveText, in_brackets
 from clients.pacing import Pacer, completing_packet, duration_s, packets
 from clients.wav import WavError, read_wav
@@ -186,16 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="length of a packet (%(default)g)",
     )
     parser.add_argument("--words", action="store_true", help="show words with times and confidence")
-    parser.add_argument(
-        "--language",
-        default="",
-        help="language that is spoken, such as de-DE, or auto (the service's default)",
-    )
-    parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
-    parser.add_argument(
-        "--phrase", action="append", default=[], help="word or phrase to listen for; may be given again"
-    )
-    parser.add_argument("--boost", type=float, help="how strongly, 0 to 10 (the service's default)")
+    recognition_options.add_recognition(parser)
     parser.add_argument("--sid", default="", help="name of the stream (made by the server)")
     access.add_options(parser)
     args = parser.parse_args(argv)

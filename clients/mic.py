@@ -32,7 +32,7 @@ from asr.v1 import asr_pb2_grpc
 if not __package__:  # run as a script: the project is where its packages are
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from clients import access
+from clients import access, recognition_options
 from clients.display import LiveText, in_brackets
 from clients.handshake import CONNECT_S, NoConnection, connect
 from clients.pacing import packet_bytes, packet_samples
@@ -274,11 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--endpoint-ms", type=int, default=800, help="silence that ends an utterance (%(default)d; 0: off)"
     )
-    parser.add_argument(
-        "--language",
-        default="",
-        help="language that is spoken, such as de-DE, or auto (the service's default)",
-    )
+    recognition_options.add_language(parser)
     parser.add_argument("--sid", default="", help="name of the stream")
     access.add_options(parser)
     args = parser.parse_args(argv)

@@ -20,7 +20,7 @@ import websockets
 if not __package__:  # run as a script: the project is where its packages are
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from clients import access
+from clients import access, recognition_options
 from clients.display import LiveText, in_brackets
 from clients.handshake import NoConnection, connect
 from clients.pacing import Pacer, duration_s, packets
@@ -139,16 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pace.add_argument("--fast", dest="realtime", action="store_false", help="as fast as the service takes it")
     parser.add_argument("--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
     parser.add_argument("--words", action="store_true", help="show words with times and confidence")
-    parser.add_argument(
-        "--language",
-        default="",
-        help="language that is spoken, such as de-DE, or auto (the service's default)",
-    )
-    parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
-    parser.add_argument(
-        "--phrase", action="append", default=[], help="word or phrase to listen for; may be given again"
-    )
-    parser.add_argument("--boost", type=float, help="how strongly, 0 to 10 (the service's default)")
+    recognition_options.add_recognition(parser)
     access.add_options(parser)
     args = parser.parse_args(argv)
     args.access = access.chosen(args, parser)

@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from clients import access
+from clients import access, recognition_options
 from clients.handshake import NoConnection
 from clients.loadgen.plan import RATE, Heard, Plan, noise
 from clients.loadgen.report import show, summarize
@@ -129,9 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     where.add_argument("--ws", metavar="URL", help="the bridge instead, such as ws://localhost:8080")
     parser.add_argument("--wav", help="audio file that every stream sends, round and round (bursts of noise)")
-    parser.add_argument(
-        "--language", default="", help="language of every stream, such as de-DE (the service's default)"
-    )
+    recognition_options.add_language(parser)
     parser.add_argument("--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
     parser.add_argument(
         "--ramp", type=float, default=2.0, help="seconds over which the streams start (%(default)g)"
