@@ -122,10 +122,11 @@ class Settings(BaseSettings):
     max_streams: int | None = _setting(
         "Batching",
         None,
-        "Streams open at the same time; more are refused with RESOURCE_EXHAUSTED and a time to come back. Each takes "
-        "a slot of model state in memory from the start. Unset, the service measures, for a moment at the start and "
-        "while it serves, what the machine holds in real time, and memory for 512 streams bounds it. Beyond what it "
-        "holds everybody's words come late.",
+        "Streams open at the same time; more are refused with RESOURCE_EXHAUSTED and a time to come back. Each has a "
+        "slot of model state, which takes its memory at the start on a GPU and when first used on a CPU. Unset, the "
+        "service measures, for a moment at the start and while it serves, what the machine holds in real time; it "
+        "makes 512 slots at most on a CPU, 8192 on a GPU, fewer where memory is short. Beyond what it holds "
+        "everybody's words come late.",
         shown="what the machine sustains",
         ge=1,
         le=65536,

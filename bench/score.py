@@ -149,7 +149,7 @@ def ws_recognizer(url: str) -> tuple[Recognize, Callable[[], Awaitable[None]]]:
 
 
 async def persist(recognize: Recognize, utterance: Utterance, seconds: float) -> Heard:
-    """Tries until the service takes the stream: it may be loading, or busy, as files come faster than live audio."""
+    """Tries until the service takes the stream: it may be starting, or busy, as files come faster than live audio."""
     end = asyncio.get_running_loop().time() + seconds
     while True:
         try:

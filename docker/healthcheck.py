@@ -1,6 +1,6 @@
 """Health of what runs in this container, for Docker's HEALTHCHECK: exit code 0 if it serves, 1 with a line if not.
 
-healthcheck.py service    SERVING once the model is loaded and warm: grpc.health.v1, or with TLS, which would ask for
+healthcheck.py service    SERVING once the model is made and warm: grpc.health.v1, or with TLS, which would ask for
                           trust and maybe for a certificate, GET /healthz of the metrics port
 healthcheck.py bridge     GET /readyz: the bridge is up and its service serves
 healthcheck.py all        both

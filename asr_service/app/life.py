@@ -99,7 +99,7 @@ class _Service:
         await server.start()
         keys = parts.admission.keys
         log.info(
-            "loading %s; streams are refused until it is ready",
+            "making the model %s; streams are refused until it is ready",
             settings.model,
             extra={
                 "fields": {

@@ -105,4 +105,4 @@ class Admission:
 
 def starting() -> Unavailable:
     """What calls are answered with before the model can be used."""
-    return Unavailable("the service is starting: its model is not loaded yet", retry_after_s=STARTING_RETRY_S)
+    return Unavailable("the service is starting: its model is not made yet", retry_after_s=STARTING_RETRY_S)

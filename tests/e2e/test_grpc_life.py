@@ -237,7 +237,7 @@ async def test_refused_while_the_model_loads() -> None:
     """From the moment it listens until the model is warm: NOT_SERVING, and streams are told when to come back."""
     port = free_port()
     with AsrService(FAULT="load", ASR_GRPC_PORT=port, wait=False) as service:
-        service.wait_line("loading null")
+        service.wait_line("making the model null")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
             health = health_pb2_grpc.HealthStub(channel)

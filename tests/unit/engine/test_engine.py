@@ -62,7 +62,7 @@ def test_it_loads_warms_up_runs_and_stops() -> None:
     assert bench.states[-1] is EngineState.STOPPED
 
 
-def test_a_model_that_cannot_be_loaded_is_told_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_cannot_be_made_is_told_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
     def load() -> NullModel:
         raise ModelError("no such model")
 
