@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import io
 import random
-from typing import Any
 
 import pytest
 import sentencepiece as spm
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from asr_service.core.values import Word
 from asr_service.recognition.transcript import Transcript
 from asr_service.recognition.vocabulary import Vocabulary, unpunctuated
+from tests.support.sentencepieces import pieces_of, train
 
 LINES = [
     "book a table for two at eight",
@@ -22,27 +21,11 @@ LINES = [
 FRAME_MS = 80.0
 
 
-def train(**options: Any) -> spm.SentencePieceProcessor:
-    model = io.BytesIO()
-    spm.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES * 20),
-        model_writer=model,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        **options,
-    )
-    return spm.SentencePieceProcessor(model_proto=model.getvalue())
-
-
 @pytest.fixture(scope="module", params=["bpe", "unigram", "char", "bpe with bytes"])
 def pieces(request: pytest.FixtureRequest) -> spm.SentencePieceProcessor:
     if request.param == "bpe with bytes":
-        return train(model_type="bpe", vocab_size=340, byte_fallback=True)
-    return train(model_type=request.param, vocab_size=80)
-
-
-def vocabulary_of(processor: spm.SentencePieceProcessor) -> Vocabulary:
-    return Vocabulary(tuple(processor.id_to_piece(token) for token in range(processor.get_piece_size())))
+        return train(LINES, model_type="bpe", vocab_size=340, byte_fallback=True)
+    return train(LINES, model_type=request.param, vocab_size=80)
 
 
 def transcript(*pieces: str, keep_words: bool = True) -> Transcript:
@@ -58,7 +41,7 @@ def words(made: Transcript, limit_ms: int = 10**9) -> list[tuple[str, int, int, 
 
 
 def test_text_equals_sentencepiece_after_every_token(pieces: spm.SentencePieceProcessor) -> None:
-    vocabulary, size = vocabulary_of(pieces), pieces.get_piece_size()
+    vocabulary, size = Vocabulary(pieces_of(pieces)), pieces.get_piece_size()
     rng = random.Random(3)
     utterances = [pieces.encode(line) for line in LINES]
     utterances += [[rng.randrange(size) for _ in range(12)] for _ in range(300)]  # no speaker says these

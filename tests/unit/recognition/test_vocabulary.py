@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 import re
 from functools import cache
@@ -15,6 +14,8 @@ from hypothesis import strategies as st
 
 from asr_service.recognition.transcript import Transcript
 from asr_service.recognition.vocabulary import Vocabulary, unpunctuated
+from tests.support import sentencepieces
+from tests.support.sentencepieces import pieces_of
 
 FRAME_MS = 80.0
 LINES = [
@@ -39,24 +40,12 @@ def train(kind: str) -> spm.SentencePieceProcessor:
         options |= {"byte_fallback": True, "vocab_size": 400, "character_coverage": 0.98}
     if "signals" in kind:
         options["user_defined_symbols"] = SIGNALS
-    model = io.BytesIO()
-    spm.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES * 20),
-        model_writer=model,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        **options,
-    )
-    return spm.SentencePieceProcessor(model_proto=model.getvalue())
+    return sentencepieces.train(LINES, **options)
 
 
 KINDS = [
     f"{kind}{more}" for kind in ("bpe", "unigram") for more in ("", " bytes", " signals", " bytes signals")
 ]
-
-
-def pieces_of(processor: spm.SentencePieceProcessor) -> tuple[str, ...]:
-    return tuple(processor.id_to_piece(token) for token in range(processor.get_piece_size()))
 
 
 def as_nemo_joins(vocabulary: Vocabulary, text: str) -> str:
