@@ -7,8 +7,6 @@ import contextlib
 import json
 import socket
 import ssl
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from asr_service.access.api_keys import new_key
 from tests.support.audio import cut, silence, speechlike
 from tests.support.certificates import Authority
-from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, AsrService, printed
 from tests.support.rpc import Stub, audio, config, details, failure, retry_after_s, transcribe, until_active
 from ws_bridge.call import Call  # with the service's statuses; grpc.aio makes some up
 
@@ -226,16 +224,8 @@ async def test_streams_of_one_key_are_limited(keyed: Keyed) -> None:
 
 
 def test_the_command_line_makes_a_key() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "asr_service", "keys", "new", "someone"],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=True,
-    )
-    assert "asr_" in done.stdout and "someone:" in done.stdout
+    told = printed("-m", "asr_service", "keys", "new", "someone")
+    assert "asr_" in told and "someone:" in told
 
 
 # --------------------------------------------------------------------------------------------------------------- limits

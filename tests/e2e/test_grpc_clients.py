@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from clients.loadgen.streams import GrpcRunner, run_streams
 from clients.pacing import packets
 from testbed import grpc_frames as frames
 from tests.support.audio import cut, speechlike
-from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
+from tests.support.process import AsrService, run_python
 from tests.support.rpc import Stub, audio, config, finalize, talk, text
 
 UNREACHABLE = "127.0.0.1:9"  # discard: nobody listens there
@@ -24,15 +23,7 @@ UNREACHABLE = "127.0.0.1:9"  # discard: nobody listens there
 
 def client(module: str, *argv: object) -> subprocess.CompletedProcess[str]:
     """Runs a client to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", f"clients.{module}", *map(str, argv)],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    return run_python("-m", f"clients.{module}", *map(str, argv))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testbed.processes import free_port
 from tests.support.audio import FULL_SCALE, cut, speechlike
-from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, AsrService, run_python
 from tests.support.rpc import (
     Stub,
     audio,
@@ -64,15 +64,7 @@ async def status_of(call: Any) -> grpc.aio.AioRpcError:
 
 def run(*argv: str, **settings: object) -> subprocess.CompletedProcess[str]:
     """Runs `python -m asr_service` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "asr_service", *argv],
-        cwd=ROOT,
-        env=clean_environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    return run_python("-m", "asr_service", *argv, **settings)
 
 
 BAD_SETTINGS = {
@@ -126,15 +118,7 @@ def test_help_tells_every_setting_and_imports_nothing_heavy() -> None:
         "heavy = {'torch', 'nemo', 'grpc', 'google.protobuf', 'numpy', 'prometheus_client'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = run_python("-c", program)
     assert done.returncode == 0, done.stderr
     from asr_service.config import Settings
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +24,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from testbed.processes import free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, Bridge, talk
-from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
+from tests.support.process import PATIENCE_S, AsrService, printed, run_python
 from tests.support.rpc import Stub, audio, config, finalize, finals
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -248,25 +246,10 @@ def test_nothing_of_it_is_imported_unless_asked_for() -> None:
     program = (
         "import sys, asr_service.app.wiring; print([name for name in sys.modules if 'telemetry' in name])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    assert done.stdout.strip() == "[]", done.stderr
+    assert printed("-c", program) == "[]"
 
 
 def test_an_endpoint_that_is_no_url() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "asr_service", "--otlp-endpoint", "localhost:4318"],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
+    done = run_python("-m", "asr_service", "--otlp-endpoint", "localhost:4318")
     assert done.returncode == 2
     assert "--otlp-endpoint=localhost:4318: should be a URL such as http://localhost:4318" in done.stderr

@@ -64,7 +64,7 @@ def test_text_is_the_same_for_any_packets_slot_and_neighbours(
                 queues = [queue for queue in queues if queue]
             bench.wait_ended(*streams)
             for stream, key in streams.items():
-                first, second = bench.results[stream]
+                first, second = bench.finals(stream)
                 assert first.text == second.text, "phrases are there after a finalize, at their beginnings"
                 said.setdefault(key, set()).add(first.text)
     for number, text in enumerate(plain):

@@ -70,7 +70,7 @@ def test_text_equals_the_reference_for_any_packets(
                 queues = [q for q in queues if q]
             bench.wait_ended(*streams)
             for number, stream in enumerate(streams):
-                (final,) = bench.results[stream]
+                (final,) = bench.finals(stream)
                 said[number].append(final.text)
     encoded = [
         reference.encode(loaded, samples.astype(np.float32) / np.float32(32768), context) for samples in pcm

@@ -93,7 +93,7 @@ def test_finalize_splits_a_stream_into_segments_that_are_as_if_alone(bench: Benc
         stream = next(IDS)
         bench.submit(*commands(stream, StreamConfig("test", interim_results=False), script, packet=640))
         bench.wait_ended(stream)
-        finals.append([result.text for result in bench.results[stream]])
+        finals.append([result.text for result in bench.finals(stream)])
     whole, *alone = finals
     assert whole == [text for texts in alone for text in texts]
     assert any(whole)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
-from tests.support.process import ROOT, clean_environment
+from tests.support.process import printed
 
 PART = "torch._meta_registrations"
 
@@ -16,11 +14,7 @@ PART = "torch._meta_registrations"
 def run(program: str) -> str:
     """Runs a program in a process of its own, since torch is imported once; what it printed."""
     start = f"import sys; from asr_service.model.torch_import import *; PART = {PART!r}\n"
-    done = subprocess.run(
-        [sys.executable, "-c", start + textwrap.dedent(program)],
-        env=clean_environment(), cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return done.stdout.strip()
+    return printed("-c", start + textwrap.dedent(program))
 
 
 def test_a_model_is_made_and_stepped_without_it() -> None:

@@ -114,6 +114,10 @@ class Bench:
         self.wait_ended(stream)
         return self.results.get(stream, [])
 
+    def finals(self, stream: int) -> list[Result]:
+        """The finals of a stream; of one that asks for no interims the engine makes some, for its session to keep."""
+        return [result for result in self.results.get(stream, []) if result.reason is not None]
+
 
 @contextmanager
 def running(

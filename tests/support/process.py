@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,26 @@ def gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def run_python(*argv: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Runs Python with `argv` in the project's root to its end; `settings` are environment variables by full name."""
+    return subprocess.run(
+        [sys.executable, *map(str, argv)],
+        cwd=ROOT,
+        env=clean_environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def printed(*argv: object, **settings: object) -> str:
+    """What `run_python` prints, stripped; it has to succeed."""
+    done = run_python(*argv, **settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def resident_bytes(pid: int) -> int:

@@ -12,7 +12,7 @@ from asr_service.core.cpus import usable_cpus
 from asr_service.doctor import Finding, Verdict, cpu_precision, examine
 from tests.support import hub
 from tests.support.certificates import Authority
-from tests.support.process import ROOT, clean_environment
+from tests.support.process import clean_environment, run_python
 
 
 def found(subject: str, **settings: object) -> list[Finding]:
@@ -150,15 +150,7 @@ def test_keys(tmp_path: Path) -> None:
 
 
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "asr_service", "doctor", "--host", "127.0.0.1", "--grpc-port", "0", *argv],
-        cwd=ROOT,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_python("-m", "asr_service", "doctor", "--host", "127.0.0.1", "--grpc-port", "0", *argv)
 
 
 def test_the_command_line() -> None:

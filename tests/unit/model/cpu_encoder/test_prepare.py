@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from asr_service.model.cpu_encoder.precompile import compile_missing
 from asr_service.model.cpu_encoder.prepare import prepare
 from asr_service.model.devices import cpu_has_bf16
 from tests.support.encoder_weights import made_up_weights
-from tests.support.process import ROOT, clean_environment
+from tests.support.process import printed, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -99,11 +97,7 @@ def test_where_all_is_there_no_compiler_is_imported() -> None:
         main()
         print(sorted({"torch", "numba", "llvmlite"} & set(sys.modules)))
     """
-    command = [sys.executable, "-c", textwrap.dedent(program)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["[]"]
+    assert printed("-c", textwrap.dedent(program)) == "[]"
 
 
 def test_a_disk_without_room_is_told_and_not_taken_for_prepared(tmp_path: Path) -> None:
@@ -122,10 +116,7 @@ def test_a_disk_without_room_is_told_and_not_taken_for_prepared(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         main()
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=ROOT, env=clean_environment(NUMBA_CACHE_DIR=str(tmp_path)), capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python("-c", textwrap.dedent(program), NUMBA_CACHE_DIR=tmp_path)
     assert done.returncode == 1
     assert f"some machine code could not be kept in {folder}" in done.stderr
     assert "machine code is not kept" in done.stderr
