@@ -17,7 +17,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-NEMO = ("tests/model/", "tests/e2e/test_conversation.py")
+NEMO = ("tests/model/", "tests/e2e/test_conversation.py", "tests/unit/demo_model/test_features.py")
 ALONE = "tests/torture/"
 """Its tests share nothing, and each takes half a minute."""
 
