@@ -19,7 +19,7 @@ def read_nemo(path: Path, device: torch.device, why: str) -> Any:
     Args:
         path: of the `.nemo` file.
         device: where the model is wanted.
-        why: it is asked for, for the message where NeMo is not installed.
+        why: what needs NeMo; begins the message if it is missing.
 
     Returns:
         NeMo's model object, in eval mode, in fp32.
