@@ -8,6 +8,7 @@ length, and may be followed by silence that is on no clock (`finalize_silence_ms
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,7 @@ class ChunkCutter:
     Attributes:
         mark: the next mark, None if there is none.
         silence_added: whether the segment's audio is all cut, and followed by its silence.
+        clock: monotonic seconds; goes on by the length of the audio that is cut, at most BURST_S behind its arrival.
     """
 
     def __init__(
@@ -113,8 +115,7 @@ class ChunkCutter:
         self._sample_count = 0
         self._silent_count = 0
         self._silence = np.zeros(finalize_silence_ms * info.sample_rate // 1000, np.float32)
-        # Goes on by the audio's length, at most BURST_S behind its arrival.
-        self._clock = now - BURST_S
+        self.clock = now - BURST_S
 
     @property
     def mark(self) -> Mark | None:
@@ -147,24 +148,59 @@ class ChunkCutter:
     def cut(self, *, is_first: bool) -> Chunk | None:
         """Cuts the next chunk if its audio is there: a full one, or before a mark what is left; None without one."""
         full = self._info.first_chunk_samples if is_first else self._info.chunk_samples
+        if not self._decode_to(full):
+            if not self._marks:
+                return None
+            if left := self._marks[0].position - self._decoded:
+                self._decode(left)
+            if self._sample_count < full:
+                self._keep(self._reader.flush())
+                self._add_silence(is_first=is_first)
+        if not self._sample_count:
+            # A mark with nothing before it.
+            return None
+        return self._take(full, is_first=is_first)
+
+    def cut_ahead(self) -> Chunk | None:
+        """Cuts the chunk after one that is not answered yet: a full one of plain audio; None if that is not there.
+
+        What a mark or silence makes of the next chunk, the answer may change (`put_back`).
+        """
+        full = self._info.chunk_samples
+        if self.silence_added or not self._decode_to(full):
+            return None
+        return self._take(full, is_first=False)
+
+    def put_back(self, chunks: Sequence[Chunk], clock: float) -> None:
+        """Takes chunks of `cut_ahead` back, the last ones that were cut, to be cut anew.
+
+        Args:
+            chunks: in their order.
+            clock: what `clock` was before the first of them was cut.
+        """
+        self._samples[:0] = [chunk.samples for chunk in chunks]
+        self._sample_count += sum(chunk.samples.size for chunk in chunks)
+        self.clock = clock
+
+    def _decode_to(self, full: int) -> bool:
+        """Decodes until so many samples are there; returns whether they are. Nothing behind a mark is decoded."""
         limit = self._marks[0].position if self._marks else self._received
         while self._sample_count < full:
             size = self._reader.bytes_for(full - self._sample_count)
             if size > limit - self._decoded:
                 if not self._marks:
                     self._least_bytes = size
-                    return None
-                size = limit - self._decoded
-                if not size:
-                    self._keep(self._reader.flush())
-                    self._add_silence(is_first=is_first)
-                    break
-            self._keep(self._reader.read(bytes(self._bytes[:size])))
-            del self._bytes[:size]
-            self._decoded += size
-        if not self._sample_count:
-            # A mark with nothing before it.
-            return None
+                return False
+            self._decode(size)
+        return True
+
+    def _decode(self, size: int) -> None:
+        self._keep(self._reader.read(bytes(self._bytes[:size])))
+        del self._bytes[:size]
+        self._decoded += size
+
+    def _take(self, full: int, *, is_first: bool) -> Chunk:
+        """Makes a chunk of the samples that are there, of which there may be more or fewer than so many."""
         is_last = self._sample_count < full
         client_samples = min(full, self._sample_count - self._silent_count)
         due = self._due(client_samples, is_last=is_last)
@@ -192,8 +228,8 @@ class ChunkCutter:
     def _due(self, client_samples: int, *, is_last: bool) -> float:
         """Moves the clock on by the chunk's audio and gives the time as of which its step is due."""
         arrived = self._arrived()
-        self._clock = max(self._clock + client_samples / self._info.sample_rate, arrived - BURST_S)
-        return self._marks[0].arrived if is_last or self.silence_added else max(arrived, self._clock)
+        self.clock = max(self.clock + client_samples / self._info.sample_rate, arrived - BURST_S)
+        return self._marks[0].arrived if is_last or self.silence_added else max(arrived, self.clock)
 
     def _arrived(self) -> float:
         """When the last byte decoded so far came."""

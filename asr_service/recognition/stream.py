@@ -8,6 +8,9 @@ flush: it writes nothing more otherwise. `states.py` has the tables of a stream'
 
 from __future__ import annotations
 
+from collections import deque
+from typing import NamedTuple
+
 from asr_service.core.commands import Consumed
 from asr_service.core.errors import OutOfOrder
 from asr_service.core.model import ModelInfo, StepRequest, StepResult
@@ -25,11 +28,20 @@ END_OF_UTTERANCE = FinalReason.END_OF_UTTERANCE
 _UNTOLD_SHARE = 0.05
 
 
+class _CutChunk(NamedTuple):
+    """A chunk, whether all audio of its segment was cut with it, and the cutter's clock before it."""
+
+    chunk: Chunk
+    in_silence: bool
+    clock: float
+
+
 class Stream:
     """Turns one stream's bytes into steps of the model, and the steps' tokens into results. The engine owns it.
 
     `ready_at` says since when (or, for an upload, as of when) a step is due; `request` and `answer` carry it through
-    the model.
+    the model. Where the next chunk may be cut before the last one is answered, `take_chunks` gives out what is cut, and
+    `answer` takes the answers in the same order.
 
     Args:
         stream: the engine's id of the stream, never reused.
@@ -40,6 +52,8 @@ class Stream:
         now: monotonic seconds.
         finalize_silence_ms: see `ChunkCutter`.
         keeps_interims: whether a stream whose config asks for no interims makes some all the same, to be kept.
+        read_ahead: chunks that may be cut and not answered. With more than one, an answer that makes the model start
+            anew comes too late for what was cut ahead: that is put back and cut anew, and its own answer ignored.
 
     Raises:
         InvalidArgument: the model does not know the config's language.
@@ -49,7 +63,6 @@ class Stream:
         slot: as given.
         input: state of the input machine.
         work: state of the work machine.
-        ready_at: monotonic time at which the next step is due, None if there is nothing to step.
         restarted: whether the last answer made the model start anew: the next chunk ends before the place that
             `take_consumed` told with the step.
     """
@@ -65,12 +78,12 @@ class Stream:
         finalize_silence_ms: int = 0,
         *,
         keeps_interims: bool = False,
+        read_ahead: int = 1,
     ) -> None:
         self.id = stream
         self.slot = slot
         self.input = Input.OPEN
         self.work = Work.FRESH
-        self.ready_at: float | None = None
         self.restarted = False
         self._info = info
         self._interims = config.interim_results
@@ -94,8 +107,13 @@ class Stream:
         self._utterance = 0
         # Frames of the stream before the utterance, and up to its last result.
         self._utterance_start = self._told = 0
-        # The chunk that is ready to be stepped.
-        self._chunk: Chunk | None = None
+        self._read_ahead = read_ahead
+        # Chunks that are cut and not answered, in their order; those of them that `take_chunks` has not given out yet.
+        self._cut_chunks: deque[_CutChunk] = deque()
+        self._new_chunks: list[Chunk] = []
+        # Answers that are still to come to chunks that were put back.
+        self._ignored = 0
+        self._next_is_first = True
         # Whether the model has said that the utterance is over, which is final with the next word or the step's end.
         self._is_over = False
         # Of the stream: samples of the client's and encoder frames that were stepped, and frames before the segment.
@@ -112,7 +130,7 @@ class Stream:
         if self.input is not Input.OPEN:
             self._move_input(Happening.AUDIO)
         self._cutter.add(data, now)
-        if self._chunk is None and self._cutter.may_complete:
+        if self._cutter.may_complete:
             self._cut()
 
     def finalize(self, tag: str, now: float, unix_ms: int) -> list[Result]:
@@ -131,24 +149,37 @@ class Stream:
         """Ends the stream at once; nothing more comes of it."""
         self._move_input(Happening.CANCEL)
         self._move_work(Happening.CANCEL)
-        self.ready_at = None
+        self._cut_chunks.clear()
+        self._new_chunks.clear()
 
     # ------------------------------------------------------------------------------------------ to the model and back
 
+    @property
+    def ready_at(self) -> float | None:
+        """Monotonic time at which the next step is due, None if there is nothing to step."""
+        # A stream that has more than one chunk waiting queues again for each.
+        return max(self._cut_chunks[0].chunk.due, self._answered) if self._cut_chunks else None
+
+    def take_chunks(self) -> list[Chunk]:
+        """Takes the chunks that were cut since the last call, in their order."""
+        chunks, self._new_chunks = self._new_chunks, []
+        return chunks
+
     def request(self) -> StepRequest:
         """Makes the request of the step that is ready."""
-        chunk = self._chunk
-        assert chunk is not None
+        self._new_chunks.clear()
+        chunk = self._cut_chunks[0].chunk
         boosts, prompt = (self._boosts, self._prompt) if chunk.is_first else ((), -1)
         return StepRequest(self.slot, chunk.samples, chunk.is_first, chunk.is_last, boosts, prompt)
 
     def answer(self, step: StepResult, now: float, unix_ms: int) -> list[Result]:
-        """Takes what the step made of `request` and gives the results that follow from it, in order."""
+        """Takes what the step made of the oldest chunk and gives the results that follow from it, in order."""
         self._answered = now
         self.restarted = False
-        chunk = self._chunk
-        assert chunk is not None
-        self.ready_at = self._chunk = None
+        if self._ignored:
+            self._ignored -= 1
+            return self._proceed(unix_ms)
+        chunk, in_silence, _ = self._cut_chunks.popleft()
         self._stepped += chunk.client_samples
         self._move_work(Happening.STEP)
         results: list[Result] = []
@@ -162,7 +193,7 @@ class Stream:
             ends |= self._hear(token, self._segment_start + frame)
         self._frames += step.frames
         # Otherwise the final of the mark that follows says it all.
-        if not (chunk.is_last or self._cutter.silence_added):
+        if not (chunk.is_last or in_silence):
             reason = END_OF_UTTERANCE if self._is_over else self._endpointer.after_frames(self._frames)
             if reason:
                 results.append(self._final(reason, "", unix_ms))
@@ -171,11 +202,12 @@ class Stream:
             self.restarted = ends
             if ends:
                 self._start_segment(Happening.MODEL_RESTART)
+                self._put_back()
         return results + self._proceed(unix_ms)
 
     def take_consumed(self) -> Consumed:
         """Says what was decoded since the last call, and what the chunk after the one that is ready needs."""
-        return Consumed(self.id, *self._cutter.take_consumed(chunk_waits=self._chunk is not None))
+        return Consumed(self.id, *self._cutter.take_consumed(chunk_waits=bool(self._cut_chunks)))
 
     @property
     def audio_s(self) -> float:
@@ -183,29 +215,49 @@ class Stream:
         return self._stepped / self._info.sample_rate
 
     def _proceed(self, unix_ms: int) -> list[Result]:
-        """Cuts the next chunk; answers the marks that are reached without one."""
+        """Cuts what may be cut; answers the marks that are reached without a chunk."""
         finals: list[Result] = []
-        while self._chunk is None and not self._cut() and self._cutter.mark:
+        self._cut()
+        while not self._cut_chunks and self._cutter.mark:
             mark = self._cutter.pass_mark()
             finals.append(self._final(mark.reason, mark.tag, unix_ms))
             goes_on = mark.reason is FinalReason.FINALIZE
             self._start_segment(Happening.SEGMENT_END if goes_on else Happening.STREAM_END)
+            self._cut()
         return finals
 
     def _start_segment(self, why: Happening) -> None:
         """Lets the next step be a segment's first."""
         self._move_work(why)
+        self._next_is_first = True
         self._segment_start = self._frames
         self._transcript.start_segment(1000 * self.audio_s)
 
-    def _cut(self) -> bool:
-        """Cuts the next chunk if its audio is there; returns whether there is one now."""
-        self._chunk = self._cutter.cut(is_first=self.work is Work.FRESH)
-        if self._chunk is None:
-            return False
-        # A stream that has more than one chunk waiting queues again for each.
-        self.ready_at = max(self._chunk.due, self._answered)
-        return True
+    def _cut(self) -> None:
+        """Cuts chunks as far as their audio is there and as many may be unanswered."""
+        while len(self._cut_chunks) + self._ignored < self._read_ahead:
+            clock = self._cutter.clock
+            if not self._cut_chunks:
+                chunk = self._cutter.cut(is_first=self._next_is_first)
+            elif self._cut_chunks[-1].chunk.is_last:
+                return
+            else:
+                chunk = self._cutter.cut_ahead()
+            if chunk is None:
+                return
+            self._next_is_first = False
+            self._cut_chunks.append(_CutChunk(chunk, self._cutter.silence_added, clock))
+            self._new_chunks.append(chunk)
+
+    def _put_back(self) -> None:
+        """Takes back what was cut for a segment that has ended before it; there is always room for the next cut."""
+        if not self._cut_chunks:
+            return
+        self._cutter.put_back([cut.chunk for cut in self._cut_chunks], self._cut_chunks[0].clock)
+        # Those that were not given out yet are not answered either.
+        self._ignored += len(self._cut_chunks) - len(self._new_chunks)
+        self._cut_chunks.clear()
+        self._new_chunks.clear()
 
     # ----------------------------------------------------------------------------------------------------- its results
 

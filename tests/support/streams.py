@@ -85,10 +85,12 @@ def new_stream(
     slot: int = 0,
     now: float = 0.0,
     finalize_silence_ms: int = 0,
+    read_ahead: int = 1,
 ) -> Stream:
     """A stream on a slot of the model."""
     vocabulary = Vocabulary(model.info.pieces)
-    return Stream(1, config or StreamConfig("test"), model.info, vocabulary, slot, now, finalize_silence_ms)
+    config = config or StreamConfig("test")
+    return Stream(1, config, model.info, vocabulary, slot, now, finalize_silence_ms, read_ahead=read_ahead)
 
 
 def step(stream: Stream, model: NullModel, now: float = 0.0) -> list[Result]:
