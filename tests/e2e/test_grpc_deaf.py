@@ -11,7 +11,7 @@ from asr.v1 import asr_pb2_grpc
 
 from tests.support.audio import speechlike
 from tests.support.process import AsrService
-from tests.support.rpc import Stub, audio, config, finalize, talk, text, transcribe
+from tests.support.rpc import Stub, audio, config, finalize, talk, text, transcribe, until_active
 
 SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
 """A client that takes no more than this ahead of being read."""
@@ -48,6 +48,40 @@ async def test_a_deaf_client_is_ended_though_it_goes_on_sending() -> None:
             asking.cancel()
             assert await asyncio.to_thread(service.stop) == 0
             assert "did not end in time" not in service.output
+
+
+async def test_a_client_that_reads_late_has_all_its_finals_before_it_is_told() -> None:
+    """Too many were unread: none is lost, and what was recognized since the last of them comes as one more."""
+    turn = speechlike(0.64, seed=3)
+    with AsrService(ASR_MAX_UNREAD=50, ASR_MAX_STREAMS=1, ASR_STEP_MS=0) as service:
+        async with grpc.aio.insecure_channel(service.target, options=SMALL_WINDOW) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            expected = await transcribe(stub, turn)
+            call = stub.Recognize()
+            await call.write(config(interim_results=False, word_times=True))
+
+            async def ask() -> None:
+                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    while True:
+                        await call.write(audio(turn))
+                        await call.write(finalize("x" * 100))
+
+            asking = asyncio.create_task(ask())
+            # The service takes what is sent whether it is read or not; only results wait.
+            await until_active(stub, 0)
+            results = []
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                async for response in call:
+                    results.append(response.result)  # noqa: PERF401 - what came before the error counts
+            assert await call.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL)
+            asking.cancel()
+    assert len(results) > 50
+    assert {result.text for result in results} <= {expected, ""}, (
+        "a turn is finalized, or told when the stream ends"
+    )
+    asked = [result.final_reason == pb.FINAL_REASON_FINALIZE for result in results]
+    assert all(asked[:-1])
+    assert asked[-1] or results[-1].final_reason == pb.FINAL_REASON_ENDED_BY_SERVER
 
 
 async def test_a_client_that_half_closes_and_never_reads_is_ended() -> None:

@@ -201,12 +201,16 @@ async def test_finals_left_unread_have_a_limit_and_interims_do_not() -> None:
             elif request.WhichOneof("request") == "finalize":
                 for _ in range(2000):
                     await context.write(result(filler, final=True))
+        # The bridge has half-closed: what was recognized meanwhile comes before the error.
+        last = result("last words", final=True)
+        last.result.final_reason = asr_pb2.FINAL_REASON_END_OF_STREAM
+        await context.write(last)
 
     async with scripted_service(flood) as target:
         with Bridge(target, ASR_BRIDGE_MAX_UNREAD=10) as bridge:
             # Nothing is read from the socket: the library's queue of one frame is full at once.
             async with connect(bridge.url, compression=None, max_queue=1) as client:
-                await client.send(INIT)
+                await client.send(json.dumps({**json.loads(INIT), "details": True}))
                 await client.send(b"\0\0")
                 await asyncio.wait_for(asked.wait(), 30)
                 await client.send('{"op":"finalize"}')
@@ -215,6 +219,8 @@ async def test_finals_left_unread_have_a_limit_and_interims_do_not() -> None:
     assert (heard.code, heard.error["code"]) == (1008, "resource_exhausted")
     assert "unread" in heard.error["message"] or "wait to be read" in heard.error["message"]
     assert len(heard.of("final")) >= 10
+    last = heard.of("final")[-1]
+    assert (last["text"], last["reason"]) == ("last words", "ended_by_server")
     assert len(heard.of("interim")) < 2000
 
 
