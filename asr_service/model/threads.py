@@ -55,7 +55,7 @@ def _openmp_set_num_threads() -> Callable[[int], object] | None:
     with suppress(OSError, AttributeError):
         lines = Path("/proc/self/maps").read_text().splitlines()
         paths = {line.split(maxsplit=5)[5] for line in lines if re.search(r"/lib[gi]?omp\d?[-.][^/]*$", line)}
-        if len(paths) == 1 and (_mkl_set_num_threads() or not torch.backends.mkl.is_available()):
+        if len(paths) == 1 and (_mkl_set_num_threads() or not torch._C.has_mkl):
             function = ctypes.CDLL(paths.pop()).omp_set_num_threads
             function.argtypes, function.restype = (ctypes.c_int,), None
             before = torch.get_num_threads()
