@@ -25,7 +25,8 @@ from asr_service.config import Settings
 from asr_service.core.cpus import usable_cpus
 from asr_service.core.errors import ModelError, SettingsError
 from asr_service.model.hub.names import parse_hub_name
-from asr_service.model.locate import CONFIG_FILE, local_path
+from asr_service.model.locate import local_path
+from asr_service.model.nemo_file.names import CONFIG
 from asr_service.model.precision import why_unsupported
 
 SOON = timedelta(days=14)
@@ -109,10 +110,10 @@ def _model(settings: Settings) -> Iterator[Finding]:
     elif not os.access(path, os.R_OK):
         yield Finding("model", Verdict.WRONG, f"{path} cannot be read", "give this user the right to read it")
     elif path.is_dir():
-        if (path / CONFIG_FILE).is_file():
+        if (path / CONFIG).is_file():
             yield Finding("model", Verdict.OK, f"{path}, the folder of an unpacked .nemo file")
         else:
-            yield Finding("model", Verdict.WRONG, f"{path} has no {CONFIG_FILE}", "correct ASR_MODEL")
+            yield Finding("model", Verdict.WRONG, f"{path} has no {CONFIG}", "correct ASR_MODEL")
     elif not _looks_like_archive(path):
         yield Finding(
             "model",

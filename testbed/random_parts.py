@@ -58,7 +58,7 @@ def random_parts(shape: Shape, device: torch.device, seed: int = 0) -> tuple[Mod
     Returns:
         The parts, whose tensors nobody has asked for yet, and the weights by name.
     """
-    config = Section(random_config(shape, {"dir": "", "type": "bpe"}), f"{shape.kind}: ")
+    config = Section(random_config(shape, {"dir": "", "type": "bpe"}), shape.kind)
     architecture = read_architecture(config)
     weights = _Weights(seed, device).of(shape)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from asr_service.model.chunk_plan import ChunkPlan
-from asr_service.model.nemo_file.architecture import FeatureShape
+from asr_service.model.nemo_file.feature_shape import FeatureShape
 from asr_service.model.nemo_file.weights import WeightReader
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from asr_service.core.errors import ModelError, SettingsError
+from asr_service.core.errors import SettingsError
 from asr_service.model.nemo_file.config import Section
+from asr_service.model.refusals import wrong
 from asr_service.recognition.languages import AUTO
 from asr_service.recognition.vocabulary import tagged_language
 
@@ -45,9 +46,9 @@ def read_dictionary(config: Section, prompts: int) -> Mapping[str, int]:
     section = config.section("model_defaults").section("prompt_dictionary")
     found = {name: section.integer(name, least=0) for name in section}
     if not found or max(found.values()) >= prompts:
-        raise ModelError(
-            f"{section.path} has {len(found)} languages; it should name one or more, by indices below {prompts}",
-            field="ASR_MODEL",
+        raise wrong(
+            section.path,
+            f"it has {len(found)} languages; it should name one or more, by indices below {prompts}",
         )
     return found
 

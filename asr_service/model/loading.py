@@ -22,10 +22,12 @@ from asr_service.model.features import FeatureExtractor
 from asr_service.model.languages import offered_languages, offered_prompts, tagged_languages
 from asr_service.model.look_ahead import choose_att_context
 from asr_service.model.nemo_file.architecture import Architecture
+from asr_service.model.nemo_file.names import WEIGHTS
 from asr_service.model.nemo_file.tokenizer import UNKNOWN
 from asr_service.model.out_of_memory import is_out_of_memory
 from asr_service.model.prompts import PromptProjection
 from asr_service.model.reading import ModelParts, read_model
+from asr_service.model.refusals import cannot_be_served
 from asr_service.model.slot_budget import DEVICE_SHARE, MOST_DEVICE_SLOTS, host_slots, slots_in
 from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel
 from asr_service.model.threads import step_threads
@@ -291,7 +293,6 @@ def _refuse_unknown_weights(parts: ModelParts) -> None:
     parts.weights.ignore("encoder.pos_enc.", "preprocessor.")
     if unknown := parts.weights.left_over():
         shown = ", ".join(sorted(unknown)[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
-        raise ModelError(
-            f"ASR_MODEL {parts.name!r} cannot be served: it has weights whose use is not known here ({shown})",
-            field="ASR_MODEL",
+        raise cannot_be_served(
+            f"{parts.path}: {WEIGHTS}", f"it has weights whose use is not known here ({shown})"
         )

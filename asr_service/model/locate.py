@@ -5,22 +5,38 @@ Cheap to import. Neither torch nor NeMo is needed, and the hub's library for a h
 
 from __future__ import annotations
 
+import errno
 from functools import cache
 from pathlib import Path
 
 from asr_service.core.errors import ModelError
 from asr_service.model.hub.names import FORMS, parse_hub_name
+from asr_service.model.nemo_file.names import CONFIG
+from asr_service.model.refusals import unreadable
 
 DEMO_MODEL = Path(__file__).parents[1] / "assets" / "demo.nemo"
-CONFIG_FILE = "model_config.yaml"
-"""What a `.nemo` file's unpacked folder has."""
 
 
 def local_path(name: str) -> Path | None:
-    """Returns the path of the file or folder that a model's name means, which need not exist; None for a hub's."""
-    path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
-    if path.suffix == ".nemo" or path.is_file() or (path / CONFIG_FILE).is_file():
-        return path
+    """Returns the path of the file or folder that a model's name means, which need not exist; None for a hub's.
+
+    Raises:
+        ModelError: it is in the home folder of somebody who has none, or nobody may look for it.
+    """
+    try:
+        path = DEMO_MODEL if name == "demo" else Path(name).expanduser()
+    except RuntimeError as error:
+        raise ModelError(
+            f"ASR_MODEL is {name!r}, and there is no home folder for that: write the path in full",
+            field="ASR_MODEL",
+        ) from error
+    try:
+        if path.suffix == ".nemo" or path.is_file() or (path / CONFIG).is_file():
+            return path
+    except OSError as error:
+        # No file has so long a name, nor has a hub's model.
+        if error.errno != errno.ENAMETOOLONG:
+            raise unreadable(path, error) from error
     # No hub has such names.
     return path if name.startswith(("/", ".", "~")) else None
 
@@ -31,19 +47,23 @@ def find_model(name: str) -> Path:
     A hub's model is fetched if it is not in the cache; a process asks its hub once.
 
     Raises:
-        ModelError: the name is of no form that means a model, or means one that cannot be had as things are set.
+        ModelError: the name is of no form that means a model, or means one that cannot be had as things are set, or not
+            by this user.
         ModelUnavailable: the model's hub is away, or the disk is full.
     """
     path = local_path(name)
     if path is None:
         return _fetch(name)
-    if path.is_dir() and not (path / CONFIG_FILE).is_file():
-        raise ModelError(
-            f"ASR_MODEL names a folder without {CONFIG_FILE}, which every unpacked .nemo file has: {path}",
-            field="ASR_MODEL",
-        )
-    if not path.exists():
-        raise ModelError(f"ASR_MODEL names a file that does not exist: {path}", field="ASR_MODEL")
+    try:
+        if path.is_dir() and not (path / CONFIG).is_file():
+            raise ModelError(
+                f"ASR_MODEL names a folder without {CONFIG}, which every unpacked .nemo file has: {path}",
+                field="ASR_MODEL",
+            )
+        if not path.exists():
+            raise ModelError(f"ASR_MODEL names a file that does not exist: {path}", field="ASR_MODEL")
+    except OSError as error:
+        raise unreadable(path, error) from error
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from asr_service.core.errors import ModelError
+from asr_service.core.errors import DamagedModel
 from asr_service.model.languages import read_dictionary
 from asr_service.model.locate import find_model, mend_model
 from asr_service.model.nemo_file.architecture import Architecture, read_architecture
@@ -54,13 +54,13 @@ def read_model(name: str, device: torch.device) -> ModelParts:
 
     Raises:
         ModelError: there is no such file, it is damaged, or what it holds cannot be run exactly. That there is no
-            memory for it is raised as it came.
-        ModelUnavailable: it has to be fetched from a hub, which is away.
+            memory for it, or that the device fails, is raised as it came.
+        ModelUnavailable: it has to be fetched from a hub, which is away, or the disk is full.
     """
     path = find_model(name)
     try:
         return _read(name, path, device)
-    except ModelError:
+    except DamagedModel:
         mended = mend_model(name, path)
         if mended is None:
             raise

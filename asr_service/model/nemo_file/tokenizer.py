@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from asr_service.core.errors import ModelError
+from asr_service.core.errors import first_line
 from asr_service.model.nemo_file.archive import NemoFile
 from asr_service.model.nemo_file.config import Section
+from asr_service.model.refusals import damaged
 from asr_service.recognition.vocabulary import SPACE_MARK
 
 UNKNOWN = -1
@@ -41,7 +42,7 @@ class SentencePieceTokenizer:
         where: the file's name, for messages.
 
     Raises:
-        ModelError: the bytes are no such model.
+        DamagedModel: the bytes are no such model.
     """
 
     languages: tuple[str, ...] = ()
@@ -50,13 +51,18 @@ class SentencePieceTokenizer:
         # Imported here: a model of characters needs none.
         from sentencepiece import SentencePieceProcessor
 
+        # Its library takes no bytes for no model to read.
+        if not model:
+            raise damaged(where, "it is empty; it should be a SentencePiece model")
         try:
             self._processor = SentencePieceProcessor(model_proto=model)
+            self.pieces = tuple(
+                self._processor.id_to_piece(token) for token in range(self._processor.get_piece_size())
+            )
         except Exception as error:
-            raise ModelError(f"{where} is no SentencePiece model: {error}", field="ASR_MODEL") from error
-        self.pieces = tuple(
-            self._processor.id_to_piece(token) for token in range(self._processor.get_piece_size())
-        )
+            raise damaged(where, f"it is no SentencePiece model: {first_line(error)}") from error
+        if not self.pieces:
+            raise damaged(where, "it is a SentencePiece model without pieces")
         self._unknown = self._processor.unk_id()
 
     def encode(self, text: str) -> Sequence[int]:
@@ -110,9 +116,9 @@ def read_tokenizer(file: NemoFile) -> Tokenizer:
         return _read_section(file, file.config.section("tokenizer"))
     labels = file.config.texts("labels") or file.config.section("decoder").texts("vocabulary")
     if not labels:
-        raise ModelError(f"{file.path} has neither a tokenizer nor labels", field="ASR_MODEL")
+        raise file.config.refused("it has neither a tokenizer nor labels")
     if any(len(label) != 1 for label in labels):
-        raise ModelError(f"{file.path}: its labels should be single characters", field="ASR_MODEL")
+        raise file.config.refused("it has labels that are no single characters")
     return CharacterTokenizer(tuple(SPACE_MARK if label == " " else label for label in labels))
 
 
@@ -120,20 +126,14 @@ def _read_section(file: NemoFile, section: Section) -> Tokenizer:
     """Reads a tokenizer that is configured in a section."""
     kind = section.text("type").lower()
     if "custom_tokenizer" in section:
-        raise _refused(section, "it has a class of its own, whose pieces are not known here")
+        raise section.refused("it has a class of its own, whose pieces are not known here")
     if kind == "agg":
         languages = section.section("langs")
         parts = [(language, _read_section(file, languages.section(language))) for language in languages]
         if not parts:
-            raise _refused(section, "it lists no languages")
+            raise section.refused("it lists no languages")
         return AggregateTokenizer(parts)
     if kind != "bpe":
-        raise _refused(
-            section, f"it is of type {kind!r}; SentencePiece models (bpe) and characters are served"
-        )
+        raise section.refused(f"it is of type {kind!r}; SentencePiece models (bpe) and characters are served")
     named = section.text("model_path")
     return SentencePieceTokenizer(file.artifact(named), f"{file.path}: {named}")
-
-
-def _refused(section: Section, reason: str) -> ModelError:
-    return ModelError(f"{section.path} cannot be served: {reason}", field="ASR_MODEL")

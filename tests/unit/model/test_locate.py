@@ -7,6 +7,7 @@ import pytest
 from asr_service.core.errors import ModelError
 from asr_service.model.hub.names import choose_file, parse_hub_name
 from asr_service.model.locate import DEMO_MODEL, find_model, local_path, mend_model
+from tests.support.rights import without_rights
 
 
 def test_the_models_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,3 +73,29 @@ def test_which_file_of_a_repository_is_its_model() -> None:
         choose_file(name, ["model.safetensors", "README.md"])
     with pytest.raises(ModelError, match="and 2 more; "):
         choose_file(name, [f"part-{k:02}" for k in range(12)])
+
+
+def test_paths_that_no_file_can_have() -> None:
+    with pytest.raises(
+        ModelError, match=r"'~nobody-at-all/x\.nemo', and there is no home folder for that"
+    ) as refused:
+        find_model("~nobody-at-all/x.nemo")
+    assert refused.value.field == "ASR_MODEL"
+    with pytest.raises(ModelError, match=r"^ASR_MODEL: /n+\.nemo cannot be read: File name too long"):
+        find_model("/" + "n" * 300 + ".nemo")
+    with pytest.raises(ModelError, match="which names no model: write owner/name"):
+        find_model("owner/" + "n" * 300)
+
+
+def test_a_folder_that_may_not_be_entered(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "model.nemo").touch()
+    with without_rights(folder):
+        for name in (folder / "model.nemo", folder / "unpacked"):
+            with pytest.raises(
+                ModelError,
+                match=f"^ASR_MODEL: {name} cannot be read: Permission denied; give this user the right",
+            ) as refused:
+                find_model(str(name))
+            assert refused.value.field == "ASR_MODEL"

@@ -11,6 +11,7 @@ from filelock import FileLock
 from asr_service.model.locate import DEMO_MODEL
 from tests.support.fetching import COMMIT, CONTENT, blobs, fetched, has, outcome, refused, start
 from tests.support.hub import StandInHub
+from tests.support.nemo_files import changed
 
 NEXT = "b" * 40
 
@@ -89,7 +90,21 @@ def test_a_file_that_cannot_be_read_is_fetched_again(hub: StandInHub, home: Path
     hub.repositories["org/model"].commit = NEXT
     hub.requests.clear()
     done = fetched(hub, home, "org/model", "--read")
-    assert refused(done, "ModelError", "is no .nemo archive, or damaged") and len(hub.downloads()) == 1
+    assert refused(done, "DamagedModel", "is no .nemo archive, or damaged") and len(hub.downloads()) == 1
+
+
+def test_a_model_that_is_refused_is_not_looked_through_for_damage(
+    hub: StandInHub, home: Path, tmp_path: Path
+) -> None:
+    """Of gigabytes that takes a while, and another copy would be refused as well."""
+    other = changed(DEMO_MODEL, tmp_path / "other.nemo", config=lambda c: c.update(target="of.another.kind"))
+    hub.repositories["org/model"].files["model.nemo"] = other.read_bytes()
+    path = fetched(hub, home, "org/model").path
+    assert path is not None
+    spoil(path.resolve(), keep_time=True)
+    hub.requests.clear()
+    done = fetched(hub, home, "org/model", "--read")
+    assert refused(done, "ModelError", "its class of.another.kind") and not hub.downloads()
 
 
 def test_a_damaged_file_without_a_network(hub: StandInHub, home: Path) -> None:
