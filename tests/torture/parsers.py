@@ -34,7 +34,7 @@ from asr_service.recognition.wav_header import AudioFormat, WavHeader, may_be_wa
 from tests.support.polyglot import LANGUAGES, PROMPTS
 from tests.support.streams import finals, recognize
 from ws_bridge import status
-from ws_bridge.protocol import Audio, Conversation, Finalize, Init
+from ws_bridge.protocol import Audio, Conversation, Finalize, Init, State
 from ws_bridge.status import Refused, from_grpc
 from ws_bridge.wire import MAX_AUDIO_BYTES, error_json, result_json, to_requests
 
@@ -58,6 +58,8 @@ def websocket(data: bytes) -> None:
             assert told["op"] == "error" and told["code"] == failure.code and failure.field
             assert failure.close_code == status.POLICY_VIOLATION
             assert failure.message.isascii() and 0 < len(failure.message) < LONGEST_MESSAGE
+            if isinstance(said, bytes) and talk.state is State.OPEN:
+                assert isinstance(json.loads(said), dict), "any other bytes are audio"
             return
         if message is None:
             continue
@@ -73,6 +75,7 @@ def websocket(data: bytes) -> None:
                 check_config(config)
                 assert (config.name, config.sample_rate) == (message.sid, message.sr)
                 assert config.end_tokens is message.end_tokens
+                assert config.fill_gaps_after_ms == (message.gap_ms or 0)
                 assert [phrase for group in config.boosts for phrase in group.phrases] == list(
                     message.phrases
                 )
@@ -295,6 +298,8 @@ def check_config(config: StreamConfig) -> None:
     assert isinstance(config.encoding, Encoding)
     if config.endpointing is not None:
         assert limits.MIN_SILENCE_MS <= config.endpointing.trailing_silence_ms <= limits.MAX_SILENCE_MS
+    gap_ms = config.fill_gaps_after_ms
+    assert gap_ms == 0 or limits.MIN_GAP_MS <= gap_ms <= limits.MAX_GAP_MS
     assert config.language in ("", *dict(PROMPTS))
     said = [phrase for group in config.boosts for phrase in group.phrases]
     most = limits.PHRASES
@@ -340,16 +345,23 @@ def seeds(target: str) -> list[bytes]:
         case "websocket":
             init = b'{"op":"init","sid":"call-17","sr":16000,"enc":"mulaw","interim":false,"words":true,'
             init += b'"details":true,"endpoint_ms":300,"phrases":["zulu","kilo lima"],"boost":2.5,"key":"k",'
-            init += b'"language":"de-DE","end_tokens":false}'
+            init += b'"language":"de-DE","end_tokens":false,"gap_ms":500}'
             rest = b'\n\0\x01\x02\n{"op":"finalize","sid":"call-17","tag":"t"}\n{"op":"keepalive"}\n{"op":"close"}'
-            return [init + rest, b'{"op":"init","sid":"a"}\n\0' + bytes(64), b'{"op":"close"}', b"[]"]
+            in_binary = b'{"op":"init","sid":"a"}\n\0{"op":"close"}'
+            return [
+                init + rest,
+                in_binary,
+                b'{"op":"init","sid":"a"}\n\0' + bytes(64),
+                b'{"op":"close"}',
+                b"[]",
+            ]
         case "config":
             full = pb.RecognitionConfig(
                 encoding=pb.AUDIO_ENCODING_MULAW, sample_rate_hertz=8000, stream_id="call", word_times=True
             )
             full.endpointing.trailing_silence_ms = 300
             full.audio_channel_count = 2
-            full.language_code, full.end_tokens = "de-DE", False
+            full.language_code, full.end_tokens, full.fill_gaps_after_ms = "de-DE", False, 500
             full.phrase_boosts.add(phrases=["zulu", "kilo lima"], boost=2.5)
             many = pb.RecognitionConfig(
                 phrase_boosts=[pb.PhraseBoost(phrases=["a"])] + [pb.PhraseBoost()] * 500
@@ -368,6 +380,7 @@ def seeds(target: str) -> list[bytes]:
             config.encoding, config.sample_rate_hertz, config.audio_channel_count = 20, 8000, 1
             config.endpointing_config.stop_history = 320
             config.language_code = "de-DE"
+            config.custom_configuration["fill_gaps_after_ms"] = "500"
             config.speech_contexts.add(phrases=["zulu", "kilo lima"], boost=20)
             request.id.value = "id"
             request.runtime_config["force_eou"] = "true"
@@ -395,7 +408,7 @@ WORDS = {
     "websocket": [
         *('"op"', '"init"', '"sid"', '"sr"', '"enc"', '"interim"', '"words"', '"details"', '"endpoint_ms"'),
         *('"phrases"', '"boost"', '["zulu"]', '[""]', "2.5", "11", "-1"),
-        *('"language"', '"de-DE"', '"auto"', '"end_tokens"'),
+        *('"language"', '"de-DE"', '"auto"', '"end_tokens"', '"gap_ms"'),
         *('"key"', '"finalize"', '"tag"', '"keepalive"', '"close"', '"linear16"', '"mulaw"', '"alaw"'),
         *("true", "false", "null", "NaN", "1e999", "16000", "192001", "\\ud800", "[[[["),
     ],

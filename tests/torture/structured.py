@@ -31,6 +31,7 @@ _fields = {
     "words": st.booleans(),
     "details": st.booleans(),
     "endpoint_ms": st.integers(0, 11_000),
+    "gap_ms": st.integers(0, 11_000),
     "phrases": st.lists(_phrase, max_size=4) | _phrase.map(lambda phrase: [phrase] * 1001),
     "boost": _boost,
     "language": _language,
@@ -43,10 +44,11 @@ _right = st.fixed_dictionaries({"op": _fields["op"]}, optional=_others)
 _wrong = st.fixed_dictionaries({"op": _fields["op"] | _values}, optional=dict.fromkeys(_others, _values))
 _first = st.fixed_dictionaries(
     {"op": st.just("init"), "sid": st.just("call-17")},
-    optional={name: _fields[name] for name in ("sr", "phrases", "boost", "language", "end_tokens")},
+    optional={name: _fields[name] for name in ("sr", "phrases", "boost", "language", "end_tokens", "gap_ms")},
 )
 _line = st.one_of(
     st.binary(max_size=40).map(lambda audio: b"\0" + audio),
+    (_right | _wrong).map(lambda fields: b"\0" + json.dumps(fields).encode()),
     (_right | _wrong).map(lambda fields: json.dumps(fields).encode()),
     _values.map(lambda value: json.dumps(value).encode()),
     st.binary(max_size=80),
@@ -76,6 +78,7 @@ _config = st.builds(
     audio_channel_count=st.integers(0, 4),
     language_code=_code,
     end_tokens=st.booleans(),
+    fill_gaps_after_ms=st.none() | st.integers(0, 11_000) | _whole,
     endpointing=st.none()
     | st.builds(pb.Endpointing, trailing_silence_ms=_whole, max_utterance_ms=_whole, start_timeout_ms=_whole),
     phrase_boosts=_groups(pb.PhraseBoost),
@@ -98,6 +101,9 @@ _riva = st.builds(
             sample_rate_hertz=st.integers(-(2**31), 2**31 - 1),
             audio_channel_count=st.integers(-3, 9),
             language_code=_code,
+            custom_configuration=st.dictionaries(
+                st.just("fill_gaps_after_ms"), st.integers(-5, 11_000).map(str) | _sendable, max_size=1
+            ),
             speech_contexts=_groups(riva_pb.SpeechContext),
         )
         | st.builds(

@@ -14,6 +14,7 @@ from asr_service.model.null import NullModel
 from asr_service.recognition.chunk_cutter import BURST_S
 from asr_service.recognition.states import INPUT, WORK, Happening, Input, Work, tables
 from asr_service.recognition.stream import Stream
+from asr_service.recognition.vocabulary import Vocabulary
 from tests.support.streams import UNIX_MS, drain, finals, new_stream, recognize, silence, speech, step
 
 FINALIZE, END, ENDPOINT = FinalReason.FINALIZE, FinalReason.END_OF_STREAM, FinalReason.ENDPOINT
@@ -69,6 +70,24 @@ def test_without_interims_only_finals(model: NullModel) -> None:
     results = recognize(model, speech(1.0), StreamConfig("test", interim_results=False))
     assert [result.reason for result in results] == [END]
     assert results[0].text == recognize(model, speech(1.0))[-1].text != ""
+
+
+def test_interims_that_are_kept_cost_no_square_of_a_long_utterance(model: NullModel) -> None:
+    """Without interims, the newest one that was told lacks a twentieth of the utterance and a step of it at most."""
+    config, told = StreamConfig("test", interim_results=False), 0
+    stream = Stream(
+        1, config, model.info, Vocabulary(model.info.pieces), slot=0, now=0.0, keeps_interims=True
+    )
+    count = 0
+    for second in range(120):
+        stream.audio(speech(1.0, seed=second), float(second))
+        for result in drain(stream, model):
+            assert result.reason is None and result.text
+            told, count = result.audio_ms, count + 1
+        assert 1000 * stream.audio_s - told <= 0.05 * 1000 * stream.audio_s + 4 * model.info.chunk_ms
+    assert 20 < count < 150, "a step each would be 750"
+    (final,) = stream.half_close(120.0, UNIX_MS) + drain(stream, model)
+    assert final.reason is END and final.text
 
 
 def test_bytes_are_reported_as_consumed_when_they_are_cut(stream: Stream, model: NullModel) -> None:
