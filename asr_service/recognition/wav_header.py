@@ -11,8 +11,9 @@ from asr_service.core.values import Encoding
 MAGIC_BYTES = 12
 """So many bytes tell a WAV file from anything else."""
 
-# Bytes.
-_LONGEST_HEADER = 65_536
+LONGEST_HEADER = 65_536
+"""Bytes of a header."""
+
 # RIFF chunks before the audio: the header is read again with each packet, so that thousands would take long.
 _MOST_CHUNKS = 64
 # Bytes of a format: the least there have to be, and the most that are read.
@@ -96,8 +97,8 @@ def read_wav_header(start: bytes, at: int = 0) -> WavHeader | None:
                 return None
             audio_format = _read_format(chunk)
         place += size + size % 2
-        if place - at > _LONGEST_HEADER:
-            raise _bad_header(f"is longer than {_LONGEST_HEADER} bytes")
+        if place - at > LONGEST_HEADER - 8:
+            raise _bad_header(f"is longer than {LONGEST_HEADER} bytes")
     raise _bad_header(f"has more than {_MOST_CHUNKS} chunks before its data")
 
 

@@ -14,6 +14,7 @@ from asr_service.core.errors import InvalidArgument
 from asr_service.core.values import Encoding
 from asr_service.recognition.containers import ENOUGH, identify
 from asr_service.recognition.wav_header import (
+    LONGEST_HEADER,
     MAGIC_BYTES,
     AudioFormat,
     may_be_wav,
@@ -41,8 +42,8 @@ class Upload:
     rate_is_nominal: bool = False
 
 
-def open_upload(audio: bytes) -> Upload:
-    """Opens a recording: raw audio, or a file of a kind that libsndfile reads.
+def open_upload(audio: bytes | memoryview) -> Upload:
+    """Opens a recording: raw audio, or a file of a kind that libsndfile reads. Raw audio is not copied.
 
     WAV files that streams take (16-bit PCM, G.711) are left as they are: who takes the stream's packets reads their
     headers. What is neither is taken as raw audio too, and refused there.
@@ -50,21 +51,22 @@ def open_upload(audio: bytes) -> Upload:
     Raises:
         InvalidArgument: it is a file, and cannot be read; also while pieces are taken.
     """
-    is_wav = len(audio) >= MAGIC_BYTES and may_be_wav(audio[:MAGIC_BYTES])
-    raw = (audio[at : at + _PIECE] for at in range(0, len(audio), _PIECE))
+    start = bytes(audio[:ENOUGH])
+    is_wav = len(start) >= MAGIC_BYTES and may_be_wav(start[:MAGIC_BYTES])
+    raw = (bytes(audio[at : at + _PIECE]) for at in range(0, len(audio), _PIECE))
     if is_wav:
         try:
-            header = read_wav_header(audio)
+            header = read_wav_header(bytes(audio[:LONGEST_HEADER]))
         except InvalidArgument:
             # Of a kind that only libsndfile reads, or of none: libsndfile will say.
             header = None
         if header is not None:
             return Upload(header.format, raw)
-    kind = identify(audio[:ENOUGH]).kind
+    kind = identify(start).kind
     return _decode(audio) if is_wav or (kind and kind.decodable) else Upload(None, raw)
 
 
-def _decode(audio: bytes) -> Upload:
+def _decode(audio: bytes | memoryview) -> Upload:
     # Takes a while to import, and only uploads of files need it.
     import soundfile
 

@@ -10,6 +10,7 @@ import riva.client.proto.riva_asr_pb2 as pb
 import riva.client.proto.riva_asr_pb2_grpc as pb_grpc
 
 from asr_service.api.riva import audio_files, messages
+from asr_service.api.riva.upload_request import UploadRequest, read_upload_request
 from asr_service.api.stream_call import Context, Opening, StreamCall, abort
 from asr_service.core.errors import OutOfOrder
 from asr_service.core.values import Result
@@ -19,8 +20,14 @@ from asr_service.sessions.admission import Admission, starting
 
 def add_servicer(server: Any, admission: Admission) -> str:
     """Adds the servicer to a grpc.aio server; returns the service's full name."""
-    pb_grpc.add_RivaSpeechRecognitionServicer_to_server(RivaServicer(admission), server)
     name: str = pb.DESCRIPTOR.services_by_name["RivaSpeechRecognition"].full_name
+    servicer = RivaServicer(admission)
+    pb_grpc.add_RivaSpeechRecognitionServicer_to_server(servicer, server)
+    # The one added last is asked. Its requests are as large as recordings, and are not copied.
+    upload = grpc.unary_unary_rpc_method_handler(
+        servicer.Recognize, read_upload_request, pb.RecognizeResponse.SerializeToString
+    )
+    server.add_registered_method_handlers(name, {"Recognize": upload})
     return name
 
 
@@ -38,11 +45,11 @@ class RivaServicer(pb_grpc.RivaSpeechRecognitionServicer):  # type: ignore[misc]
         """Serves one stream, from its config to its last final."""
         await _StreamCall(self._admission, context).run()
 
-    async def Recognize(self, request: pb.RecognizeRequest, context: Context) -> pb.RecognizeResponse:  # noqa: N802
+    async def Recognize(self, request: UploadRequest, context: Context) -> pb.RecognizeResponse:  # noqa: N802
         """Recognizes a whole recording: raw audio as its config says, or a file that libsndfile reads."""
         upload = _Upload(request, context)
         await _UploadCall(self._admission, upload).run()
-        return messages.offline_response(upload.finals, request.id.value)
+        return messages.offline_response(upload.finals, request.message.id.value)
 
     async def GetRivaSpeechRecognitionConfig(  # noqa: N802
         self, request: pb.RivaSpeechRecognitionConfigRequest, context: Context
@@ -167,7 +174,7 @@ class _Upload:
         finals: results so far.
     """
 
-    def __init__(self, request: pb.RecognizeRequest, context: Context) -> None:
+    def __init__(self, request: UploadRequest, context: Context) -> None:
         self.finals: list[pb.StreamingRecognizeResponse] = []
         self._context = context
         self._request = request
@@ -180,7 +187,7 @@ class _Upload:
         """
         if self._upload is None:
             self._upload = await asyncio.to_thread(audio_files.open_upload, self._request.audio)
-            config = self._request.config
+            config = self._request.message.config
             if self._upload.format:
                 stated = 0 if self._upload.rate_is_nominal else config.sample_rate_hertz
                 messages.check_file(self._upload.format, stated)
@@ -188,7 +195,7 @@ class _Upload:
             first = pb.StreamingRecognizeRequest(
                 streaming_config=pb.StreamingRecognitionConfig(config=config)
             )
-            first.id.CopyFrom(self._request.id)
+            first.id.CopyFrom(self._request.message.id)
             return first
         piece = await asyncio.to_thread(next, self._upload.pieces, b"")
         return pb.StreamingRecognizeRequest(audio_content=piece) if piece else grpc.aio.EOF

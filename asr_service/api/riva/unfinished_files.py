@@ -31,8 +31,9 @@ class _File(io.BytesIO):
             return self.tell()
 
 
-def with_true_sizes(audio: bytes) -> io.BytesIO:
+def with_true_sizes(audio: bytes | memoryview) -> io.BytesIO:
     """Returns a file for libsndfile to read to its end."""
+    audio = bytes(audio)
     file: io.BytesIO = _File(audio)
     for place, size in _unknown_sizes(audio):
         file.seek(place)
