@@ -19,8 +19,9 @@ pytest.importorskip("riva.client.proto", reason="nvidia-riva-client is not insta
 
 from tests.support import riva
 from tests.support.audio import cut, silence, speechlike
-from tests.support.process import AsrService
-from tests.support.rpc import Stub, bad_fields, details, told, transcribe
+from tests.support.audio_files import written
+from tests.support.process import AsrService, resident_bytes
+from tests.support.rpc import Bystander, Stub, bad_fields, details, told, transcribe, until_active
 
 NAME = "nvidia.riva.asr.RivaSpeechRecognition"
 PCM = speechlike(3.0, seed=21)
@@ -299,8 +300,6 @@ async def test_it_is_announced(service: AsrService, client: Any) -> None:
 
 
 async def test_a_client_that_leaves_gives_its_stream_back(client: Any, stub: Stub) -> None:
-    from tests.support.rpc import until_active
-
     call = client.StreamingRecognize()
     for request in [riva.opening(), *riva.packets(PCM)]:
         await call.write(request)
@@ -312,3 +311,25 @@ async def test_a_client_that_leaves_gives_its_stream_back(client: Any, stub: Stu
     await asyncio.sleep(0)
     upload.cancel()
     await until_active(stub, 0)
+
+
+async def test_hours_of_uploads_at_once_leave_memory_and_live_streams_alone(
+    service: AsrService, client: Any, stub: Stub, bystander: Bystander
+) -> None:
+    """Ten FLAC files of 200 kB that are an hour each once decoded, which nobody waits for to their ends."""
+    hour = written(np.zeros(3600 * 16_000, np.int16), "FLAC", "PCM_16")
+    minute = riva.rasr.RecognizeRequest(
+        audio=written(np.frombuffer(speechlike(60.0), "<i2"), "FLAC", "PCM_16")
+    )
+    expected = (await client.Recognize(minute)).results[0].alternatives[0].transcript
+    memory = resident_bytes(service.pid)
+    uploads = [client.Recognize(riva.rasr.RecognizeRequest(audio=hour)) for _ in range(10)]
+    await until_active(stub, 11)
+    # One more takes its turns among them, so that each of them has had many by its end.
+    assert (await client.Recognize(minute)).results[0].alternatives[0].transcript == expected
+    assert not any(upload.done() for upload in uploads)
+    # Of ten hours, 1150 MB, no more than what may wait: ASR_INBOX_S of each stream, a few times over.
+    assert resident_bytes(service.pid) - memory < 100 << 20
+    for upload in uploads:
+        upload.cancel()
+    await until_active(stub, 1)

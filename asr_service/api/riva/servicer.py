@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import grpc.aio
@@ -16,6 +17,8 @@ from asr_service.core.errors import OutOfOrder
 from asr_service.core.values import Result
 from asr_service.recognition.wav_header import MAGIC_BYTES, AudioFormat, may_be_wav, read_wav_header
 from asr_service.sessions.admission import Admission, starting
+
+_decoder = ThreadPoolExecutor(1, "decoder")
 
 
 def add_servicer(server: Any, admission: Admission) -> str:
@@ -183,10 +186,12 @@ class _Upload:
     async def read(self) -> Any:
         """Returns the next request of the streaming call that this upload makes.
 
-        Files are decoded in a thread: other streams do not wait for it.
+        Files are decoded in a thread, for which other streams do not wait; all uploads share it, so that many of them
+        leave the other cores to the engine.
         """
+        loop = asyncio.get_running_loop()
         if self._upload is None:
-            self._upload = await asyncio.to_thread(audio_files.open_upload, self._request.audio)
+            self._upload = await loop.run_in_executor(_decoder, audio_files.open_upload, self._request.audio)
             config = self._request.message.config
             if self._upload.format:
                 stated = 0 if self._upload.rate_is_nominal else config.sample_rate_hertz
@@ -197,7 +202,7 @@ class _Upload:
             )
             first.id.CopyFrom(self._request.message.id)
             return first
-        piece = await asyncio.to_thread(next, self._upload.pieces, b"")
+        piece = await loop.run_in_executor(_decoder, next, self._upload.pieces, b"")
         return pb.StreamingRecognizeRequest(audio_content=piece) if piece else grpc.aio.EOF
 
     async def write(self, response: pb.StreamingRecognizeResponse) -> None:
