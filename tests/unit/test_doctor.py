@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import socket
 import subprocess
 import sys
@@ -9,10 +10,13 @@ import pytest
 
 from asr_service.config import Settings
 from asr_service.core.cpus import usable_cpus
-from asr_service.doctor import Finding, Verdict, cpu_precision, examine
+from asr_service.doctor import Finding, Verdict, examine
+from asr_service.doctor.machine import cpu_precision
+from asr_service.doctor.model import check_model, check_packages
 from tests.support import hub
 from tests.support.certificates import Authority
 from tests.support.process import clean_environment, run_python
+from tests.support.rights import without_rights
 
 
 def found(subject: str, **settings: object) -> list[Finding]:
@@ -58,6 +62,52 @@ def test_models(tmp_path: Path) -> None:
         assert verdicts(findings) == [verdict], model
 
 
+def test_a_model_that_may_not_be_looked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "model.nemo").touch()
+    settings = Settings(model=str(folder / "model.nemo"))
+    for closed in (folder, folder / "model.nemo"):
+        with without_rights(closed):
+            (finding,) = check_model(settings)
+        assert verdicts([finding]) == [Verdict.WRONG]
+        assert f"{settings.model} cannot be read: Permission denied" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("missing", "settings", "verdict", "advice"),
+    [
+        ((), {}, Verdict.OK, ""),
+        # No image has it.
+        (("nemo_toolkit",), {}, Verdict.OK, ""),
+        (("nemo_toolkit",), {"encoder": "nemo"}, Verdict.WRONG, "'asr-service[nemo]'"),
+        (("nemo_toolkit",), {"encoder": "nemo", "model": "null"}, Verdict.OK, ""),
+        *(
+            ((name,), {}, Verdict.WRONG, "'asr-service[model]'")
+            for name in ("torch", "numba", "pyyaml", "sentencepiece", "huggingface_hub")
+        ),
+        (("torch", "numba"), {"model": "null"}, Verdict.OK, ""),
+        (("numpy",), {"model": "null"}, Verdict.WRONG, "make setup"),
+    ],
+)
+def test_packages(
+    monkeypatch: pytest.MonkeyPatch,
+    missing: tuple[str, ...],
+    settings: dict[str, str],
+    verdict: Verdict,
+    advice: str,
+) -> None:
+    def version(name: str) -> str:
+        if name in missing:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.2.3"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    (finding,) = check_packages(Settings(**({"model": "demo"} | settings)))  # type: ignore[arg-type]
+    assert verdicts([finding]) == [verdict] and advice in finding.advice
+    assert all(f"{name} missing" in finding.found for name in missing)
+
+
 def test_more_threads_than_can_run() -> None:
     can_run = usable_cpus().threads
     assert verdicts(found("CPU", threads=can_run)) == [Verdict.OK]
@@ -98,6 +148,10 @@ def test_a_model_of_the_hub_is_looked_for_where_it_is_kept(tmp_path: Path) -> No
     (kept / "snapshots/0123/name.nemo").symlink_to(damaged)
     assert told() == f"note {damaged} is damaged\n"
     assert told(HF_HUB_OFFLINE="1") == f"wrong {damaged} is damaged\n"
+    # What lies there is no file's name.
+    (kept / "refs/main").unlink()
+    (kept / "refs/main").symlink_to("main")
+    assert told().startswith(f"wrong HF_HOME: the cache of models {kept} cannot be used (Too many levels")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""Checks the model that the settings name, and the packages that it needs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+
+from asr_service import __version__
+from asr_service.config import Settings
+from asr_service.core.errors import ModelError
+from asr_service.doctor.findings import Finding, Verdict
+from asr_service.model.hub.names import parse_hub_name
+from asr_service.model.locate import find_model, local_path
+from asr_service.model.nemo_file.names import CONFIG
+from asr_service.model.refusals import unreadable
+
+_MISSING = "missing"
+_NEEDED = ("grpcio", "numpy")
+# The extra `model`; NeMo is for its own encoder step alone.
+_MODEL_NEEDS = ("torch", "numba", "pyyaml", "sentencepiece", "huggingface_hub")
+_NEMO = "nemo_toolkit"
+
+
+def check_packages(settings: Settings) -> Iterator[Finding]:
+    """Checks that the packages are there that the model needs."""
+    found = {name: _version(name) for name in (*_NEEDED, *_MODEL_NEEDS, _NEMO)}
+    shown = f"asr_service {__version__}, " + ", ".join(f"{name} {number}" for name, number in found.items())
+    missing = [name for name, number in found.items() if number == _MISSING]
+    if set(missing) & set(_NEEDED) or (set(missing) & set(_MODEL_NEEDS) and settings.model != "null"):
+        yield Finding("packages", Verdict.WRONG, shown, "run make setup, or pip install 'asr-service[model]'")
+    elif _NEMO in missing and settings.encoder == "nemo" and settings.model != "null":
+        advice = "leave ASR_ENCODER unset, or pip install 'asr-service[nemo]'"
+        yield Finding("packages", Verdict.WRONG, f"{shown}: ASR_ENCODER=nemo needs it", advice)
+    else:
+        yield Finding("packages", Verdict.OK, shown)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return _MISSING
+
+
+def check_model(settings: Settings) -> Iterator[Finding]:
+    """Checks that the model's file is there and looks like one; it is not read."""
+    name = settings.model
+    if name == "null":
+        yield Finding("model", Verdict.NOTE, "null: no recognition", "set ASR_MODEL for real words")
+        return
+    try:
+        yield from _hub_model(name) if local_path(name) is None else _local_model(name)
+    except ModelError as error:
+        yield Finding("model", Verdict.WRONG, error.message, "correct ASR_MODEL")
+
+
+def _local_model(name: str) -> Iterator[Finding]:
+    """Looks for a file or a folder. Raises ModelError as `find_model` does."""
+    path = find_model(name)
+    is_folder = path.is_dir()
+    try:
+        with (path / CONFIG if is_folder else path).open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        advice = "let this user read it, or correct ASR_MODEL"
+        yield Finding("model", Verdict.WRONG, unreadable(path, error).message, advice)
+        return
+    if is_folder:
+        yield Finding("model", Verdict.OK, f"{path}, the folder of an unpacked .nemo file")
+    elif start[257:262] != b"ustar" and start[:2] != b"\x1f\x8b":
+        yield Finding(
+            "model",
+            Verdict.WRONG,
+            f"{path} is no .nemo archive ({path.stat().st_size} bytes)",
+            "fetch it again; a few hundred bytes are often a Git LFS pointer",
+        )
+    else:
+        yield Finding("model", Verdict.OK, f"{path}, {path.stat().st_size / 1e6:.0f} MB")
+
+
+def _hub_model(name: str) -> Iterator[Finding]:
+    """Looks for a hub's model where the service would; the hub is not asked. Raises ModelError at a name of none."""
+    wanted = parse_hub_name(name)
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+
+        from asr_service.model.hub.cache import RepoCache, matches_etag
+        from asr_service.model.hub.failures import explain_disk
+    except ModuleNotFoundError:
+        # Its absence is reported with the packages.
+        return
+    cache = RepoCache(wanted)
+    try:
+        held = cache.find()
+        is_whole = held is not None and matches_etag(held.blob, held.blob.name)
+    except OSError as error:
+        yield Finding(
+            "model",
+            Verdict.WRONG,
+            explain_disk(error, cache.folder).message,
+            "see to the folder, or to HF_HOME",
+        )
+        return
+    if held is None:
+        verdict, advice = Verdict.NOTE, "the first start fetches it and needs the network"
+        if HF_HUB_OFFLINE:
+            verdict, advice = Verdict.WRONG, "HF_HUB_OFFLINE forbids to fetch it: unset it for one start"
+        yield Finding("model", verdict, f"{name} is not in {HF_HUB_CACHE}", advice)
+    elif is_whole:
+        yield Finding("model", Verdict.OK, f"{name}, fetched before ({held.path})")
+    else:
+        verdict, advice = Verdict.NOTE, "the next start fetches it again and needs the network"
+        if HF_HUB_OFFLINE:
+            verdict, advice = Verdict.WRONG, "delete that file, and start once without HF_HUB_OFFLINE"
+        yield Finding("model", verdict, f"{held.blob} is damaged", advice)
