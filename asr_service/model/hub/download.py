@@ -20,10 +20,11 @@ from asr_service.core.errors import ModelUnavailable
 from asr_service.model.hub import library
 from asr_service.model.hub.cache import RepoCache, matches_etag
 from asr_service.model.hub.error_messages import is_transient, reading_answers, short_reason
-from asr_service.model.hub.failures import FULL, away, explain_disk, no_room
+from asr_service.model.hub.failures import away, explain_disk, no_room
 from asr_service.model.hub.file_lock import file_lock
 from asr_service.model.hub.names import HubName
 from asr_service.model.hub.progress import Progress, amount
+from asr_service.model.refusals import DISK_FULL
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _receive_all(name: HubName, stated: FileMetadata, partial: Path) -> None:
                 raise
             error = cut
         except OSError as full:
-            if full.errno in FULL:
+            if full.errno in DISK_FULL:
                 # Nothing of it is left to others' harm.
                 partial.unlink()
             raise explain_disk(full, partial.parent, needed, free) from full

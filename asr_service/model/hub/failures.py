@@ -6,16 +6,13 @@ settings: it is a ModelUnavailable. `error_messages.py` says which of them an er
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 from huggingface_hub import constants
 
 from asr_service.core.errors import ModelError, ModelUnavailable
 from asr_service.model.hub.names import HubName
-
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors of a disk, a quota or a limit on files that has no room left."""
+from asr_service.model.refusals import DISK_FULL
 
 
 def away(name: HubName, why: str) -> ModelUnavailable:
@@ -56,7 +53,7 @@ def explain_disk(
         needed: bytes that were still to be written, where that is known.
         free: bytes that the disk had left before.
     """
-    if error.errno in FULL:
+    if error.errno in DISK_FULL:
         return no_room(folder, needed, free, error.strerror or str(error))
     return ModelError(
         f"HF_HOME: the cache of models {folder} cannot be used ({error.strerror or error}): give this user the right "

@@ -173,6 +173,10 @@ def test_a_file_that_was_cut_short_is_told(
             lambda w: w.update({"encoder.pre_encode.out.bias": torch.zeros(144, dtype=torch.int64)}),
             r"pre_encode.out.bias has the shape \[144\] \(int64\)",
         ),
+        (
+            lambda w: w.update({"decoder.prediction.dec_rnn.lstm.weight_hh_l0": torch.zeros(4)}),
+            r"lstm.weight_hh_l0 has the shape \[4\] .* it should be \[any, any\]",
+        ),
         (lambda w: w.update({"spk_kernels.0.weight": torch.zeros(2)}), "whose use is not known here .*spk_kernels"),
     ],
 )  # fmt: skip
