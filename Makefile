@@ -60,14 +60,15 @@ proto: setup ## generates proto/python from proto/asr
 
 # For every platform and Python. torch keeps its release even with --upgrade. Left out are what only torch's GPU builds
 # need, which those pin themselves (setup.py), and the machine's own: its constraints, and with them its paths. The build of
-# torch is the machine's own too: requirements.lock alone has its release.
+# torch is the machine's own too: requirements.lock alone has its release. Triton comes with torch's GPU builds; for the
+# tests it is pinned to the release that those ask for.
 TORCH = $(shell sed -n 's/^torch==\([^ ]*\).*/\1/p' requirements.lock)
 COMPILE = $(BIN)/python tools/run_uv.py pip compile --quiet --universal --annotation-style line \
 	--custom-compile-command "make lock" $(ARGS) --output-file
 # First all of it together, so that what runs and what develops agree; ARGS has had its effect there.
 PIN = $(BIN)/python tools/run_uv.py pip compile --quiet --universal --annotation-style line \
 	--custom-compile-command "make lock" --constraints build/all.lock --output-file
-TIDY = sed -i.before -E -e '/^(nvidia-[^r]|triton=|cuda-toolkit=)/d' -e 's/ -[^,]*,?//g' -e 's/(,| +\# via)$$//'
+TIDY = sed -i.before -E -e '/^(nvidia-[^r]|cuda-toolkit=)/d' -e 's/ -[^,]*,?//g' -e 's/(,| +\# via)$$//'
 
 lock: setup ## pins what pyproject.toml asks for; ARGS=--upgrade for newer releases, TORCH=2.14.1 for another torch
 	@mkdir -p build
@@ -75,7 +76,7 @@ lock: setup ## pins what pyproject.toml asks for; ARGS=--upgrade for newer relea
 	@echo "torch==$(TORCH)" | $(COMPILE) build/all.lock pyproject.toml - --extra model --extra otel --extra riva --extra nemo --group dev
 	@$(TIDY) -e '/^torch==/d' build/all.lock
 	@echo "torch==$(TORCH)" | $(PIN) requirements.lock pyproject.toml - --extra model --extra otel --extra riva
-	@$(TIDY) requirements.lock
+	@$(TIDY) -e '/^triton=/d' requirements.lock
 	@$(PIN) requirements-dev.lock pyproject.toml --extra nemo --group dev
 	@$(TIDY) -e '/^torch==/d' requirements-dev.lock
 	@rm build/all.lock.before requirements.lock.before requirements-dev.lock.before
