@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import time
@@ -32,7 +33,7 @@ def measure(section: Section) -> None:
         triton=_version("triton"),
         cuda=torch.version.cuda,
         machine=platform.machine(),
-        cpus=len(__import__("os").sched_getaffinity(0)),
+        cpus=len(os.sched_getaffinity(0)),
     )
     if cuda:
         torch.cuda.set_device(device)
@@ -47,7 +48,7 @@ def measure(section: Section) -> None:
         )
     section.attempt("copies", lambda: _copies(section, device))
     for name in ("bf16", "tf32", "fp32") if cuda else ("fp32",):
-        section.attempt(f"products in {name}", lambda name=name: _products(section, device, name))
+        section.attempt(f"products in {name}", partial(_products, section, device, name))
     if cuda:
         section.attempt("launches", lambda: _launches(section, device))
         section.attempt("graphs with conditions", lambda: _conditions(section))
@@ -114,7 +115,7 @@ def _products(section: Section, device: torch.device, name: str) -> None:
 
 
 def _recorded(work: Callable[[], object]) -> Callable[[], object]:
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(side):
         for _ in range(3):
             work()

@@ -41,9 +41,7 @@ def measure(section: Section) -> None:
     device = torch.device(section.device)
     for name in ("tiny",) if section.quick else ("large", "0.6b"):
         made: list[ModelParts] = []
-        if not section.attempt(
-            f"{name}: weights", lambda name=name, made=made: made.append(_parts(section, name, device))
-        ):
+        if not section.attempt(f"{name}: weights", partial(_make_parts, section, name, device, made)):
             continue
         for precision in _PRECISIONS[name]:
             for encoder in ("torch", "fused") if device.type == "cuda" else ("torch",):
@@ -54,11 +52,11 @@ def measure(section: Section) -> None:
                     torch.cuda.empty_cache()
 
 
-def _parts(section: Section, name: str, device: torch.device) -> ModelParts:
+def _make_parts(section: Section, name: str, device: torch.device, made: list[ModelParts]) -> None:
     began = time.perf_counter()
     parts, _ = random_parts(SHAPES[name], device)
     section.row("weights", model=name, seconds=round(time.perf_counter() - began, 2))
-    return parts
+    made.append(parts)
 
 
 def _precision(
@@ -77,9 +75,7 @@ def _precision(
     audio = babble(30.0, 5)
     for batch in batches:
         cell = (name, f"{precision} {encoder}", batch)
-        section.attempt(
-            " ".join(map(str, cell)), lambda cell=cell: _cell(section, model, shape, cell, audio, device)
-        )
+        section.attempt(" ".join(map(str, cell)), partial(_cell, section, model, shape, cell, audio, device))
 
 
 def _cell(
@@ -118,7 +114,7 @@ def _cell(
     for _ in range(_WARM):
         step()
     for measured in (times, cpu, tokens):
-        measured.clear()  # type: ignore[attr-defined]
+        measured.clear()
     ends_at = time.perf_counter() + (_CELL_S if cuda else 0.3)
     while len(times) < _LEAST or (time.perf_counter() < ends_at and len(times) < _MOST):
         step()
@@ -156,11 +152,11 @@ def _stages(model: NemoStreamingModel, step: Callable[[], None], device: torch.d
         for _ in range(4):
             step()
         return {f"{s}_ms": round((t - before[s]) * 250, 3) for s, t in model.readings().stages}
-    marks: dict[str, list[tuple[Any, Any]]] = {}
+    marks: dict[str, list[tuple[Any, ...]]] = {}
 
     def timed(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
         def run(*given: Any, **named: Any) -> Any:
-            pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            pair = tuple(torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             pair[0].record()
             try:
                 return inner(*given, **named)
@@ -170,9 +166,13 @@ def _stages(model: NemoStreamingModel, step: Callable[[], None], device: torch.d
 
         return run
 
-    parts = {"features": model._features, "encoder": model._encoder, "decoder": model._decoder}
+    parts: dict[str, Any] = {
+        "features": model._features,
+        "encoder": model._encoder,
+        "decoder": model._decoder,
+    }
     for name, part in parts.items():
-        part.step = timed(name, part.step)  # type: ignore[method-assign]
+        part.step = timed(name, part.step)
     try:
         for _ in range(6):
             step()

@@ -20,7 +20,7 @@ def device_ms(device: torch.device, work: Callable[[], object], budget_s: float,
     for _ in range(3):
         work()
     if device.type == "cpu":
-        times = []
+        times: list[float] = []
         ends_at = time.perf_counter() + budget_s
         while len(times) < least or time.perf_counter() < ends_at:
             began = time.perf_counter()
@@ -32,13 +32,13 @@ def device_ms(device: torch.device, work: Callable[[], object], budget_s: float,
     work()
     torch.cuda.synchronize(device)
     count = max(least, min(200, int(budget_s / max(1e-6, time.perf_counter() - began))))
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
+    marks: list[Any] = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]  # type: ignore[no-untyped-call]
     marks[0].record()
     for mark in marks[1:]:
         work()
         mark.record()
     torch.cuda.synchronize(device)
-    return median(before.elapsed_time(after) for before, after in pairwise(marks))
+    return float(median(before.elapsed_time(after) for before, after in pairwise(marks)))
 
 
 def profile(work: Callable[[], object], repeats: int, device: torch.device) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def step_streams(
 ) -> list[list[int]]:
     """Steps whole streams in batches of random sizes and slots, at most `together` at a time; returns their tokens."""
     rng = random.Random(seed)
-    waiting, live, free = list(streams), [], list(range(model.slots))
+    waiting, free = list(streams), list(range(model.slots))
+    live: list[Stepped] = []
     rng.shuffle(free)
     while waiting or live:
         while waiting and len(live) < together and (not live or rng.random() < 0.5):

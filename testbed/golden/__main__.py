@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -25,7 +26,8 @@ def _mulaw(samples: np.ndarray) -> np.ndarray:
     magnitude = np.minimum(np.abs(samples.astype(np.int32)), 32_635) + 132
     exponent = np.floor(np.log2(magnitude)).astype(np.int32) - 7
     mantissa = (magnitude >> (exponent + 3)) & 15
-    return (~((samples < 0) * 128 | exponent << 4 | mantissa) & 255).astype(np.uint8)
+    coded: np.ndarray = ~((samples < 0) * 128 | exponent << 4 | mantissa) & 255
+    return coded.astype(np.uint8)
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    stored = {}
+    stored: dict[str, Any] = {}
     for name in _FILES:
         samples, rate = soundfile.read(folder / f"{name}.flac", dtype="int16")
         if rate != RATE:
