@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "startup": (),
     "age": (),
     "neighbours": (),
+    "uploads": (),
     "peers": (),
     "precision": (),
     "boosting": (),

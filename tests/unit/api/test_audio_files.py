@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.api.riva.audio_files import Upload, as_linear16, open_upload
+from asr_service.api.riva.unfinished_files import JoinedBytes
 from asr_service.core.errors import InvalidArgument
 from asr_service.core.values import Encoding
 from asr_service.recognition.raw_audio import RawAudio
@@ -225,3 +227,25 @@ def test_the_rate_of_opus_is_nominal() -> None:
     opus: Upload = open_upload(written(PCM, "OGG", "OPUS", 48_000))
     assert opus.rate_is_nominal and opus.format == AudioFormat(Encoding.LINEAR16, 48_000, 1)
     assert not open_upload(written(PCM, "OGG", "VORBIS")).rate_is_nominal
+
+
+@given(
+    st.lists(st.binary(max_size=9), max_size=5), st.lists(st.tuples(st.integers(-9, 50), st.integers(0, 20)))
+)
+def test_joined_parts_are_read_as_one_file(parts: list[bytes], reads: list[tuple[int, int]]) -> None:
+    joined, whole = JoinedBytes([memoryview(part) for part in parts]), b"".join(parts)
+    assert joined.read() == whole and joined.seek(0, io.SEEK_END) == len(whole)
+    for place, count in reads:
+        assert joined.seek(place) == joined.tell() == max(0, place)
+        assert joined.read(count) == whole[max(0, place) :][:count]
+
+
+def test_an_upload_that_is_decoded_is_not_copied() -> None:
+    file = written(PCM, "FLAC", "PCM_16")
+    tracemalloc.start()
+    try:
+        upload = open_upload(file * 100)
+        joined, _ = len(file) * 100, next(upload.pieces)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * joined, "the upload itself, and no second one"
+    finally:
+        tracemalloc.stop()
