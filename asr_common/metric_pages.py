@@ -76,19 +76,55 @@ class ServicePages:
         ]
 
 
+class Scrape:
+    """Waits for the newest page of each of several processes, up to a moment; then their last ones have to do.
+
+    Args:
+        number: of the scrape, which answers carry.
+        processes: that are asked, by any name.
+        until: monotonic time.
+    """
+
+    def __init__(self, number: int, processes: Iterable[Any], until: float) -> None:
+        self.number = number
+        self.until = until
+        self._missing = set(processes)
+
+    def take(self, process: Any, number: int) -> None:
+        """Takes that a process has answered a scrape of this number, which may be an earlier one."""
+        if number == self.number:
+            self._missing.discard(process)
+
+    def leave_out(self, process: Any) -> None:
+        """Takes that a process has ended."""
+        self._missing.discard(process)
+
+    def is_over(self, now: float) -> bool:
+        """Returns whether there is nothing more to wait for."""
+        return not self._missing or now >= self.until
+
+
 def render(page: Page) -> bytes:
     """Returns a page in Prometheus' text format."""
+    return generate_latest(registry_of(lambda: page))
+
+
+def registry_of(get_page: Callable[[], Page]) -> CollectorRegistry:
+    """Makes a registry whose metrics are those of a page, which is asked for at each scrape."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_PageCollector(page))
-    return generate_latest(registry)
+    registry.register(_PageCollector(get_page))
+    return registry
 
 
 class _PageCollector(Collector):
-    def __init__(self, page: Page) -> None:
-        self._page = page
+    def __init__(self, get_page: Callable[[], Page]) -> None:
+        self._get_page = get_page
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        for name, text, kind, samples in self._page:
+        for name, text, kind, samples in self._get_page():
             metric = Metric(name, text, kind)
             for sample, labels, value in samples:
                 metric.add_sample(sample, dict(labels), value)

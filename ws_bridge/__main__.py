@@ -42,9 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         limit_headers(settings)
 
         from ws_bridge import log
-        from ws_bridge.server import serve
 
         log.set_up(settings.log_level, settings.log_format)
+        if settings.bridge_workers > 1:
+            from ws_bridge.workers import serve_with_workers
+
+            return serve_with_workers(settings)
+        from ws_bridge.process import serve
+
         return serve(settings)
     except BadSettings as error:
         for line in str(error).splitlines():

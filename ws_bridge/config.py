@@ -51,12 +51,21 @@ class Settings(BaseSettings):
     bridge_tls_key: Path | None = Field(
         None, description="PEM file of that certificate's private key, without a password."
     )
+    bridge_workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that share the port (Linux). A core is full with the packets of some hundred clients: "
+        "take one for each core that can be spared. More than one take a further process that watches them, and each "
+        "has channels of its own.",
+    )
     bridge_channels: int = Field(
         4,
         ge=1,
         le=256,
-        description="HTTP/2 connections to the service, shared by all clients. Proxies commonly allow 100 streams on "
-        "one: take a quarter of that as comfortable. More cost a socket each, and spread over more backends.",
+        description="HTTP/2 connections of a worker to the service, shared by its clients. Proxies commonly allow 100 "
+        "streams on one: take a quarter of that as comfortable. More cost a socket each, and spread over more "
+        "backends.",
     )
     bridge_max_connections: int = Field(
         1000,

@@ -13,10 +13,14 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
 
 from asr_common.settings import BadSettings, variable
+from ws_bridge.config import Settings
 from ws_bridge.protocol import State
 
 _CODES = {1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1011, 1013}
 """Close codes with a series of their own; clients may send thousands of others."""
+
+GAUGES = {"process_start_time_seconds": min, "process_max_fds": min}
+"""Gauges of which the value of several workers is not the sum, and how it is made of theirs."""
 
 
 class Metrics:
@@ -100,20 +104,28 @@ class Metrics:
         """Counts a connection to the service that was made again."""
         self._reconnects.inc()
 
-    def listen(self, host: str, port: int) -> None:
+    def listen(self, settings: Settings) -> None:
         """Starts to answer `/metrics`, in a thread of its own.
 
         Raises:
             BadSettings: the port cannot be listened on.
         """
         try:
-            start_http_server(port, host, registry=self.registry)
+            start_http_server(
+                settings.bridge_metrics_port, settings.bridge_metrics_host, registry=self.registry
+            )
         except OSError as error:
-            name = variable("bridge_metrics_port")
-            raise BadSettings(
-                f"{name}={port}: cannot listen on {host}:{port} ({error.strerror}); choose a free port, or 0 for no "
-                "metrics"
-            ) from None
+            raise BadSettings(metrics_port_taken(settings, error)) from None
+
+
+def metrics_port_taken(settings: Settings, error: OSError) -> str:
+    """Says that the port of the metrics cannot be listened on."""
+    name, host, port = (
+        variable("bridge_metrics_port"),
+        settings.bridge_metrics_host,
+        settings.bridge_metrics_port,
+    )
+    return f"{name}={port}: cannot listen on {host}:{port} ({error.strerror}); choose a free port, or 0 for no metrics"
 
 
 def _count(states: Callable[[], Counts[State]], state: State) -> float:

@@ -1,31 +1,26 @@
-"""The bridge's process: its WebSocket server, health pages, signals, and how it drains."""
+"""The bridge's WebSocket server, its health pages, and how it drains."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-import os
-import signal
 from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 
-import uvloop
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as listen
 from websockets.http11 import Request, Response
 from websockets.typing import Origin
 
-from asr_common.cpu_priority import do_not_displace
-from asr_common.ready_file import write_ready_file
-from asr_common.settings import BadSettings, variable
 from ws_bridge.channels import Channels
 from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
 from ws_bridge.metrics import Metrics
 from ws_bridge.session import Session
 from ws_bridge.status import Failure
-from ws_bridge.tls import ServerCertificate, server_certificate, service_credentials
+from ws_bridge.tls import ServerCertificate
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +43,11 @@ class Bridge:
         channels: Channels,
         metrics: Metrics,
         certificate: ServerCertificate | None = None,
+        count_connections: Callable[[int], int] = lambda own: own,
     ) -> None:
+        """`count_connections` takes how many there are here, and returns how many there are in all workers."""
         self._settings = settings
+        self._count_connections = count_connections
         self._metrics = metrics
         self._certificate = certificate
         self._channels = channels
@@ -60,8 +58,8 @@ class Bridge:
             ready=lambda: channels.ready,
         )
 
-    async def listen(self) -> Server:
-        """Opens the port.
+    async def listen(self, port: int, *, shared: bool = False) -> Server:
+        """Opens the port, which other processes may share.
 
         Raises:
             OSError: it cannot be opened.
@@ -71,7 +69,8 @@ class Bridge:
         return await listen(
             self._serve,
             settings.host,
-            settings.port,
+            port,
+            reuse_port=shared or None,
             create_connection=Connection,
             process_request=self._answer_http,
             ssl=self._certificate.context if self._certificate else None,
@@ -96,6 +95,7 @@ class Bridge:
         task = asyncio.current_task()
         assert task is not None
         self._sessions[task] = session
+        self._count_connections(len(self._sessions))
         try:
             if self._draining:
                 session.end(_DRAINING)
@@ -104,6 +104,7 @@ class Bridge:
             log.exception("a connection failed")
         finally:
             del self._sessions[task]
+            self._count_connections(len(self._sessions))
 
     async def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answers the health pages, and handshakes that are refused; None lets a handshake go on."""
@@ -119,7 +120,7 @@ class Bridge:
         if self._draining:
             self._metrics.refused("draining")
             return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "draining")
-        if len(self._sessions) >= self._settings.bridge_max_connections:
+        if self._count_connections(len(self._sessions)) >= self._settings.bridge_max_connections:
             self._metrics.refused("too_many")
             return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
         return None
@@ -158,77 +159,3 @@ def _page(connection: ServerConnection, status: HTTPStatus, says: str) -> Respon
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = "1"
     return response
-
-
-def serve(settings: Settings) -> int:
-    """Serves until a signal; returns the process's exit code.
-
-    Raises:
-        BadSettings: the port cannot be opened.
-    """
-    do_not_displace()
-    return uvloop.run(_run(settings))
-
-
-async def _run(settings: Settings) -> int:
-    certificate = server_certificate(settings.bridge_tls_cert, settings.bridge_tls_key)
-    credentials = service_credentials(settings.grpc_ca, settings.grpc_cert, settings.grpc_key)
-    channels = Channels(settings.grpc_target, settings.bridge_channels, credentials)
-    metrics = Metrics()
-    bridge = Bridge(settings, channels, metrics, certificate)
-    try:
-        server = await bridge.listen()
-    except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise BadSettings(
-            f"cannot listen on {where} ({variable('host')}, {variable('port')}): {error}"
-        ) from None
-    if settings.bridge_metrics_port:
-        metrics.listen(settings.bridge_metrics_host, settings.bridge_metrics_port)
-    told_to_stop = _on_signals()
-    background = [
-        asyncio.create_task(bridge.keep_up()),
-        asyncio.create_task(channels.watch(metrics.reconnected)),
-    ]
-    broken = asyncio.Event()
-
-    def background_ended(task: asyncio.Task[None]) -> None:
-        """Drains and ends the process: without the task, dead clients or lost connections would stay."""
-        if not task.cancelled() and (bug := task.exception()) is not None:
-            log.critical("a background task has failed", exc_info=bug)
-            broken.set()
-            told_to_stop.set()
-
-    for task in background:
-        task.add_done_callback(background_ended)
-    port: int = next(iter(server.sockets)).getsockname()[1]
-    if settings.bridge_ready_file is not None:
-        write_ready_file(settings.bridge_ready_file, {"host": settings.host, "port": port})
-    log.info(
-        "listening", extra={"fields": {"host": settings.host, "port": port, "service": settings.grpc_target}}
-    )
-
-    await told_to_stop.wait()
-    await bridge.drain()
-    for task in background:
-        task.cancel()
-    server.close()
-    await server.wait_closed()
-    await channels.close()
-    log.info("stopped")
-    return 1 if broken.is_set() else 0
-
-
-def _on_signals() -> asyncio.Event:
-    """Sets the event at the first SIGTERM or SIGINT; the second ends the process at once."""
-    told = asyncio.Event()
-
-    def came(number: int) -> None:
-        if told.is_set():
-            log.warning("second signal: ending at once")
-            os._exit(128 + number)
-        told.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, came, number)
-    return told

@@ -1,0 +1,261 @@
+"""Several processes that serve one port, and the one that starts and watches them (`ASR_BRIDGE_WORKERS`).
+
+Each worker is a whole bridge (`process.py`). A worker that ends takes its own connections with it and is started again;
+only one that ends again and again ends the bridge. The metrics of all are one page, answered by a process of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import mmap
+import os
+import queue
+import select
+import sys
+import threading
+import time
+from typing import Any
+
+from prometheus_client import start_http_server
+
+from asr_common.control_channel import ControlChannel
+from asr_common.metric_pages import Page, Scrape, ServicePages, registry_of
+from asr_common.process_group import Child, ProcessGroup, how_it_ended
+from asr_common.ready_file import write_ready_file
+from asr_common.restarts import Restarts
+from asr_common.settings import BadSettings, variable
+from asr_common.shared_port import SharedPort
+from ws_bridge.config import Settings
+from ws_bridge.metrics import GAUGES, metrics_port_taken
+
+log = logging.getLogger(__name__)
+
+LISTENING, DRAIN, SCRAPE, PAGE, FAILED = "listening", "drain", "scrape", "page", "failed"
+"""What the processes tell each other: a worker that it listens, (SCRAPE, number) and (PAGE, number, page) with its
+metrics, DRAIN that it should end, (FAILED, text) that it cannot have what the settings ask for."""
+
+_SCRAPE_S = 0.5
+"""How long a worker may take for its metrics; then its last ones are shown."""
+_LAST_S = 15.0
+"""How long after the time of a drain, and of closing its connections, a worker is killed."""
+_METRICS = -1
+
+
+class Connections:
+    """How many connections each worker has open, seen by all of them."""
+
+    def __init__(self, workers: int) -> None:
+        # Shared by being forked with it.
+        self._counts = (ctypes.c_uint32 * workers).from_buffer(mmap.mmap(-1, 4 * workers))
+
+    def set(self, worker: int, count: int) -> None:
+        """Sets how many a worker has open."""
+        self._counts[worker] = count
+
+    @property
+    def total(self) -> int:
+        """How many are open."""
+        return sum(self._counts)
+
+
+class Workers:
+    """Starts the workers, watches them, and ends them.
+
+    Args:
+        settings: of the bridge.
+        group: forks them.
+    """
+
+    def __init__(self, settings: Settings, group: ProcessGroup) -> None:
+        self._settings = settings
+        self._group = group
+        self._connections = Connections(settings.bridge_workers)
+        self._pages = ServicePages(GAUGES)
+        self._scrape: Scrape | None = None
+        # By number; of `_METRICS` the process that answers with their page.
+        self._children: dict[int, Child] = {}
+        self._restarts = {number: Restarts() for number in range(settings.bridge_workers)}
+        self._start_at: dict[int, float] = {}
+        self._listening: set[int] = set()
+        self._was_ready = False
+        self._kill_at: float | None = None
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Serves until a signal; returns the exit code.
+
+        Raises:
+            BadSettings: a port cannot be had.
+        """
+        settings = self._settings
+        port = _share_port(settings)
+        for descriptor in port.filenos():
+            self._group.keep_private(descriptor)
+        self._port = port.number
+        if settings.bridge_metrics_port:
+            self._children[_METRICS] = self._group.fork("ws-metrics", self._answer_scrapes)
+        for number in range(settings.bridge_workers):
+            self._start(number)
+        while self._kill_at is None or self._children.keys() - {_METRICS}:
+            self._turn()
+        return self._exit_code
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        for number in [number for number, at in self._start_at.items() if at <= now]:
+            self._start(number)
+        if self._kill_at is not None and now >= self._kill_at:
+            for child in self._children.values():
+                self._group.kill(child)
+        self._finish_scrape(now)
+        moments = [*self._start_at.values()]
+        moments += [self._kill_at] if self._kill_at is not None and now < self._kill_at else []
+        moments += [self._scrape.until] if self._scrape else []
+        news = self._group.wait(max(0.0, min(moments) - now) if moments else None)
+        numbers = {child: number for number, child in self._children.items()}
+        for child, (message, _) in news.received:
+            self._take(numbers[child], *message)
+        for child in news.ended:
+            self._on_end(numbers[child], child)
+        for number in news.signals:
+            self._on_signal(number)
+
+    def _start(self, number: int) -> None:
+        self._start_at.pop(number, None)
+        self._children[number] = self._group.fork(
+            f"ws-bridge-{number}",
+            lambda control: self._run_worker(number, control),
+        )
+
+    def _run_worker(self, number: int, control: ControlChannel) -> int:
+        # gRPC is not to be there before a fork.
+        from ws_bridge.process import run_worker
+
+        return run_worker(self._settings, number, self._port, self._connections, control)
+
+    def _take(self, number: int, kind: str, *values: Any) -> None:
+        if kind == LISTENING:
+            self._listening.add(number)
+            self._restarts[number].ready(time.monotonic())
+            if not self._was_ready and len(self._listening) == self._settings.bridge_workers:
+                self._was_ready = True
+                self._tell_ready()
+        elif kind == FAILED:
+            raise BadSettings(values[0])
+        elif kind == PAGE:
+            self._pages.take(number, values[1])
+            if self._scrape:
+                self._scrape.take(number, values[0])
+        elif kind == SCRAPE:
+            workers = self._children.keys() - {_METRICS}
+            self._scrape = Scrape(values[0], workers, time.monotonic() + _SCRAPE_S)
+            for worker in workers:
+                self._children[worker].control.send((SCRAPE, values[0]))
+
+    def _finish_scrape(self, now: float) -> None:
+        scrape = self._scrape
+        if scrape and scrape.is_over(now):
+            self._scrape = None
+            self._children[_METRICS].control.send((PAGE, scrape.number, self._pages.merged()))
+
+    def _tell_ready(self) -> None:
+        settings = self._settings
+        where = {"host": settings.host, "port": self._port}
+        if settings.bridge_ready_file is not None:
+            write_ready_file(settings.bridge_ready_file, where)
+        fields = {**where, "service": settings.grpc_target, "workers": settings.bridge_workers}
+        log.info("listening", extra={"fields": fields})
+
+    def _on_end(self, number: int, child: Child) -> None:
+        """Starts a worker again that has ended, or ends the bridge."""
+        del self._children[number]
+        self._listening.discard(number)
+        if number != _METRICS:
+            self._connections.set(number, 0)
+            self._pages.ended(number)
+        if self._scrape:
+            self._scrape.leave_out(number)
+        if self._kill_at is not None:
+            return
+        assert child.exit_code is not None
+        log.critical("%s has ended %s", child.name, how_it_ended(child.exit_code))
+        wait_s = self._restarts[number].ended(time.monotonic()) if self._was_ready and number >= 0 else None
+        if wait_s is None:
+            self._exit_code = 1
+            self._drain()
+        else:
+            self._start_at[number] = time.monotonic() + wait_s
+
+    def _on_signal(self, number: int) -> None:
+        """SIGTERM or SIGINT: the first drains, the second ends all at once."""
+        if self._kill_at is not None:
+            log.warning("second signal: ending at once")
+            self._group.close()
+            os._exit(128 + number)
+        self._drain()
+
+    def _drain(self) -> None:
+        self._start_at.clear()
+        self._kill_at = time.monotonic() + self._settings.drain_s + self._settings.bridge_close_s + _LAST_S
+        for child in self._children.values():
+            child.control.send((DRAIN,))
+
+    def _answer_scrapes(self, control: ControlChannel) -> int:
+        """Answers `/metrics` with the page of all workers, in a process that does nothing else."""
+        settings = self._settings
+        pages: queue.Queue[Page] = queue.Queue()
+        one_at_a_time = threading.Lock()
+        numbers = iter(range(1, sys.maxsize))
+
+        def get_page() -> Page:
+            with one_at_a_time:
+                control.send((SCRAPE, next(numbers)))
+                return pages.get()
+
+        try:
+            start_http_server(
+                settings.bridge_metrics_port, settings.bridge_metrics_host, registry=registry_of(get_page)
+            )
+        except OSError as error:
+            control.send((FAILED, metrics_port_taken(settings, error)))
+            return 2
+        while control.is_open:
+            select.select([control], [], [])
+            for message, _ in control.read():
+                if message[0] == PAGE:
+                    pages.put(message[2])
+        return 0
+
+
+def _share_port(settings: Settings) -> SharedPort:
+    if sys.platform != "linux":
+        raise BadSettings(
+            f"{variable('bridge_workers')}={settings.bridge_workers}: only Linux shares a port between processes; it "
+            "should be 1 here"
+        )
+    try:
+        return SharedPort(settings.host, settings.port)
+    except OSError as error:
+        raise BadSettings(port_taken(settings, error)) from None
+
+
+def port_taken(settings: Settings, error: OSError) -> str:
+    """Says that the port cannot be listened on."""
+    where = f"{settings.host}:{settings.port}"
+    return f"cannot listen on {where} ({variable('host')}, {variable('port')}): {error}"
+
+
+def serve_with_workers(settings: Settings) -> int:
+    """Serves with several processes until a signal; returns the exit code.
+
+    Raises:
+        BadSettings: a port cannot be had.
+    """
+    group = ProcessGroup()
+    try:
+        code = Workers(settings, group).run()
+    finally:
+        group.close()
+    log.info("stopped")
+    return code
