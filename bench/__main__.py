@@ -15,6 +15,7 @@ from pathlib import Path
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "engine": (),
     "service": (),
+    "bridge": (),
     "startup": (),
     "age": (),
     "neighbours": (),

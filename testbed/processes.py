@@ -47,16 +47,19 @@ def children(pid: int) -> list[int]:
 
 
 class Server(ServerProcess):
-    """A server under measurement that says `serving grpc on HOST:PORT` once it serves.
+    """A server under measurement.
 
     Attributes:
+        says: what it says once it serves; the group is `target`.
         target: HOST:PORT to connect to.
     """
+
+    says = r"serving grpc on (\S+)"
 
     def __init__(self, *argv: str, **settings: object) -> None:
         """Starts Python with `argv` and the `settings` as environment variables; returns when it serves."""
         super().__init__(argv, clean_environment(**settings), cwd=ROOT)
-        self.target = self.wait_started(r"serving grpc on (\S+)", START_S).group(1)
+        self.target = self.wait_started(self.says, START_S).group(1)
 
     def cpu_s(self) -> float:
         """Sums the CPU time so far of its threads and of the processes it has started, user and system."""

@@ -20,20 +20,21 @@ from asr.v1 import asr_pb2
 from websockets.exceptions import ConnectionClosed
 
 from ws_bridge.call import Call
+from ws_bridge.call_metadata import credentials, trace_context
 from ws_bridge.channels import Channels
 from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
 from ws_bridge.metrics import Metrics
 from ws_bridge.outbox import Outbox
-from ws_bridge.protocol import Audio, Close, Conversation, Init, Message, State
+from ws_bridge.protocol import Audio, Conversation, Init, Message, State
+from ws_bridge.sender import Sender
 from ws_bridge.status import INTERNAL_ERROR, NORMAL, RETRY_AFTER_MS, Failure, Refused, from_grpc
-from ws_bridge.wire import error_json, last_final, result_json, to_requests
+from ws_bridge.wire import error_json, last_final, result_json
 
 log = logging.getLogger(__name__)
 
 _PINGS_UNANSWERED = 3
 _MAX_CLOSE_REASON = 123
-_TRACE_HEADERS = ("traceparent", "tracestate")
 
 
 class End(Enum):
@@ -89,8 +90,7 @@ class Session:
         # A client that has sent `close` has its last final coming.
         if self._talk.state is State.OPEN:
             self._concluding = failure
-            if self._waiting is not None:
-                self._waiting.cancel()
+            self._wake()
 
     def _is_concluding(self) -> bool:
         return self._concluding is not None
@@ -146,37 +146,53 @@ class Session:
         # Nothing else is let through in state NEW.
         assert isinstance(init, Init)
         self._init = init
+        request = self._socket.request
+        # It is there once the handshake is over.
+        assert request is not None
         with self._channels.lease() as stub:
-            call = Call(stub, [*self._credentials(init), *self._trace_context()])
-            downlink = asyncio.create_task(self._guard(lambda: self._downlink(call)))
+            call = Call(stub, [*credentials(init, request.headers), *trace_context(request.headers)])
+            sender = Sender(call, init, self._wake)
+            downlink = asyncio.create_task(self._guard(lambda: self._downlink(call, sender)))
             try:
-                await self._pump(call, init)
-                if self._concluding is not None:
+                await self._pump(sender, init)
+                if self._concluding is not None and await sender.send(None):
                     await call.half_close()
                 # Otherwise the service has ended the stream; the downlink finds out why.
                 await downlink
             finally:
+                sender.stop()
                 call.cancel()
                 await _stop(downlink)
 
-    async def _pump(self, call: Call, message: Message | None) -> None:
+    async def _pump(self, sender: Sender, message: Message | None) -> None:
         """Passes messages on until the service or the bridge ends the stream.
 
         Only the wait for the client is cut short: to cancel a write would cancel the call.
         """
-        task: asyncio.Task[None] | None = asyncio.current_task()
-        while await _forward(call, message) and not self._is_concluding():
+        task = asyncio.current_task()
+        assert task is not None
+        while await sender.send(message) and not self._is_concluding():
+            message = None
+            if sender.is_due():
+                continue
             self._waiting = task
             try:
                 message = await self._receive()
             except asyncio.CancelledError:
                 if self._is_concluding() and not self._ending.done():
                     return
-                raise
+                # `_wake` has asked for it, and nobody else, unless requests are left.
+                if not sender.is_due() or task.uncancel() > 0:
+                    raise
             finally:
                 self._waiting = None
             if isinstance(message, Audio):
                 self._audio_bytes += len(message.data)
+
+    def _wake(self) -> None:
+        """Ends the uplink's wait for the client."""
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     async def _receive(self) -> Message | None:
         """Receives the client's next message."""
@@ -184,27 +200,7 @@ class Session:
         self._metrics.received(data)
         return self._talk.receive(data)
 
-    def _credentials(self, init: Init) -> list[tuple[str, str]]:
-        """The client's API keys as metadata for the service, which judges them."""
-        request = self._socket.request
-        # It is there once the handshake is over.
-        assert request is not None
-        values = [f"Bearer {init.key}"] if init.key else []
-        values += request.headers.get_all("Authorization")
-        return [("authorization", value) for value in values if value.isascii() and value.isprintable()]
-
-    def _trace_context(self) -> list[tuple[str, str]]:
-        """The trace that the client names in its headers (W3C Trace Context); the service makes the span."""
-        request = self._socket.request
-        assert request is not None
-        found = [(name, request.headers.get_all(name)) for name in _TRACE_HEADERS]
-        return [
-            (name, values[0])
-            for name, values in found
-            if len(values) == 1 and values[0].isascii() and values[0].isprintable()
-        ]
-
-    async def _downlink(self, call: Call) -> None:
+    async def _downlink(self, call: Call, sender: Sender) -> None:
         """Puts the service's results into the outbox, until the service ends the stream."""
         try:
             async with asyncio.timeout(self._settings.bridge_open_s):
@@ -215,6 +211,7 @@ class Session:
         newest = None
         async for response in call.responses():
             newest = response
+            sender.response(response)
             self._take(response)
         how = await call.outcome()
         if self._concluding is not None:
@@ -309,19 +306,6 @@ class Session:
             fields["reason"] = how.message
             level = logging.WARNING if how.close_code == INTERNAL_ERROR else logging.INFO
         log.log(level, "connection ended", extra={"fields": fields})
-
-
-async def _forward(call: Call, message: Message | None) -> bool:
-    """Sends a message to the service, waiting while it takes no more; False once the service has ended the stream."""
-    if message is None:
-        return True
-    if isinstance(message, Close):
-        await call.half_close()
-        return True
-    for request in to_requests(message):
-        if not await call.write(request):
-            return False
-    return True
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -41,6 +41,16 @@ def to_requests(message: Message) -> Iterator[asr_pb2.RecognizeRequest]:
             yield asr_pb2.RecognizeRequest(keep_alive=asr_pb2.KeepAlive())
 
 
+def joins_packets(init: Init) -> bool:
+    """Whether packets may wait for those that complete a chunk: not where their times matter."""
+    return init.gap_ms is None
+
+
+def bytes_per_s(init: Init) -> int:
+    """Bytes of a second of the stream's audio."""
+    return init.sr * (2 if init.enc == "linear16" else 1)
+
+
 def _config(init: Init) -> asr_pb2.RecognitionConfig:
     config = asr_pb2.RecognitionConfig(
         encoding=_ENCODINGS[init.enc],
@@ -50,6 +60,7 @@ def _config(init: Init) -> asr_pb2.RecognitionConfig:
         stream_id=init.sid,
         language_code=init.language,
         end_tokens=init.end_tokens,
+        chunk_ends=joins_packets(init),
     )
     if init.endpoint_ms is not None:
         config.endpointing.trailing_silence_ms = init.endpoint_ms

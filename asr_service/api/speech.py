@@ -10,6 +10,7 @@ from asr_service.api import messages
 from asr_service.api.stream_call import Context, Opening, StreamCall, abort
 from asr_service.core.errors import InvalidArgument, OutOfOrder
 from asr_service.core.values import Result
+from asr_service.recognition.vocabulary import ends_utterances
 from asr_service.sessions.admission import Admission, starting
 
 
@@ -55,6 +56,8 @@ class _SpeechCall(StreamCall):
     request_name = "asr.v1.RecognizeRequest"
     silence_hint = "keep_alive"
     method = "asr.v1.SpeechService/Recognize"
+    # Whether responses tell where the next chunk ends, and whether they tell of those after it.
+    _tells_chunk = _tells_later_chunks = False
 
     async def opening(self) -> Opening:
         """Reads the first message, which has to be a config that can be served."""
@@ -66,10 +69,13 @@ class _SpeechCall(StreamCall):
             raise _nothing_set()
         if kind != "config":
             raise OutOfOrder(f"{kind} came before config; the first message has to be config", field=kind)
-        return Opening(
-            messages.stream_config(request.config, self.admission.model_info),
-            messages.channels(request.config),
-        )
+        info, config = self.admission.model_info, request.config
+        opening = Opening(messages.stream_config(config, info), messages.channels(config))
+        if config.chunk_ends and opening.channels == 1 and info is not None:
+            self._tells_chunk = True
+            # A model that ends utterances by itself starts anew where nobody knows ahead.
+            self._tells_later_chunks = not ends_utterances(info.pieces)
+        return opening
 
     def audio(self, request: pb.RecognizeRequest) -> bytes:
         """Returns the audio in a request."""
@@ -91,7 +97,13 @@ class _SpeechCall(StreamCall):
 
     def response(self, result: Result, channel: int) -> pb.RecognizeResponse:
         """Makes the message of a result, under the stream's id."""
-        return messages.response(self.record.stream_id, result, channel)
+        message = messages.response(self.record.stream_id, result, channel)
+        if self._tells_chunk:
+            end, size = self.sessions[channel].next_chunk
+            if end:
+                message.next_chunk.end_bytes = end
+                message.next_chunk.chunk_bytes = size if self._tells_later_chunks else 0
+        return message
 
 
 def _nothing_set() -> InvalidArgument:

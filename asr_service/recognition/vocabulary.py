@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 SPACE_MARK = "\u2581"
 """How SentencePiece writes a space in a piece, and thus a word's start."""
@@ -26,6 +27,12 @@ _CLOSING = ".,?!;:\u2026\u3002\u3001\uff0c\uff1f\uff01\u061f\u060c\u061b\u0964"
 _QUOTES = '"\u201c\u201d\u201e\u00ab\u00bb'
 # Marks of sentences; an apostrophe is part of its word.
 _MARKS = _CLOSING + _QUOTES + "\u00bf\u00a1"
+
+
+@lru_cache(maxsize=8)
+def ends_utterances(pieces: tuple[str, ...]) -> bool:
+    """Whether a model with these pieces may say that an utterance is over."""
+    return any(_END.fullmatch(piece) for piece in pieces)
 
 
 class Vocabulary:

@@ -30,6 +30,11 @@ class PacketBuffer:
         """Whether what is buffered completes a chunk and should go now."""
         return bool(self._packets) and self._received >= self._chunk_end
 
+    @property
+    def next_chunk(self) -> tuple[int, int]:
+        """Bytes of the stream that complete the next chunk, and bytes of each after it; 0 while they are not known."""
+        return self._chunk_end, self._chunk_bytes
+
     def add(self, data: bytes) -> None:
         """Takes a packet."""
         self._packets += data

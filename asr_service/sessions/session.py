@@ -108,6 +108,11 @@ class Session:
             await self._below_mark
 
     @property
+    def next_chunk(self) -> tuple[int, int]:
+        """See `PacketBuffer.next_chunk`."""
+        return self._buffer.next_chunk
+
+    @property
     def takes_silence(self) -> bool:
         """Whether `add_silence` would take silence: the input is open, and not more waits than the high-water mark."""
         return self.ended is None and not self._closed and self._buffer.unconsumed <= self._inbox_bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import grpc.aio
@@ -150,9 +150,17 @@ class GrpcRunner:
 class WebSocketRunner:
     """Runs streams over connections of their own, in the bridge's protocol."""
 
-    def __init__(self, url: str, *, access: Access = DIRECT, language: str = "") -> None:
-        """`url` such as ws://localhost:8080; `language` as for `GrpcRunner`."""
-        self._url, self._language = url, language
+    def __init__(
+        self,
+        url: str,
+        *,
+        access: Access = DIRECT,
+        language: str = "",
+        init: Mapping[str, object] | None = None,
+    ) -> None:
+        """`url` such as ws://localhost:8080; `language` as for `GrpcRunner`; `init`: further fields of that message."""
+        self._url = url
+        self._init = {"op": "init", "sr": RATE, "details": True, "language": language, **(init or {})}
         self._tls, self._headers = access.websocket_tls(url), access.headers()
 
     async def connect(self, timeout_s: float) -> None:
@@ -172,8 +180,7 @@ class WebSocketRunner:
             async with await connect(self._url, self._tls, self._headers, max_queue=None) as socket:
                 reader = asyncio.create_task(self._read(socket, heard, plan))
                 try:
-                    init = {"op": "init", "sid": sid, "sr": RATE, "details": True}
-                    await socket.send(json.dumps(init | {"language": self._language}))
+                    await socket.send(json.dumps(self._init | {"sid": sid}))
                     heard.started = time.monotonic()
                     await send_audio(plan, heard, socket.send, plan.packets, FINALIZE)
                     await socket.send(json.dumps({"op": "close", "sid": sid}))

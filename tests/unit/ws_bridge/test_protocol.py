@@ -328,6 +328,7 @@ def test_config_says_what_init_said() -> None:
         stream_id="a",
         endpointing=asr_pb2.Endpointing(trailing_silence_ms=700),
         end_tokens=False,
+        chunk_ends=True,
     )
     (request,) = to_requests(Init("a"))
     assert not request.config.HasField("endpointing")

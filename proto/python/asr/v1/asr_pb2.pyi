@@ -175,6 +175,7 @@ class RecognitionConfig(_message.Message):
     LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
     END_TOKENS_FIELD_NUMBER: _builtins.int
     FILL_GAPS_AFTER_MS_FIELD_NUMBER: _builtins.int
+    CHUNK_ENDS_FIELD_NUMBER: _builtins.int
     encoding: Global___AudioEncoding.ValueType
     """Default LINEAR16."""
     sample_rate_hertz: _builtins.int
@@ -208,6 +209,10 @@ class RecognitionConfig(_message.Message):
     sent it: endpoints are found and the stream's clock goes on while a microphone is muted. Texts may then depend on when
     packets come; audio that is late by more is heard after silence. Unset: time without audio does not count.
     """
+    chunk_ends: _builtins.bool
+    """Whether responses tell where the next chunk of audio ends, for a client that has many streams and wants to send one
+    message for each chunk in place of many small ones. For streams of one channel.
+    """
     @_builtins.property
     def endpointing(self) -> Global___Endpointing:
         """Set: utterances end at pauses in the speech. Unset: only `finalize`, half-close and `end_tokens` make finals."""
@@ -231,10 +236,11 @@ class RecognitionConfig(_message.Message):
         language_code: _builtins.str = ...,
         end_tokens: _builtins.bool | None = ...,
         fill_gaps_after_ms: _builtins.int | None = ...,
+        chunk_ends: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_fill_gaps_after_ms", b"_fill_gaps_after_ms", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "fill_gaps_after_ms", b"fill_gaps_after_ms", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_fill_gaps_after_ms", b"_fill_gaps_after_ms", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "encoding", b"encoding", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "fill_gaps_after_ms", b"fill_gaps_after_ms", "interim_results", b"interim_results", "language_code", b"language_code", "phrase_boosts", b"phrase_boosts", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_fill_gaps_after_ms", b"_fill_gaps_after_ms", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "chunk_ends", b"chunk_ends", "encoding", b"encoding", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "fill_gaps_after_ms", b"fill_gaps_after_ms", "interim_results", b"interim_results", "language_code", b"language_code", "phrase_boosts", b"phrase_boosts", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_channel_count: _TypeAlias = _typing.Literal["audio_channel_count"]  # noqa: Y015
     _WhichOneofArgType__audio_channel_count: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count"]  # noqa: Y015
@@ -389,6 +395,7 @@ class RecognizeResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     AUDIO_PROCESSED_MS_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
+    NEXT_CHUNK_FIELD_NUMBER: _builtins.int
     stream_id: _builtins.str
     """The stream's name, from the config or made by the server."""
     audio_processed_ms: _builtins.int
@@ -401,6 +408,12 @@ class RecognizeResponse(_message.Message):
     def server_time(self) -> _timestamp_pb2.Timestamp:
         """When the server made the result."""
 
+    @_builtins.property
+    def next_chunk(self) -> Global___ChunkEnd:
+        """Where the next chunk ends, if the config asks for it. Unset while that is not known, as after a finalize: then audio
+        is best sent as it comes.
+        """
+
     def __init__(
         self,
         *,
@@ -408,14 +421,41 @@ class RecognizeResponse(_message.Message):
         result: Global___RecognitionResult | None = ...,
         audio_processed_ms: _builtins.int = ...,
         server_time: _timestamp_pb2.Timestamp | None = ...,
+        next_chunk: Global___ChunkEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "server_time", b"server_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_chunk", b"next_chunk", "result", b"result", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_processed_ms", b"audio_processed_ms", "result", b"result", "server_time", b"server_time", "stream_id", b"stream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_processed_ms", b"audio_processed_ms", "next_chunk", b"next_chunk", "result", b"result", "server_time", b"server_time", "stream_id", b"stream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecognizeResponse: _TypeAlias = RecognizeResponse  # noqa: Y015
+
+@_typing.final
+class ChunkEnd(_message.Message):
+    """Where a chunk of audio ends: the model takes audio by chunks, and nothing comes of part of one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    END_BYTES_FIELD_NUMBER: _builtins.int
+    CHUNK_BYTES_FIELD_NUMBER: _builtins.int
+    end_bytes: _builtins.int
+    """Bytes of the stream's audio, counted from its first one, that complete the chunk."""
+    chunk_bytes: _builtins.int
+    """Bytes of every chunk after it; 0 if they may end anywhere."""
+    def __init__(
+        self,
+        *,
+        end_bytes: _builtins.int = ...,
+        chunk_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "end_bytes", b"end_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkEnd: _TypeAlias = ChunkEnd  # noqa: Y015
 
 @_typing.final
 class RecognitionResult(_message.Message):
