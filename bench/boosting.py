@@ -95,8 +95,8 @@ class Recording:
         found: dict[int, list[Tensor]] = {}
         inner = self.decoder.step
 
-        def keep(slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> Any:
-            for row, (slot, count) in enumerate(zip(slots.tolist(), frames, strict=False)):
+        def keep(slots: Tensor, encoded: Tensor, frames: Tensor) -> Any:
+            for row, (slot, count) in enumerate(zip(slots.tolist(), frames.tolist(), strict=True)):
                 found.setdefault(slot, []).append(encoded[row, :count].clone())
             return inner(slots, encoded, frames)
 
@@ -127,8 +127,10 @@ class Recording:
                 encoded = torch.zeros(len(group), info.chunk_frames, group[0].shape[1], device=device)
                 for row, part in enumerate(parts):
                     encoded[row, : len(part)] = part
-                for row, emission in enumerate(self.decoder.step(slots, encoded, [len(p) for p in parts])):
-                    tokens[row] += emission.tokens
+                real = torch.tensor([len(part) for part in parts], device=device)
+                emitted = self.decoder.step(slots, encoded, real)
+                for row, token in zip(emitted.rows.tolist(), emitted.tokens.tolist(), strict=True):
+                    tokens[row].append(token)
             said += [text_of(info.pieces, one).split() for one in tokens]
         return said
 

@@ -47,7 +47,7 @@ def own_step(model: NemoStreamingModel, batch: int, mel: torch.Tensor) -> Callab
     """Makes this project's step in the steady state, with streams of mixed ages."""
     slots = torch.arange(batch, device=mel.device)
     steps = slots * 7 + 2 * model._encoder.ring_chunks
-    frames = [model.info.chunk_frames] * batch
+    frames = torch.full_like(slots, model.info.chunk_frames)
 
     def step() -> object:
         steps.add_(1)
@@ -63,12 +63,12 @@ def prompt_step(model: NemoStreamingModel, batch: int) -> Step | None:
     if prompts is None:
         return None
     device = torch.device(model.info.device)
-    slots = torch.arange(batch, device=device)
+    spoken = torch.arange(batch, device=device) % prompts.prompts
     frames = torch.randn(batch, model.info.chunk_frames, prompts.d_model, device=device)
 
     def step() -> object:
         with torch.inference_mode():
-            return prompts.step(slots, frames)
+            return prompts.step(spoken, frames)
 
     return step
 

@@ -2,135 +2,174 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from asr_service.core.model import StepRequest
+from asr_service.core.step import ChunkFlags, Int32, StepBatch
 from asr_service.model.chunk_plan import ChunkPlan
+from asr_service.model.transfers import Staging
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The rows of a step, as its stages need them.
+    """The rows of a step, as its stages need them; all on the device.
 
     Attributes:
-        slots: int64 [B] on the device.
-        steps: full steps that each stream took before, int64 [B] on the device.
+        slots: int64 [B].
+        steps: full steps that each stream took before, int64 [B].
         masks: None if every frame is real; else one bool tensor for the input and one after each subsampling layer,
             [B, chunk_mels], [B, chunk_mels / 2], ..., [B, chunk_frames]; True where a frame is real.
-        frames: real encoder frames of each row that has a request, on the host.
+        frames: real encoder frames of each row, int64 [B].
         any_young: whether some stream's attention cache is not full yet.
     """
 
     slots: Tensor
     steps: Tensor
     masks: list[Tensor] | None
-    frames: list[int]
+    frames: Tensor
     any_young: bool
 
-    @property
-    def size(self) -> int:
-        """Rows that have a request."""
-        return len(self.frames)
 
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """All that a step takes; on the device but for `frames`.
 
-def _to_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """Copies values to the device; to a GPU through pinned memory, so that the host need not wait for the copy.
-
-    torch's allocator of pinned memory gives a piece out again only after the copy from it is done.
+    Attributes:
+        batch: its rows: those of the chunks, then those that pad it.
+        audio: float32 [B, chunk_samples]; see `StepBatch` for where samples lie in their row.
+        fresh: slots that a segment begins in, int64 [n]; None for none.
+        ends: None if no row's samples end before their row does; else such rows, int64 [n], and where they end,
+            int64 [n].
+        prompts: the index of each row's language prompt, int64 [B].
+        frames: real encoder frames of the chunks, int32 [N], on the host.
     """
-    tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+    batch: Batch
+    audio: Tensor
+    fresh: Tensor | None
+    ends: tuple[Tensor, Tensor] | None
+    prompts: Tensor
+    frames: Int32
+
+
+# Rows of the integers that go to the device. FRESH, CUT and ENDS are lists, whose lengths the host knows; HIGH and
+# those after it say where real frames end, at the input and after each subsampling layer.
+_SLOT, _STEPS, _FRAMES, _PROMPT, _IS_FIRST, _FRESH, _CUT, _ENDS, _HIGH = range(9)
 
 
 class Positions:
-    """Keeps track of how far each slot's stream has come, on the host.
+    """Keeps track of how far each slot's stream has come, on the host, and lays out batches.
 
     Args:
         plan: geometry of the model.
-        slots: rows of pooled state, the spare one included.
+        slots: rows of pooled state, the spare one included, which is the last.
+        ring_chunks: chunks that the attention cache holds.
+        device: where batches go.
 
     Attributes:
         steps: full steps taken by each slot's stream, int64 [slots].
         samples: samples that each slot's stream has stepped, int64 [slots].
     """
 
-    def __init__(self, plan: ChunkPlan, slots: int) -> None:
+    def __init__(self, plan: ChunkPlan, slots: int, ring_chunks: int, device: torch.device) -> None:
         self._plan = plan
+        self._ring_chunks = ring_chunks
         self.steps = np.zeros(slots, dtype=np.int64)
         self.samples = np.zeros(slots, dtype=np.int64)
+        layers = plan.sampling_layers + 1
+        self._staging = Staging(plan.chunk_samples, _HIGH + layers, device)
+        self._full = np.array([[plan.chunk_mels >> layer] for layer in range(layers)])
+        self._frame = [torch.arange(plan.chunk_mels >> layer, device=device) for layer in range(layers)]
 
-    def restart(self, slots: Sequence[int]) -> None:
-        """Puts slots at the start of a stream."""
-        self.steps[list(slots)] = 0
-        self.samples[list(slots)] = 0
-
-    def lay_out(
-        self, requests: Sequence[StepRequest], pad_to: int, device: torch.device, ring_chunks: int
-    ) -> tuple[Batch, Tensor, list[int] | None]:
-        """Makes a step's batch of its requests, and moves the positions on.
+    def lay_out(self, chunks: StepBatch, pad_to: int, prompts: npt.NDArray[np.int64] | None) -> StepInput:
+        """Makes a step's input of its chunks, and moves the positions on.
 
         Args:
-            requests: the rows, each slot at most once.
-            pad_to: rows of the batch; rows beyond the requests repeat the spare slot, which is the last one.
-            device: where the tensors go.
-            ring_chunks: chunks the attention cache holds.
+            chunks: N of them.
+            pad_to: rows of the batch; rows beyond the chunks repeat the spare slot.
+            prompts: the index of each chunk's language prompt, int64 [N]; None for a model that takes none.
+        """
+        count, slots = len(chunks), chunks.slots
+        audio, integers = self._staging.arrays(pad_to)
+        # With this mode numpy writes to where it is told to, without memory of its own between.
+        np.take(chunks.audio, chunks.rows, axis=0, out=audio[:count], mode="clip")
+        frames = np.full(count, self._plan.chunk_frames, dtype=np.int32)
+        fresh = ending = 0
+        if ragged := bool(chunks.flags.any()):
+            fresh, ending = self._mark_edges(chunks, integers, frames)
+        else:
+            self.samples[slots] += chunks.counts
+        steps = self.steps[slots]
+        self.steps[slots] = steps + 1
+        integers[_STEPS, :count] = steps
+        integers[_SLOT, :count] = slots
+        integers[_FRAMES, :count] = frames
+        if prompts is not None:
+            integers[_PROMPT, :count] = prompts
+        if pad_to > count:
+            self._pad(audio, integers, count)
+        on_device, there = self._staging.upload(pad_to)
+        batch = Batch(
+            slots=there[_SLOT],
+            steps=there[_STEPS],
+            masks=self._masks(there) if ragged else None,
+            frames=there[_FRAMES],
+            any_young=bool(steps.min() < self._ring_chunks),
+        )
+        return StepInput(
+            batch=batch,
+            audio=on_device,
+            fresh=there[_FRESH, :fresh] if fresh else None,
+            ends=(there[_CUT, :ending], there[_ENDS, :ending]) if ending else None,
+            prompts=there[_PROMPT],
+            frames=frames,
+        )
+
+    def _mark_edges(
+        self, chunks: StepBatch, integers: npt.NDArray[np.int64], frames: Int32
+    ) -> tuple[int, int]:
+        """Writes down where segments begin and end, of a batch in which some do.
 
         Returns:
-            The batch, the audio float32 [pad_to, chunk_samples], and where each row's audio ends for
-            `FeatureExtractor.step`.
+            How many slots are listed as fresh, and how many rows as cut.
         """
-        plan = self._plan
-        count = len(requests)
-        spare = len(self.steps) - 1
-        slots = np.full(pad_to, spare, dtype=np.int64)
-        audio = np.zeros((pad_to, plan.chunk_samples), dtype=np.float32)
-        ends = [plan.chunk_samples] * pad_to
-        frames = [plan.chunk_frames] * count
-        steps_before = np.full(pad_to, ring_chunks, dtype=np.int64)
-        layers = plan.sampling_layers + 1
-        low = np.zeros((layers, pad_to), dtype=np.int64)
-        high = np.empty((layers, pad_to), dtype=np.int64)
-        for layer in range(layers):
-            high[layer] = plan.chunk_mels >> layer
-        ragged = False
-        for row, request in enumerate(requests):
-            slot = request.slot
-            slots[row] = slot
-            samples = request.samples
-            start = plan.first_missing if self.steps[slot] == 0 else 0
-            audio[row, start : start + len(samples)] = samples
-            steps_before[row] = self.steps[slot]
-            if start:
-                ragged = True
-                for layer in range(layers):
-                    low[layer, row] = (plan.stride - 1) >> layer
-            self.samples[slot] += len(samples)
-            if request.is_last:
-                ragged = True
-                ends[row] = start + len(samples)
-                bounds = plan.last_step_bounds(int(self.steps[slot]), int(self.samples[slot]))
-                high[:, row] = bounds
-                frames[row] = bounds[-1]
-            self.steps[slot] += 1
-        masks = None
-        if ragged:
-            masks = []
-            for layer in range(layers):
-                index = np.arange(plan.chunk_mels >> layer)
-                real = (index >= low[layer][:, None]) & (index < high[layer][:, None])
-                masks.append(_to_device(real, device))
-        batch = Batch(
-            slots=_to_device(slots, device),
-            steps=_to_device(steps_before, device),
-            masks=masks,
-            frames=frames,
-            any_young=bool((steps_before < ring_chunks).any()),
-        )
-        return batch, _to_device(audio, device), ends if ragged else None
+        plan, slots, counts = self._plan, chunks.slots, chunks.counts
+        first = (chunks.flags & ChunkFlags.FIRST) != 0
+        fresh = slots[first]
+        self.steps[fresh] = self.samples[fresh] = 0
+        self.samples[slots] += counts
+        integers[_IS_FIRST, : len(slots)] = first
+        integers[_FRESH, : len(fresh)] = fresh
+        integers[_HIGH:] = self._full
+        last = np.flatnonzero(chunks.flags & ChunkFlags.LAST)
+        bounds = plan.last_step_bounds(self.steps[slots[last]], self.samples[slots[last]])
+        integers[_HIGH:, last] = bounds
+        frames[last] = bounds[-1]
+        ends = np.where(first[last], plan.first_missing, 0) + counts[last]
+        early = ends < plan.chunk_samples
+        ending = int(np.count_nonzero(early))
+        integers[_CUT, :ending] = last[early]
+        integers[_ENDS, :ending] = ends[early]
+        return len(fresh), ending
+
+    def _pad(self, audio: npt.NDArray[np.float32], integers: npt.NDArray[np.int64], count: int) -> None:
+        """Fills the rows after the chunks: silence in the spare slot, in the middle of a stream."""
+        audio[count:] = 0.0
+        integers[:_FRESH, count:] = 0
+        integers[_SLOT, count:] = len(self.steps) - 1
+        integers[_STEPS, count:] = self._ring_chunks
+        integers[_FRAMES, count:] = self._plan.chunk_frames
+
+    def _masks(self, integers: Tensor) -> list[Tensor]:
+        """Makes the masks of `Batch`. A first step begins `stride - 1` frames early: those are not real."""
+        is_first = integers[_IS_FIRST]
+        masks = []
+        for layer, frame in enumerate(self._frame):
+            low = is_first * ((self._plan.stride - 1) >> layer)
+            high = integers[_HIGH + layer]
+            masks.append((frame >= low[:, None]) & (frame < high[:, None]))
+        return masks

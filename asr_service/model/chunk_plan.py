@@ -1,4 +1,4 @@
-"""Works out how many samples, mel frames and encoder frames make a chunk. Pure integers.
+"""Works out how many samples, mel frames and encoder frames make a chunk. Integers only.
 
 Mel frame t is centred on sample `hop * t` and is exact once `half_window` samples after it have arrived. Encoder
 frame i needs mel frames up to `stride * i`. A step makes `chunk_frames` encoder frames, so after k steps `stride *
@@ -9,6 +9,9 @@ chunk * k - (stride - 1)` mel frames are used. To give every step the same shape
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +67,39 @@ class ChunkPlan:
         """Stride-2 convolutions of the subsampling."""
         return self.stride.bit_length() - 1
 
-    def layer_lengths(self, mels: int) -> list[int]:
-        """Returns how many frames a stream has before the subsampling and after each of its layers.
-
-        Args:
-            mels: mel frames of the stream.
+    def layer_lengths(self, mels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Returns how many frames streams have before the subsampling and after each of its layers.
 
         Each layer pads two frames on the left and one on the right: n frames become n // 2 + 1. No frames stay none.
+
+        Args:
+            mels: mel frames of the streams, [n].
+
+        Returns:
+            [1 + sampling_layers, n].
         """
         lengths = [mels]
         for _ in range(self.sampling_layers):
-            lengths.append(lengths[-1] // 2 + 1 if mels else 0)
-        return lengths
+            lengths.append(np.where(mels > 0, lengths[-1] // 2 + 1, 0))
+        return np.stack(lengths)
 
-    def last_step_bounds(self, steps_before: int, samples: int) -> list[int]:
-        """Returns how many frames of a last step are real, before the subsampling and after each of its layers.
+    def last_step_bounds(
+        self, steps_before: npt.NDArray[np.int64], samples: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Returns how many frames of last steps are real, before the subsampling and after each of its layers.
 
         Args:
-            steps_before: full steps taken before it.
-            samples: length of the whole stream.
+            steps_before: full steps taken before them, [n].
+            samples: lengths of the whole streams, [n].
 
         Returns:
-            Counts within the step's own frames: `chunk_mels` of them at the input, half as many after each layer.
+            Counts within the step's own frames, [1 + sampling_layers, n]: `chunk_mels` of them at the input, half as
+            many after each layer.
         """
-        bounds = []
-        span = self.chunk_mels
+        layer = np.arange(self.sampling_layers + 1)[:, None]
+        span = self.chunk_mels >> layer
         # The step's input begins stride - 1 frames early; after each layer half of that (rounded down) remains.
-        early = self.stride - 1
-        for length in self.layer_lengths(samples // self.hop):
-            bounds.append(min(max(length + early - span * steps_before, 0), span))
-            span //= 2
-            early //= 2
+        early = (self.stride - 1) >> layer
+        lengths = self.layer_lengths(samples // self.hop)
+        bounds: npt.NDArray[np.int64] = np.clip(lengths + early - span * steps_before, 0, span)
         return bounds

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.nemo_file.feature_shape import FeatureShape
@@ -37,7 +36,10 @@ class FeatureExtractor:
         self._plan = plan
         self._shape = shape
         spare = shape.n_fft - plan.window
-        self._centre = (spare // 2, spare - spare // 2)
+        # Where windowed frames stand in what is transformed, as in torch.stft: elsewhere the powers would be the same,
+        # but their rounding would not. The memory is kept, with zeros around them: a step would find it anew by faults.
+        self._centre = slice(spare // 2, spare // 2 + plan.window)
+        self._windowed = torch.zeros(0, plan.chunk_mels, shape.n_fft, device=device)
         window = torch.ones(plan.window)
         if shape.has_window:
             window = weights.take("preprocessor.featurizer.window", plan.window)
@@ -51,15 +53,14 @@ class FeatureExtractor:
         """Features of a frame."""
         return int(self._filters.shape[1])
 
-    def step(self, slots: Tensor, audio: Tensor, samples: list[int] | None) -> Tensor:
+    def step(self, slots: Tensor, audio: Tensor, ends: tuple[Tensor, Tensor] | None) -> Tensor:
         """Makes the mel frames of one step.
 
         Args:
             slots: rows of the tails, int64 [B].
             audio: float32 [B, chunk_samples]: the new samples. A first step's are right-aligned with zeros before, a
                 last step's left-aligned (after that offset, if it is both) with zeros after.
-            samples: for each row where its last sample ends in `audio`, `chunk_samples` if no row is a last one. None
-                if none is.
+            ends: rows whose samples end before `audio` does, int64 [n], and where they end, int64 [n]; None for none.
 
         Returns:
             float32 [B, chunk_mels, mels]. Frames outside the stream hold whatever their windows gave; the caller masks
@@ -69,16 +70,18 @@ class FeatureExtractor:
         raw = torch.cat([self._tails[slots], audio], dim=1)
         self._tails[slots] = raw[:, -plan.tail_samples :]
         signal = raw[:, 1:] - self._shape.preemphasis * raw[:, :-1]
-        if samples is not None:
+        if ends is not None:
             # Pre-emphasis leaves a trace of the last sample just after it, where NeMo has zeros.
-            for row, end in enumerate(samples):
-                if end < plan.chunk_samples:
-                    signal[row, plan.tail_samples - 1 + end] = 0.0
-        frames = signal.unfold(1, plan.window, plan.hop) * self._window
-        # Placed as in torch.stft: elsewhere the powers would be the same, but their rounding would not.
-        spectrum = torch.fft.rfft(functional.pad(frames, self._centre))
-        power = spectrum.real.square() + spectrum.imag.square()
-        shape = self._shape
+            ending, end = ends
+            signal[ending, end + (plan.tail_samples - 1)] = 0.0
+        shape, rows = self._shape, len(slots)
+        if rows > len(self._windowed):
+            self._windowed = torch.zeros(rows, plan.chunk_mels, shape.n_fft, device=signal.device)
+        windowed = self._windowed[:rows]
+        torch.mul(signal.unfold(1, plan.window, plan.hop), self._window, out=windowed[..., self._centre])
+        spectrum = torch.fft.rfft(windowed)
+        power = spectrum.real.square()
+        power += spectrum.imag.square()
         if shape.power != 2.0:
             power = power.pow(shape.power / 2.0)
         mel: Tensor = power @ self._filters

@@ -29,7 +29,8 @@ from asr_service.model.prompts import PromptProjection
 from asr_service.model.reading import ModelParts, read_model
 from asr_service.model.refusals import cannot_be_served
 from asr_service.model.slot_budget import DEVICE_SHARE, MOST_DEVICE_SLOTS, host_slots, slots_in
-from asr_service.model.streaming import Decoder, Encoder, NemoStreamingModel
+from asr_service.model.step_parts import Decoder, Encoder
+from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.threads import step_threads
 from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder, RecordedEncoder
 from asr_service.model.torch_encoder.encoder import TorchEncoder
@@ -138,7 +139,7 @@ def assemble(
         features = FeatureExtractor(shape, parts.weights, plan, rows, device)
         decoder_name, decoder = _make_decoder(parts, rows, device, settings.decoder)
         encoder = _make_encoder(parts, plan, context, rows, device, settings)
-        prompts = PromptProjection(parts.prompts, rows, device) if parts.prompts else None
+        prompts = PromptProjection(parts.prompts, device) if parts.prompts else None
     _refuse_unknown_weights(parts)
     info = ModelInfo(
         name=settings.name,

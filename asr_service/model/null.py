@@ -1,18 +1,21 @@
 """A model without recognition: for measuring the transport, and for testing clients without a model.
 
 Its text is a function of the audio alone: a word for each loud encoder frame, nothing for silence. It needs numpy only,
-starts at once, and refuses requests that break the rules of `StepRequest`.
+starts at once, and refuses batches that break the rules of `StepBatch`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import log2, sqrt
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from asr_service.core.model import ModelInfo, StepRequest, StepResult
-from asr_service.core.values import Samples
+from asr_service.core.by_request import StepsByRequest
+from asr_service.core.model import ModelInfo
+from asr_service.core.step import ChunkFlags, Int32, StepAnswers, StepBatch
+from asr_service.core.values import PhraseBoost, Samples
 from asr_service.recognition.vocabulary import SPACE_MARK
 
 _WORDS = (
@@ -30,9 +33,13 @@ _EDGE_SAMPLES = 200
 _LOUD = 0.01
 # Loudness levels, each with its word, while the root mean square doubles.
 _LEVELS_PER_OCTAVE = 8
+# As plain numbers: operations on an enum's members take long.
+_FIRST, _LAST = int(ChunkFlags.FIRST), int(ChunkFlags.LAST)
+# So many chunks stay in a processor's caches between being gathered and being read.
+_ROWS_AT_A_TIME = 32
 
 
-class NullModel:
+class NullModel(StepsByRequest):
     """A `StreamingModel` that makes a word of each loud frame; the frame's loudness chooses the word.
 
     Args:
@@ -41,10 +48,16 @@ class NullModel:
     """
 
     def __init__(self, *, slots: int, att_context: tuple[int, int] = (70, 1)) -> None:
+        super().__init__()
         frames = att_context[1] + 1
         self._slots = slots
-        # Frames so far of each slot's segment; None where the next step has to be a first one.
-        self._frames: list[int | None] = [None] * slots
+        # Whether a segment goes on in each slot; where none does, the next chunk has to be a first one.
+        self._running = np.zeros(slots, bool)
+        # For finding slots that are in a batch twice.
+        self._row_of = np.zeros(slots, np.int64)
+        self._edges = _FRAME_SAMPLES * np.arange(frames + 1)
+        self._first_missing = _FRAME_SAMPLES - _EDGE_SAMPLES
+        self._submitted: StepAnswers | None = None
         self._info = ModelInfo(
             name="null",
             device="cpu",
@@ -72,43 +85,77 @@ class NullModel:
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
         """Does nothing: no step is slower than another."""
 
-    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
-        """Steps the given slots. Raises ValueError for a request that breaks the rules."""
-        if len({request.slot for request in requests}) != len(requests):
+    @property
+    def most_submitted(self) -> int:
+        """See `BatchStepper.most_submitted`."""
+        return 1
+
+    def open(self, slot: int, prompt: int = -1, boosts: Sequence[PhraseBoost] = ()) -> None:
+        """Does nothing: neither a language nor phrases change a frame's loudness."""
+
+    def submit(self, batch: StepBatch) -> None:
+        """See `BatchStepper.submit`. Raises ValueError for a batch that breaks the rules."""
+        if self._submitted is not None:
+            raise RuntimeError("a batch is submitted and not collected")
+        self._submitted = self._answer(batch, self._check(batch))
+        self._running[batch.slots] = (batch.flags & _LAST) == 0
+
+    def collect(self) -> StepAnswers:
+        """See `BatchStepper.collect`."""
+        answers, self._submitted = self._submitted, None
+        if answers is None:
+            raise RuntimeError("no batch is submitted")
+        return answers
+
+    def _check(self, batch: StepBatch) -> npt.NDArray[np.bool_]:
+        """Returns which chunks are first ones, bool [N]. Raises ValueError for a batch that breaks the rules."""
+        slots, counts = batch.slots, batch.counts
+        row = np.arange(len(slots))
+        self._row_of[slots] = row
+        if (self._row_of[slots] != row).any():
             raise ValueError("a slot is in the batch twice")
-        return [self._step(request) for request in requests]
-
-    def _step(self, request: StepRequest) -> StepResult:
-        done = 0 if request.is_first else self._frames[request.slot]
-        full = self._info.first_chunk_samples if request.is_first else self._info.chunk_samples
-        size = len(request.samples)
-        if done is None:
-            raise ValueError(f"slot {request.slot} goes on with a segment that has ended or not begun")
-        if size > full or (size == full) == request.is_last:
+        first: npt.NDArray[np.bool_] = (batch.flags & _FIRST) != 0
+        last = (batch.flags & _LAST) != 0
+        known = first | self._running[slots]
+        if not known.all():
+            raise ValueError(f"slot {slots[~known][0]} goes on with a segment that has ended or not begun")
+        full = self._info.chunk_samples - first * self._first_missing
+        right = (counts >= 0) & (counts <= full) & ((counts == full) != last)
+        if not right.all():
+            at = int(np.flatnonzero(~right)[0])
             raise ValueError(
-                f"slot {request.slot}: {size} samples, is_last {request.is_last}; a full chunk is {full}"
+                f"slot {slots[at]}: {counts[at]} samples, is_last {bool(last[at])}; a full chunk is {full[at]}"
             )
-        loudness = self._loudness(request.samples, is_first=request.is_first)
-        self._frames[request.slot] = None if request.is_last else done + len(loudness)
-        tokens, frames, probs = [], [], []
-        for frame, level in enumerate(loudness, done):
-            if level >= _LOUD:
-                position = round(_LEVELS_PER_OCTAVE * log2(level / _LOUD))
-                tokens.append(1 + position % len(_WORDS))
-                frames.append(frame)
-                probs.append(min(1.0, 0.5 + level))
-        return StepResult(tuple(tokens), tuple(frames), tuple(probs), len(loudness))
+        return first
 
-    def _loudness(self, samples: Samples, *, is_first: bool) -> list[float]:
-        """Returns the root mean square of each frame in these samples; the last frame may be there in part only."""
-        edges = [
-            *range(_EDGE_SAMPLES if is_first else _FRAME_SAMPLES, len(samples), _FRAME_SAMPLES),
-            len(samples),
-        ]
-        if not edges[-1]:
-            return []
-        starts = [0, *edges[:-1]]
-        return [
-            sqrt(float(np.dot(frame, frame)) / len(frame))
-            for frame in (samples[start:end] for start, end in zip(starts, edges, strict=True))
-        ]
+    def _answer(self, batch: StepBatch, first: npt.NDArray[np.bool_]) -> StepAnswers:
+        counts = batch.counts
+        start = first * self._first_missing
+        end = start + counts
+        frames = (end + (_FRAME_SAMPLES - 1)) // _FRAME_SAMPLES * (counts > 0)
+        level = self._loudness(batch.audio, batch.rows, start, end)
+        row, frame = (level >= _LOUD).nonzero()
+        loud = level[row, frame]
+        position = np.rint(_LEVELS_PER_OCTAVE * np.log2(loud / _LOUD)).astype(np.int32)
+        return StepAnswers(
+            frames=frames.astype(np.int32),
+            counts=np.bincount(row, minlength=len(counts)).astype(np.int32),
+            broken=np.zeros(len(counts), bool),
+            tokens=1 + position % len(_WORDS),
+            token_frames=frame.astype(np.int32),
+            probs=np.minimum(1.0, 0.5 + loud).astype(np.float32),
+        )
+
+    def _loudness(
+        self, audio: Samples, rows: Int32, start: npt.NDArray[Any], end: npt.NDArray[Any]
+    ) -> npt.NDArray[np.float64]:
+        """Returns the root mean square of each frame, [N, frames]; the first and the last may be there in part only."""
+        frames = self._info.chunk_frames
+        squares = np.empty((len(rows), frames))
+        for at in range(0, len(rows), _ROWS_AT_A_TIME):
+            some = audio[rows[at : at + _ROWS_AT_A_TIME]].reshape(-1, frames, _FRAME_SAMPLES)
+            squares[at : at + len(some)] = np.vecdot(some, some)
+        edges = self._edges
+        there = np.minimum(end[:, None], edges[1:]) - np.maximum(start[:, None], edges[:-1])
+        level: npt.NDArray[np.float64] = np.sqrt(squares / np.maximum(there, 1))
+        return level

@@ -7,7 +7,7 @@ every frame: here it is a bias by stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -65,18 +65,19 @@ def read_prompts(weights: WeightReader, d_model: int) -> PromptWeights | None:
 
 
 class PromptProjection:
-    """Puts encoder frames through the prompt layers; a slot's state is the index of its prompt.
+    """Puts encoder frames through the prompt layers.
 
     Args:
         weights: of the layers.
-        slots: rows of pooled state.
-        device: of the state and the arithmetic.
+        device: of the arithmetic.
 
     Attributes:
         d_model: numbers of a frame.
+        prompts: how many there are.
     """
 
-    def __init__(self, weights: PromptWeights, slots: int, device: torch.device) -> None:
+    def __init__(self, weights: PromptWeights, device: torch.device) -> None:
+        self.prompts = weights.prompts
         self.d_model = weights.frame.shape[1]
         self._biases = weights.biases
         self._first: Callable[[Tensor], Tensor]
@@ -87,33 +88,17 @@ class PromptProjection:
         else:
             self._first = partial(functional.linear, weight=weights.frame)
             self._second = partial(functional.linear, weight=weights.weight, bias=weights.bias)
-        self._index = torch.zeros(slots, dtype=torch.int64, device=device)
 
-    def set(self, slots: Sequence[int], prompts: Sequence[int]) -> None:
-        """Sets the prompts of slots.
-
-        Raises:
-            ValueError: there is no such prompt.
-        """
-        if not all(0 <= prompt < len(self._biases) for prompt in prompts):
-            raise ValueError(f"prompts {list(prompts)}: there are {len(self._biases)}")
-        device = self._index.device
-        self._index[torch.tensor(slots, device=device)] = torch.tensor(prompts, device=device)
-
-    def step(self, slots: Tensor, encoded: Tensor) -> Tensor:
+    def step(self, prompts: Tensor, encoded: Tensor) -> Tensor:
         """Conditions the frames of a step.
 
         Args:
-            slots: int64 [B].
+            prompts: the index of each row's prompt, int64 [B].
             encoded: fp32 [B, frames, d_model].
 
         Returns:
             fp32 [B, frames, d_model].
         """
         hidden = self._first(encoded)
-        hidden += self._biases[self._index[slots]].unsqueeze(1)
+        hidden += self._biases[prompts].unsqueeze(1)
         return self._second(hidden.relu_())
-
-    def state_bytes(self) -> int:
-        """Returns the bytes of state of a slot."""
-        return self._index.element_size()

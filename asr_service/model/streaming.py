@@ -2,100 +2,69 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from asr_service.core.by_request import StepsByRequest
 from asr_service.core.errors import first_line
-from asr_service.core.model import DeviceLost, ModelInfo, OutOfMemory, Readings, StepRequest, StepResult
+from asr_service.core.model import DeviceLost, ModelInfo, OutOfMemory, Readings
+from asr_service.core.step import ChunkFlags, Int32, StepAnswers, StepBatch, no_answers
 from asr_service.core.values import PhraseBoost
-from asr_service.model.batch import Batch, Positions
+from asr_service.model.batch import Positions
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.decoders.boosting_tree import BoostingTree, TreeMaker
-from asr_service.model.decoders.rnnt import Emission
+from asr_service.model.decoders.emissions import answers_of
 from asr_service.model.devices import ask_device
 from asr_service.model.features import FeatureExtractor
 from asr_service.model.out_of_memory import is_out_of_memory
 from asr_service.model.prompts import PromptProjection
+from asr_service.model.stage_times import StageTimes
+from asr_service.model.step_parts import Decoder, Encoder
 from asr_service.model.threads import Team
 from asr_service.recognition.vocabulary import SPACE_MARK
 
-
-class Encoder(Protocol):
-    """Makes encoder frames of mel frames, a chunk at a time; keeps the state of each slot."""
-
-    @property
-    def ring_chunks(self) -> int:
-        """Chunks of the past that attention sees."""
-        ...
-
-    def step(self, batch: Batch, mel: Tensor) -> Tensor:
-        """Encodes one chunk of each row.
-
-        Args:
-            batch: the step's batch.
-            mel: fp32 [B, chunk_mels, mels].
-
-        Returns:
-            fp32 [B, chunk_frames, d_model]; frames that are not real hold anything finite.
-        """
-        ...
-
-    def reset(self, slots: Tensor) -> None:
-        """Puts the given slots, int64 [n], at the start of a stream."""
-        ...
-
-    def clear(self, slots: Tensor) -> None:
-        """Overwrites all state of the given slots, int64 [n], also numbers that are not finite."""
-        ...
-
-    def state_bytes(self) -> int:
-        """Returns the bytes of state of a slot."""
-        ...
-
-
-class Decoder(Protocol):
-    """Makes tokens of encoder frames, a chunk at a time; keeps the state of each slot."""
-
-    def step(self, slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> list[Emission]:
-        """Decodes one chunk of each row.
-
-        Args:
-            slots: int64 [B].
-            encoded: fp32 [B, chunk_frames, d_model].
-            frames: real frames of each row; rows beyond these are padding.
-
-        Returns:
-            One emission per entry of `frames`.
-        """
-        ...
-
-    def boost(self, slot: int, tree: BoostingTree | None) -> None:
-        """Sets the tree of the phrases that are boosted in a slot from its next step on; None for none."""
-        ...
-
-    def reset(self, slots: Tensor) -> None:
-        """Puts the given slots, int64 [n], at the start of a stream."""
-        ...
-
-    def state_bytes(self) -> int:
-        """Returns the bytes of state of a slot."""
-        ...
-
-
-_STAGES = ("features", "encoder", "decoder")
 # Streams of a batch that has many rows for the encoder steps of CPUs, at any look-ahead.
 _MANY_ON_CPU = 8
-_BROKEN = StepResult((), (), (), 0, broken=True)
+_Made = TypeVar("_Made")
 
 
-class NemoStreamingModel:
-    """Implements `asr_service.core.model.StreamingModel` for NeMo's cache-aware FastConformer models.
+def _fresh(chunks: StepBatch) -> Int32:
+    """Returns the slots that a segment begins in."""
+    fresh: Int32 = chunks.slots[(chunks.flags & ChunkFlags.FIRST) != 0]
+    return fresh
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """A step that the decoder has still to do.
+
+    Attributes:
+        slots: of the batch, int64 [B].
+        encoded: fp32 [B, chunk_frames, d_model]; 0 in rows that are not finite.
+        finite: whether each row was finite, bool [B].
+        real: frames to decode of each row, int64 [B]; none of a row that is not finite.
+        frames: real frames of each chunk, int32 [N], on the host.
+    """
+
+    slots: Tensor
+    encoded: Tensor
+    finite: Tensor
+    real: Tensor
+    frames: Int32
+
+
+class NemoStreamingModel(StepsByRequest):
+    """Implements `asr_service.core.step.BatchStepper` for NeMo's cache-aware FastConformer models.
+
+    What a step takes goes to the device in one copy, and what comes of it comes back in one, for which the host waits.
+    Else it waits for the device only where a round of the decoder says whether there is another, and follows the tokens
+    of boosted rows round by round.
 
     Row `slots` of every pool is a spare: rows that pad a batch to its bucket use it.
 
@@ -113,6 +82,7 @@ class NemoStreamingModel:
         self, info: ModelInfo, plan: ChunkPlan, features: FeatureExtractor, encoder: Encoder, decoder: Decoder,
         slots: int, device: torch.device, trees: TreeMaker, prompts: PromptProjection | None = None,
     ) -> None:  # fmt: skip
+        super().__init__()
         self._info = info
         self._plan = plan
         self._features = features
@@ -122,10 +92,15 @@ class NemoStreamingModel:
         self._device = device
         self._trees = trees
         self._prompts = prompts
-        self._positions = Positions(plan, slots + 1)
-        self._frames_before = np.zeros(slots + 1, dtype=np.int64)
+        self._positions = Positions(plan, slots + 1, encoder.ring_chunks, device)
+        # What `open` said of slots, and what their segments have, which began before or after it.
+        self._opened_prompts = np.full(slots + 1, -1, dtype=np.int64)
+        self._opened_trees: dict[int, BoostingTree] = {}
+        self._slot_prompts = self._opened_prompts.copy()
+        self._boosted: set[int] = set()
+        self._submitted: _Submitted | StepAnswers | None = None
         self._team = Team()
-        self._stage_seconds = dict.fromkeys(_STAGES, 0.0)
+        self._times = StageTimes(device)
 
     @property
     def info(self) -> ModelInfo:
@@ -137,10 +112,14 @@ class NemoStreamingModel:
         """Rows of pooled state."""
         return self._slots
 
+    @property
+    def most_submitted(self) -> int:
+        """See `BatchStepper.most_submitted`."""
+        return 1
+
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""
-        own = self._features.state_bytes() + self._encoder.state_bytes() + self._decoder.state_bytes()
-        return own + (self._prompts.state_bytes() if self._prompts else 0)
+        return self._features.state_bytes() + self._encoder.state_bytes() + self._decoder.state_bytes()
 
     def readings(self) -> Readings:
         """See `asr_service.core.model.Instrumented`."""
@@ -148,25 +127,51 @@ class NemoStreamingModel:
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
             used = total - free
-        return Readings(tuple(self._stage_seconds.items()), used, total)
+        return Readings(tuple(self._times.seconds.items()), used, total)
 
-    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
-        """See `StreamingModel.step`.
+    def open(self, slot: int, prompt: int = -1, boosts: Sequence[PhraseBoost] = ()) -> None:
+        """See `BatchStepper.open`.
 
         Raises:
-            OutOfMemory: the batch does not fit into memory.
-            DeviceLost: the device answers no more.
+            ValueError: there is no such prompt.
         """
+        if self._prompts and not 0 <= prompt < self._prompts.prompts:
+            raise ValueError(f"slot {slot}: prompt {prompt}; there are {self._prompts.prompts}")
+        self._opened_prompts[slot] = prompt
+        tree = self._trees.tree(tuple(boosts))
+        if tree is None:
+            self._opened_trees.pop(slot, None)
+        else:
+            self._opened_trees[slot] = tree
+
+    def submit(self, batch: StepBatch) -> None:
+        """See `BatchStepper.submit`."""
+        if self._submitted is not None:
+            raise RuntimeError("a batch is submitted and not collected")
+        self._times.forget()
+        self._submitted = self._run(len(batch), lambda: self._encode(batch))
+
+    def collect(self) -> StepAnswers:
+        """See `BatchStepper.collect`."""
+        submitted, self._submitted = self._submitted, None
+        if submitted is None:
+            raise RuntimeError("no batch is submitted")
+        if isinstance(submitted, StepAnswers):
+            return submitted
+        return self._run(len(submitted.frames), lambda: self._decode(submitted))
+
+    def _run(self, rows: int, work: Callable[[], _Made]) -> _Made:
+        """Does a part of a step; an error is told apart by what can be done about it."""
         try:
-            with self._team.apart(len(requests) * self._plan.chunk_frames):
-                return self._step(requests) if requests else []
+            with self._team.apart(rows * self._plan.chunk_frames), torch.inference_mode():
+                return work()
         except Exception as error:
             if not is_out_of_memory(error):
                 self._check_device(error)
                 raise
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        raise OutOfMemory(f"no memory on {self._device} for a step of {len(requests)}")
+        raise OutOfMemory(f"no memory on {self._device} for a step of {rows}")
 
     def _check_device(self, error: Exception) -> None:
         """Raises DeviceLost if the device does nothing more after an error, such as an access to no memory."""
@@ -175,44 +180,69 @@ class NemoStreamingModel:
         except RuntimeError as lost:
             raise DeviceLost(f"{self._device} answers no more ({first_line(lost)})") from error
 
-    @torch.inference_mode()
-    def _step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
-        fresh = [request for request in requests if request.is_first]
-        if fresh:
-            self._restart([request.slot for request in fresh])
-            for request in fresh:
-                self._decoder.boost(request.slot, self._trees.tree(request.boosts))
-            if self._prompts:
-                self._prompts.set([request.slot for request in fresh], [request.prompt for request in fresh])
-        batch, audio, ends = self._positions.lay_out(
-            requests, self._bucket(len(requests)), self._device, self._encoder.ring_chunks
-        )
-        if not any(batch.frames):
-            return [StepResult((), (), (), 0) for _ in requests]
-        times = [time.perf_counter()]
-        mel = self._features.step(batch.slots, audio, ends)
-        times.append(time.perf_counter())
+    def _encode(self, chunks: StepBatch) -> _Submitted | StepAnswers:
+        count = len(chunks)
+        if not count:
+            return no_answers(0)
+        prompts = self._prompts_of(chunks) if self._prompts else None
+        given = self._positions.lay_out(chunks, self._bucket(count), prompts)
+        if given.fresh is not None:
+            for part in (self._features, self._encoder, self._decoder):
+                part.reset(given.fresh)
+            if self._opened_trees or self._boosted:
+                self._boost(_fresh(chunks).tolist())
+        if not given.frames.any():
+            return no_answers(count)
+        batch = given.batch
+        self._times.begin()
+        mel = self._features.step(batch.slots, given.audio, given.ends)
+        self._times.end("features")
         with self._team.together():
             encoded = self._encoder.step(batch, mel)
-        finite = torch.isfinite(encoded).flatten(1).all(1)
-        # Waits for the device, so that the encoder's time is that of its work, not of its launch.
-        finite_rows = finite.tolist()
-        if not all(finite_rows):
-            self._encoder.clear(batch.slots[~finite])
-            # The decoder's state stays finite.
-            encoded = encoded.masked_fill(~finite[:, None, None], 0.0)
+        # One pass: a sum of normalised frames is finite if all of them are.
+        finite = encoded.flatten(1).sum(1).isfinite()
+        real = batch.frames
+        # The decoder's state stays finite; that of the encoder is cleared once the host knows. A CPU's host knows now.
+        if self._device.type != "cpu" or not finite.all():
+            encoded, real = encoded.masked_fill(~finite[:, None, None], 0.0), real * finite
         if self._prompts:
-            encoded = self._prompts.step(batch.slots, encoded)
-        times.append(time.perf_counter())
-        emissions = self._decoder.step(batch.slots, encoded, batch.frames)
-        times.append(time.perf_counter())
-        for stage, (start, end) in zip(_STAGES, pairwise(times), strict=True):
-            self._stage_seconds[stage] += end - start
-        results = [self._result(*row) for row in zip(requests, emissions, batch.frames, strict=True)]
-        # There may be more rows than requests: the others pad the batch.
-        return [
-            result if is_finite else _BROKEN for result, is_finite in zip(results, finite_rows, strict=False)
-        ]
+            encoded = self._prompts.step(given.prompts, encoded)
+        self._times.end("encoder")
+        return _Submitted(batch.slots, encoded, finite, real, given.frames)
+
+    def _prompts_of(self, chunks: StepBatch) -> npt.NDArray[np.int64]:
+        """Returns the index of each chunk's language prompt, int64 [N]. Raises ValueError if `open` did not say one."""
+        fresh = _fresh(chunks)
+        self._slot_prompts[fresh] = self._opened_prompts[fresh]
+        prompts = self._slot_prompts[chunks.slots]
+        if (prompts < 0).any():
+            raise ValueError(f"slot {chunks.slots[prompts < 0][0]} has no language prompt")
+        return prompts
+
+    def _boost(self, fresh: list[int]) -> None:
+        """Has the decoder boost what `open` said, in slots whose segments begin."""
+        for slot in fresh:
+            tree = self._opened_trees.get(slot)
+            if tree is None and slot not in self._boosted:
+                continue
+            self._decoder.boost(slot, tree)
+            if tree is None:
+                self._boosted.discard(slot)
+            else:
+                self._boosted.add(slot)
+
+    def _decode(self, submitted: _Submitted) -> StepAnswers:
+        count = len(submitted.frames)
+        self._times.begin()
+        emissions = self._decoder.step(
+            submitted.slots[:count], submitted.encoded[:count], submitted.real[:count]
+        )
+        self._times.end("decoder")
+        answers = answers_of(emissions, submitted.finite, submitted.frames)
+        self._times.count()
+        if answers.broken.any():
+            self._encoder.clear(submitted.slots[~submitted.finite])
+        return answers
 
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
         """Steps batches of growing sizes, every other row boosted, through the start, middle and end of a stream.
@@ -221,48 +251,29 @@ class NemoStreamingModel:
         which take all ways through the code; any other size costs a few milliseconds once, when it is first met, since
         the products are laid out for it.
         """
-        chunk = np.zeros(self._plan.chunk_samples, dtype=np.float32)
-        first = chunk[: self._plan.first_chunk_samples]
+        plan = self._plan
         most = min(max_batch, self._slots)
-        prompt = self._info.first_prompt
         phrase = (PhraseBoost((self._info.pieces[-1].replace(SPACE_MARK, " "),)),)
         sizes = {min(self._bucket(rows), most) for rows in range(1, most + 1)}
         # No size is padded to another.
         if len(sizes) == most:
             sizes = {1, min(_MANY_ON_CPU, most)}
+        silence = np.zeros((1, plan.chunk_samples), np.float32)
+        for slot in range(most):
+            self.open(slot, self._info.first_prompt, phrase * (slot % 2))
         for rows in sorted(sizes):
             progress(f"batch of {rows}")
-            for samples, is_first, is_last in (
-                (first, True, False),
-                (chunk, False, False),
-                (chunk[:1], False, True),
+            slots, none = np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32)
+            for samples, flags in (
+                (plan.first_chunk_samples, ChunkFlags.FIRST),
+                (plan.chunk_samples, 0),
+                (1, ChunkFlags.LAST),
             ):
-                self.step(
-                    [
-                        StepRequest(slot, samples, is_first, is_last, phrase * (slot % 2), prompt)
-                        for slot in range(rows)
-                    ]
-                )
-
-    def _restart(self, slots: list[int]) -> None:
-        self._positions.restart(slots)
-        self._frames_before[slots] = 0
-        index = torch.tensor(slots, device=self._device)
-        self._features.reset(index)
-        self._encoder.reset(index)
-        self._decoder.reset(index)
+                counts = np.full(rows, samples, np.int32)
+                self.submit(StepBatch(slots, silence, none, counts, np.full(rows, flags, np.uint8)))
+                self.collect()
+        self._opened_trees.clear()
 
     def _bucket(self, size: int) -> int:
         """Returns how many rows a batch is padded to: a power of two on a GPU; no more on a CPU, where each costs."""
         return size if self._device.type == "cpu" else 1 << (size - 1).bit_length()
-
-    def _result(self, request: StepRequest, emission: Emission, frames: int) -> StepResult:
-        """Makes a row's result; its frames count from the segment's start."""
-        before = int(self._frames_before[request.slot])
-        self._frames_before[request.slot] = before + frames
-        return StepResult(
-            tuple(emission.tokens),
-            tuple(before + frame for frame in emission.frames),
-            tuple(emission.probs),
-            frames,
-        )

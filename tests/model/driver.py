@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asr_service.core.model import StepRequest, StreamingModel
-from asr_service.model.decoders.rnnt import Emission
+from asr_service.model.decoders.emissions import Emissions
 from asr_service.model.streaming import NemoStreamingModel
 
 
@@ -85,8 +85,8 @@ def frames_by_slot(model: NemoStreamingModel) -> dict[int, list[Tensor]]:
     given: dict[int, list[Tensor]] = {slot: [] for slot in range(model.slots)}
     inner = model._decoder.step
 
-    def watch(slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> list[Emission]:
-        for row, count in enumerate(frames):
+    def watch(slots: Tensor, encoded: Tensor, frames: Tensor) -> Emissions:
+        for row, count in enumerate(frames.tolist()):
             given[int(slots[row])].append(encoded[row, :count].clone())
         return inner(slots, encoded, frames)
 

@@ -63,7 +63,7 @@ def differences(shape_name: str, context: tuple[int, int], dtype: torch.dtype) -
         < torch.tensor(real)[:, None] * (plan.chunk_mels >> layer) // chunk
         for layer in range(plan.sampling_layers + 1)
     ]
-    batch = Batch(slots, torch.tensor(ages), masks, list(real), any_young=True)
+    batch = Batch(slots, torch.tensor(ages), masks, torch.tensor(real), any_young=True)
     mel = 3 * torch.randn(size, plan.chunk_mels, shape.mels, generator=generator)
     expected, found = plain.step(batch, mel), fused.step(batch, mel)
     return {"output": _distance(found, expected, masks[-1])} | {

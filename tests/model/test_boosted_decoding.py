@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from asr_service.core.by_request import as_results
+from asr_service.core.model import StepResult
 from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.decoders.ctc import CtcDecoder
+from asr_service.model.decoders.emissions import answers_of
 from asr_service.model.decoders.heads import read_ctc, read_rnnt
-from asr_service.model.decoders.rnnt import Emission, RnntDecoder
+from asr_service.model.decoders.rnnt import RnntDecoder
 from asr_service.model.nemo_file.weights import WeightReader
 from tests.model.test_boosting_tree import bonus
 
@@ -57,10 +61,10 @@ class Row:
     times: list[int] = field(default_factory=list)
     probs: list[float] = field(default_factory=list)
 
-    def take(self, emission: Emission, offset: int) -> None:
-        self.tokens += emission.tokens
-        self.times += [offset + frame for frame in emission.frames]
-        self.probs += emission.probs
+    def take(self, result: StepResult, offset: int) -> None:
+        self.tokens += result.tokens
+        self.times += [offset + frame for frame in result.token_frames]
+        self.probs += result.token_probs
 
 
 def rows(seed: int, count: int) -> list[Row]:
@@ -101,15 +105,21 @@ def decode(decoder: Any, streams: Sequence[Row], seed: int, *, together: int) ->
                 part = stream.frames[at : at + CHUNK]
                 encoded[place, : len(part)] = part
                 real.append(len(part))
-            for slot, size, emission in zip(
-                batch, real, decoder.step(torch.tensor(batch), encoded, real), strict=True
-            ):
+            emissions = decoder.step(torch.tensor(batch), encoded, torch.tensor(real))
+            finite = torch.ones(len(batch), dtype=torch.bool)
+            answers = answers_of(emissions, finite, np.array(real, np.int32))
+            for slot, size, result in zip(batch, real, as_results(answers), strict=True):
                 stream, at = live.pop(slot)
-                stream.take(emission, at)
+                stream.take(result, at)
                 if size == CHUNK:
                     live[slot] = (stream, at + CHUNK)
                 else:
                     free.append(slot)
+
+
+def _one(token: int, time: int, scores: Tensor) -> StepResult:
+    """A single token of one frame's scores."""
+    return StepResult((token,), (time,), (float(scores.softmax(0)[token]),), 1)
 
 
 def with_bonus(scores: Tensor, phrases: Phrases, history: list[int]) -> int:
@@ -131,7 +141,7 @@ def rnnt_rule(model: Any, frames: Tensor, phrases: Phrases) -> Row:
             if token == VOCABULARY:
                 break
             token = with_bonus(scores, phrases, said.tokens)
-            said.take(Emission([token], [time], [float(scores.softmax(0)[token])]), 0)
+            said.take(_one(token, time, scores), 0)
             out, state = lstm(model.decoder.prediction["embed"](torch.tensor([[token]])), state)
     return said
 
@@ -150,7 +160,7 @@ def ctc_rule(model: Any, frames: Tensor, phrases: Phrases) -> Row:
         elif label not in (before, chosen):
             last, chosen = chosen, with_bonus(scores, phrases, said.tokens)
             if chosen != last:
-                said.take(Emission([chosen], [time], [float(scores.softmax(0)[chosen])]), 0)
+                said.take(_one(chosen, time, scores), 0)
         before = label
     return said
 

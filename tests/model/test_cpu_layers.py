@@ -36,7 +36,7 @@ def _differences(chunk: int, size: int, dtype: torch.dtype, tiles: TileUnit) -> 
         for _ in range(2 * plain.ring_chunks + 3):
             slots = np.sort(rng.permutation(size)[: rng.integers(1, size + 1)])
             batch = Batch(
-                torch.from_numpy(slots), torch.from_numpy(ages[slots]), None, [chunk] * len(slots),
+                torch.from_numpy(slots), torch.from_numpy(ages[slots]), None, torch.full((len(slots),), chunk),
                 bool((ages[slots] < plain.ring_chunks).any()),
             )  # fmt: skip
             ages[slots] += 1

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from asr_service.core.by_request import as_batch
 from asr_service.core.model import StepRequest
 from asr_service.model.batch import Positions
 from asr_service.model.chunk_plan import ChunkPlan
@@ -40,12 +41,13 @@ def test_equal_to_whole_waveform(
     extractor = FeatureExtractor(
         read.architecture.features, read.weights, plan, len(streams) + 1, torch.device("cpu")
     )
-    positions = Positions(plan, len(streams) + 1)
+    positions = Positions(plan, len(streams) + 1, 4, torch.device("cpu"))
     found: list[list[torch.Tensor]] = [[] for _ in streams]
     while live := [s for s in streams if not s.done]:
         requests: list[StepRequest] = [s.request(_Counter(plan)) for s in live]  # type: ignore[arg-type]
-        batch, audio, ends = positions.lay_out(requests, len(requests), torch.device("cpu"), 4)
-        mel = extractor.step(batch.slots, audio, ends)
+        given = positions.lay_out(as_batch(requests, plan), len(requests), None)
+        batch = given.batch
+        mel = extractor.step(batch.slots, given.audio, given.ends)
         for row, stream in enumerate(live):
             real = batch.masks[0][row] if batch.masks is not None else slice(None)
             found[stream.slot].append(mel[row, real])

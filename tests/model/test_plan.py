@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,8 +26,9 @@ def test_steps_cover_the_stream_exactly(plan: ChunkPlan, samples: int) -> None:
     while samples - used >= (plan.chunk_samples if steps else plan.first_chunk_samples):
         used += plan.chunk_samples if steps else plan.first_chunk_samples
         steps += 1
-    bounds = plan.last_step_bounds(steps, samples)
-    assert plan.layer_lengths(samples // plan.hop)[-1] == steps * plan.chunk_frames + bounds[-1]
+    bounds = plan.last_step_bounds(np.array([steps]), np.array([samples]))[:, 0]
+    lengths = plan.layer_lengths(np.array([samples // plan.hop]))[:, 0]
+    assert lengths[-1] == steps * plan.chunk_frames + bounds[-1]
     assert 0 <= bounds[-1] <= plan.chunk_frames
 
 

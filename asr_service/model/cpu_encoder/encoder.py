@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Protocol
 
 import numba
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,9 +109,7 @@ class CpuEncoder:
         # Products and loops take turns on the same cores. Numba's number is the calling thread's own.
         threads = min(torch.get_num_threads(), _most_threads())
         numba.set_num_threads(threads)
-        real = np.full(size, chunk, dtype=np.int64)
-        real[: batch.size] = batch.frames
-        streams = Streams(array(batch.slots), array(batch.steps), real, self._ring)
+        streams = Streams(array(batch.slots), array(batch.steps), array(batch.frames), self._ring)
         residual = self.subsampling.step(batch, mel).view(size * chunk, self._d_model)
         self._layers.run(residual, streams, threads)
         return residual.view(size, chunk, self._d_model)

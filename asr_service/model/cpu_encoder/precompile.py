@@ -102,7 +102,9 @@ def _calls(encoder: CpuEncoder, plan: ChunkPlan, mels: int) -> list[Call]:
         for rows in (1, FEW_ROWS + 1):
             # One slot for all, which every encoder has. Functions that are compiled do run.
             slots = torch.zeros(rows, dtype=torch.int64)
-            batch = Batch(slots, torch.zeros_like(slots), None, [plan.chunk_frames] * rows, True)
+            batch = Batch(
+                slots, torch.zeros_like(slots), None, torch.full_like(slots, plan.chunk_frames), True
+            )
             encoder.step(batch, torch.zeros(rows, plan.chunk_mels, mels))
         encoder.clear(torch.zeros(1, dtype=torch.int64))
     return calls

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from asr_service.model.decoders.boosting_state import Boosts
 from asr_service.model.decoders.boosting_tree import BoostingTree
+from asr_service.model.decoders.emissions import Emissions
 from asr_service.model.decoders.heads import CtcWeights
-from asr_service.model.decoders.rnnt import Emission, probability
+from asr_service.model.decoders.rnnt import probability
 
 
 class CtcDecoder:
@@ -40,11 +39,9 @@ class CtcDecoder:
         self._chosen = self._last.clone()
         self._boosts = Boosts(slots, self._blank, device)
 
-    def step(self, slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> list[Emission]:
+    def step(self, slots: Tensor, encoded: Tensor, frames: Tensor) -> Emissions:
         """Decodes one chunk of each row; arguments and result as in `RnntDecoder.step`."""
-        rows = len(frames)
-        slots = slots[:rows]
-        logits = functional.linear(encoded[:rows], self._weight, self._bias)
+        logits = functional.linear(encoded, self._weight, self._bias)
         label = logits.argmax(dim=-1)
         first = self._last[slots]
         self._last[slots] = label[:, -1]
@@ -52,18 +49,10 @@ class CtcDecoder:
             self._choose(logits, label, first, boosted)
         prob = self.confidence(logits, logits.gather(-1, label.unsqueeze(-1)).squeeze(-1))
         previous = torch.cat([first[:, None], label[:, :-1]], dim=1)
-        length = torch.tensor(list(frames), device=encoded.device)
-        real = torch.arange(label.shape[1], device=encoded.device) < length[:, None]
+        real = torch.arange(label.shape[1], device=encoded.device) < frames[:, None]
         new = (label != previous) & (label != self._blank) & real
-        emissions = [Emission([], [], []) for _ in range(rows)]
         row, frame = torch.nonzero(new, as_tuple=True)
-        for r, t, k, p in zip(
-            row.tolist(), frame.tolist(), label[new].tolist(), prob[new].tolist(), strict=True
-        ):
-            emissions[r].tokens.append(k)
-            emissions[r].frames.append(t)
-            emissions[r].probs.append(min(p, 1.0))
-        return emissions
+        return Emissions(row, frame, label[row, frame], prob[row, frame])
 
     def _choose(self, logits: Tensor, label: Tensor, first: Tensor, boosted: dict[int, int]) -> None:
         """Puts the chosen labels of boosted rows into `label` [B, frames], and the one before them into `first` [B]."""

@@ -9,7 +9,6 @@ talkative row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.nn import functional
 
 from asr_service.model.decoders.boosting_state import Boosts
 from asr_service.model.decoders.boosting_tree import BoostingTree
+from asr_service.model.decoders.emissions import Emissions
 from asr_service.model.decoders.heads import ACTIVATIONS, RnntWeights
 
 
@@ -31,15 +31,6 @@ def probability(scores: Tensor, chosen: Tensor) -> Tensor:
         [...], each in [0, 1].
     """
     return (chosen - scores.logsumexp(dim=-1)).exp()
-
-
-@dataclass(slots=True)
-class Emission:
-    """Tokens of one row in one step: ids, frames within the chunk, probabilities."""
-
-    tokens: list[int]
-    frames: list[int]
-    probs: list[float]
 
 
 class _Lstm:
@@ -105,24 +96,18 @@ class RnntDecoder:
         self._g = self._start[2].repeat(slots, 1)
         self._boosts = Boosts(slots, self._blank, device)
 
-    def step(self, slots: Tensor, encoded: Tensor, frames: Sequence[int]) -> list[Emission]:
+    def step(self, slots: Tensor, encoded: Tensor, frames: Tensor) -> Emissions:
         """Decodes one chunk of each row.
 
         Args:
             slots: int64 [B].
             encoded: fp32 [B, chunk_frames, d_model].
-            frames: real frames of each row; rows beyond these are padding.
-
-        Returns:
-            One emission per entry of `frames`.
+            frames: real frames of each row, int64 [B]; the others are not decoded.
         """
-        rows = len(frames)
-        device = encoded.device
-        emissions = [Emission([], [], []) for _ in range(rows)]
+        rows, device = len(slots), encoded.device
+        rounds: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         enc, last = self._weights.enc, self._weights.out
-        projected = functional.linear(encoded[:rows], enc.weight, enc.bias)
-        slots = slots[:rows]
-        length = torch.tensor(list(frames), device=device)
+        projected = functional.linear(encoded, enc.weight, enc.bias)
         # Of each row: the frame that it has come to, and the tokens that it has emitted there.
         at = torch.zeros(rows, dtype=torch.int64, device=device)
         count = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -139,7 +124,7 @@ class RnntDecoder:
             label = logits.argmax(dim=-1)
             if boosted and (places := [place for place, row in enumerate(active_rows) if row in boosted]):
                 self._boosts.relabel(logits, label, places, [boosted[active_rows[place]] for place in places])
-            found = (label != self._blank) & (frame >= at[active, None]) & (frame < length[active, None])
+            found = (label != self._blank) & (frame >= at[active, None]) & (frame < frames[active, None])
             index = torch.nonzero(found.any(dim=1)).squeeze(1)
             if not index.numel():
                 break
@@ -155,17 +140,16 @@ class RnntDecoder:
             new_h, new_c, out = self._lstm.step(token, h[:, active], c[:, active])
             h[:, active], c[:, active] = new_h, new_c
             g[active] = self._project(out)
-            active_rows, tokens = active.tolist(), token.tolist()
-            for row, t, k, p in zip(active_rows, where.tolist(), tokens, prob.tolist(), strict=True):
-                emissions[row].tokens.append(k)
-                emissions[row].frames.append(t)
-                emissions[row].probs.append(min(p, 1.0))
+            rounds.append((active, where, token, prob))
             if boosted:
+                active_rows = active.tolist()
                 self._boosts.advance(
-                    (boosted[row], k) for row, k in zip(active_rows, tokens, strict=True) if row in boosted
+                    (boosted[row], token)
+                    for row, token in zip(active_rows, token.tolist(), strict=True)
+                    if row in boosted
                 )
         self._h[:, slots], self._c[:, slots], self._g[slots] = h, c, g
-        return emissions
+        return Emissions.of_rounds(rounds, device)
 
     def _project(self, out: Tensor) -> Tensor:
         """Projects outputs of the prediction network [..., hidden] into the joint."""

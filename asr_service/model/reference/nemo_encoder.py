@@ -47,7 +47,7 @@ class NemoEncoder:
 
     def step(self, batch: Batch, mel: Tensor) -> Tensor:
         """Encodes one chunk of each row; see `TorchEncoder.step`."""
-        rows = batch.size
+        rows = len(batch.slots)
         out = torch.zeros(rows, self._plan.chunk_frames, int(self._encoder.d_model), device=mel.device)
         real = batch.masks[0] if batch.masks is not None else torch.ones_like(mel[:, :, 0], dtype=torch.bool)
         groups: dict[tuple[int, int], list[int]] = {}

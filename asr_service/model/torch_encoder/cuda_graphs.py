@@ -224,7 +224,7 @@ class RecordedEncoder:
                 torch.ones(size, plan.chunk_mels >> layer, dtype=torch.bool, device=self._device)
                 for layer in range(plan.sampling_layers + 1)
             ],
-            frames=[plan.chunk_frames] * size,
+            frames=torch.full((size,), plan.chunk_frames, device=self._device),
             any_young=True,
         )
 

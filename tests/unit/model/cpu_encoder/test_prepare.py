@@ -48,7 +48,8 @@ def step(encoder: CpuEncoder, plan: ChunkPlan, rows: int, *, masked: bool) -> to
     slots = torch.arange(rows)
     with torch.inference_mode():
         return encoder.step(
-            Batch(slots, torch.zeros_like(slots), masks, [plan.chunk_frames] * rows, True), mels
+            Batch(slots, torch.zeros_like(slots), masks, torch.full_like(slots, plan.chunk_frames), True),
+            mels,
         )
 
 
