@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_service.core.model import StepRequest
 from asr_service.core.model_settings import ModelSettings
+from asr_service.core.step import ChunkFlags, StepBatch
 from asr_service.model.loading import assemble
 from asr_service.model.reading import ModelParts
 from asr_service.model.streaming import NemoStreamingModel
@@ -88,21 +88,27 @@ def _cell(
 ) -> None:
     name, precision, batch = cell
     info, cuda = model.info, device.type == "cuda"
-    prompt = info.first_prompt
-    places = [7919 * slot % (len(audio) - 4 * info.chunk_samples) for slot in range(batch)]
+    size = info.chunk_samples
+    chunks = np.lib.stride_tricks.sliding_window_view(audio, size)
+    slots = np.arange(batch, dtype=np.int32)
+    places = 7919 * np.arange(batch) % (len(chunks) - size)
     tokens: list[int] = []
+    for slot in range(batch):
+        model.open(slot, info.first_prompt)
 
     def step(first: bool = False) -> None:
-        size = info.first_chunk_samples if first else info.chunk_samples
-        requests = []
-        for slot, place in enumerate(places):
-            requests.append(StepRequest(slot, audio[place : place + size], first, False, prompt=prompt))
-            places[slot] = (place + size) % (len(audio) - info.chunk_samples)
+        samples = chunks[places]
+        if first:
+            samples[:, : size - info.first_chunk_samples] = 0.0
+        counts = np.full(batch, info.first_chunk_samples if first else size, np.int32)
+        flags = np.full(batch, ChunkFlags.FIRST if first else 0, np.uint8)
+        places[:] = (places + size) % len(chunks)
         began, began_cpu = time.perf_counter(), time.thread_time()
-        answers = model.step(requests)
+        model.submit(StepBatch(slots, samples, slots, counts, flags))
+        answers = model.collect()
         times.append(1000 * (time.perf_counter() - began))
         cpu.append(1000 * (time.thread_time() - began_cpu))
-        tokens.append(sum(len(answer.tokens) for answer in answers))
+        tokens.append(len(answers.tokens))
 
     times: list[float] = []
     cpu: list[float] = []
@@ -201,7 +207,7 @@ def _encoder_ms(model: NemoStreamingModel, batch: int, device: torch.device) -> 
         slots=torch.arange(batch, device=device),
         steps=torch.full((batch,), 100, device=device),
         masks=None,
-        frames=[plan.chunk_frames] * batch,
+        frames=torch.full((batch,), plan.chunk_frames, device=device),
         any_young=False,
     )
     mel = torch.randn(batch, plan.chunk_mels, model._features.mels, device=device)
