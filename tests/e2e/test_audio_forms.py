@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("compiled")
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[AsrService, Bridge]]:
-    settings = {"ASR_MODEL": "demo", "ASR_MAX_STREAMS": 4, "ASR_THREADS": 1, "ASR_MAX_LOAD": 0}
+    settings = {"ASR_MODEL": "demo", "ASR_MAX_STREAMS": 32, "ASR_THREADS": 1, "ASR_MAX_LOAD": 0}
     with AsrService(**settings, wait=False) as service:
         service.wait_ready(PATIENCE_S)
         with Bridge(service.target) as bridge:

@@ -154,8 +154,9 @@ async def test_the_limit_of_connections_is_that_of_all_workers(
     service: AsrService, clients: AsyncExitStack
 ) -> None:
     with Bridge(service.target, ASR_BRIDGE_WORKERS=WORKERS, ASR_BRIDGE_MAX_CONNECTIONS=5) as bridge:
-        for _ in range(5):
-            await clients.enter_async_context(connect(bridge.url))
+        await bridge.ready()
+        # Whoever has had an answer is counted.
+        await streams(bridge, clients, 5)
         for _ in range(2 * WORKERS):
             with pytest.raises(InvalidStatus):
                 await connect(bridge.url)
