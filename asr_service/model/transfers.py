@@ -21,8 +21,7 @@ _ALIGNMENT = 8
 class Staging:
     """Memory in which the host writes a step's input: a row of samples and a column of integers for each stream.
 
-    It is one piece, pinned for a GPU, and is used again by each step: the next one may be written once the device has
-    finished the last.
+    It is one piece, pinned for a GPU, and is used again by each step.
 
     Args:
         samples: of a row.
@@ -36,12 +35,17 @@ class Staging:
         # Arrays and tensors on the memory by the number of streams.
         self._arrays: dict[int, tuple[Samples, npt.NDArray[np.int64]]] = {}
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        # Of the last copy to a GPU, which reads the memory after `upload` has returned.
+        self._copied: Any = None
 
     def arrays(self, streams: int) -> tuple[Samples, npt.NDArray[np.int64]]:
         """Returns where to write: samples float32 [streams, samples], and integers [fields, streams].
 
         They hold what was written before.
         """
+        if self._copied is not None:
+            self._copied.synchronize()
+            self._copied = None
         found = self._arrays.get(streams)
         if found is None:
             if self._bytes(streams) > len(self._memory):
@@ -58,6 +62,8 @@ class Staging:
         """Carries what was written for so many streams to the device, without waiting for it."""
         if self._device.type != "cpu":
             there = self._memory[: self._bytes(streams)].to(self._device, non_blocking=True)
+            if self._device.type == "cuda":
+                self._copied = torch.cuda.current_stream(self._device).record_event()
             return self._views(there, streams)
         found = self._tensors.get(streams)
         if found is None:
