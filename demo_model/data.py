@@ -16,7 +16,7 @@ import sentencepiece
 import torch
 
 from demo_model.augment import noise
-from demo_model.corpus import shard_kind
+from demo_model.corpus import NATURAL, SHARD, shard_kind
 from demo_model.features import LOG_FLOOR, MELS, RATE, log_mel
 from demo_model.phones import IGNORE, SILENCE
 
@@ -50,12 +50,16 @@ class Corpus:
         self._folder, self._rank, self._workers = folder, rank, workers
         self._seen: set[Path] = set()
         self._tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
-        self.kinds: dict[str, list[Utterance]] = {"short": [], "words": [], "sentence": []}
+        self.sources: dict[str, dict[str, list[Utterance]]] = {
+            source: {"short": [], "words": [], "sentence": []} for source in (SHARD, NATURAL)
+        }
 
     def scan(self) -> int:
         """Load this worker's shards that are new; return how many are loaded."""
-        for path in sorted(self._folder.glob("shard_????.npz")):
-            index = int(path.stem[-4:])
+        paths = (path for source in self.sources for path in sorted(self._folder.glob(f"{source}_????.npz")))
+        for path in paths:
+            source, _, number = path.stem.partition("_")
+            index = int(number)
             if (
                 path in self._seen or (index // 5) % self._workers != self._rank
             ):  # 5: every worker has every kind
@@ -64,18 +68,25 @@ class Corpus:
             with np.load(path) as shard:
                 clean, noisy, phones = shard["clean"], shard["noisy"], shard["phones"]
                 starts, texts = shard["starts"], shard["texts"]
-            kind = self.kinds[shard_kind(index)]
+            kind = self.sources[source][shard_kind(index)]
             for low, high, text in zip(starts[:-1], starts[1:], texts, strict=True):
                 pieces = tuple(self._tokenizer.encode(str(text)))
                 kind.append(Utterance(clean[low:high], noisy[low:high], phones[low:high], pieces))
         return len(self._seen)
 
+    def pick(self, rng: random.Random, kind: str, natural_share: float) -> Utterance:
+        """Draw an utterance of a kind, natural with that probability; of the one source where the other has none."""
+        old, natural = self.sources[SHARD][kind], self.sources[NATURAL][kind]
+        # Without natural shards nothing is drawn here, so that older runs can be repeated.
+        use_natural = bool(natural) and (not old or rng.random() < natural_share)
+        return rng.choice(natural if use_natural else old)
+
 
 class Batches:
     """An endless, seeded stream of batches of at most `frames` padded mel frames."""
 
-    def __init__(self, corpus: Corpus, seed: int, frames: int) -> None:
-        self._corpus, self._frames = corpus, frames
+    def __init__(self, corpus: Corpus, seed: int, frames: int, natural_share: float) -> None:
+        self._corpus, self._frames, self._natural_share = corpus, frames, natural_share
         self._rng = random.Random(f"{seed}/batches")
         self._np = np.random.default_rng([seed, 77])
         # Bands whose level wanders come nearest to speech, so there are most of them.
@@ -114,7 +125,7 @@ class Batches:
                     if kind == "joined"
                     else kind
                 )
-                utterance = rng.choice(self._corpus.kinds[pick])
+                utterance = self._corpus.pick(rng, pick, self._natural_share)
                 if index:
                     _append_silence(parts, phones, rng.randint(0, 120))
                 features, labels = self._warp(utterance)

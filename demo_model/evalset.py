@@ -89,7 +89,7 @@ def _write(path: Path, audio: np.ndarray, rate: int, bits: int) -> None:
 def make_eval_set(folder: Path, seed: int) -> None:
     """Write the FLAC files and `manifest.jsonl` under `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    speaker = voices.speaker()
+    speaker = voices.Speaker()
     lines: list[dict[str, Any]] = []
     used: set[str] = set()
     for group, count, held_out in GROUPS:
@@ -143,7 +143,7 @@ def _fresh(rng: random.Random, used: set[str]) -> str:
 def make_clips(folder: Path, seed: int) -> None:
     """Write the demo clips and `clips.jsonl` (file, text) under `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    speaker = voices.speaker()
+    speaker = voices.Speaker()
     rng = random.Random(f"{seed}/clips")
     lines: list[str] = []
     for number, (text, engine, name, rate) in enumerate(CLIPS, 1):

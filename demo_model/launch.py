@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch.multiprocessing.spawn import spawn
 
+from demo_model.corpus import SIZES
 from demo_model.plan import Plan
 from demo_model.train import train
 
@@ -36,7 +37,8 @@ def _worker(rank: int, workers: int, port: int, plan: Plan, folder: Path) -> Non
 def launch(plan: Plan, folder: Path, workers: int) -> Path:
     """Train `plan` with `workers` processes (a GPU takes one); return the `.nemo` file."""
     # Five shards in a row hold every kind of utterance, and each worker needs every kind.
-    workers = max(1, min(workers, len(list((folder / "corpus").glob("shard_????.npz"))) // 5))
+    shards = max(len(list((folder / "corpus").glob(f"{source}_????.npz"))) for source in SIZES)
+    workers = max(1, min(workers, shards // 5))
     if workers == 1 or torch.device(plan.device).type != "cpu":
         return train(plan, folder)
     with socket.socket() as probe:

@@ -1,6 +1,7 @@
 """Phone classes for the frame-wise auxiliary labels that help the encoder find its feet.
 
-espeak-ng reports mnemonics with many allophones and flite the CMU set; both are folded into one small set.
+espeak-ng reports mnemonics with many allophones, flite the CMU set and Kokoro single letters of the phonetic alphabet;
+all are folded into one small set.
 """
 
 from __future__ import annotations
@@ -31,12 +32,22 @@ _FLITE = {
     "r": "r", "s": "s", "sh": "S", "t": "t", "th": "T", "uh": "U", "uw": "u:", "v": "v", "w": "w", "y": "j",
     "z": "z", "zh": "Z",
 }  # fmt: skip
+# No class for the space: some of its frames are silence and some are not.
+_KOKORO = {
+    "_": "_", ".": "_", ",": "_", "?": "_", "A": "eI", "I": "aI", "O": "oU", "Q": "oU", "W": "aU", "Y": "OI", "T": "t",
+    "a": "a", "b": "b", "d": "d", "e": "E", "f": "f", "h": "h", "i": "i:", "j": "j", "k": "k", "l": "l", "m": "m",
+    "n": "n", "p": "p", "s": "s", "t": "t", "u": "u:", "v": "v", "w": "w", "z": "z", "æ": "a", "ð": "D", "ŋ": "N",
+    "ɐ": "@", "ɑ": "A:", "ɒ": "0", "ɔ": "O:", "ə": "@", "ɚ": "3:", "ɛ": "E", "ɜ": "3:", "ɡ": "g", "ɪ": "I", "ɹ": "r",
+    "ɾ": "t", "ʃ": "S", "ʊ": "U", "ʌ": "V", "ʒ": "Z", "ʔ": "t", "ʤ": "dZ", "ʧ": "tS", "θ": "T", "ᵊ": "@", "ᵻ": "I",
+}  # fmt: skip
 
 
 def phone_class(mnemonic: str) -> int:
-    """Fold a mnemonic of either synthesiser into a class, or `IGNORE`."""
+    """Fold a mnemonic of any synthesiser into a class, or `IGNORE`."""
     if mnemonic.startswith("flite:"):
         return _INDEX.get(_FLITE.get(mnemonic[6:], "?"), IGNORE)
+    if mnemonic.startswith("kokoro:"):
+        return _INDEX.get(_KOKORO.get(mnemonic[7:], "?"), IGNORE)
     if mnemonic in _INDEX:
         return _INDEX[mnemonic]
     folded = _ESPEAK.get(mnemonic)

@@ -13,6 +13,7 @@ class Plan:
     seed: int = 7
     frames: int = 11000
     peak_lr: float = 1.8e-3
+    natural_share: float = 0.6  # of the utterances of a batch, where there are natural shards
     warmup: int = 200
     hold: float = 0.5  # share of the budget before the rate falls along a cosine
     short_until: int = 250

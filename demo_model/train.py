@@ -242,7 +242,9 @@ def train(plan: Plan, folder: Path, rank: int = 0) -> Path:
         f"training: {size / 1e6:.2f} M parameters, {'resumed' if resumed else 'new'} at step {trainer.step}"
     )
     torch.manual_seed(1000 * plan.seed + trainer.step * workers + rank)
-    batches = Batches(corpus, plan.seed + trainer.step * workers + rank, plan.frames // workers)
+    batches = Batches(
+        corpus, plan.seed + trainer.step * workers + rank, plan.frames // workers, plan.natural_share
+    )
     full = trainer.step >= plan.short_until
     stream = batches.stream(FULL if full else SHORT)
     trainer.count_time(time.monotonic())

@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
-from demo_model import flite
+from demo_model import flite, kokoro_voices
 from demo_model.espeak import Espeak, Spoken
+from demo_model.kokoro import Kokoro
 
 ACCENTS = (
     "en-us", "en-us", "en-us", "en", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan",
@@ -44,7 +46,7 @@ FLITE_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Voice:
-    """One way of speaking; `rate` is words a minute for espeak-ng and a stretch factor for flite."""
+    """One way of speaking; `rate` is words a minute for espeak-ng, a stretch for flite, a speed for Kokoro."""
 
     engine: str
     name: str
@@ -68,20 +70,38 @@ def draw(rng: random.Random, held_out: bool = False, flite_share: float = FLITE_
     return Voice("espeak", name, rng.randint(130, 200), rng.randint(30, 70), rng.randint(30, 70))
 
 
-class Speaker:
-    """Speaks with any voice; holds the espeak-ng library of this process."""
+def draw_natural(rng: random.Random, held_out: bool = False) -> Voice:
+    """Draw one of Kokoro's speakers of the wanted side of the split."""
+    name, speed = kokoro_voices.draw(rng, held_out)
+    return Voice("kokoro", name, speed, None)
 
-    def __init__(self) -> None:
-        self._espeak = Espeak()
+
+@functools.cache
+def _espeak() -> Espeak:
+    # Kept for the whole process: the library hangs when it is initialised a second time.
+    return Espeak()
+
+
+@functools.cache
+def _kokoro(packages: Path) -> Kokoro:
+    return Kokoro(packages)
+
+
+class Speaker:
+    """Speaks with any voice; a synthesiser is opened when the first of its voices is wanted.
+
+    `packages` is the folder that `packages.fetch` made, without which there is no Kokoro.
+    """
+
+    def __init__(self, packages: Path | None = None) -> None:
+        self._packages = packages
 
     def say(self, text: str, voice: Voice) -> Spoken:
         """Speak `text` at the synthesiser's own sampling rate."""
         if voice.engine == "flite":
             return flite.say(text, voice.name, voice.rate, voice.pitch)
-        return self._espeak.say(text, voice.name, int(voice.rate), int(voice.pitch or 50), voice.spread)
-
-
-@functools.cache
-def speaker() -> Speaker:
-    """Return this process's speaker; the library hangs when it is initialised a second time."""
-    return Speaker()
+        if voice.engine == "kokoro":
+            if self._packages is None:
+                raise ValueError(f"{voice.label} needs the folder of Kokoro's packages")
+            return _kokoro(self._packages).say(text, voice.name, voice.rate)
+        return _espeak().say(text, voice.name, int(voice.rate), int(voice.pitch or 50), voice.spread)
