@@ -28,6 +28,10 @@ _STEPS = {
     "clips": "write the demo clips anew",
 }
 
+_NEEDS = """\
+espeak-ng and flite must be installed; for natural voices npm.
+Two CPU cores need about two hours without natural voices."""
+
 
 def parser() -> argparse.ArgumentParser:
     """Describe the arguments."""
@@ -35,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m demo_model",
         description="Makes the demo model: a small streaming FastConformer Hybrid trained on synthetic speech.",
-        epilog=f"steps:\n{steps}\n\nespeak-ng and flite must be installed. Two CPU cores need about two hours.",
+        epilog=f"steps:\n{steps}\n\n{_NEEDS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument(

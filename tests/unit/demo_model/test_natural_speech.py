@@ -60,7 +60,7 @@ def test_natural_voices_speak(tmp_path: Path) -> None:
         for name in first:
             np.testing.assert_array_equal(first[name], second[name])
         clean, labels, starts, texts = (first[name] for name in ("clean", "phones", "starts", "texts"))
-    loudness = clean[:, 5:30].astype(np.float32).mean(axis=1)  # 150 to 1000 Hz, where vowels are strongest
+    loudness = clean[:, 5:30].astype(np.float32).mean(axis=1)  # 220 to 1150 Hz, where vowels are strongest
     spoken = (labels != phones.SILENCE) & (labels != phones.IGNORE)
     vowels = np.isin(labels, [phones.phone_class(f"kokoro:{mark}") for mark in "AIOæɑɔɛi"])
     for low, high, text in zip(starts[:-1], starts[1:], texts, strict=True):
