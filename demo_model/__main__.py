@@ -120,9 +120,13 @@ def run(args: argparse.Namespace) -> int:
     wanted = {"all": ("speech", "tokenizer", "train", "evaluate")}.get(args.step, (args.step,))
     packages = args.folder / "packages"
     if "packages" in wanted or ("speech" in wanted and args.natural_shards):
-        from demo_model.packages import fetch
+        from demo_model.packages import PackagesError, fetch
 
-        print(fetch(packages))
+        try:
+            print(fetch(packages))
+        except PackagesError as error:
+            print(error, file=sys.stderr)
+            return 2
     if "speech" in wanted:
         from demo_model.corpus import make_corpus
 

@@ -23,11 +23,15 @@ VOICES = "kokoro-js@1.2.1"
 VOICES_SHA256 = "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860"
 
 
-class UnreachableError(RuntimeError):
+class PackagesError(RuntimeError):
+    """The natural voices cannot be had."""
+
+
+class UnreachableError(PackagesError):
     """A package could not be had."""
 
 
-class WrongFileError(RuntimeError):
+class WrongFileError(PackagesError):
     """A package is not the one that the recipe was tried with."""
 
 
