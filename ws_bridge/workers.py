@@ -138,7 +138,9 @@ class Workers:
         if kind == LISTENING:
             self._listening.add(number)
             self._restarts[number].ready(time.monotonic())
-            if not self._was_ready and len(self._listening) == self._settings.bridge_workers:
+            if self._was_ready:
+                log.info("%s listens again", self._children[number].name)
+            elif len(self._listening) == self._settings.bridge_workers:
                 self._was_ready = True
                 self._tell_ready()
         elif kind == FAILED:
@@ -174,7 +176,10 @@ class Workers:
         if number != _METRICS:
             self._connections.set(number, 0)
             self._pages.ended(number)
-        if self._scrape:
+        if number == _METRICS:
+            # Nobody is left who asks.
+            self._scrape = None
+        elif self._scrape:
             self._scrape.leave_out(number)
         if self._kill_at is not None:
             return

@@ -156,7 +156,7 @@ def _size_without_bomb(file: IO[bytes], where: str) -> int:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-    # UnicodeDecodeError is a ValueError.
+    # UnicodeDecodeError is a ValueError; zipfile raises NotImplementedError for a format version that it does not know.
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, OverflowError) as error:
         raise damaged(
             where, "it is damaged or not written by torch.save: fetch or save the model again"
