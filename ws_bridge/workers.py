@@ -32,7 +32,7 @@ from ws_bridge.metrics import GAUGES, metrics_port_taken
 log = logging.getLogger(__name__)
 
 LISTENING, DRAIN, SCRAPE, PAGE, FAILED = "listening", "drain", "scrape", "page", "failed"
-"""What the processes tell each other: a worker that it listens, (SCRAPE, number) and (PAGE, number, page) with its
+"""What the processes tell each other: that one listens, (SCRAPE, number) and (PAGE, number, page) with its
 metrics, DRAIN that it should end, (FAILED, text) that it cannot have what the settings ask for."""
 
 _SCRAPE_S = 0.5
@@ -75,7 +75,7 @@ class Workers:
         self._scrape: Scrape | None = None
         # By number; of `_METRICS` the process that answers with their page.
         self._children: dict[int, Child] = {}
-        self._restarts = {number: Restarts() for number in range(settings.bridge_workers)}
+        self._restarts = {number: Restarts() for number in (*range(settings.bridge_workers), _METRICS)}
         self._start_at: dict[int, float] = {}
         self._listening: set[int] = set()
         self._was_ready = False
@@ -94,7 +94,7 @@ class Workers:
             self._group.keep_private(descriptor)
         self._port = port.number
         if settings.bridge_metrics_port:
-            self._children[_METRICS] = self._group.fork("ws-metrics", self._answer_scrapes)
+            self._start(_METRICS)
         for number in range(settings.bridge_workers):
             self._start(number)
         while self._kill_at is None or self._children.keys() - {_METRICS}:
@@ -123,6 +123,9 @@ class Workers:
 
     def _start(self, number: int) -> None:
         self._start_at.pop(number, None)
+        if number == _METRICS:
+            self._children[number] = self._group.fork("ws-metrics", self._answer_scrapes)
+            return
         self._children[number] = self._group.fork(
             f"ws-bridge-{number}",
             lambda control: self._run_worker(number, control),
@@ -140,11 +143,13 @@ class Workers:
             self._restarts[number].ready(time.monotonic())
             if self._was_ready:
                 log.info("%s listens again", self._children[number].name)
-            elif len(self._listening) == self._settings.bridge_workers:
+            elif len(self._listening - {_METRICS}) == self._settings.bridge_workers:
                 self._was_ready = True
                 self._tell_ready()
         elif kind == FAILED:
-            raise BadSettings(values[0])
+            if not self._was_ready:
+                raise BadSettings(values[0])
+            log.error("%s", values[0])
         elif kind == PAGE:
             self._pages.take(number, values[1])
             if self._scrape:
@@ -170,7 +175,7 @@ class Workers:
         log.info("listening", extra={"fields": fields})
 
     def _on_end(self, number: int, child: Child) -> None:
-        """Starts a worker again that has ended, or ends the bridge."""
+        """Starts a process again that has ended, or ends the bridge."""
         del self._children[number]
         self._listening.discard(number)
         if number != _METRICS:
@@ -185,7 +190,7 @@ class Workers:
             return
         assert child.exit_code is not None
         log.critical("%s has ended %s", child.name, how_it_ended(child.exit_code))
-        wait_s = self._restarts[number].ended(time.monotonic()) if self._was_ready and number >= 0 else None
+        wait_s = self._restarts[number].ended(time.monotonic()) if self._was_ready else None
         if wait_s is None:
             self._exit_code = 1
             self._drain()
@@ -225,6 +230,7 @@ class Workers:
         except OSError as error:
             control.send((FAILED, metrics_port_taken(settings, error)))
             return 2
+        control.send((LISTENING,))
         while control.is_open:
             select.select([control], [], [])
             for message, _ in control.read():

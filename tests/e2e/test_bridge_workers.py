@@ -109,6 +109,11 @@ async def test_a_worker_that_is_killed_takes_its_own_connections_and_is_started_
         assert after["asr_bridge_connections_opened_total"] == 2 * CLIENTS + 1
         assert after['asr_bridge_connections{state="open"}'] == 0
 
+        # The process that answers with the page is started again too, and asks anew.
+        os.kill(workers(bridge)["ws-metrics"], signal.SIGKILL)
+        await bridge.said("ws-metrics listens again")
+        assert (await metrics(metrics_port))["asr_bridge_connections_opened_total"] == 2 * CLIENTS + 1
+
 
 async def finish(client: ClientConnection) -> str | None:
     """The text of a stream's final; None if its connection broke."""
