@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -24,21 +24,22 @@ class Connection(ServerConnection):
     Attributes:
         heard_at: when the last bytes came, on the event loop's clock.
         on_gone: called when the peer has gone, or has violated WebSocket and listens no more.
-        too_large: gives the text message that tells of a message that was too large; it goes before the close frame.
+        too_large: gives the text messages that tell of a message that was too large; they go before the close frame.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.heard_at = asyncio.get_running_loop().time()
         self.on_gone: Callable[[], None] = lambda: None
-        self.too_large: Callable[[], str] | None = None
+        self.too_large: Callable[[], Iterable[str]] | None = None
         self._fail = self.protocol.fail
         # The library has no other place for words before the close frame of a connection that it fails.
         self.protocol.fail = self._fail_with_words  # type: ignore[method-assign]
 
     def _fail_with_words(self, code: CloseCode | int, reason: str = "") -> None:
         if code == CloseCode.MESSAGE_TOO_BIG and self.too_large is not None and self.state is State.OPEN:
-            self.protocol.send_text(self.too_large().encode())
+            for text in self.too_large():
+                self.protocol.send_text(text.encode())
         self._fail(code, reason)
 
     def data_received(self, data: bytes) -> None:

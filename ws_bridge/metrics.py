@@ -53,7 +53,7 @@ class Metrics:
             registry=r,
         )
         self._audio_in, self._control_in = (messages.labels("in", kind) for kind in ("audio", "control"))
-        self._out = {kind: messages.labels("out", kind) for kind in ("interim", "final", "error")}
+        self._out = {kind: messages.labels("out", kind) for kind in ("interim", "final", "event", "error")}
         volume = Counter("asr_bridge_bytes", "Bytes of messages, by direction.", ["direction"], registry=r)
         self._bytes_in, self._bytes_out = volume.labels("in"), volume.labels("out")
         self._skipped = Counter(
@@ -96,7 +96,7 @@ class Metrics:
         self._bytes_in.inc(len(data))
 
     def sent(self, kind: str, size: int) -> None:
-        """Counts an interim, a final or an error that was sent; `size` in characters."""
+        """Counts an interim, a final, an event of a dialect or an error that was sent; `size` in characters."""
         self._out[kind].inc()
         self._bytes_out.inc(size)
 

@@ -17,6 +17,7 @@ from websockets.typing import Origin
 from ws_bridge.channels import Channels
 from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
+from ws_bridge.dialects.own import OwnProtocol
 from ws_bridge.metrics import Metrics
 from ws_bridge.session import Session
 from ws_bridge.status import Failure
@@ -90,7 +91,7 @@ class Bridge:
     async def _serve(self, socket: ServerConnection) -> None:
         """Serves one client, in the task that the library made for it."""
         assert isinstance(socket, Connection)
-        session = Session(socket, self._channels, self._settings, self._metrics)
+        session = Session(socket, OwnProtocol(), self._channels, self._settings, self._metrics)
         self._metrics.opened()
         task = asyncio.current_task()
         assert task is not None

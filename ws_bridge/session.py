@@ -3,6 +3,8 @@
     client --uplink--> call            waits where the service does not take more: TCP then holds the client back
     client <--deliver-- outbox <--downlink-- call        waits where the client does not read: interims coalesce
 
+What the client's messages mean, and how results are written, is its dialect's to say (`dialect.py`).
+
 Whoever learns first how the stream ends (one of the three tasks, the connection, the bridge while draining) says so
 with `end`; later calls change nothing. Then the call ends at once, results that still wait are sent to the client, and
 the connection is closed. Where it is the bridge that ends a stream, `conclude` half-closes the call before that, so
@@ -13,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 
 from asr.v1 import asr_pb2
@@ -24,12 +27,13 @@ from ws_bridge.call_metadata import credentials, trace_context
 from ws_bridge.channels import Channels
 from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
+from ws_bridge.dialect import Dialect, Reply, Step
 from ws_bridge.metrics import Metrics
 from ws_bridge.outbox import Outbox
-from ws_bridge.protocol import Audio, Conversation, Init, Message, State
+from ws_bridge.protocol import Audio, Init, Message, State
 from ws_bridge.sender import Sender
-from ws_bridge.status import INTERNAL_ERROR, NORMAL, RETRY_AFTER_MS, Failure, Refused, from_grpc
-from ws_bridge.wire import error_json, last_final, result_json
+from ws_bridge.status import INTERNAL_ERROR, RETRY_AFTER_MS, Failure, Refused, from_grpc
+from ws_bridge.wire import last_final
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +51,21 @@ class End(Enum):
 class Session:
     """Serves one client. `run` returns when the connection is closed and the call has ended."""
 
-    def __init__(self, socket: Connection, channels: Channels, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        socket: Connection,
+        dialect: Dialect,
+        channels: Channels,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
         self._socket = socket
+        self._dialect = dialect
         self._channels = channels
         self._settings = settings
         self._metrics = metrics
-        self._talk = Conversation()
         self._outbox = Outbox(settings.bridge_max_unread)
         self._ending: asyncio.Future[End | Failure] = socket.loop.create_future()
-        self._init: Init | None = None
         self._opened_at = socket.loop.time()
         self._audio_bytes = 0
         # Why the bridge ends the stream, None while it does not; and the uplink's task while it waits for the client.
@@ -67,12 +77,12 @@ class Session:
     @property
     def state(self) -> State:
         """How far the client's messages have come."""
-        return self._talk.state
+        return self._dialect.state
 
     @property
     def has_stream(self) -> bool:
         """Whether the client has sent its init."""
-        return self._talk.state is not State.NEW
+        return self._dialect.state is not State.NEW
 
     def end(self, how: End | Failure) -> None:
         """Ends the session in this way, unless it is ending already."""
@@ -88,7 +98,7 @@ class Session:
             return
         self._socket.loop.call_later(self._settings.bridge_close_s, self.end, failure)
         # A client that has sent `close` has its last final coming.
-        if self._talk.state is State.OPEN:
+        if self._dialect.state is State.OPEN:
             self._concluding = failure
             self._wake()
 
@@ -129,7 +139,7 @@ class Session:
         except ConnectionClosed:
             self.end(End.GONE)
         except Exception:
-            log.exception("a session failed", extra={"fields": {"sid": self._talk.sid}})
+            log.exception("a session failed", extra={"fields": {"sid": self._dialect.sid}})
             self.end(Failure("internal", "the bridge failed; open a new connection"))
 
     async def _uplink(self) -> None:
@@ -137,15 +147,8 @@ class Session:
 
         It owns the call, and the task that takes the call's results.
         """
-        try:
-            async with asyncio.timeout(self._settings.bridge_open_s):
-                init = await self._receive()
-        except TimeoutError:
-            late = f"no init within {self._settings.bridge_open_s:g} s of connecting"
-            raise Refused(Failure("deadline_exceeded", late, field="op")) from None
-        # Nothing else is let through in state NEW.
-        assert isinstance(init, Init)
-        self._init = init
+        pending = deque(self._take_in(self._dialect.opening()))
+        init = await self._opening(pending)
         request = self._socket.request
         # It is there once the handshake is over.
         assert request is not None
@@ -154,7 +157,7 @@ class Session:
             sender = Sender(call, init, self._wake)
             downlink = asyncio.create_task(self._guard(lambda: self._downlink(call, sender)))
             try:
-                await self._pump(sender, init)
+                await self._pump(sender, pending)
                 if self._concluding is not None and await sender.send(None):
                     await call.half_close()
                 # Otherwise the service has ended the stream; the downlink finds out why.
@@ -164,41 +167,64 @@ class Session:
                 call.cancel()
                 await _stop(downlink)
 
-    async def _pump(self, sender: Sender, message: Message | None) -> None:
-        """Passes messages on until the service or the bridge ends the stream.
+    async def _opening(self, pending: deque[Message]) -> Init:
+        """Waits until the client has said how its stream is to be recognized; adds what it said to `pending`."""
+        limit_s = self._dialect.patience_s or self._settings.bridge_open_s
+        try:
+            async with asyncio.timeout(limit_s):
+                while not pending:
+                    pending += await self._receive()
+        except TimeoutError:
+            late = f"no init within {limit_s:g} s of connecting"
+            raise Refused(Failure("deadline_exceeded", late, field="op")) from None
+        init = pending[0]
+        # Nothing else is let through in state NEW.
+        assert isinstance(init, Init)
+        return init
+
+    async def _pump(self, sender: Sender, pending: deque[Message]) -> None:
+        """Passes messages on until the service or the bridge ends the stream, first those that are pending.
 
         Only the wait for the client is cut short: to cancel a write would cancel the call.
         """
         task = asyncio.current_task()
         assert task is not None
-        while await sender.send(message) and not self._is_concluding():
-            message = None
-            if sender.is_due():
-                continue
-            self._waiting = task
-            try:
-                message = await self._receive()
-            except asyncio.CancelledError:
-                if self._is_concluding() and not self._ending.done():
-                    return
-                # `_wake` has asked for it, and nobody else, unless requests are left.
-                if not sender.is_due() or task.uncancel() > 0:
-                    raise
-            finally:
-                self._waiting = None
-            if isinstance(message, Audio):
-                self._audio_bytes += len(message.data)
+        while await sender.send(pending.popleft() if pending else None) and not self._is_concluding():
+            while not pending and not sender.is_due():
+                self._waiting = task
+                try:
+                    pending += await self._receive()
+                except asyncio.CancelledError:
+                    if self._is_concluding() and not self._ending.done():
+                        return
+                    # `_wake` has asked for it, and nobody else, unless requests are left.
+                    if not sender.is_due() or task.uncancel() > 0:
+                        raise
+                finally:
+                    self._waiting = None
 
     def _wake(self) -> None:
         """Ends the uplink's wait for the client."""
         if self._waiting is not None:
             self._waiting.cancel()
 
-    async def _receive(self) -> Message | None:
-        """Receives the client's next message."""
+    async def _receive(self) -> list[Message]:
+        """Receives the client's next message; returns what of it is for the service."""
         data = await self._socket.recv()
         self._metrics.received(data)
-        return self._talk.receive(data)
+        return self._take_in(self._dialect.receive(data))
+
+    def _take_in(self, steps: Iterable[Step]) -> list[Message]:
+        """Leaves replies to the outbox, and returns what is for the service."""
+        messages: list[Message] = []
+        for step in steps:
+            if isinstance(step, Reply):
+                self._outbox.reply(step.text)
+                continue
+            if isinstance(step, Audio):
+                self._audio_bytes += len(step.data)
+            messages.append(step)
+        return messages
 
     async def _downlink(self, call: Call, sender: Sender) -> None:
         """Puts the service's results into the outbox, until the service ends the stream."""
@@ -208,9 +234,10 @@ class Session:
         except TimeoutError:
             message = "the speech service does not answer; try again later"
             raise Refused(Failure("unavailable", message, retry_after_ms=RETRY_AFTER_MS)) from None
-        newest = None
+        # By channel.
+        newest: dict[int, asr_pb2.RecognizeResponse] = {}
         async for response in call.responses():
-            newest = response
+            newest[response.result.channel] = response
             sender.response(response)
             self._take(response)
         how = await call.outcome()
@@ -218,10 +245,11 @@ class Session:
             raise Refused(self._concluding)
         if not how.ok:
             failure = from_grpc(how.number, how.message, how.details, admitted=admitted)
-            if failure.lost and newest is not None and not newest.result.is_final and newest.result.text:
-                self._outbox.put(last_final(newest), forced=True)
+            for last in newest.values() if failure.lost else ():
+                if not last.result.is_final and last.result.text:
+                    self._outbox.put(last_final(last), forced=True)
             raise Refused(failure)
-        if self._talk.state is not State.CLOSING:
+        if self._dialect.state is not State.CLOSING:
             raise Refused(Failure("internal", "the speech service ended the stream before it was closed"))
         self.end(End.DONE)
 
@@ -231,7 +259,7 @@ class Session:
             try:
                 self._outbox.put(response)
             except Refused as refused:
-                if self._talk.state is not State.OPEN:
+                if self._dialect.state is not State.OPEN:
                     raise
                 self.conclude(refused.failure)
                 self._outbox.put(response, forced=True)
@@ -246,11 +274,17 @@ class Session:
 
     async def _deliver(self) -> None:
         """Sends what is in the outbox to the client, until the outbox is closed and empty."""
-        while (response := await self._outbox.next()) is not None:
-            assert self._init is not None
-            text = result_json(response, self._init)
-            await self._socket.send(text)
-            self._metrics.sent("final" if response.result.is_final else "interim", len(text))
+        while (item := await self._outbox.next()) is not None:
+            if isinstance(item, str):
+                await self._send("event", item)
+                continue
+            kind = "final" if item.result.is_final else "interim"
+            for text in self._dialect.results(item):
+                await self._send(kind, text)
+
+    async def _send(self, kind: str, text: str) -> None:
+        await self._socket.send(text)
+        self._metrics.sent(kind, len(text))
 
     async def _close(self, failure: Failure | None, deliver: asyncio.Task[None]) -> None:
         """Sends the results that still wait and the failure, and closes; drops a client that is too slow for that."""
@@ -259,13 +293,10 @@ class Session:
         try:
             async with asyncio.timeout(self._settings.bridge_close_s):
                 await deliver
-                if failure is None:
-                    await self._socket.close(NORMAL)
-                else:
-                    text = error_json(failure, self._talk.sid)
-                    await self._socket.send(text)
-                    self._metrics.sent("error", len(text))
-                    await self._socket.close(failure.close_code, _reason(failure))
+                ending = self._dialect.done() if failure is None else self._dialect.failed(failure)
+                for text in ending.messages:
+                    await self._send("event" if failure is None else "error", text)
+                await self._socket.close(ending.code, _cut(ending.reason))
         except TimeoutError:
             self._socket.abort()
         except ConnectionClosed:
@@ -274,19 +305,16 @@ class Session:
         finally:
             await _stop(discard)
 
-    def _too_large(self) -> str:
-        """Makes the error for a message that is larger than the settings allow."""
+    def _too_large(self) -> Iterable[str]:
+        """Makes the messages for a message that is larger than the settings allow."""
         limit = self._settings.bridge_max_message_bytes
-        text = error_json(
-            Failure(
-                "invalid_argument",
-                f"message of more than {limit} bytes: send audio in smaller ones",
-                "message",
-            ),
-            self._talk.sid,
+        failure = Failure(
+            "invalid_argument", f"message of more than {limit} bytes: send audio in smaller ones", "message"
         )
-        self._metrics.sent("error", len(text))
-        return text
+        messages = self._dialect.failed(failure).messages
+        for text in messages:
+            self._metrics.sent("error", len(text))
+        return messages
 
     async def _discard(self) -> None:
         while True:
@@ -295,7 +323,7 @@ class Session:
     def _log(self, how: End | Failure) -> None:
         """Logs the connection's one line, which never has audio or text."""
         fields: dict[str, object] = {
-            "sid": self._talk.sid,
+            "sid": self._dialect.sid,
             "outcome": how.value if isinstance(how, End) else how.code,
             "seconds": round(self._socket.loop.time() - self._opened_at, 3),
             "audio_bytes": self._audio_bytes,
@@ -313,6 +341,6 @@ async def _stop(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def _reason(failure: Failure) -> str:
-    """The reason in a close frame: the failure's message, cut to what the frame holds."""
-    return failure.message.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
+def _cut(reason: str) -> str:
+    """The reason in a close frame, cut to what the frame holds."""
+    return reason.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")

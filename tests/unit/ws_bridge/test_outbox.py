@@ -13,15 +13,16 @@ from ws_bridge.outbox import Outbox
 from ws_bridge.status import Refused
 
 
-def response(text: str, final: bool) -> asr_pb2.RecognizeResponse:
-    return asr_pb2.RecognizeResponse(result=asr_pb2.RecognitionResult(text=text, is_final=final))
+def response(text: str, final: bool, channel: int = 0) -> asr_pb2.RecognizeResponse:
+    result = asr_pb2.RecognitionResult(text=text, is_final=final, channel=channel)
+    return asr_pb2.RecognizeResponse(result=result)
 
 
 async def taken(box: Outbox) -> list[str]:
     box.close()
     texts = []
     while (item := await box.next()) is not None:
-        texts.append(item.result.text)
+        texts.append(item if isinstance(item, str) else item.result.text)
     return texts
 
 
@@ -41,6 +42,26 @@ async def test_latest_interim_wins_and_a_final_takes_its_place() -> None:
     assert box.skipped == 4
 
 
+async def test_each_channel_has_its_own_interim() -> None:
+    box = Outbox(10)
+    for text, final, channel in [("a", False, 0), ("x", False, 1), ("A", True, 0), ("y", False, 1)]:
+        box.put(response(text, final, channel))
+    assert await taken(box) == ["A", "y"]
+    assert box.skipped == 2
+
+
+async def test_a_reply_keeps_its_place_and_takes_no_interims_away() -> None:
+    box = Outbox(3)
+    box.put(response("A", True))
+    box.put(response("b", False))
+    box.reply("told")
+    box.put(response("C", True, 1))
+    with pytest.raises(Refused):
+        box.reply("one more")
+    assert await taken(box) == ["A", "told", "C", "b"]
+    assert box.skipped == 0
+
+
 async def test_too_many_finals_unread() -> None:
     box = Outbox(2)
     box.put(response("A", True))
@@ -58,7 +79,7 @@ async def test_a_waiting_reader_gets_what_comes() -> None:
     await asyncio.sleep(0)
     box.put(response("a", False))
     item = await waiting
-    assert item is not None
+    assert isinstance(item, asr_pb2.RecognizeResponse)
     assert item.result.text == "a"
     waiting = asyncio.create_task(box.next())
     await asyncio.sleep(0)
@@ -81,7 +102,7 @@ def test_finals_in_order_and_interims_never_stale(steps: list[str]) -> None:
                     finals.append(number)
             elif put[-1:] > got[-1:]:  # something waits
                 item = await box.next()
-                assert item is not None
+                assert isinstance(item, asr_pb2.RecognizeResponse)
                 got.append(int(item.result.text))
         got += [int(text) for text in await taken(box)]
         assert got == sorted(got)
