@@ -48,6 +48,19 @@ def choose_language(wanted: str, info: ModelInfo, field: str = "language_code") 
     raise InvalidArgument(f"{field} must be {_one_of(info.languages)}, not {wanted!r}", field=field)
 
 
+def lists_language(wanted: str, info: ModelInfo) -> bool:
+    """Returns whether a model says of itself that it recognizes a language, as `choose_language` reads the code.
+
+    A model whose languages are not known says so of none, though it refuses none.
+    """
+    if not info.prompts and not info.languages:
+        return False
+    try:
+        return choose_language(wanted, info) != ""
+    except InvalidArgument:
+        return False
+
+
 def prompt_index(language: str, info: ModelInfo) -> int:
     """Returns the index of a language's prompt, -1 for a model without prompts. Raises as `choose_language` does."""
     if not info.prompts:

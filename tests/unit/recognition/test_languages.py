@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from asr_service.core.errors import InvalidArgument
 from asr_service.core.model import ModelInfo
 from asr_service.model.null import NullModel
-from asr_service.recognition.languages import choose_language, prompt_index
+from asr_service.recognition.languages import choose_language, lists_language, prompt_index
 
 PLAIN = NullModel(slots=1).info
 ENGLISH = replace(PLAIN, languages=("en-US",))
@@ -98,3 +98,22 @@ def test_whatever_is_chosen_is_chosen_again(wanted: str, info: ModelInfo) -> Non
         return
     assert choose_language(chosen, info) == chosen
     assert not info.prompts or chosen in dict(info.prompts) or not chosen
+
+
+@pytest.mark.parametrize(
+    ("info", "wanted", "listed"),
+    [
+        (PROMPTED, "de-AT", True),
+        (PROMPTED, "multi", True),
+        (PROMPTED, "tlh", False),
+        (TOLD, "auto", False),
+        (ENGLISH, "en-GB", True),
+        (ENGLISH, "auto", False),
+        (ENGLISH, "de", False),
+        (PLAIN, "en", False),
+    ],
+)
+def test_a_language_is_listed_only_where_the_model_says_so(
+    info: ModelInfo, wanted: str, listed: bool
+) -> None:
+    assert lists_language(wanted, info) is listed
