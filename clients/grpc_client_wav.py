@@ -108,6 +108,8 @@ def build_config(args: argparse.Namespace) -> pb.RecognitionConfig:
         word_times=args.words,
         stream_id=args.sid,
         language_code=args.language,
+        model=args.model,
+        look_ahead_ms=args.look_ahead,
     )
     if args.endpoint_ms is not None:
         config.endpointing.trailing_silence_ms = args.endpoint_ms

@@ -141,7 +141,11 @@ async def over_grpc(target: str, source: Source, args: argparse.Namespace, scree
         Refused: the service failed.
     """
     config = pb.RecognitionConfig(
-        sample_rate_hertz=args.rate, stream_id=args.sid, language_code=args.language
+        sample_rate_hertz=args.rate,
+        stream_id=args.sid,
+        language_code=args.language,
+        model=args.model,
+        look_ahead_ms=args.look_ahead,
     )
     if args.endpoint_ms:
         config.endpointing.trailing_silence_ms = args.endpoint_ms
@@ -200,8 +204,9 @@ async def over_websocket(url: str, source: Source, args: argparse.Namespace, scr
             showing.add_done_callback(lambda _: source.end())
             try:
                 init = {"op": "init", "sid": args.sid or "mic", "sr": args.rate}
-                asked = {"endpoint_ms": args.endpoint_ms, "language": args.language}
-                await socket.send(json.dumps(init | {name: value for name, value in asked.items() if value}))
+                asked = {"endpoint_ms": args.endpoint_ms or None, **recognition_options.route_fields(args)}
+                init |= {name: value for name, value in asked.items() if value is not None}
+                await socket.send(json.dumps(init))
                 async for packet in source.packets():
                     await socket.send(packet)
                 await socket.send(json.dumps({"op": "close", "sid": init["sid"]}))
@@ -274,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--endpoint-ms", type=int, default=800, help="silence that ends an utterance (%(default)d; 0: off)"
     )
-    recognition_options.add_language(parser)
+    recognition_options.add_route(parser)
     parser.add_argument("--sid", default="", help="name of the stream")
     access.add_options(parser)
     args = parser.parse_args(argv)

@@ -5,8 +5,15 @@ from __future__ import annotations
 import argparse
 
 
-def add_language(parser: argparse.ArgumentParser) -> None:
-    """Adds `--language`, "" without it."""
+def add_route(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model` and `--language`, "" without them, and `--look-ahead`, None without it."""
+    parser.add_argument("--model", default="", help="model that recognizes (the service's first)")
+    parser.add_argument(
+        "--look-ahead",
+        type=int,
+        metavar="MS",
+        help="audio after a word that it waits for (the model's first)",
+    )
     parser.add_argument(
         "--language",
         default="",
@@ -14,9 +21,15 @@ def add_language(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def route_fields(args: argparse.Namespace) -> dict[str, object]:
+    """Returns the fields of WebSocket's `init` that the options of `add_route` ask for."""
+    asked = {"model": args.model, "language": args.language, "look_ahead_ms": args.look_ahead}
+    return {name: value for name, value in asked.items() if value not in ("", None)}
+
+
 def add_recognition(parser: argparse.ArgumentParser) -> None:
-    """Adds `--language`, `--endpoint-ms`, `--phrase` and `--boost`."""
-    add_language(parser)
+    """Adds what `add_route` does, `--endpoint-ms`, `--phrase` and `--boost`."""
+    add_route(parser)
     parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
     parser.add_argument(
         "--phrase", action="append", default=[], help="word or phrase to listen for; may be given again"

@@ -40,8 +40,7 @@ async def send(socket: websockets.ClientConnection, pcm: bytes, args: argparse.N
         init["endpoint_ms"] = args.endpoint_ms
     if args.words:
         init["words"] = True
-    if args.language:
-        init["language"] = args.language
+    init |= recognition_options.route_fields(args)
     if args.phrase:
         init["phrases"] = args.phrase
     if args.boost is not None:

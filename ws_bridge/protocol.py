@@ -48,6 +48,8 @@ ENDPOINT_LIMITS = contract_limits(asr_pb2.Endpointing, "trailing_silence_ms")
 GAP_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "fill_gaps_after_ms")
 SID_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "stream_id")
 LANGUAGE_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "language_code")
+MODEL_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "model")
+LOOK_AHEAD_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "look_ahead_ms")
 TAG_LIMITS = contract_limits(asr_pb2.Finalize, "tag")
 
 MAX_KEY = 512
@@ -81,6 +83,8 @@ class Init:
         end_tokens: whether a token by which the model says that the utterance is over makes a final. By default only
             where `endpoint_ms` is set: a client that asks for neither expects one final.
         gap_ms: time without audio after which silence takes its place; None: time without audio does not count.
+        model: name of the model that recognizes the stream; "": the service's default.
+        look_ahead_ms: audio after a word that the model waits for; None: its default.
         key: API key for a service that asks for one, where the client can set no header, as in a browser.
     """
 
@@ -96,6 +100,8 @@ class Init:
     language: str = ""
     end_tokens: bool = False
     gap_ms: int | None = None
+    model: str = ""
+    look_ahead_ms: int | None = None
     key: str = field(default="", repr=False)
 
 
@@ -242,6 +248,9 @@ def _init(fields: dict[str, Any]) -> Init:
     gap_ms = None
     if fields.get("gap_ms") is not None:
         gap_ms = _whole(fields, "gap_ms", 0, GAP_LIMITS, "ms without audio")
+    look_ahead_ms = None
+    if fields.get("look_ahead_ms") is not None:
+        look_ahead_ms = _whole(fields, "look_ahead_ms", 0, LOOK_AHEAD_LIMITS, "ms of audio")
     return Init(
         sid=_sid(fields),
         sr=_whole(fields, "sr", 16_000, RATE_LIMITS, "samples per second"),
@@ -252,9 +261,21 @@ def _init(fields: dict[str, Any]) -> Init:
         endpoint_ms=endpoint_ms,
         phrases=_phrases(fields),
         boost=_number(fields, "boost"),
-        language=_language(fields),
+        language=_name(
+            fields,
+            "language",
+            f"a BCP-47 code of at most {LANGUAGE_LIMITS.max_length} characters, such as en-US",
+            LANGUAGE_LIMITS,
+        ),
         end_tokens=_flag(fields, "end_tokens", endpoint_ms is not None),
         gap_ms=gap_ms,
+        model=_name(
+            fields,
+            "model",
+            f"a model's name of at most {MODEL_LIMITS.max_length} characters",
+            MODEL_LIMITS,
+        ),
+        look_ahead_ms=look_ahead_ms,
         key=_key(fields),
     )
 
@@ -308,18 +329,14 @@ def _phrases(fields: dict[str, Any]) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _language(fields: dict[str, Any]) -> str:
-    """Reads the code of a language; which ones there are is the service's to say."""
-    value = fields.get("language")
+def _name(fields: dict[str, Any], name: str, what: str, limits: asr_pb2.Limits) -> str:
+    """Reads the name of a language or a model, "" if it is not set; which ones there are is the service's to say."""
+    value = fields.get(name)
     if value is None:
         return ""
-    if isinstance(value, str) and len(value) <= LANGUAGE_LIMITS.max_length and _sendable(value):
+    if isinstance(value, str) and len(value) <= limits.max_length and _sendable(value):
         return value
-    raise _invalid(
-        "language",
-        f"language is {_show(value)}: it should be a BCP-47 code of at most {LANGUAGE_LIMITS.max_length} characters, "
-        "such as en-US",
-    )
+    raise _invalid(name, f"{name} is {_show(value)}: it should be {what}")
 
 
 def _number(fields: dict[str, Any], name: str) -> float | None:

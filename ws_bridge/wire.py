@@ -59,6 +59,8 @@ def _config(init: Init) -> asr_pb2.RecognitionConfig:
         word_times=init.words,
         stream_id=init.sid,
         language_code=init.language,
+        model=init.model,
+        look_ahead_ms=init.look_ahead_ms,
         end_tokens=init.end_tokens,
         chunk_ends=joins_packets(init),
     )

@@ -25,6 +25,7 @@ MIN_START_TIMEOUT_MS = int(_limits(pb.Endpointing, "start_timeout_ms").min)
 MIN_GAP_MS, MAX_GAP_MS = _range(pb.RecognitionConfig, "fill_gaps_after_ms")
 MAX_NAME_CHARS = _limits(pb.RecognitionConfig, "stream_id").max_length
 MAX_LANGUAGE_CHARS = _limits(pb.RecognitionConfig, "language_code").max_length
+MAX_MODEL_CHARS = _limits(pb.RecognitionConfig, "model").max_length
 MAX_TAG_CHARS = _limits(pb.Finalize, "tag").max_length
 
 

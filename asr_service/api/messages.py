@@ -25,6 +25,7 @@ from asr_service.core.values import (
 )
 from asr_service.recognition.languages import AUTO, choose_language
 from asr_service.recognition.phrases import Alphabet, alphabet
+from asr_service.sessions.routes import Route, Routes, Served, Wanted
 
 ERROR_DOMAIN = "asr.v1"
 
@@ -42,7 +43,8 @@ _REASONS = {
     FinalReason.ENDED_BY_SERVER: pb.FINAL_REASON_ENDED_BY_SERVER,
 }
 _DEFAULTS = EndpointingConfig()
-_LANGUAGE_FIELD = "config.language_code"
+_PATH = "config."
+_LANGUAGE_FIELD = f"{_PATH}language_code"
 # Subtags of RFC 5646, section 2.1, and the underscore that many programs write between them.
 _LANGUAGE = re.compile(r"([A-Za-z0-9]+([-_][A-Za-z0-9]+)*)?")
 
@@ -52,11 +54,14 @@ def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -
 
     Args:
         config: as it came.
-        info: of the model that phrases are to be written by and that knows the language, None before it is made.
+        info: of the model that is served, None before it is made.
 
     Raises:
         InvalidArgument: the first field that cannot be served, by its path in the request.
     """
+    asked = wanted(config)
+    if info is not None:
+        Routes([Served(0, info.name, info)]).find(asked, _PATH)
     encoding = _ENCODINGS.get(config.encoding)
     if encoding is None:
         raise InvalidArgument(
@@ -86,6 +91,23 @@ def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -
         end_tokens=config.end_tokens if config.HasField("end_tokens") else True,
         fill_gaps_after_ms=_gap(config),
     )
+
+
+def wanted(config: pb.RecognitionConfig) -> Wanted:
+    """What a stream asks for that says which engines may serve it.
+
+    Raises:
+        InvalidArgument: a field has a form that means nothing.
+    """
+    _check_language_form(config.language_code)
+    if len(config.model) > limits.MAX_MODEL_CHARS:
+        raise InvalidArgument(
+            f"{_PATH}model has {len(config.model)} characters; it should have at most {limits.MAX_MODEL_CHARS}, or be "
+            "unset",
+            field=f"{_PATH}model",
+        )
+    look_ahead_ms = config.look_ahead_ms if config.HasField("look_ahead_ms") else None
+    return Wanted(config.model, config.language_code, look_ahead_ms)
 
 
 def channels(config: pb.RecognitionConfig) -> int:
@@ -129,6 +151,11 @@ def checked_language(code: str, info: ModelInfo | None) -> str:
     Raises:
         InvalidArgument: this is no BCP-47 code, or none of a language that the model knows; the message lists those.
     """
+    _check_language_form(code)
+    return code if info is None else choose_language(code, info, _LANGUAGE_FIELD)
+
+
+def _check_language_form(code: str) -> None:
     if len(code) > limits.MAX_LANGUAGE_CHARS or not _LANGUAGE.fullmatch(code):
         shown = f"has {len(code)} characters" if len(code) > limits.MAX_LANGUAGE_CHARS else f"is {code!a}"
         raise InvalidArgument(
@@ -136,7 +163,6 @@ def checked_language(code: str, info: ModelInfo | None) -> str:
             "such as en-US, or unset",
             field=_LANGUAGE_FIELD,
         )
-    return code if info is None else choose_language(code, info, _LANGUAGE_FIELD)
 
 
 def _gap(config: pb.RecognitionConfig) -> int:
@@ -296,6 +322,29 @@ def service_info(
         load=load,
         takes_language=bool(info.prompts),
         default_language_code=_default_language(info),
+        served=[
+            served_model(route, max_streams=max_streams, active_streams=active_streams)
+            for route in Routes([Served(0, info.name, info)]).all
+        ],
+    )
+
+
+def served_model(route: Route, *, max_streams: int, active_streams: int) -> pb.ServedModel:
+    """A model with one look-ahead, as clients are told of it; the numbers are of all engines that serve it."""
+    info = route.info
+    return pb.ServedModel(
+        name=route.model,
+        look_ahead_ms=route.look_ahead_ms,
+        att_context=info.att_context,
+        chunk_ms=round(info.chunk_ms),
+        languages=info.languages,
+        takes_language=bool(info.prompts),
+        default_language_code=_default_language(info),
+        decoder=info.decoder,
+        precision=info.precision,
+        devices=route.devices,
+        max_streams=max_streams,
+        active_streams=active_streams,
     )
 
 

@@ -49,13 +49,15 @@ class Route:
 
     Attributes:
         model: the model's name as it was set.
-        info: of the model; of the engines' infos it differs in the device at most.
+        info: of the model on the first of the engines; the others' differ in the device at most.
         engines: numbers of the engines that serve just this, in the order of their declaration.
+        devices: where each of them runs the model.
     """
 
     model: str
     info: ModelInfo
     engines: tuple[int, ...]
+    devices: tuple[str, ...]
 
     @property
     def look_ahead_ms(self) -> int:
@@ -101,7 +103,13 @@ class Routes:
             alike.setdefault(one.model, {}).setdefault(one.info.att_context, []).append(one)
         self._by_model = {
             model: tuple(
-                Route(model, ones[0].info, tuple(one.engine for one in ones)) for ones in contexts.values()
+                Route(
+                    model,
+                    ones[0].info,
+                    tuple(one.engine for one in ones),
+                    tuple(one.info.device for one in ones),
+                )
+                for ones in contexts.values()
             )
             for model, contexts in alike.items()
         }

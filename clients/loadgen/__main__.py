@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from asr.v1 import asr_pb2 as pb
 from rich.console import Console
 
 from clients import access, recognition_options
@@ -84,11 +85,14 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
         realtime=not args.fast,
     )
     where = args.ws or args.grpc
-    runner = (
-        WebSocketRunner(args.ws, access=args.access, language=args.language)
-        if args.ws
-        else GrpcRunner(args.grpc, plan, access=args.access, language=args.language)
-    )
+    runner: GrpcRunner | WebSocketRunner
+    if args.ws:
+        runner = WebSocketRunner(args.ws, access=args.access, init=recognition_options.route_fields(args))
+    else:
+        config = pb.RecognitionConfig(
+            language_code=args.language, model=args.model, look_ahead_ms=args.look_ahead
+        )
+        runner = GrpcRunner(args.grpc, plan, access=args.access, config=config)
     try:
         await runner.connect(CONNECT_S)
     except TimeoutError:
@@ -129,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     where.add_argument("--ws", metavar="URL", help="the bridge instead, such as ws://localhost:8080")
     parser.add_argument("--wav", help="audio file that every stream sends, round and round (bursts of noise)")
-    recognition_options.add_language(parser)
+    recognition_options.add_route(parser)
     parser.add_argument("--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
     parser.add_argument(
         "--ramp", type=float, default=2.0, help="seconds over which the streams start (%(default)g)"

@@ -79,10 +79,17 @@ class GrpcRunner:
     """Runs streams over a few shared HTTP/2 channels."""
 
     def __init__(
-        self, target: str, plan: Plan, *, channels: int = 4, access: Access = DIRECT, language: str = ""
+        self,
+        target: str,
+        plan: Plan,
+        *,
+        channels: int = 4,
+        access: Access = DIRECT,
+        config: pb.RecognitionConfig | None = None,
     ) -> None:
-        """`target` is HOST:PORT; `language` that of every stream, "" for the service's default."""
-        self._language = language
+        """`target` is HOST:PORT; `config` what every stream asks for besides its rate and its name."""
+        self._config = pb.RecognitionConfig(sample_rate_hertz=RATE)
+        self._config.MergeFrom(config or pb.RecognitionConfig())
         self._metadata = access.metadata()
         options = [("grpc.use_local_subchannel_pool", 1)]  # channels that are connections of their own
         self._channels = [access.channel(target, options) for _ in range(channels)]
@@ -108,9 +115,8 @@ class GrpcRunner:
         """Runs one stream."""
         heard = Heard()
         await asyncio.sleep(max(0.0, start - time.monotonic()))
-        config = pb.RecognitionConfig(
-            sample_rate_hertz=RATE, stream_id=f"load-{index}", language_code=self._language
-        )
+        config = pb.RecognitionConfig(stream_id=f"load-{index}")
+        config.MergeFrom(self._config)
         call = self._calls[index % len(self._calls)](metadata=self._metadata)
         reader = asyncio.create_task(self._read(call, heard, plan))
         try:
@@ -155,12 +161,11 @@ class WebSocketRunner:
         url: str,
         *,
         access: Access = DIRECT,
-        language: str = "",
         init: Mapping[str, object] | None = None,
     ) -> None:
-        """`url` such as ws://localhost:8080; `language` as for `GrpcRunner`; `init`: further fields of that message."""
+        """`url` such as ws://localhost:8080; `init`: further fields of that message."""
         self._url = url
-        self._init = {"op": "init", "sr": RATE, "details": True, "language": language, **(init or {})}
+        self._init = {"op": "init", "sr": RATE, "details": True, **(init or {})}
         self._tls, self._headers = access.websocket_tls(url), access.headers()
 
     async def connect(self, timeout_s: float) -> None:

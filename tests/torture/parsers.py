@@ -90,11 +90,11 @@ def websocket(data: bytes) -> None:
 
 
 def check_late_refusal(error: InvalidArgument) -> None:
-    """What the bridge lets through, the service takes, but for phrases and languages, of which it alone knows which the
-    model has; the client is told in the words of its own protocol."""
+    """What the bridge lets through, the service takes, but for models and what they have (look-aheads, languages,
+    phrases), which it alone knows; the client is told in the words of its own protocol."""
     sent = wire.status(error)
     failure = from_grpc(sent.code, sent.message, sent.SerializeToString(), admitted=False)
-    assert re.fullmatch(r"phrases(\[\d+\])?|boost|language", failure.field), failure
+    assert re.fullmatch(r"phrases(\[\d+\])?|boost|language|model|look_ahead_ms", failure.field), failure
     assert failure.message.startswith(f"{failure.field} ") and "config" not in failure.message
     assert (failure.code, failure.close_code) == ("invalid_argument", status.POLICY_VIOLATION)
     assert 0 < len(failure.message) < LONGEST_MESSAGE
@@ -345,7 +345,7 @@ def seeds(target: str) -> list[bytes]:
         case "websocket":
             init = b'{"op":"init","sid":"call-17","sr":16000,"enc":"mulaw","interim":false,"words":true,'
             init += b'"details":true,"endpoint_ms":300,"phrases":["zulu","kilo lima"],"boost":2.5,"key":"k",'
-            init += b'"language":"de-DE","end_tokens":false,"gap_ms":500}'
+            init += b'"language":"de-DE","end_tokens":false,"gap_ms":500,"model":"null","look_ahead_ms":80}'
             rest = b'\n\0\x01\x02\n{"op":"finalize","sid":"call-17","tag":"t"}\n{"op":"keepalive"}\n{"op":"close"}'
             in_binary = b'{"op":"init","sid":"a"}\n\0{"op":"close"}'
             return [
@@ -362,6 +362,7 @@ def seeds(target: str) -> list[bytes]:
             full.endpointing.trailing_silence_ms = 300
             full.audio_channel_count = 2
             full.language_code, full.end_tokens, full.fill_gaps_after_ms = "de-DE", False, 500
+            full.model, full.look_ahead_ms = "null", 80
             full.phrase_boosts.add(phrases=["zulu", "kilo lima"], boost=2.5)
             many = pb.RecognitionConfig(
                 phrase_boosts=[pb.PhraseBoost(phrases=["a"])] + [pb.PhraseBoost()] * 500
@@ -408,7 +409,16 @@ WORDS = {
     "websocket": [
         *('"op"', '"init"', '"sid"', '"sr"', '"enc"', '"interim"', '"words"', '"details"', '"endpoint_ms"'),
         *('"phrases"', '"boost"', '["zulu"]', '[""]', "2.5", "11", "-1"),
-        *('"language"', '"de-DE"', '"auto"', '"end_tokens"', '"gap_ms"'),
+        *(
+            '"language"',
+            '"de-DE"',
+            '"auto"',
+            '"end_tokens"',
+            '"gap_ms"',
+            '"model"',
+            '"null"',
+            '"look_ahead_ms"',
+        ),
         *('"key"', '"finalize"', '"tag"', '"keepalive"', '"close"', '"linear16"', '"mulaw"', '"alaw"'),
         *("true", "false", "null", "NaN", "1e999", "16000", "192001", "\\ud800", "[[[["),
     ],
@@ -430,7 +440,7 @@ WORDS = {
         "ds64",
         "Xing",
     ],
-    "config": ["zulu", "route 66", "auto", "ja_jp"],
+    "config": ["zulu", "route 66", "auto", "ja_jp", "null"],
     "riva": ["force_eou", "true", "zulu", "route 66", "multi", "ja_jp"],
 }
 """What a fuzzer should know of the language."""

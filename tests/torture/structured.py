@@ -17,6 +17,8 @@ _boost = st.sampled_from([0, 2.5, 10, 11, -1]) | st.floats()
 _language = st.sampled_from(["", "auto", "multi", "de-DE", "EN_us", "ja", "tlh", "-", "x" * 36]) | st.text(
     max_size=36
 )
+_model = st.sampled_from(["null", "NULL", "demo", "x" * 513]) | st.text(max_size=80)
+_look_ahead = st.sampled_from([0, 80]) | st.integers(0, 2**31 - 1)
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=200),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -36,6 +38,8 @@ _fields = {
     "boost": _boost,
     "language": _language,
     "end_tokens": st.booleans(),
+    "model": _model,
+    "look_ahead_ms": _look_ahead,
     "key": st.text(max_size=20),
     "tag": st.text(max_size=130),
 }
@@ -44,7 +48,10 @@ _right = st.fixed_dictionaries({"op": _fields["op"]}, optional=_others)
 _wrong = st.fixed_dictionaries({"op": _fields["op"] | _values}, optional=dict.fromkeys(_others, _values))
 _first = st.fixed_dictionaries(
     {"op": st.just("init"), "sid": st.just("call-17")},
-    optional={name: _fields[name] for name in ("sr", "phrases", "boost", "language", "end_tokens", "gap_ms")},
+    optional={
+        name: _fields[name]
+        for name in "sr phrases boost language end_tokens gap_ms model look_ahead_ms".split()
+    },
 )
 _line = st.one_of(
     st.binary(max_size=40).map(lambda audio: b"\0" + audio),
@@ -77,6 +84,8 @@ _config = st.builds(
     word_times=st.booleans(),
     audio_channel_count=st.integers(0, 4),
     language_code=_code,
+    model=_model.filter(lambda name: not any("\ud800" <= char <= "\udfff" for char in name)),
+    look_ahead_ms=st.none() | _look_ahead,
     end_tokens=st.booleans(),
     fill_gaps_after_ms=st.none() | st.integers(0, 11_000) | _whole,
     endpointing=st.none()

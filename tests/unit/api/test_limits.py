@@ -22,7 +22,7 @@ def test_the_contract_states_what_is_served() -> None:
     assert (limits.MIN_SILENCE_MS, limits.MAX_SILENCE_MS) == (100, 10_000)
     assert limits.MIN_START_TIMEOUT_MS == 100
     assert (limits.MAX_NAME_CHARS, limits.MAX_TAG_CHARS) == (128, 128)
-    assert limits.MAX_LANGUAGE_CHARS == 35
+    assert (limits.MAX_LANGUAGE_CHARS, limits.MAX_MODEL_CHARS) == (35, 512)
     assert PhraseLimits(1_000, 1_000, 100, 20_000, 0.0, 10.0) == limits.PHRASES
 
 

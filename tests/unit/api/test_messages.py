@@ -25,6 +25,7 @@ from asr_service.core.values import (
     Word,
 )
 from asr_service.model.null import NullModel
+from asr_service.sessions.routes import Routes, Served, Wanted
 from tests.support.polyglot import PROMPTS, PolyglotModel
 
 UINT32 = st.integers(0, 2**32 - 1)
@@ -50,6 +51,8 @@ CONFIGS = optional(
     stream_id=st.text(max_size=200) | st.text("abc ~-", max_size=128),
     language_code=st.text(max_size=50) | st.sampled_from(["", "auto", "de-DE", "EN_us", "de-AT", "tlh"]),
     end_tokens=st.booleans(),
+    model=st.text(max_size=600) | st.sampled_from(["null", "NULL", "polyglot"]),
+    look_ahead_ms=UINT32 | st.sampled_from([0, 80]),
 )
 INFO = NullModel(slots=1).info  # it writes lower-case letters
 POLYGLOT = PolyglotModel(slots=1).info
@@ -83,6 +86,9 @@ def test_any_config_is_served_or_refused_by_field(
     assert (config.endpointing is not None) == message.HasField("endpointing")
     assert config.end_tokens is (message.end_tokens or not message.HasField("end_tokens"))
     assert info is not POLYGLOT or config.language in ("", *dict(PROMPTS))
+    if info is not None:
+        assert message.model.casefold() in ("", info.name)
+        assert not message.HasField("look_ahead_ms") or message.look_ahead_ms == info.look_ahead_ms
 
 
 def test_defaults_are_those_the_contract_states() -> None:
@@ -170,6 +176,48 @@ def test_a_language_that_cannot_be_served(info: ModelInfo | None, asked: str, sa
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("model", "demo", "is 'demo', which is not served; it should be null, or unset"),
+        ("model", "x" * 513, "has 513 characters"),
+        ("look_ahead_ms", 1040, "is 1040; it should be 80, or unset"),
+        ("look_ahead_ms", 0, "is 0; it should be 80, or unset"),
+    ],
+)
+def test_a_model_or_a_look_ahead_that_is_not_served(field: str, value: object, says: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        wire.stream_config(pb.RecognitionConfig(**{field: value}), INFO)  # type: ignore[arg-type]
+    assert caught.value.field == f"config.{field}"
+    assert caught.value.message.startswith(f"config.{field} {says}")
+
+
+def test_what_a_config_asks_for_says_which_engines_may_serve_it() -> None:
+    asked = pb.RecognitionConfig(model="demo", look_ahead_ms=0, language_code="de")
+    assert wire.wanted(asked) == Wanted("demo", "de", 0)
+    assert wire.wanted(pb.RecognitionConfig()) == Wanted()
+
+
+def test_a_served_model_is_told_with_all_engines_that_serve_it() -> None:
+    route = Routes(
+        Served(number, "polyglot", replace(POLYGLOT, device=f"cuda:{number}")) for number in range(2)
+    ).all[0]
+    assert wire.served_model(route, max_streams=7, active_streams=3) == pb.ServedModel(
+        name="polyglot",
+        look_ahead_ms=80,
+        att_context=[70, 1],
+        chunk_ms=160,
+        languages=POLYGLOT.languages,
+        takes_language=True,
+        default_language_code="auto",
+        decoder="rnnt",
+        precision="fp32",
+        devices=["cuda:0", "cuda:1"],
+        max_streams=7,
+        active_streams=3,
+    )
+
+
+@pytest.mark.parametrize(
     ("info", "takes", "default"),
     [
         (POLYGLOT, True, "auto"),
@@ -185,6 +233,9 @@ def test_service_info_says_whether_a_language_is_taken(info: ModelInfo, takes: b
     )
     assert tuple(told.languages) == info.languages
     assert (told.takes_language, told.default_language_code) == (takes, default)
+    (served,) = told.served
+    assert (served.name, served.look_ahead_ms, served.max_streams) == (info.name, 80, 1)
+    assert (served.takes_language, served.default_language_code) == (takes, default)
 
 
 @pytest.mark.parametrize("reason", [None, *FinalReason])

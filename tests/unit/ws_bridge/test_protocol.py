@@ -51,11 +51,13 @@ def test_additions() -> None:
     talk = Conversation()
     init = (
         '{"op":"init","sid":"a","sr":8000,"enc":"mulaw",'
-        '"interim":false,"words":true,"details":true,"endpoint_ms":500,"language":"de-DE"}'
+        '"interim":false,"words":true,"details":true,"endpoint_ms":500,"language":"de-DE",'
+        '"model":"demo","look_ahead_ms":480}'
     )
     assert talk.receive(init) == Init(
-        "a", 8000, "mulaw", False, True, True, 500, language="de-DE", end_tokens=True
-    )
+        "a", 8000, "mulaw", False, True, True, 500,
+        language="de-DE", end_tokens=True, model="demo", look_ahead_ms=480,
+    )  # fmt: skip
     assert talk.receive('{"op":"keepalive"}') == KeepAlive()
     assert talk.receive('{"op":"finalize"}') == Finalize()
     assert talk.receive('{"op":"finalize","sid":"a","tag":"turn 1"}') == Finalize("turn 1")
@@ -90,6 +92,20 @@ def test_the_language_goes_to_the_service_as_it_is() -> None:
         assert isinstance(init, Init)
         (request,) = to_requests(init)
         assert request.config.language_code == sent
+
+
+def test_a_model_and_its_look_ahead_go_to_the_service_as_they_are() -> None:
+    for fields, model, look_ahead_ms in (
+        ('"model":"Demo","look_ahead_ms":0', "Demo", 0),
+        ('"model":"","look_ahead_ms":null', "", None),
+        ('"model":null,"look_ahead_ms":60000', "", 60_000),
+    ):
+        init = Conversation().receive(f'{{"op":"init","sid":"a",{fields}}}')
+        assert isinstance(init, Init)
+        (request,) = to_requests(init)
+        assert request.config.model == model
+        assert request.config.HasField("look_ahead_ms") is (look_ahead_ms is not None)
+        assert request.config.look_ahead_ms == (look_ahead_ms or 0)
 
 
 def test_what_follows_close_is_not_looked_at() -> None:
@@ -198,6 +214,11 @@ BAD_INIT += [
     for value in ("7", "true", '["de"]', '"\\ud800"', f'"{"x" * 36}"')
 ]
 BAD_INIT += [
+    ("model", value, "at most 512 characters")
+    for value in ("7", "true", '["demo"]', '"\\ud800"', f'"{"x" * 513}"')
+]
+BAD_INIT += [("look_ahead_ms", value, "from 0 to 60000") for value in ("-1", "60001", "true", '"80"', "80.5")]
+BAD_INIT += [
     ("endpoint_ms", value, "from 100 to 10000") for value in ("0", "99", "10001", "true", '"500"', "500.5")
 ]
 BAD_INIT += [
@@ -259,7 +280,10 @@ json_values = st.recursive(
     max_leaves=10,
 )
 names = st.sampled_from(
-    "op sid sr enc interim words details endpoint_ms tag phrases boost language end_tokens key".split()
+    (
+        "op sid sr enc interim words details endpoint_ms tag phrases boost language end_tokens model look_ahead_ms "
+        "key"
+    ).split()
 ) | st.text(max_size=4)
 likely = st.sampled_from(
     [

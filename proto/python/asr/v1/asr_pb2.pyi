@@ -176,6 +176,8 @@ class RecognitionConfig(_message.Message):
     END_TOKENS_FIELD_NUMBER: _builtins.int
     FILL_GAPS_AFTER_MS_FIELD_NUMBER: _builtins.int
     CHUNK_ENDS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    LOOK_AHEAD_MS_FIELD_NUMBER: _builtins.int
     encoding: Global___AudioEncoding.ValueType
     """Default LINEAR16."""
     sample_rate_hertz: _builtins.int
@@ -213,6 +215,15 @@ class RecognitionConfig(_message.Message):
     """Whether responses tell where the next chunk of audio ends, for a client that has many streams and wants to send one
     message for each chunk in place of many small ones. For streams of one channel.
     """
+    model: _builtins.str
+    """Model that recognizes the stream: one of those that `GetServiceInfo` lists, by its name. In any case, and what follows
+    its last slash will do, without ".nemo" or "@revision", as far as that leaves no choice. Default: the first one; but
+    another one that lists the language in `language_code`, where the first does not have it.
+    """
+    look_ahead_ms: _builtins.int
+    """Audio after a word that the model waits for, in ms: one of those that `GetServiceInfo` lists for the model. More gives
+    fewer errors, less gives earlier words. Default: the model's first one.
+    """
     @_builtins.property
     def endpointing(self) -> Global___Endpointing:
         """Set: utterances end at pauses in the speech. Unset: only `finalize`, half-close and `end_tokens` make finals."""
@@ -237,10 +248,12 @@ class RecognitionConfig(_message.Message):
         end_tokens: _builtins.bool | None = ...,
         fill_gaps_after_ms: _builtins.int | None = ...,
         chunk_ends: _builtins.bool = ...,
+        model: _builtins.str = ...,
+        look_ahead_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_fill_gaps_after_ms", b"_fill_gaps_after_ms", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "fill_gaps_after_ms", b"fill_gaps_after_ms", "interim_results", b"interim_results", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_fill_gaps_after_ms", b"_fill_gaps_after_ms", "_interim_results", b"_interim_results", "_look_ahead_ms", b"_look_ahead_ms", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "fill_gaps_after_ms", b"fill_gaps_after_ms", "interim_results", b"interim_results", "look_ahead_ms", b"look_ahead_ms", "sample_rate_hertz", b"sample_rate_hertz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_fill_gaps_after_ms", b"_fill_gaps_after_ms", "_interim_results", b"_interim_results", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "chunk_ends", b"chunk_ends", "encoding", b"encoding", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "fill_gaps_after_ms", b"fill_gaps_after_ms", "interim_results", b"interim_results", "language_code", b"language_code", "phrase_boosts", b"phrase_boosts", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count", "_automatic_punctuation", b"_automatic_punctuation", "_end_tokens", b"_end_tokens", "_fill_gaps_after_ms", b"_fill_gaps_after_ms", "_interim_results", b"_interim_results", "_look_ahead_ms", b"_look_ahead_ms", "_sample_rate_hertz", b"_sample_rate_hertz", "audio_channel_count", b"audio_channel_count", "automatic_punctuation", b"automatic_punctuation", "chunk_ends", b"chunk_ends", "encoding", b"encoding", "end_tokens", b"end_tokens", "endpointing", b"endpointing", "fill_gaps_after_ms", b"fill_gaps_after_ms", "interim_results", b"interim_results", "language_code", b"language_code", "look_ahead_ms", b"look_ahead_ms", "model", b"model", "phrase_boosts", b"phrase_boosts", "sample_rate_hertz", b"sample_rate_hertz", "stream_id", b"stream_id", "word_times", b"word_times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_channel_count: _TypeAlias = _typing.Literal["audio_channel_count"]  # noqa: Y015
     _WhichOneofArgType__audio_channel_count: _TypeAlias = _typing.Literal["_audio_channel_count", b"_audio_channel_count"]  # noqa: Y015
@@ -252,6 +265,8 @@ class RecognitionConfig(_message.Message):
     _WhichOneofArgType__fill_gaps_after_ms: _TypeAlias = _typing.Literal["_fill_gaps_after_ms", b"_fill_gaps_after_ms"]  # noqa: Y015
     _WhichOneofReturnType__interim_results: _TypeAlias = _typing.Literal["interim_results"]  # noqa: Y015
     _WhichOneofArgType__interim_results: _TypeAlias = _typing.Literal["_interim_results", b"_interim_results"]  # noqa: Y015
+    _WhichOneofReturnType__look_ahead_ms: _TypeAlias = _typing.Literal["look_ahead_ms"]  # noqa: Y015
+    _WhichOneofArgType__look_ahead_ms: _TypeAlias = _typing.Literal["_look_ahead_ms", b"_look_ahead_ms"]  # noqa: Y015
     _WhichOneofReturnType__sample_rate_hertz: _TypeAlias = _typing.Literal["sample_rate_hertz"]  # noqa: Y015
     _WhichOneofArgType__sample_rate_hertz: _TypeAlias = _typing.Literal["_sample_rate_hertz", b"_sample_rate_hertz"]  # noqa: Y015
     @_typing.overload
@@ -264,6 +279,8 @@ class RecognitionConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fill_gaps_after_ms) -> _WhichOneofReturnType__fill_gaps_after_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__interim_results) -> _WhichOneofReturnType__interim_results | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__look_ahead_ms) -> _WhichOneofReturnType__look_ahead_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sample_rate_hertz) -> _WhichOneofReturnType__sample_rate_hertz | None: ...
 
@@ -572,7 +589,7 @@ Global___GetServiceInfoRequest: _TypeAlias = GetServiceInfoRequest  # noqa: Y015
 
 @_typing.final
 class GetServiceInfoResponse(_message.Message):
-    """What is served."""
+    """What is served. What it says of a model is about the one that a stream gets whose config names none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -596,6 +613,7 @@ class GetServiceInfoResponse(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     TAKES_LANGUAGE_FIELD_NUMBER: _builtins.int
     DEFAULT_LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
+    SERVED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model's name."""
     version: _builtins.str
@@ -650,6 +668,10 @@ class GetServiceInfoResponse(_message.Message):
     def encodings(self) -> _containers.RepeatedScalarFieldContainer[Global___AudioEncoding.ValueType]:
         """Encodings accepted."""
 
+    @_builtins.property
+    def served(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedModel]:
+        """Each model with each of its look-aheads, in the order in which they are the defaults."""
+
     def __init__(
         self,
         *,
@@ -673,14 +695,87 @@ class GetServiceInfoResponse(_message.Message):
         load: _builtins.float = ...,
         takes_language: _builtins.bool = ...,
         default_language_code: _builtins.str = ...,
+        served: _abc.Iterable[Global___ServedModel] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_streams", b"active_streams", "att_context", b"att_context", "chunk_ms", b"chunk_ms", "decoder", b"decoder", "default_language_code", b"default_language_code", "device", b"device", "encodings", b"encodings", "languages", b"languages", "load", b"load", "look_ahead_ms", b"look_ahead_ms", "max_message_bytes", b"max_message_bytes", "max_sample_rate_hertz", b"max_sample_rate_hertz", "max_streams", b"max_streams", "measured_streams", b"measured_streams", "min_sample_rate_hertz", b"min_sample_rate_hertz", "model", b"model", "model_sample_rate_hertz", b"model_sample_rate_hertz", "precision", b"precision", "takes_language", b"takes_language", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_streams", b"active_streams", "att_context", b"att_context", "chunk_ms", b"chunk_ms", "decoder", b"decoder", "default_language_code", b"default_language_code", "device", b"device", "encodings", b"encodings", "languages", b"languages", "load", b"load", "look_ahead_ms", b"look_ahead_ms", "max_message_bytes", b"max_message_bytes", "max_sample_rate_hertz", b"max_sample_rate_hertz", "max_streams", b"max_streams", "measured_streams", b"measured_streams", "min_sample_rate_hertz", b"min_sample_rate_hertz", "model", b"model", "model_sample_rate_hertz", b"model_sample_rate_hertz", "precision", b"precision", "served", b"served", "takes_language", b"takes_language", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServiceInfoResponse: _TypeAlias = GetServiceInfoResponse  # noqa: Y015
+
+@_typing.final
+class ServedModel(_message.Message):
+    """A model with one look-ahead, and what serves it. Its fields are as those of the same name in `GetServiceInfoResponse`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LOOK_AHEAD_MS_FIELD_NUMBER: _builtins.int
+    ATT_CONTEXT_FIELD_NUMBER: _builtins.int
+    CHUNK_MS_FIELD_NUMBER: _builtins.int
+    LANGUAGES_FIELD_NUMBER: _builtins.int
+    TAKES_LANGUAGE_FIELD_NUMBER: _builtins.int
+    DEFAULT_LANGUAGE_CODE_FIELD_NUMBER: _builtins.int
+    DECODER_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    MAX_STREAMS_FIELD_NUMBER: _builtins.int
+    ACTIVE_STREAMS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What a config may name as `model`."""
+    look_ahead_ms: _builtins.int
+    """What a config may name as `look_ahead_ms`."""
+    chunk_ms: _builtins.int
+    """Audio that one step takes, in ms."""
+    takes_language: _builtins.bool
+    """Whether the model is told which language is spoken."""
+    default_language_code: _builtins.str
+    """The `language_code` of streams whose config has none."""
+    decoder: _builtins.str
+    """"rnnt" or "ctc"."""
+    precision: _builtins.str
+    """"fp32", "tf32" or "bf16"."""
+    max_streams: _builtins.int
+    """Streams that these serve at the same time."""
+    active_streams: _builtins.int
+    """Streams that they serve now."""
+    @_builtins.property
+    def att_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Attention context in encoder frames, [left, right]."""
+
+    @_builtins.property
+    def languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Languages that the model recognizes, BCP-47."""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"cpu" or "cuda:N" of each engine that serves it."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        look_ahead_ms: _builtins.int = ...,
+        att_context: _abc.Iterable[_builtins.int] | None = ...,
+        chunk_ms: _builtins.int = ...,
+        languages: _abc.Iterable[_builtins.str] | None = ...,
+        takes_language: _builtins.bool = ...,
+        default_language_code: _builtins.str = ...,
+        decoder: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
+        max_streams: _builtins.int = ...,
+        active_streams: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_streams", b"active_streams", "att_context", b"att_context", "chunk_ms", b"chunk_ms", "decoder", b"decoder", "default_language_code", b"default_language_code", "devices", b"devices", "languages", b"languages", "look_ahead_ms", b"look_ahead_ms", "max_streams", b"max_streams", "name", b"name", "precision", b"precision", "takes_language", b"takes_language"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServedModel: _TypeAlias = ServedModel  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SpeechServiceStub:
-    """Speech to text with one streaming model.
+    """Speech to text with streaming models.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class SpeechServiceStub:
 
 
 class SpeechServiceServicer:
-    """Speech to text with one streaming model.
+    """Speech to text with streaming models.
     """
 
     def Recognize(self, request_iterator, context):
@@ -60,7 +60,7 @@ class SpeechServiceServicer:
         raise NotImplementedError('Method not implemented!')  # of the base class: a method that a servicer leaves out is answered UNIMPLEMENTED
 
     def GetServiceInfo(self, request, context):
-        """Tells what is served: model, look-ahead, decoder, accepted audio, limits and version.
+        """Tells what is served: models, look-aheads, decoders, accepted audio, limits and version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +88,7 @@ def add_SpeechServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SpeechService:
-    """Speech to text with one streaming model.
+    """Speech to text with streaming models.
     """
 
     @staticmethod

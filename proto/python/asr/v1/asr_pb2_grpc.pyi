@@ -56,7 +56,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SpeechServiceStub:
-    """Speech to text with one streaming model."""
+    """Speech to text with streaming models."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -67,11 +67,11 @@ class SpeechServiceStub:
     order and in packets of any size. Half-close flushes the tail, sends the last final and ends with status OK.
     """
     GetServiceInfo: _grpc.UnaryUnaryMultiCallable[_asr_pb2.GetServiceInfoRequest, _asr_pb2.GetServiceInfoResponse]
-    """Tells what is served: model, look-ahead, decoder, accepted audio, limits and version."""
+    """Tells what is served: models, look-aheads, decoders, accepted audio, limits and version."""
 
 @_typing.type_check_only
 class SpeechServiceAsyncStub(SpeechServiceStub):
-    """Speech to text with one streaming model."""
+    """Speech to text with streaming models."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Recognize: _aio.StreamStreamMultiCallable[_asr_pb2.RecognizeRequest, _asr_pb2.RecognizeResponse]  # type: ignore[assignment]
@@ -79,10 +79,10 @@ class SpeechServiceAsyncStub(SpeechServiceStub):
     order and in packets of any size. Half-close flushes the tail, sends the last final and ends with status OK.
     """
     GetServiceInfo: _aio.UnaryUnaryMultiCallable[_asr_pb2.GetServiceInfoRequest, _asr_pb2.GetServiceInfoResponse]  # type: ignore[assignment]
-    """Tells what is served: model, look-ahead, decoder, accepted audio, limits and version."""
+    """Tells what is served: models, look-aheads, decoders, accepted audio, limits and version."""
 
 class SpeechServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Speech to text with one streaming model."""
+    """Speech to text with streaming models."""
 
     @_abc_1.abstractmethod
     def Recognize(
@@ -100,6 +100,6 @@ class SpeechServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _asr_pb2.GetServiceInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_asr_pb2.GetServiceInfoResponse, _abc.Awaitable[_asr_pb2.GetServiceInfoResponse]]:
-        """Tells what is served: model, look-ahead, decoder, accepted audio, limits and version."""
+        """Tells what is served: models, look-aheads, decoders, accepted audio, limits and version."""
 
 def add_SpeechServiceServicer_to_server(servicer: SpeechServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
