@@ -14,6 +14,8 @@ import sys
 from collections.abc import Mapping
 
 ANY_ADDRESS = ("0.0.0.0", "::")
+OFF = ("0", "false", "f", "no", "n", "off")
+"""What the settings take for false."""
 
 
 class Stopped(Exception):
@@ -94,6 +96,19 @@ def service_target(environment: Mapping[str, str]) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{environment.get('ASR_GRPC_PORT') or 50051}"
 
 
+def page_address(environment: Mapping[str, str]) -> str:
+    """Where a browser finds the bridge's page; "" where there is none, or nobody knows its port yet."""
+    port = environment.get("ASR_PORT") or "8080"
+    if port == "0" or environment.get("ASR_BRIDGE_PAGE", "").lower() in OFF:
+        return ""
+    host = environment.get("ASR_HOST") or ANY_ADDRESS[0]
+    if host in ANY_ADDRESS:
+        # Browsers give a page the microphone from there, without a certificate too.
+        host = "localhost"
+    scheme = "https" if environment.get("ASR_BRIDGE_TLS_CERT") else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
 def main() -> int:
     """Command line; takes no arguments."""
     service = dict(os.environ)
@@ -101,6 +116,8 @@ def main() -> int:
     supervisor.start("service", "asr_service", service)
     # It waits for the service by itself.
     supervisor.start("bridge", "ws_bridge", service | {"ASR_GRPC_TARGET": service_target(service)})
+    if address := page_address(service):
+        print(f"serve: once both are ready, speak into {address}", file=sys.stderr, flush=True)
     code = supervisor.wait()
     return supervisor.stop() or code
 

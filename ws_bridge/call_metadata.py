@@ -9,9 +9,9 @@ from ws_bridge.protocol import Init
 _TRACE_HEADERS = ("traceparent", "tracestate")
 
 
-def credentials(init: Init, headers: Headers) -> list[tuple[str, str]]:
-    """Returns the client's API keys, of which the service is the judge."""
-    values = [f"Bearer {init.key}"] if init.key else []
+def credentials(init: Init | None, headers: Headers) -> list[tuple[str, str]]:
+    """Returns the client's API keys, of which the service is the judge; `init` is None where there is no stream."""
+    values = [f"Bearer {init.key}"] if init is not None and init.key else []
     values += headers.get_all("Authorization")
     return [("authorization", value) for value in values if value.isascii() and value.isprintable()]
 

@@ -27,7 +27,10 @@ class Settings(BaseSettings):
 
     host: str = Field("0.0.0.0", description="Address to listen on. 127.0.0.1 admits this machine only.")
     port: int = Field(
-        8080, ge=0, le=65535, description="Port for WebSocket, /healthz and /readyz; 0 takes a free one."
+        8080,
+        ge=0,
+        le=65535,
+        description="Port for WebSocket, the page, /info, /healthz and /readyz; 0 takes a free one.",
     )
     grpc_target: str = Field(
         "localhost:50051",
@@ -101,6 +104,11 @@ class Settings(BaseSettings):
         description="Web pages that may connect: origins with commas between, such as https://app.example.com. Empty "
         "admits every page that a browser behind your firewall shows; clients that are no browsers send no origin and "
         "are always admitted.",
+    )
+    bridge_page: bool = Field(
+        True,
+        description="Whether a browser that opens the port is shown a page to speak into. Where ASR_BRIDGE_ORIGINS is "
+        "set, it has to name the bridge's own origin too, or the page may not connect.",
     )
     bridge_ping_s: float = Field(
         20.0,

@@ -1,4 +1,4 @@
-"""The bridge's WebSocket server, its health pages, and how it drains."""
+"""The bridge's WebSocket server, its HTTP pages, and how it drains."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from websockets.asyncio.server import serve as listen
 from websockets.http11 import Request, Response
 from websockets.typing import Origin
 
+from ws_bridge.call_metadata import credentials
 from ws_bridge.channels import Channels
 from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
 from ws_bridge.dialects.own import OwnProtocol
+from ws_bridge.info import info_json, what_is_served
 from ws_bridge.metrics import Metrics
+from ws_bridge.page_files import PageFiles
 from ws_bridge.session import Session
 from ws_bridge.status import Failure
 from ws_bridge.tls import ServerCertificate
@@ -28,7 +31,7 @@ log = logging.getLogger(__name__)
 _UPKEEP_S = 1.0
 """How often connections, clients and the certificate are looked at."""
 _HEALTH_S = 2.0
-"""How long the service may take to say whether it serves."""
+"""How long the service may take to say whether it serves, and what."""
 _FRAMES_WAITING = 8
 """Frames of one client read ahead of the service. Beyond that TCP holds the client back."""
 
@@ -54,6 +57,7 @@ class Bridge:
         self._channels = channels
         self._sessions: dict[asyncio.Task[None], Session] = {}
         self._draining = False
+        self._page = PageFiles() if settings.bridge_page else None
         metrics.watch(
             states=lambda: Counter(session.state for session in list(self._sessions.values())),
             ready=lambda: channels.ready,
@@ -108,7 +112,13 @@ class Bridge:
             self._count_connections(len(self._sessions))
 
     async def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answers the health pages, and handshakes that are refused; None lets a handshake go on."""
+        """Answers requests for pages, and handshakes that are refused; None lets a handshake go on."""
+        answer = await self._page_of(connection, request)
+        if answer is not None and request.method == "HEAD":
+            answer.body = b""
+        return answer
+
+    async def _page_of(self, connection: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]
         if path == "/healthz":
             return _page(connection, HTTPStatus.OK, "ok")
@@ -118,13 +128,22 @@ class Bridge:
             if not await self._channels.serving(_HEALTH_S):
                 return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "the speech service is not serving")
             return _page(connection, HTTPStatus.OK, "ok")
-        if self._draining:
-            self._metrics.refused("draining")
-            return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "draining")
-        if self._count_connections(len(self._sessions)) >= self._settings.bridge_max_connections:
-            self._metrics.refused("too_many")
-            return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+        if path == "/info":
+            served = await what_is_served(self._channels, credentials(None, request.headers), _HEALTH_S)
+            return _json(connection, *info_json(served, self._settings.origins, self._refuses()))
+        if self._page is not None and (answer := self._page.answer(request)) is not None:
+            return answer
+        if refusal := self._refuses():
+            self._metrics.refused("draining" if self._draining else "too_many")
+            return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, refusal)
         return None
+
+    def _refuses(self) -> str:
+        """Says why no connection is taken now; "" if they are."""
+        if self._draining:
+            return "draining"
+        too_many = self._count_connections(len(self._sessions)) >= self._settings.bridge_max_connections
+        return "too many connections" if too_many else ""
 
     async def keep_up(self) -> None:
         """Reconnects to the service, finds dead clients and follows the certificate, until cancelled."""
@@ -154,9 +173,15 @@ class Bridge:
 
 def _page(connection: ServerConnection, status: HTTPStatus, says: str) -> Response:
     """Makes an HTTP response that says it in JSON."""
-    response = connection.respond(status, json.dumps({"status": says}) + "\n")
+    return _json(connection, status, json.dumps({"status": says}) + "\n")
+
+
+def _json(connection: ServerConnection, status: HTTPStatus, text: str) -> Response:
+    """Makes an HTTP response of JSON, which no cache keeps."""
+    response = connection.respond(status, text)
     del response.headers["Content-Type"]
     response.headers["Content-Type"] = "application/json"
+    response.headers["Cache-Control"] = "no-store"
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = "1"
     return response

@@ -2,6 +2,7 @@
 
     make demo
     python -m clients.demo --model demo
+    make demo ARGS=--stay           lets both run on until Ctrl-C, for a browser to speak into
 
 The bundled clips are streamed at the pace of a live speaker, first over gRPC, then over WebSocket. Exit codes: 0 all
 went well, 1 it did not (the end of the programs' logs is shown).
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import statistics
 import subprocess
 import sys
@@ -178,8 +180,17 @@ def start_bridge(target: str, folder: Path) -> DemoServer:
     return DemoServer("bridge", ["-m", "ws_bridge"], settings, ready)
 
 
-def run(console: Console, model: str | None, language: str) -> None:
-    """Runs the whole demo.
+def stay(console: Console, page: str) -> None:
+    """Leaves both servers running until Ctrl-C."""
+    console.print(f"\nBoth run on: speak into {page} in a browser. Ctrl-C stops them.", highlight=False)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        console.print("stopping ...")
+
+
+def run(console: Console, model: str | None, language: str, staying: bool = False) -> None:
+    """Runs the whole demo; `staying`: goes on until Ctrl-C.
 
     Raises:
         DemoError: something did not go as it should.
@@ -192,13 +203,20 @@ def run(console: Console, model: str | None, language: str) -> None:
         with start_service(model, folder) as service:
             target = f"127.0.0.1:{service.wait_ready(console, FIRST_START_S)['grpc_port']}"
             with start_bridge(target, folder) as bridge:
-                url = f"ws://127.0.0.1:{bridge.wait_ready(console, START_S)['port']}"
+                port = bridge.wait_ready(console, START_S)["port"]
+                url = f"ws://127.0.0.1:{port}"
+                page = f"http://localhost:{port}/"
+                console.print(f"A page to speak into, as long as the bridge runs: {page}", highlight=False)
                 try:
                     asyncio.run(talk(console, clips, target, url, language))
                 except DemoError as error:
                     raise DemoError(str(error), error.log or service.tail() + bridge.tail()) from error
+                if staying:
+                    stay(console, page)
                 bridge.stop_well()
             service.stop_well()
+    if not staying:
+        console.print("To speak yourself: make demo ARGS=--stay, or make serve.", highlight=False)
     console.print(f"Both stopped cleanly; the demo took {time.monotonic() - started:.0f} s.", highlight=False)
 
 
@@ -211,10 +229,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--language", default="", help="language of the speech, such as en-US (the model's default)"
     )
+    parser.add_argument(
+        "--stay", action="store_true", help="run on until Ctrl-C, for a browser to speak into"
+    )
     args = parser.parse_args(argv)
     console = Console(highlight=False)
     try:
-        run(console, args.model, args.language)
+        run(console, args.model, args.language, args.stay)
     except DemoError as error:
         if error.log:
             console.print(error.log, markup=False, soft_wrap=True)

@@ -49,7 +49,7 @@ def test_the_service_brings_its_data_and_no_tests(tmp_path: Path) -> None:
         "asr_service",
         "ws_bridge",
     }
-    for path in (ROOT / "asr_service").rglob("*"):
+    for path in [*(ROOT / "asr_service").rglob("*"), *(ROOT / "ws_bridge").rglob("*")]:
         # Pages for engineers stay in the repository.
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".md":
             assert str(path.relative_to(ROOT)) in names

@@ -23,7 +23,7 @@ from tests.support.bridge import CLOSE, INIT, listen, until_ready
 from tests.support.process import ServerProcess, children, gone
 from tests.support.rpc import config as grpc_config
 from tests.support.rpc import failure, retry_after_s, transcribe
-from tools.serve import service_target
+from tools.serve import page_address, service_target
 
 
 @contextmanager
@@ -46,6 +46,7 @@ def serving_at(grpc_port: int, port: int, host: str = "127.0.0.1") -> Iterator[S
         try:
             process.wait_line(r"serving grpc")
             process.wait_line(r"listening .*port=")
+            process.wait_line(rf"speak into http://{re.escape(host)}:{port}/$")
             yield process
         finally:
             for pid in children(process.pid):
@@ -122,6 +123,20 @@ async def test_an_address_of_its_own_is_where_the_bridge_asks() -> None:
 )
 def test_where_the_bridge_finds_the_service(environment: dict[str, str], target: str) -> None:
     assert service_target(environment) == target
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({}, "http://localhost:8080/"),
+        ({"ASR_HOST": "0.0.0.0", "ASR_PORT": "80"}, "http://localhost:80/"),
+        ({"ASR_HOST": "fd00::7", "ASR_BRIDGE_TLS_CERT": "/etc/asr/live.pem"}, "https://[fd00::7]:8080/"),
+        ({"ASR_PORT": "0"}, ""),
+        ({"ASR_BRIDGE_PAGE": "False"}, ""),
+    ],
+)
+def test_where_the_page_is(environment: dict[str, str], address: str) -> None:
+    assert page_address(environment) == address
 
 
 def test_a_setting_that_cannot_be_served_ends_both() -> None:

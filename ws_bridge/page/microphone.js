@@ -1,0 +1,72 @@
+// The microphone as a source of packets.
+
+const PACKET_S = 0.02;
+const FLUSH_MS = 500;
+
+/** Whether the browser would hand out a microphone to this page at all: it does so over https and from localhost only. */
+export const isAvailable = () => Boolean(navigator.mediaDevices?.getUserMedia);
+
+export class Microphone {
+  /** Live audio has a time: words can be late. */
+  isLive = true;
+
+  /** `rate`: samples per second that are wished for; `rate` of the opened microphone says what there is. */
+  constructor(rate) {
+    this.rate = rate;
+  }
+
+  /** Asks for the microphone, and hands every packet to `onPacket`; `onEnd` is called if it goes away by itself. */
+  async open(onPacket, onEnd) {
+    this.media = await navigator.mediaDevices.getUserMedia({
+      // Recognition wants what was said, not what a telephone would make of it.
+      audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true },
+    });
+    try {
+      await this.listen(onPacket);
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+    this.media.getAudioTracks()[0].onended = onEnd;
+  }
+
+  async listen(onPacket) {
+    const { context, input } = connect(this.media, this.rate);
+    this.context = context;
+    this.rate = context.sampleRate;
+    await context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
+    this.node = new AudioWorkletNode(context, "packets", {
+      numberOfOutputs: 0,
+      processorOptions: { size: Math.round(this.rate * PACKET_S) },
+    });
+    this.node.port.onmessage = ({ data }) => (data ? onPacket(data) : this.flushed?.());
+    input.connect(this.node);
+    // A context that was made without a click waits for one.
+    await context.resume();
+  }
+
+  /** Turns the microphone off; returns once the last samples have been handed over. */
+  async close() {
+    if (this.node) {
+      await new Promise((done) => {
+        this.flushed = done;
+        this.node.port.postMessage(null);
+        setTimeout(done, FLUSH_MS);
+      });
+    }
+    this.media?.getTracks().forEach((track) => track.stop());
+    if (this.context?.state !== "closed") await this.context?.close();
+  }
+}
+
+/** Joins the microphone to an audio context of the wished rate where the browser converts rates, else of the sound card's. */
+function connect(media, rate) {
+  let context = new AudioContext({ sampleRate: rate });
+  try {
+    return { context, input: context.createMediaStreamSource(media) };
+  } catch {
+    context.close();
+    context = new AudioContext();
+    return { context, input: context.createMediaStreamSource(media) };
+  }
+}

@@ -1,0 +1,198 @@
+// From Start to the last final: a source of audio, a tape, and as many connections as it takes.
+//
+//     idle -> starting -> connecting -> listening <-> reconnecting        Stop, or the end of a recording:
+//                                                                         finishing -> idle
+//
+// A connection that is lost is made again, and its stream begins after the last final: what was said in between is on the
+// tape, so that no word is lost and none comes twice.
+
+import { Link } from "./link.js";
+import { explain } from "./problems.js";
+import { Tape } from "./tape.js";
+
+const NORMAL = 1000;
+const LIVE_HOLD_S = 60;
+const GIVE_UP_MS = 120_000;
+const BACKOFF_MS = [300, 600, 1200, 2500, 5000];
+const MAX_ATTEMPTS = 30;
+/** Silence after a final by an endpoint that no word of the next utterance reaches into. */
+const AFTER_WORD_MS = 400;
+/** How far back a word may reach that has not been heard yet. */
+const QUIET_MS = 1000;
+
+export class Session {
+  /**
+   * `init`: fields of the first message but for `sr`. `base`: ms that the transcript has already.
+   * `on.state(name, detail)`, `on.interim(text)`, `on.final(segment)`, `on.gap(ms, atMs)`, `on.problem(problem)`,
+   * `on.packet(samples)`, `on.heard(message, heardAt)`, `on.end()`.
+   */
+  constructor({ url, source, init, base, diagnose, on }) {
+    Object.assign(this, { url, source, init, base, diagnose, on });
+    this.resumeAt = 0;
+    this.attempts = 0;
+    this.failingSince = null;
+    this.newest = null;
+    this.isOver = false;
+  }
+
+  async start() {
+    this.to("starting");
+    // A source says its true rate only once it is open, and may hand over packets before that.
+    const early = [];
+    let ended = false;
+    this.take = (samples) => early.push(samples);
+    this.sourceEnded = () => (ended = true);
+    try {
+      await this.source.open(
+        (samples) => this.take(samples),
+        () => this.sourceEnded(),
+      );
+    } catch (error) {
+      this.over();
+      throw error;
+    }
+    if (this.isOver) return void this.source.close();
+    this.tape = new Tape(this.source.rate, this.source.isLive ? LIVE_HOLD_S : Infinity);
+    this.take = (samples) => this.record(samples);
+    this.sourceEnded = () => this.stop();
+    early.forEach(this.take);
+    this.connect();
+    if (ended) this.stop();
+  }
+
+  record(samples) {
+    this.tape.push(samples);
+    this.on.packet(samples);
+    this.link?.pump();
+  }
+
+  /** Takes no more audio, and waits for the last final; a second time gives up waiting. */
+  async stop() {
+    if (this.state === "finishing") return this.giveUp();
+    if (this.state === "starting") return this.over();
+    this.to("finishing");
+    await this.source.close();
+    if (this.isOver) return;
+    this.isRecorded = true;
+    this.link?.finish();
+  }
+
+  to(state, detail) {
+    // What is left to be heard is waited for in this state, whatever the connection does.
+    if (this.state === "finishing" && !this.isOver) state = "finishing";
+    this.state = state;
+    this.on.state(state, detail);
+  }
+
+  connect() {
+    clearTimeout(this.timer);
+    if (this.resumeAt < this.tape.start) {
+      this.on.gap(this.tape.ms(this.tape.start - this.resumeAt), this.base + this.tape.ms(this.resumeAt));
+      this.resumeAt = this.tape.start;
+    }
+    this.from = this.resumeAt;
+    this.to(this.failingSince === null ? "connecting" : "reconnecting");
+    const link = new Link(this.url, { ...this.init, sr: this.tape.rate }, this.tape, this.from, {
+      // Being let in shows only with the first result, which is worth waiting for where that has failed before.
+      open: () => this.failingSince === null && this.to("listening"),
+      result: (message) => this.result(message),
+      end: (how) => this.ended(how),
+      behind: () => this.behind(),
+    });
+    this.link = link;
+    if (this.isRecorded) link.finish();
+  }
+
+  result(message) {
+    this.failingSince = null;
+    if (this.state !== "listening") this.to("listening");
+    const before = this.resumeAt;
+    const at = (ms) => this.from + this.tape.samples(ms);
+    this.on.heard(message, (ms) => this.tape.heardAt(at(ms)));
+    // What the server could still say before it ended the stream is heard again by the next connection, and whole.
+    if (!message.final || message.reason === "ended_by_server") {
+      this.newest = message;
+      if (!message.text) this.resumeAt = Math.max(this.resumeAt, at(message.audio_ms - QUIET_MS));
+      this.on.interim(message.text);
+    } else {
+      this.newest = null;
+      this.final(message);
+      const last = message.words?.at(-1);
+      const next = message.reason === "endpoint" && last ? last.end_ms + AFTER_WORD_MS : message.audio_ms;
+      this.resumeAt = at(Math.min(next, message.audio_ms));
+    }
+    if (this.resumeAt > before) this.attempts = 0;
+    this.tape.forget(this.resumeAt);
+  }
+
+  final(message) {
+    this.on.interim("");
+    if (!message.text) return;
+    const shift = this.base + this.tape.ms(this.from);
+    const whole = (ms) => Math.round(shift + ms);
+    const words = (message.words ?? []).map((word) => ({
+      ...word,
+      start_ms: whole(word.start_ms),
+      end_ms: whole(word.end_ms),
+    }));
+    const end = words.at(-1)?.end_ms ?? whole(message.audio_ms);
+    this.on.final({
+      text: message.text,
+      start_ms: words[0]?.start_ms ?? end,
+      end_ms: end,
+      confidence: message.confidence ?? null,
+      language: message.language ?? "",
+      words,
+    });
+  }
+
+  async ended(how) {
+    this.link = null;
+    if (how.code === NORMAL && this.isRecorded) return this.over();
+    const problem = how.opened || how.error ? explain(how, this.init) : await this.diagnose();
+    if (this.isOver) return;
+    this.failingSince ??= performance.now();
+    const late = performance.now() - this.failingSince > GIVE_UP_MS || this.attempts === MAX_ATTEMPTS;
+    if (problem.retryMs === null || late) {
+      if (late) problem.sentence += " Trying again has not helped.";
+      this.on.problem(problem);
+      return this.giveUp();
+    }
+    const backoff = BACKOFF_MS[Math.min(this.attempts++, BACKOFF_MS.length - 1)];
+    this.again(Math.max(problem.retryMs, backoff) * (1 + 0.2 * Math.random()), problem);
+  }
+
+  again(delay, problem) {
+    this.to("reconnecting", { sentence: problem.sentence, at: performance.now() + delay });
+    this.timer = setTimeout(() => this.connect(), delay);
+  }
+
+  /** Connects now instead of waiting for the time to come back. */
+  hurry() {
+    if (this.timer && !this.link && this.tape && !this.isOver) this.connect();
+  }
+
+  behind() {
+    this.link.drop();
+    this.link = null;
+    this.failingSince ??= performance.now();
+    this.again(0, { sentence: "The network is too slow for the audio." });
+  }
+
+  giveUp() {
+    // The words of an interim are the best there is.
+    if (this.newest?.text) this.final(this.newest);
+    this.over();
+  }
+
+  over() {
+    if (this.isOver) return;
+    this.isOver = true;
+    clearTimeout(this.timer);
+    this.link?.drop();
+    this.source.close();
+    this.on.interim("");
+    this.to("idle");
+    this.on.end(this.tape ? this.base + this.tape.ms(this.tape.end) : this.base);
+  }
+}
