@@ -68,7 +68,7 @@ class Call:
         return Outcome(
             _at_once(self._call.code()).value[0],
             _at_once(self._call.details()) or "",
-            _details(_at_once(self._call.trailing_metadata())),
+            status_details(_at_once(self._call.trailing_metadata())),
         )
 
     async def admitted(self) -> bool:
@@ -127,7 +127,8 @@ def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
     raise RuntimeError("the call has not ended")
 
 
-def _details(trailing: aio.Metadata | None) -> bytes:
+def status_details(trailing: aio.Metadata | None) -> bytes:
+    """Returns the serialized `google.rpc.Status` in trailing metadata, b"" if there is none."""
     for key, value in trailing or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
             return value

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from websockets.datastructures import Headers
 
-from ws_bridge.protocol import Init
-
 _TRACE_HEADERS = ("traceparent", "tracestate")
 
 
-def credentials(init: Init | None, headers: Headers) -> list[tuple[str, str]]:
-    """Returns the client's API keys, of which the service is the judge; `init` is None where there is no stream."""
-    values = [f"Bearer {init.key}"] if init is not None and init.key else []
+def credentials(key: str, headers: Headers) -> list[tuple[str, str]]:
+    """Returns the client's API keys, the one in its messages and those in headers; the service is their judge."""
+    values = [f"Bearer {key}"] if key else []
     values += headers.get_all("Authorization")
     return [("authorization", value) for value in values if value.isascii() and value.isprintable()]
 

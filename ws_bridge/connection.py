@@ -11,6 +11,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
+from ws_bridge.dialect import GuestDialect
+
 _TCP_ESTABLISHED = 1
 
 
@@ -24,6 +26,7 @@ class Connection(ServerConnection):
     Attributes:
         heard_at: when the last bytes came, on the event loop's clock.
         on_gone: called when the peer has gone, or has violated WebSocket and listens no more.
+        dialect: what its client speaks, None for the bridge's own protocol.
         too_large: gives the text messages that tell of a message that was too large; they go before the close frame.
     """
 
@@ -31,6 +34,7 @@ class Connection(ServerConnection):
         super().__init__(*args, **kwargs)
         self.heard_at = asyncio.get_running_loop().time()
         self.on_gone: Callable[[], None] = lambda: None
+        self.dialect: GuestDialect | None = None
         self.too_large: Callable[[], Iterable[str]] | None = None
         self._fail = self.protocol.fail
         # The library has no other place for words before the close frame of a connection that it fails.

@@ -13,8 +13,9 @@ from typing import Protocol
 
 from asr.v1 import asr_pb2
 
+from ws_bridge.handshake import Handshake
 from ws_bridge.protocol import Message, State
-from ws_bridge.status import Failure
+from ws_bridge.status import Failure, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,13 @@ class Ending:
 
 
 class Dialect(Protocol):
-    """One client's protocol. What it does not take it refuses with `Refused`, which ends the connection."""
+    """One client's protocol. What it does not take it refuses with `Refused`, which ends the connection.
+
+    Attributes:
+        words: what it calls things.
+    """
+
+    words: Vocabulary
 
     @property
     def state(self) -> State:
@@ -62,11 +69,59 @@ class Dialect(Protocol):
             Refused: the message cannot be served; the connection is closed with what `failed` makes of the failure.
         """
 
-    def results(self, response: asr_pb2.RecognizeResponse) -> Iterable[str]:
-        """Makes the messages of a result; none where the client has not asked for it."""
+    def take(self, response: asr_pb2.RecognizeResponse) -> Sequence[str]:
+        """Takes every result as it comes.
+
+        Returns:
+            What is sent in any case: the messages of a final; of an interim, what does not give way to a later one.
+        """
+
+    def interim(self, response: asr_pb2.RecognizeResponse) -> Sequence[str]:
+        """Makes the messages of an interim, before the next final of its channel is taken; none if none is wanted."""
 
     def done(self) -> Ending:
         """Ends a connection whose stream is over, after its last result."""
 
     def failed(self, failure: Failure) -> Ending:
         """Ends a connection for a failure, after its last result."""
+
+
+class GuestDialect(Dialect, Protocol):
+    """Another protocol than the bridge's own, whose handshake says something already.
+
+    Attributes:
+        key: the client's API key, "" for none.
+        headers: that the handshake is answered with.
+    """
+
+    key: str
+    headers: Sequence[tuple[str, str]]
+
+    def learn(self, info: asr_pb2.GetServiceInfoResponse) -> None:
+        """Takes what the service says of itself, before anything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An HTTP response with a JSON body."""
+
+    status: int
+    body: str
+    headers: Sequence[tuple[str, str]] = ()
+    retry_after_ms: int | None = None
+
+
+class Door(Protocol):
+    """Takes the handshakes of another protocol, on a path of its own.
+
+    Attributes:
+        words: what the protocol calls things.
+    """
+
+    words: Vocabulary
+
+    def open(self, handshake: Handshake) -> GuestDialect:
+        """Reads a handshake. Raises Refused if it asks for what cannot be served."""
+
+    def refuse(self, failure: Failure) -> HttpAnswer:
+        """Says in HTTP why a handshake is refused."""

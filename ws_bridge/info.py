@@ -20,10 +20,10 @@ from asr.v1 import asr_pb2
 from google.protobuf.json_format import MessageToDict
 from grpc import aio
 
+from ws_bridge.call import status_details
 from ws_bridge.channels import Channels
-from ws_bridge.status import RETRY_AFTER_MS, Failure, from_grpc
+from ws_bridge.status import OWN, RETRY_AFTER_MS, Failure, Vocabulary, from_grpc
 
-_DETAILS_KEY = "grpc-status-details-bin"
 _STATUSES = {
     "unauthenticated": HTTPStatus.UNAUTHORIZED,
     "permission_denied": HTTPStatus.FORBIDDEN,
@@ -32,21 +32,24 @@ _STATUSES = {
 
 
 async def what_is_served(
-    channels: Channels, metadata: Sequence[tuple[str, str]], timeout_s: float
+    channels: Channels,
+    metadata: Sequence[tuple[str, str]],
+    timeout_s: float,
+    words: Vocabulary = OWN,
 ) -> asr_pb2.GetServiceInfoResponse | Failure:
-    """Asks the service with the client's credentials; returns the failure where it does not say."""
+    """Asks the service with the client's credentials; returns the failure, in these words, where it does not say."""
     with channels.lease() as stub:
         try:
             return await stub.GetServiceInfo(
                 asr_pb2.GetServiceInfoRequest(), metadata=tuple(metadata), timeout=timeout_s
             )
         except aio.AioRpcError as error:
-            found = [value for key, value in error.trailing_metadata() or () if key == _DETAILS_KEY]
-            details = found[0] if found and isinstance(found[0], bytes) else b""
+            details = status_details(error.trailing_metadata())
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not details:
                 message = "the speech service does not answer; try again later"
                 return Failure("unavailable", message, retry_after_ms=RETRY_AFTER_MS)
-            return from_grpc(error.code().value[0], error.details() or "", details, admitted=False)
+            number, message = error.code().value[0], error.details() or ""
+            return from_grpc(number, message, details, admitted=False, words=words)
 
 
 def info_json(

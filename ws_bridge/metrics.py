@@ -38,7 +38,7 @@ class Metrics:
         )
         self._opened = Counter("asr_bridge_connections_opened", "WebSocket connections accepted.", registry=r)
         self._refused = Counter(
-            "asr_bridge_refused", "Handshakes answered with HTTP 503, by reason.", ["reason"], registry=r
+            "asr_bridge_refused", "Handshakes answered with an error, by reason.", ["reason"], registry=r
         )
         self._closed = Counter(
             "asr_bridge_closed",

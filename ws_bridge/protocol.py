@@ -86,6 +86,9 @@ class Init:
         model: name of the model that recognizes the stream; "": the service's default.
         look_ahead_ms: audio after a word that the model waits for; None: its default.
         key: API key for a service that asks for one, where the client can set no header, as in a browser.
+        channels: of the audio, whose samples alternate; each has results of its own.
+        punctuation: whether punctuation and capitals that the model writes stay.
+        groups: further phrases, each group with a boost of its own. These three are for other protocols (`dialects/`).
     """
 
     sid: str
@@ -103,6 +106,9 @@ class Init:
     model: str = ""
     look_ahead_ms: int | None = None
     key: str = field(default="", repr=False)
+    channels: int = 1
+    punctuation: bool = True
+    groups: tuple[tuple[tuple[str, ...], float | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

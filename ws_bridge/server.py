@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
@@ -18,12 +19,15 @@ from ws_bridge.call_metadata import credentials
 from ws_bridge.channels import Channels
 from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
+from ws_bridge.dialect import Door, HttpAnswer
+from ws_bridge.dialects.doors import find_door
 from ws_bridge.dialects.own import OwnProtocol
+from ws_bridge.handshake import read_handshake
 from ws_bridge.info import info_json, what_is_served
 from ws_bridge.metrics import Metrics
 from ws_bridge.page_files import PageFiles
 from ws_bridge.session import Session
-from ws_bridge.status import Failure
+from ws_bridge.status import Failure, Refused
 from ws_bridge.tls import ServerCertificate
 
 log = logging.getLogger(__name__)
@@ -78,6 +82,7 @@ class Bridge:
             reuse_port=shared or None,
             create_connection=Connection,
             process_request=self._answer_http,
+            process_response=_add_headers,
             ssl=self._certificate.context if self._certificate else None,
             origins=[*origins, None] if origins else None,
             compression="deflate" if settings.bridge_compression else None,
@@ -95,7 +100,8 @@ class Bridge:
     async def _serve(self, socket: ServerConnection) -> None:
         """Serves one client, in the task that the library made for it."""
         assert isinstance(socket, Connection)
-        session = Session(socket, OwnProtocol(), self._channels, self._settings, self._metrics)
+        dialect = socket.dialect or OwnProtocol()
+        session = Session(socket, dialect, self._channels, self._settings, self._metrics)
         self._metrics.opened()
         task = asyncio.current_task()
         assert task is not None
@@ -129,13 +135,33 @@ class Bridge:
                 return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, "the speech service is not serving")
             return _page(connection, HTTPStatus.OK, "ok")
         if path == "/info":
-            served = await what_is_served(self._channels, credentials(None, request.headers), _HEALTH_S)
+            served = await what_is_served(self._channels, credentials("", request.headers), _HEALTH_S)
             return _json(connection, *info_json(served, self._settings.origins, self._refuses()))
         if self._page is not None and (answer := self._page.answer(request)) is not None:
             return answer
         if refusal := self._refuses():
             self._metrics.refused("draining" if self._draining else "too_many")
             return _page(connection, HTTPStatus.SERVICE_UNAVAILABLE, refusal)
+        door = find_door(path)
+        return await self._open(door, connection, request) if door else None
+
+    async def _open(self, door: Door, connection: ServerConnection, request: Request) -> Response | None:
+        """Gives a connection the dialect of its path; answers if that cannot be."""
+        assert isinstance(connection, Connection)
+        try:
+            dialect = door.open(read_handshake(request.path, request.headers))
+            metadata = credentials(dialect.key, request.headers)
+            served = await what_is_served(self._channels, metadata, self._settings.bridge_open_s, door.words)
+            if isinstance(served, Failure):
+                raise Refused(served)
+            dialect.learn(served)
+        except Refused as refused:
+            failure = refused.failure
+            self._metrics.refused(failure.code)
+            fields = {"outcome": failure.code, "reason": failure.message}
+            log.info("handshake refused", extra={"fields": fields})
+            return _refusal(connection, door.refuse(failure))
+        connection.dialect = dialect
         return None
 
     def _refuses(self) -> str:
@@ -171,6 +197,14 @@ class Bridge:
             await asyncio.wait(list(self._sessions))
 
 
+def _add_headers(connection: ServerConnection, _request: Request, response: Response) -> None:
+    """Adds what its dialect says to the answer to a handshake."""
+    assert isinstance(connection, Connection)
+    if connection.dialect is not None and response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+        for name, value in connection.dialect.headers:
+            response.headers[name] = value
+
+
 def _page(connection: ServerConnection, status: HTTPStatus, says: str) -> Response:
     """Makes an HTTP response that says it in JSON."""
     return _json(connection, status, json.dumps({"status": says}) + "\n")
@@ -184,4 +218,15 @@ def _json(connection: ServerConnection, status: HTTPStatus, text: str) -> Respon
     response.headers["Cache-Control"] = "no-store"
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = "1"
+    return response
+
+
+def _refusal(connection: ServerConnection, answer: HttpAnswer) -> Response:
+    """Makes the HTTP response of a dialect."""
+    response = _json(connection, HTTPStatus(answer.status), answer.body)
+    if answer.retry_after_ms is not None:
+        del response.headers["Retry-After"]
+        response.headers["Retry-After"] = str(math.ceil(answer.retry_after_ms / 1000))
+    for name, value in answer.headers:
+        response.headers[name] = value
     return response

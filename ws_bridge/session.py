@@ -29,7 +29,7 @@ from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
 from ws_bridge.dialect import Dialect, Reply, Step
 from ws_bridge.metrics import Metrics
-from ws_bridge.outbox import Outbox
+from ws_bridge.outbox import Outbox, Told
 from ws_bridge.protocol import Audio, Init, Message, State
 from ws_bridge.sender import Sender
 from ws_bridge.status import INTERNAL_ERROR, RETRY_AFTER_MS, Failure, Refused, from_grpc
@@ -153,7 +153,7 @@ class Session:
         # It is there once the handshake is over.
         assert request is not None
         with self._channels.lease() as stub:
-            call = Call(stub, [*credentials(init, request.headers), *trace_context(request.headers)])
+            call = Call(stub, [*credentials(init.key, request.headers), *trace_context(request.headers)])
             sender = Sender(call, init, self._wake)
             downlink = asyncio.create_task(self._guard(lambda: self._downlink(call, sender)))
             try:
@@ -175,7 +175,7 @@ class Session:
                 while not pending:
                     pending += await self._receive()
         except TimeoutError:
-            late = f"no init within {limit_s:g} s of connecting"
+            late = f"{self._dialect.words.late} {limit_s:g} s of connecting"
             raise Refused(Failure("deadline_exceeded", late, field="op")) from None
         init = pending[0]
         # Nothing else is let through in state NEW.
@@ -244,10 +244,13 @@ class Session:
         if self._concluding is not None:
             raise Refused(self._concluding)
         if not how.ok:
-            failure = from_grpc(how.number, how.message, how.details, admitted=admitted)
+            failure = from_grpc(
+                how.number, how.message, how.details, admitted=admitted, words=self._dialect.words
+            )
             for last in newest.values() if failure.lost else ():
                 if not last.result.is_final and last.result.text:
-                    self._outbox.put(last_final(last), forced=True)
+                    final = last_final(last)
+                    self._outbox.put(final, self._dialect.take(final), forced=True)
             raise Refused(failure)
         if self._dialect.state is not State.CLOSING:
             raise Refused(Failure("internal", "the speech service ended the stream before it was closed"))
@@ -256,13 +259,14 @@ class Session:
     def _take(self, response: asr_pb2.RecognizeResponse) -> None:
         """Puts a result into the outbox; a client that has left too many unread has its stream ended."""
         if self._concluding is None:
+            messages = self._dialect.take(response)
             try:
-                self._outbox.put(response)
+                self._outbox.put(response, messages)
             except Refused as refused:
                 if self._dialect.state is not State.OPEN:
                     raise
                 self.conclude(refused.failure)
-                self._outbox.put(response, forced=True)
+                self._outbox.put(response, messages, forced=True)
             return
         result = response.result
         if result.final_reason == asr_pb2.FINAL_REASON_END_OF_STREAM:
@@ -270,17 +274,17 @@ class Session:
             result.final_reason = asr_pb2.FINAL_REASON_ENDED_BY_SERVER
             if not result.text:
                 return
-        self._outbox.put(response, forced=True)
+        self._outbox.put(response, self._dialect.take(response), forced=True)
 
     async def _deliver(self) -> None:
         """Sends what is in the outbox to the client, until the outbox is closed and empty."""
         while (item := await self._outbox.next()) is not None:
-            if isinstance(item, str):
-                await self._send("event", item)
-                continue
-            kind = "final" if item.result.is_final else "interim"
-            for text in self._dialect.results(item):
-                await self._send(kind, text)
+            if isinstance(item, Told):
+                for text in item.messages:
+                    await self._send(item.kind, text)
+            else:
+                for text in self._dialect.interim(item):
+                    await self._send("interim", text)
 
     async def _send(self, kind: str, text: str) -> None:
         await self._socket.send(text)

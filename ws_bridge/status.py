@@ -47,6 +47,35 @@ _RESETS = (1, 13)
 _OF_THE_CONNECTION = (*_RESETS, 14)
 """Statuses that gRPC gives a stream whose connection has failed."""
 
+_HTTP_STATUSES = {
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "unauthenticated": 401,
+    "permission_denied": 403,
+    "resource_exhausted": 429,
+    "internal": 500,
+    "unavailable": 503,
+    "deadline_exceeded": 504,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a protocol calls things in sentences for its clients.
+
+    Attributes:
+        fields: names of the gRPC contract to those of the protocol; others are the same in both.
+        send_a_key: how a client sends its API key.
+        send_something: what a client sends that has been quiet for too long.
+        late: the start of a sentence for a client that has not said in time how its stream is to be recognized.
+    """
+
+    fields: Mapping[str, str]
+    send_a_key: str
+    send_something: str
+    late: str
+
+
 _FIELDS = {
     "sample_rate_hertz": "sr",
     "encoding": "enc",
@@ -58,12 +87,16 @@ _FIELDS = {
     "language_code": "language",
     "fill_gaps_after_ms": "gap_ms",
 }
-"""Names in the gRPC contract to names in the WebSocket protocol; others are the same in both."""
+OWN = Vocabulary(
+    _FIELDS,
+    'send it as header \'Authorization: Bearer KEY\', or as "key":"KEY" in init',
+    "send audio, or keepalive while there is none",
+    "no init within",
+)
+"""Of the documented WebSocket protocol."""
 
 _ERROR_DOMAIN = "asr.v1"
 """Whose reasons the bridge knows."""
-
-_HOW_TO_SEND_A_KEY = 'send it as header \'Authorization: Bearer KEY\', or as "key":"KEY" in init'
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +126,11 @@ class Failure:
             return TRY_AGAIN_LATER
         return _CLOSE_CODES[self.code]
 
+    @property
+    def http_status(self) -> int:
+        """Status of an HTTP response."""
+        return _HTTP_STATUSES[self.code]
+
 
 class Refused(Exception):
     """The connection is to be closed with `failure`."""
@@ -102,7 +140,9 @@ class Refused(Exception):
         self.failure = failure
 
 
-def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> Failure:
+def from_grpc(
+    number: int, message: str, details: bytes, *, admitted: bool, words: Vocabulary = OWN
+) -> Failure:
     """Translates the status of a finished call into the failure that the client is told.
 
     Args:
@@ -111,6 +151,7 @@ def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> F
         details: `grpc-status-details-bin` of the trailing metadata, b"" if there was none. The service always sends
             it with errors of its own; a status without it was made by the connection.
         admitted: whether the service had accepted the stream.
+        words: what the client's protocol calls things.
     """
     told = _read_details(details)
     if number in _RESETS and told.code:
@@ -126,10 +167,10 @@ def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> F
         message = "the speech service cannot be reached; try again later"
         return Failure("unavailable", message, retry_after_ms=RETRY_AFTER_MS)
     code = _GRPC_NAMES.get(number, "internal")
-    name = told.path.rpartition(".")[2]
-    field_name = _FIELDS.get(name, name)
+    name, bracket, index = told.path.rpartition(".")[2].partition("[")
+    field_name = words.fields.get(name, name) + bracket + index
     sentence = (
-        _own_sentence(told.reason, told.facts)
+        _own_sentence(told.reason, told.facts, words)
         or (told.problem and f"{field_name} {told.problem}".strip())
         or message
         or f"the speech service ended the stream ({code})"
@@ -137,15 +178,15 @@ def from_grpc(number: int, message: str, details: bytes, *, admitted: bool) -> F
     return Failure(code, sentence, field_name, told.retry_after_ms)
 
 
-def _own_sentence(reason: str, facts: Mapping[str, str]) -> str:
+def _own_sentence(reason: str, facts: Mapping[str, str], words: Vocabulary) -> str:
     """The bridge's sentence for errors of which the service's would advise what only gRPC has; "" for all others."""
     match reason, facts:
         case "STREAM_TIMEOUT", {"silent_s": seconds}:
-            return f"nothing was received for {seconds} s; send audio, or keepalive while there is none"
+            return f"nothing was received for {seconds} s; {words.send_something}"
         case "UNAUTHENTICATED", {"api_key": "missing"}:
-            return f"an API key is needed; {_HOW_TO_SEND_A_KEY}"
+            return f"an API key is needed; {words.send_a_key}"
         case "UNAUTHENTICATED", {"api_key": "unknown"}:
-            return f"the API key is not known here; {_HOW_TO_SEND_A_KEY}"
+            return f"the API key is not known here; {words.send_a_key}"
     return ""
 
 

@@ -42,13 +42,13 @@ def to_requests(message: Message) -> Iterator[asr_pb2.RecognizeRequest]:
 
 
 def joins_packets(init: Init) -> bool:
-    """Whether packets may wait for those that complete a chunk: not where their times matter."""
-    return init.gap_ms is None
+    """Whether packets may wait for those that complete a chunk: not where their times matter, nor for two channels."""
+    return init.gap_ms is None and init.channels == 1
 
 
 def bytes_per_s(init: Init) -> int:
     """Bytes of a second of the stream's audio."""
-    return init.sr * (2 if init.enc == "linear16" else 1)
+    return init.sr * init.channels * (2 if init.enc == "linear16" else 1)
 
 
 def _config(init: Init) -> asr_pb2.RecognitionConfig:
@@ -70,6 +70,12 @@ def _config(init: Init) -> asr_pb2.RecognitionConfig:
         config.fill_gaps_after_ms = init.gap_ms
     if init.phrases or init.boost is not None:
         config.phrase_boosts.add(phrases=init.phrases, boost=init.boost)
+    for phrases, boost in init.groups:
+        config.phrase_boosts.add(phrases=phrases, boost=boost)
+    if init.channels != 1:
+        config.audio_channel_count = init.channels
+    if not init.punctuation:
+        config.automatic_punctuation = False
     return config
 
 

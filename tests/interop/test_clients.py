@@ -1,7 +1,7 @@
 """Other people's clients, as published, against a real service: each has to hear what `Recognize` says.
 
 `make interop` builds their environments (build/interop) and runs this, `make interop-table` several times over. Without
-them only NVIDIA's own client is run, which is small; the frameworks are skipped. What was measured is left in
+them only the small ones are made and run; the frameworks are skipped. What was measured is left in
 build/interop/report.json.
 """
 
@@ -30,6 +30,7 @@ from asr_service import __version__
 from tests.interop import environments
 from tests.interop.table import REPORT
 from tests.support.audio import cut, silence, speechlike
+from tests.support.bridge import Bridge
 from tests.support.process import PATIENCE_S, ROOT, AsrService, clean_environment
 from tests.support.rpc import Stub, audio, config, finalize, transcribe
 
@@ -55,6 +56,7 @@ class Case:
     what: str
     pause_s: float = 0.0
     waits: bool = True
+    over_bridge: bool = False
 
 
 CASES = [
@@ -78,7 +80,24 @@ CASES = [
         PAUSE_S,
     ),
     Case("pipecat", "pipecat_service", "segmented", "NvidiaSegmentedSTTService, unary calls", PAUSE_S),
+    Case(
+        "deepgram",
+        "deepgram_sdk",
+        "live",
+        "listen.v1.connect, events in a thread, words, KeepAlive, CloseStream",
+        over_bridge=True,
+    ),
+    Case(
+        "deepgram",
+        "deepgram_sdk",
+        "live-async",
+        "AsyncDeepgramClient listen.v1.connect, words, CloseStream",
+        over_bridge=True,
+    ),
 ]
+
+SMALL = ("riva", "deepgram")
+"""Environments that are made here if need be; the others only by `make interop`."""
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +130,13 @@ def service(compiled: None) -> Iterator[AsrService]:
         yield process
 
 
+@pytest.fixture(scope="module")
+def bridge(service: AsrService) -> Iterator[Bridge]:
+    """The bridge to `service`."""
+    with Bridge(service.target) as process:
+        yield process
+
+
 @pytest.fixture
 async def stub(service: AsrService) -> AsyncIterator[Stub]:
     """A client of `service`."""
@@ -120,7 +146,7 @@ async def stub(service: AsrService) -> AsyncIterator[Stub]:
 
 def environment(name: str) -> Path:
     """The interpreter of an environment; skips the test, with the reason, if there is none."""
-    if name != "riva" and not environments.is_built(name):
+    if name not in SMALL and not environments.is_built(name):
         pytest.skip(f"build/interop/{name} is not there: make interop builds it")
     try:
         return environments.build(name)
@@ -156,14 +182,14 @@ def spread(waits: list[float]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.driver}-{case.mode}")
 async def test_a_client_hears_what_recognize_says(
-    case: Case, service: AsrService, stub: Stub, speech: dict[str, bytes], tmp_path: Path
+    case: Case, service: AsrService, bridge: Bridge, stub: Stub, speech: dict[str, bytes], tmp_path: Path
 ) -> None:
     python = environment(case.environment)
     files = {name: pcm + silence(case.pause_s) for name, pcm in speech.items()}
     expected = {name: await transcribe(stub, pcm) for name, pcm in files.items()}
     assert all(expected.values())
     order = {
-        "target": service.target,
+        "target": f"127.0.0.1:{bridge.port}" if case.over_bridge else service.target,
         "files": {name: write(tmp_path, name, pcm) for name, pcm in files.items()},
         "expected": expected,
         "mode": case.mode,
@@ -229,23 +255,34 @@ async def test_what_recognize_itself_takes(stub: Stub, speech: dict[str, bytes])
     )
 
 
-SNIPPETS = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "docs/interop.md").read_text(), re.MULTILINE | re.DOTALL
-)
+def snippets(document: str) -> list[str]:
+    """The programs in a document."""
+    text = (ROOT / "docs" / document).read_text()
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["riva", "pipecat", "livekit"])
-def test_the_snippets_of_the_document_run(
+SNIPPETS = [*snippets("interop.md"), *snippets("dialects.md")]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["riva", "pipecat", "livekit", "deepgram"])
+def test_the_snippets_of_the_documents_run(
     snippet: str,
     request: pytest.FixtureRequest,
     service: AsrService,
+    bridge: Bridge,
     speech: dict[str, bytes],
     tmp_path: Path,
 ) -> None:
     python = environment(request.node.callspec.id)
     write(tmp_path, "hello", next(iter(speech.values())))
     done = subprocess.run(
-        [python, "-c", snippet.replace("localhost:50051", service.target)],
+        [
+            python,
+            "-c",
+            snippet.replace("localhost:50051", service.target).replace(
+                "localhost:8080", f"127.0.0.1:{bridge.port}"
+            ),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

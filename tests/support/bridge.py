@@ -144,6 +144,11 @@ class _Scripted(asr_pb2_grpc.SpeechServiceServicer):
     async def Recognize(self, requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         await self._handler(requests, context)
 
+    async def GetServiceInfo(  # type: ignore[override]  # noqa: N802
+        self, _request: Any, _context: Any
+    ) -> asr_pb2.GetServiceInfoResponse:
+        return asr_pb2.GetServiceInfoResponse(model="scripted")
+
 
 @asynccontextmanager
 async def scripted_service(handler: Handler, port: int = 0) -> AsyncIterator[str]:

@@ -8,7 +8,7 @@ from asr.v1 import asr_pb2
 
 from ws_bridge.dialect import Ending, Step
 from ws_bridge.protocol import Conversation, Init, State
-from ws_bridge.status import NORMAL, Failure
+from ws_bridge.status import NORMAL, OWN, Failure
 from ws_bridge.wire import error_json, result_json
 
 
@@ -16,6 +16,7 @@ class OwnProtocol:
     """Speaks the bridge's own protocol with one client."""
 
     patience_s = None
+    words = OWN
 
     def __init__(self) -> None:
         self._talk = Conversation()
@@ -42,7 +43,11 @@ class OwnProtocol:
             self._init = message
         return () if message is None else (message,)
 
-    def results(self, response: asr_pb2.RecognizeResponse) -> Sequence[str]:
+    def take(self, response: asr_pb2.RecognizeResponse) -> Sequence[str]:
+        """Makes one message of a final."""
+        return self.interim(response) if response.result.is_final else ()
+
+    def interim(self, response: asr_pb2.RecognizeResponse) -> Sequence[str]:
         """Makes one message of a result."""
         # Results come of streams, and a stream of an init.
         assert self._init is not None

@@ -9,8 +9,12 @@ from asr.v1 import asr_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ws_bridge.outbox import Outbox
+from ws_bridge.outbox import Outbox, Told
 from ws_bridge.status import Refused
+
+
+def put(box: Outbox, text: str, final: bool, channel: int = 0) -> None:
+    box.put(response(text, final, channel), (text,) if final else ())
 
 
 def response(text: str, final: bool, channel: int = 0) -> asr_pb2.RecognizeResponse:
@@ -20,9 +24,9 @@ def response(text: str, final: bool, channel: int = 0) -> asr_pb2.RecognizeRespo
 
 async def taken(box: Outbox) -> list[str]:
     box.close()
-    texts = []
+    texts: list[str] = []
     while (item := await box.next()) is not None:
-        texts.append(item if isinstance(item, str) else item.result.text)
+        texts += item.messages if isinstance(item, Told) else [item.result.text]
     return texts
 
 
@@ -37,7 +41,7 @@ async def test_latest_interim_wins_and_a_final_takes_its_place() -> None:
         ("d", False),
         ("e", False),
     ]:
-        box.put(response(text, final))
+        put(box, text, final)
     assert await taken(box) == ["B", "C", "e"]
     assert box.skipped == 4
 
@@ -45,17 +49,17 @@ async def test_latest_interim_wins_and_a_final_takes_its_place() -> None:
 async def test_each_channel_has_its_own_interim() -> None:
     box = Outbox(10)
     for text, final, channel in [("a", False, 0), ("x", False, 1), ("A", True, 0), ("y", False, 1)]:
-        box.put(response(text, final, channel))
+        put(box, text, final, channel)
     assert await taken(box) == ["A", "y"]
     assert box.skipped == 2
 
 
 async def test_a_reply_keeps_its_place_and_takes_no_interims_away() -> None:
     box = Outbox(3)
-    box.put(response("A", True))
-    box.put(response("b", False))
+    put(box, "A", True)
+    put(box, "b", False)
     box.reply("told")
-    box.put(response("C", True, 1))
+    put(box, "C", True, 1)
     with pytest.raises(Refused):
         box.reply("one more")
     assert await taken(box) == ["A", "told", "C", "b"]
@@ -64,11 +68,11 @@ async def test_a_reply_keeps_its_place_and_takes_no_interims_away() -> None:
 
 async def test_too_many_finals_unread() -> None:
     box = Outbox(2)
-    box.put(response("A", True))
-    box.put(response("B", True))
-    box.put(response("c", False))
+    put(box, "A", True)
+    put(box, "B", True)
+    put(box, "c", False)
     with pytest.raises(Refused) as caught:
-        box.put(response("C", True))
+        put(box, "C", True)
     assert (caught.value.failure.code, caught.value.failure.close_code) == ("resource_exhausted", 1008)
     assert await taken(box) == ["A", "B"]
 
@@ -77,7 +81,7 @@ async def test_a_waiting_reader_gets_what_comes() -> None:
     box = Outbox(2)
     waiting = asyncio.create_task(box.next())
     await asyncio.sleep(0)
-    box.put(response("a", False))
+    put(box, "a", False)
     item = await waiting
     assert isinstance(item, asr_pb2.RecognizeResponse)
     assert item.result.text == "a"
@@ -91,23 +95,23 @@ async def test_a_waiting_reader_gets_what_comes() -> None:
 def test_finals_in_order_and_interims_never_stale(steps: list[str]) -> None:
     async def run() -> None:
         box = Outbox(100)
-        put: list[int] = []
+        sent: list[int] = []
         finals: list[int] = []
         got: list[int] = []
         for number, step in enumerate(steps):
             if step != "read":
-                put.append(number)
-                box.put(response(str(number), step == "final"))
+                sent.append(number)
+                put(box, str(number), step == "final")
                 if step == "final":
                     finals.append(number)
-            elif put[-1:] > got[-1:]:  # something waits
+            elif sent[-1:] > got[-1:]:  # something waits
                 item = await box.next()
-                assert isinstance(item, asr_pb2.RecognizeResponse)
-                got.append(int(item.result.text))
+                assert item is not None
+                got.append(int(item.messages[0] if isinstance(item, Told) else item.result.text))
         got += [int(text) for text in await taken(box)]
         assert got == sorted(got)
         assert [number for number in got if number in finals] == finals
-        assert got[-1:] == put[-1:]
-        assert len(got) + box.skipped == len(put)
+        assert got[-1:] == sent[-1:]
+        assert len(got) + box.skipped == len(sent)
 
     asyncio.run(run())

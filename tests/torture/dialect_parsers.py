@@ -1,0 +1,217 @@
+"""What reads the messages of other protocols in the bridge, as targets of `parsers.py`."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from asr.v1 import asr_pb2 as pb
+from hypothesis import strategies as st
+from websockets.datastructures import Headers
+
+from asr_service.api import messages as wire
+from asr_service.core.errors import ClientError
+from asr_service.model.null import NullModel
+from tests.support.polyglot import LANGUAGES, PROMPTS
+from ws_bridge.dialect import Dialect, HttpAnswer, Reply, Step
+from ws_bridge.dialects.deepgram.door import DeepgramDoor
+from ws_bridge.handshake import read_handshake
+from ws_bridge.protocol import Audio, Init, State
+from ws_bridge.status import Failure, Refused, from_grpc
+from ws_bridge.wire import to_requests
+
+INFO = replace(NullModel(slots=1).info, languages=LANGUAGES, prompts=PROMPTS)
+LONGEST_MESSAGE = 2_000
+
+
+def deepgram(data: bytes) -> None:
+    """A handshake's target and messages, a line each; those that begin with a zero are binary."""
+    target, *lines = data.split(b"\n")
+    door = DeepgramDoor()
+    handshake = read_handshake("/v1/listen?" + target.decode("latin-1"), Headers())
+    try:
+        dialect = door.open(handshake)
+    except Refused as refused:
+        check_http(door.refuse(refused.failure), refused.failure)
+        return
+    sent = b"".join(line[1:] for line in lines if line[:1] == b"\0")
+    check_talk(dialect, lines, sent)
+
+
+def check_talk(dialect: Dialect, lines: list[bytes], sent: bytes) -> None:
+    """One connection: steps in their order, audio as it was sent, and an end that can be told."""
+    heard, opened = bytearray(), False
+    for step in _steps(dialect, lines):
+        match step:
+            case Reply(text):
+                assert isinstance(json.loads(text), dict) and len(text) < 2 * LONGEST_MESSAGE
+            case Init():
+                assert not opened
+                opened = True
+                if not _check_init(step, dialect):
+                    return
+            case Audio(audio):
+                assert opened
+                heard += audio
+            case _:
+                assert opened
+    # What comes after the end, or after a refusal, is nobody's audio.
+    assert sent.startswith(bytes(heard))
+    assert opened or dialect.state is State.NEW
+    for response in RESPONSES:
+        messages = [*dialect.take(response)]
+        messages += () if response.result.is_final else dialect.interim(response)
+        assert all(isinstance(json.loads(text), dict) for text in messages)
+    check_end(dialect, None)
+
+
+def _steps(dialect: Dialect, lines: list[bytes]) -> list[Step]:
+    steps = list(dialect.opening())
+    for line in lines:
+        said: str | bytes = line[1:] if line[:1] == b"\0" else line.decode(errors="replace")
+        try:
+            steps += dialect.receive(said)
+        except Refused as refused:
+            check_end(dialect, refused.failure)
+            break
+    return steps
+
+
+def _check_init(init: Init, dialect: Dialect) -> bool:
+    """What is opened is served, or refused by the service in the dialect's words; whether it is served."""
+    (request,) = to_requests(init)
+    request = pb.RecognizeRequest.FromString(request.SerializeToString())
+    try:
+        wire.stream_config(request.config, INFO)
+        wire.channels(request.config)
+    except ClientError as error:
+        sent = wire.status(error)
+        failure = from_grpc(
+            sent.code, sent.message, sent.SerializeToString(), admitted=False, words=dialect.words
+        )
+        assert "config" not in failure.message and "phrase_boosts" not in failure.message, failure
+        check_end(dialect, failure)
+        return False
+    return True
+
+
+def check_end(dialect: Dialect, failure: Failure | None) -> None:
+    """A connection's end, as it is sent."""
+    ending = dialect.done() if failure is None else dialect.failed(failure)
+    assert 1000 <= ending.code <= 1013 and (failure is None) == (ending.code == 1000)
+    assert ending.reason.encode() or failure is None
+    for text in ending.messages:
+        assert isinstance(json.loads(text), dict) and len(text.encode()) < 2 * LONGEST_MESSAGE
+
+
+def check_http(answer: HttpAnswer, failure: Failure) -> None:
+    """An answer to a handshake, as it is sent."""
+    assert 400 <= answer.status < 600
+    assert isinstance(json.loads(answer.body), dict) and len(answer.body) < LONGEST_MESSAGE
+    assert failure.message and (failure.field or failure.code != "invalid_argument")
+    for name, value in answer.headers:
+        assert re.fullmatch(r"[\w-]+", name) and re.fullmatch(r"[\x20-\x7e]*", value)
+
+
+def _response(text: str, final: bool, channel: int = 0) -> pb.RecognizeResponse:
+    result = pb.RecognitionResult(text=text, is_final=final, channel=channel)
+    if final and text:
+        result.words.add(word="\u2581word", start_ms=100, end_ms=200, confidence=0.5)
+    return pb.RecognizeResponse(result=result, audio_processed_ms=1_000)
+
+
+RESPONSES = [
+    *(_response("\u2581word", final) for final in (False, True)),
+    *(_response("", final, 1) for final in (False, True)),
+]
+"""What a service may answer with, whatever was asked."""
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"deepgram": deepgram}
+_WAV = b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8_000, 16_000, 2, 16) + b"data\4\0\0\0ab"
+SEEDS: dict[str, list[bytes]] = {
+    "deepgram": [
+        b"encoding=linear16&sample_rate=16000&interim_results=true&utterance_end_ms=1000&endpointing=300&keyterm=zulu"
+        b"&keywords=kilo:2.5&language=multi&vad_events=true&punctuate=true&channels=2&multichannel=true\n\0ab\n"
+        b'{"type":"KeepAlive"}\n{"type":"Finalize","channel":1}\n\0c\n{"type":"CloseStream"}',
+        b"model=nova-3&smart_format=true\n\0" + _WAV.replace(b"\n", b"\0") + b'\nx\n{"type":"Configure"}\n\0',
+        b"encoding=opus",
+    ]
+}
+WORDS: dict[str, list[str]] = {
+    "deepgram": [
+        *(
+            "encoding=",
+            "linear16",
+            "mulaw",
+            "alaw",
+            "&sample_rate=",
+            "16000",
+            "&channels=2",
+            "&multichannel=true",
+        ),
+        *("&endpointing=", "false", "&utterance_end_ms=", "&keyterm=", "&keywords=", ":2.5", "&language="),
+        *("&redact=", "&diarize=true", "%00", "%E2%96%81", '{"type":"', 'KeepAlive"}', 'Finalize"}'),
+        *('CloseStream"}', "RIFF", "WAVE", "fmt ", "data", "LIST"),
+    ]
+}
+
+_value = st.sampled_from(
+    [
+        "true",
+        "false",
+        "",
+        "0",
+        "1",
+        "2",
+        "100",
+        "16000",
+        "1e3",
+        "-1",
+        "linear16",
+        "mulaw",
+        "opus",
+        "multi",
+        "a:2",
+    ]
+) | st.text(max_size=12)
+_name = st.sampled_from(
+    "encoding sample_rate channels multichannel interim_results endpointing utterance_end_ms vad_events punctuate "
+    "smart_format keyterm keywords language model diarize redact callback detect_language utterances x".split()
+)
+_message = st.fixed_dictionaries(
+    {"type": st.sampled_from(["KeepAlive", "Finalize", "CloseStream", "Configure", "x"])},
+    optional={"channel": st.integers(0, 2)},
+)
+
+
+def _query(pairs: list[tuple[str, str]]) -> bytes:
+    return "&".join(f"{name}={value}" for name, value in pairs).encode().replace(b"\n", b"")
+
+
+def _talk(query: bytes, lines: list[bytes]) -> bytes:
+    return b"\n".join([query, *lines])
+
+
+_lines = st.lists(
+    st.one_of(
+        st.binary(max_size=40).map(lambda audio: b"\0" + audio),
+        st.sampled_from([b"\0" + _WAV[:30], b"\0" + _WAV[30:], b"\0RIFF"]),
+        _message.map(lambda fields: json.dumps(fields).encode()),
+        st.binary(max_size=60),
+    ),
+    max_size=6,
+)
+_raw = st.just([("encoding", "linear16"), ("sample_rate", "16000")])
+_pairs = st.lists(st.tuples(_name, _value), max_size=5)
+STRATEGIES: dict[str, st.SearchStrategy[Any]] = {
+    "deepgram": st.builds(
+        _talk,
+        st.one_of(_pairs, st.builds(lambda raw, more: raw + more, _raw, _pairs)).map(_query),
+        _lines,
+    )
+}
+"""Nearly right input, for hypothesis."""
