@@ -100,15 +100,37 @@ async def test_a_whole_stream(
     assert ends == sorted(ends) and ends[-1] == pytest.approx(metadata["duration"])
 
 
-async def test_pauses_and_events(bridge: Bridge) -> None:
+async def test_pauses_and_events() -> None:
+    """Each result of a live stream, which a service that is sent a file at once leaves out."""
     query = f"{RAW}&interim_results=true&vad_events=true&utterance_end_ms=1000&endpointing=300"
-    pcm = speechlike(1.0) + silence(2.0) + speechlike(0.6, seed=4)
-    heard = await talk(bridge, query, [*cut(pcm, 3_200), CLOSE])
-    kinds = [message["type"] for message in heard.messages]
-    assert kinds.count("SpeechStarted") == 2 and kinds.count("UtteranceEnd") == 1
-    at = kinds.index("UtteranceEnd")
-    assert heard.messages[at - 1]["speech_final"]
-    assert heard.messages[at + 1]["type"] == "SpeechStarted"
+    ended = result("one", final=True)
+    ended.result.final_reason = pb.FINAL_REASON_ENDPOINT
+    ended.result.words.add(word="one", start_ms=100, end_ms=400)
+    said = [(160, ""), (320, "one"), (800, ended), (1_280, ""), (1_440, ""), (1_600, "two"), (1_760, "two")]
+
+    async def handler(requests: Any, context: Any) -> None:
+        config = (await anext(requests)).config
+        assert config.interim_results and config.endpointing.trailing_silence_ms == 300
+        await admit(context)
+        for audio_ms, text in said:
+            response = result(text, final=False) if isinstance(text, str) else text
+            response.audio_processed_ms = audio_ms
+            await context.write(response)
+        async for _ in requests:
+            pass
+
+    async with scripted_service(handler) as target:
+        with Bridge(target) as bridge:
+            await bridge.ready()
+            heard = await talk(bridge, query, [CLOSE])
+    events = [message for message in heard.messages if message["type"] in ("SpeechStarted", "UtteranceEnd")]
+    assert events == [
+        {"type": "SpeechStarted", "channel": [0, 1], "timestamp": 0.16},
+        {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": 0.4},
+        {"type": "SpeechStarted", "channel": [0, 1], "timestamp": 1.44},
+    ]
+    at = heard.messages.index(events[1])
+    assert heard.messages[at - 1]["speech_final"] and heard.messages[at + 1] == events[2]
 
 
 async def test_finalize_keep_alive_and_an_empty_message_at_the_end(bridge: Bridge) -> None:

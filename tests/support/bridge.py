@@ -144,7 +144,7 @@ class _Scripted(asr_pb2_grpc.SpeechServiceServicer):
     async def Recognize(self, requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
         await self._handler(requests, context)
 
-    async def GetServiceInfo(  # type: ignore[override]  # noqa: N802
+    async def GetServiceInfo(  # noqa: N802
         self, _request: Any, _context: Any
     ) -> asr_pb2.GetServiceInfoResponse:
         return asr_pb2.GetServiceInfoResponse(model="scripted")
@@ -154,7 +154,7 @@ class _Scripted(asr_pb2_grpc.SpeechServiceServicer):
 async def scripted_service(handler: Handler, port: int = 0) -> AsyncIterator[str]:
     """A gRPC service whose `Recognize` is the given coroutine; its HOST:PORT. For what the real one does not do."""
     server = aio.server(options=[("grpc.so_reuseport", 0)])
-    asr_pb2_grpc.add_SpeechServiceServicer_to_server(_Scripted(handler), server)  # type: ignore[abstract]
+    asr_pb2_grpc.add_SpeechServiceServicer_to_server(_Scripted(handler), server)
     healthy = health.aio.HealthServicer()
     await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

@@ -221,12 +221,7 @@ def _rate(handshake: Handshake, enc: str) -> int:
     rate = _whole(
         handshake,
         "sample_rate",
-        None if enc == "linear16" else _DEEPGRAMS_MODELS = re.compile(
-    r"(2-)?(nova|flux|enhanced|base|whisper|general|meeting|phonecall|voicemail|finance|conversationalai|video|medical|"
-    r"drivethru|automotive)\b",
-    re.IGNORECASE,
-)
-_G711_RATE,
+        None if enc == "linear16" else _G711_RATE,
         low,
         high,
         "samples per second",
