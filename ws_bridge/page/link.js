@@ -16,7 +16,6 @@ export class Link {
     this.tape = tape;
     this.position = from;
     this.on = on;
-    this.isOpen = false;
     this.opened = false;
     this.error = null;
     this.socket = new WebSocket(url);
@@ -27,7 +26,7 @@ export class Link {
   }
 
   begin() {
-    this.isOpen = this.opened = true;
+    this.opened = true;
     this.socket.send(JSON.stringify({ op: "init", ...this.init }));
     this.on.open();
     this.pump();
@@ -39,7 +38,6 @@ export class Link {
   }
 
   end(code, reason) {
-    this.isOpen = false;
     clearTimeout(this.timer);
     this.on.end({ code, reason, error: this.error, opened: this.opened });
   }
@@ -47,7 +45,8 @@ export class Link {
   /** Sends what is new on the tape, as far as the network takes it. */
   pump() {
     clearTimeout(this.timer);
-    if (!this.isOpen || this.closing) return;
+    // The server may be closing it at this moment; `end` will tell.
+    if (this.socket.readyState !== WebSocket.OPEN || this.closing) return;
     while (this.position < this.tape.end) {
       if (this.socket.bufferedAmount > MAX_BUFFERED_BYTES) {
         this.timer = setTimeout(() => this.pump(), LOOK_AGAIN_MS);

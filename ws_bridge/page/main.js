@@ -14,6 +14,8 @@ import { clock, View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const RATE = 16_000;
+const MUTED_MS = 3000;
+const TITLE = document.title;
 const STATES = {
   idle: ["Start", ""],
   starting: ["Stop", "Asking for the microphone …"],
@@ -39,15 +41,17 @@ let heardMs = 0;
 let session = null;
 let recording = null;
 let rate = RATE;
+let silentMs = 0;
 
 // ------------------------------------------------------------------------------------------------- what is shown
 
 function showState(state, detail) {
   const [label, says] = STATES[state];
   document.body.dataset.state = state;
+  document.title = state === "listening" && session?.isLive ? `● ${TITLE}` : TITLE;
   $("start-label").textContent = label;
   $("file").disabled = state !== "idle";
-  if (says) $("status").textContent = detail?.sentence ?? (session?.isLive ? says : says.replace("Listening", "Reading"));
+  if (says) $("status").textContent = detail?.sentence ?? (state === "listening" ? session.doing : says);
   countDown(detail?.at);
 }
 
@@ -89,26 +93,47 @@ function showLatency() {
   $("latency").textContent = median === null ? "" : `${Math.round(median)} ms from speech to word`;
 }
 
-async function showServed() {
+/** How far a recording is that is not played. */
+function showProgress(ms) {
+  $("latency").textContent = `${clock(ms)} of ${clock(session.wholeMs)}`;
+}
+
+/** A microphone that is switched off hands out silence such as no room has. */
+function watchForMute(samples, ms) {
+  const was = silentMs;
+  silentMs = samples.some((sample) => sample !== 0) ? 0 : silentMs + ms;
+  if (document.body.dataset.state !== "listening") return;
+  if (was < MUTED_MS && silentMs >= MUTED_MS) $("status").textContent = "Nothing comes from the microphone: is it muted?";
+  else if (was >= MUTED_MS && !silentMs) showState("listening");
+}
+
+function showServed() {
+  const { served } = options;
+  $("served").textContent = served ? `${served.name}, ${served.look_ahead_ms} ms of look-ahead` : "";
+}
+
+async function ask() {
   const info = await askInfo(options.key);
   options.offer(info);
-  const service = info?.service;
-  $("served").textContent = service ? `${service.model}, ${service.look_ahead_ms} ms of look-ahead` : "";
-  rate = service?.model_sample_rate_hertz || RATE;
-  if (info && !service && !options.key && info.error?.code === "unauthenticated") options.panel.open = true;
+  rate = info?.service?.model_sample_rate_hertz || RATE;
+  if (info?.error?.code === "unauthenticated") options.panel.open = true;
+  showServed();
 }
 
 // ------------------------------------------------------------------------------------------------- what is done
 
 async function begin(source) {
   $("notice").hidden = true;
+  $("latency").textContent = "";
   latency.restart();
+  silentMs = 0;
   const init = {
     sid: `page-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`,
     words: true,
     details: true,
     ...options.init(),
   };
+  const { isLive, samples } = source;
   session = new Session({
     url: streamUrl(),
     source,
@@ -124,9 +149,14 @@ async function begin(source) {
       final: showSegment,
       gap: showGap,
       problem: complain,
-      packet: (samples) => source.isLive && meter.take(samples, (1000 * samples.length) / source.rate),
-      heard(message, heardAt) {
-        if (!source.isLive) return;
+      packet(samples) {
+        if (!isLive) return;
+        const ms = (1000 * samples.length) / source.rate;
+        meter.take(samples, ms);
+        watchForMute(samples, ms);
+      },
+      heard(message, heardAt, ms) {
+        if (!isLive) return showProgress(ms);
         latency.take(message, heardAt);
         if (message.final) showLatency();
       },
@@ -138,7 +168,9 @@ async function begin(source) {
       },
     },
   });
-  session.isLive = source.isLive;
+  session.isLive = isLive;
+  session.wholeMs = samples ? (1000 * samples.length) / source.rate : 0;
+  session.doing = samples ? (isLive ? "Playing the recording." : "Reading the recording.") : STATES.listening[1];
   await session.start();
 }
 
@@ -152,9 +184,9 @@ async function beginMicrophone() {
 }
 
 function beginRecording(atPace) {
-  const { samples } = recording;
+  const { samples, rate: ofRecording } = recording;
   leaveRecording();
-  begin(new Recording(samples, rate, atPace)).catch((error) => complain({ sentence: error.message }));
+  begin(new Recording(samples, ofRecording, atPace)).catch((error) => complain({ sentence: error.message }));
 }
 
 async function openRecording(file) {
@@ -162,14 +194,14 @@ async function openRecording(file) {
   $("notice").hidden = true;
   $("status").textContent = `Reading ${file.name} …`;
   try {
-    recording = { name: file.name, samples: await decode(file, rate) };
+    recording = { rate, samples: await decode(file, rate) };
   } catch (error) {
     $("status").textContent = "Ready.";
     return complain({ sentence: error.message });
   }
   $("status").textContent = "Ready.";
   $("recording-name").textContent = file.name;
-  $("recording-length").textContent = clock((1000 * recording.samples.length) / rate);
+  $("recording-length").textContent = clock((1000 * recording.samples.length) / recording.rate);
   $("recording").hidden = false;
   $("recording-play").focus();
 }
@@ -205,7 +237,7 @@ $("clear").addEventListener("click", () => {
   $("tools").hidden = true;
   if (!session) heardMs = 0;
 });
-options.onKey(showServed);
+options.onChange(ask, showServed);
 addEventListener("online", () => session?.hurry());
 
 const hasFile = (event) => event.dataTransfer?.types.includes("Files");
@@ -227,4 +259,4 @@ addEventListener("drop", (event) => {
 
 showState("idle");
 if (!isAvailable()) complain({ sentence: insecureSentence() });
-showServed();
+ask();

@@ -3,25 +3,31 @@
 const BAR_PX = 3;
 const STEP_PX = 5;
 const BAR_MS = 50;
-const QUIETEST_DB = -54;
+const QUIETEST_DB = -60;
+const LOUDEST_DB = -9;
 
 export class Meter {
   constructor(canvas) {
     this.canvas = canvas;
     this.levels = [];
-    this.peak = 0;
-    this.since = 0;
+    this.start();
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
+  start() {
+    this.energy = this.count = this.since = 0;
+  }
+
   /** Takes a packet of `ms` milliseconds. */
   take(samples, ms) {
-    for (const sample of samples) this.peak = Math.max(this.peak, Math.abs(sample));
+    for (const sample of samples) this.energy += (sample / 32768) ** 2;
+    this.count += samples.length;
     this.since += ms;
     if (this.since < BAR_MS) return;
-    this.levels.push(Math.max(0, 1 - (20 * Math.log10(this.peak / 32768 + 1e-9)) / QUIETEST_DB));
-    this.peak = this.since = 0;
+    const db = 10 * Math.log10(this.energy / this.count + 1e-9);
+    this.levels.push(Math.min(1, Math.max(0, (db - QUIETEST_DB) / (LOUDEST_DB - QUIETEST_DB))));
+    this.start();
     requestAnimationFrame(() => this.draw());
   }
 

@@ -2,6 +2,7 @@
 
 const PACKET_S = 0.02;
 const FLUSH_MS = 500;
+const GONE = "The microphone has gone away. Connect it again and press Start.";
 
 /** Whether the browser would hand out a microphone to this page at all: it does so over https and from localhost only. */
 export const isAvailable = () => Boolean(navigator.mediaDevices?.getUserMedia);
@@ -15,7 +16,7 @@ export class Microphone {
     this.rate = rate;
   }
 
-  /** Asks for the microphone, and hands every packet to `onPacket`; `onEnd` is called if it goes away by itself. */
+  /** Asks for the microphone, and hands every packet to `onPacket`; `onEnd` is called with a sentence if it goes away by itself. */
   async open(onPacket, onEnd) {
     this.media = await navigator.mediaDevices.getUserMedia({
       // Recognition wants what was said, not what a telephone would make of it.
@@ -27,7 +28,9 @@ export class Microphone {
       await this.close();
       throw error;
     }
-    this.media.getAudioTracks()[0].onended = onEnd;
+    this.media.getAudioTracks()[0].onended = () => onEnd(GONE);
+    // A telephone that goes to sleep hears nothing. Not every browser lets a page ask.
+    this.wake = await navigator.wakeLock?.request("screen").catch(() => null);
   }
 
   async listen(onPacket) {
@@ -55,6 +58,7 @@ export class Microphone {
       });
     }
     this.media?.getTracks().forEach((track) => track.stop());
+    this.wake?.release();
     if (this.context?.state !== "closed") await this.context?.close();
   }
 }

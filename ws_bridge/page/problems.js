@@ -53,9 +53,13 @@ export function explain({ code, reason, error }, init) {
     case "unavailable":
     case "internal":
       return problem(sentence, { retryMs: retryMs ?? RETRY_MS });
-    case "invalid_argument":
-      // Of a list, its number: `phrases[3]`.
-      return problem(sentence, { field: (error.field ?? "").replace(/\[.*$/, "") });
+    case "invalid_argument": {
+      // An item of a list is named by its number, which nobody has counted: `phrases[3] has ...`.
+      const [, list, number] = /^(\w+)\[(\d+)\]$/.exec(error.field ?? "") ?? [];
+      const item = init[list]?.[number];
+      if (item === undefined) return problem(sentence, { field: error.field ?? "" });
+      return problem(said(error.message.replace(error.field, `“${item}”`)), { field: list });
+    }
     default:
       return problem(sentence, { retryMs });
   }

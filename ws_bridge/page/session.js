@@ -24,7 +24,7 @@ export class Session {
   /**
    * `init`: fields of the first message but for `sr`. `base`: ms that the transcript has already.
    * `on.state(name, detail)`, `on.interim(text)`, `on.final(segment)`, `on.gap(ms, atMs)`, `on.problem(problem)`,
-   * `on.packet(samples)`, `on.heard(message, heardAt)`, `on.end()`.
+   * `on.packet(samples)`, `on.heard(message, heardAt, ms)` (`ms` of the source are done), `on.end(ms)`.
    */
   constructor({ url, source, init, base, diagnose, on }) {
     Object.assign(this, { url, source, init, base, diagnose, on });
@@ -39,13 +39,13 @@ export class Session {
     this.to("starting");
     // A source says its true rate only once it is open, and may hand over packets before that.
     const early = [];
-    let ended = false;
+    let ended = null;
     this.take = (samples) => early.push(samples);
-    this.sourceEnded = () => (ended = true);
+    this.sourceEnded = (sentence = "") => (ended = sentence);
     try {
       await this.source.open(
         (samples) => this.take(samples),
-        () => this.sourceEnded(),
+        (sentence) => this.sourceEnded(sentence),
       );
     } catch (error) {
       this.over();
@@ -54,10 +54,14 @@ export class Session {
     if (this.isOver) return void this.source.close();
     this.tape = new Tape(this.source.rate, this.source.isLive ? LIVE_HOLD_S : Infinity);
     this.take = (samples) => this.record(samples);
-    this.sourceEnded = () => this.stop();
+    this.sourceEnded = (sentence = "") => {
+      if (sentence) this.on.problem({ sentence });
+      if (!this.source.isLive) this.recorded();
+      else if (this.state !== "finishing") this.stop();
+    };
     early.forEach(this.take);
     this.connect();
-    if (ended) this.stop();
+    if (ended !== null) this.sourceEnded(ended);
   }
 
   record(samples) {
@@ -66,13 +70,16 @@ export class Session {
     this.link?.pump();
   }
 
-  /** Takes no more audio, and waits for the last final; a second time gives up waiting. */
+  /** Takes no more audio, and waits for the last final; where there is no more to come, gives up waiting. */
   async stop() {
-    if (this.state === "finishing") return this.giveUp();
     if (this.state === "starting") return this.over();
+    if (this.state === "finishing" || this.isRecorded) return this.giveUp();
     this.to("finishing");
     await this.source.close();
-    if (this.isOver) return;
+    if (!this.isOver) this.recorded();
+  }
+
+  recorded() {
     this.isRecorded = true;
     this.link?.finish();
   }
@@ -108,7 +115,7 @@ export class Session {
     if (this.state !== "listening") this.to("listening");
     const before = this.resumeAt;
     const at = (ms) => this.from + this.tape.samples(ms);
-    this.on.heard(message, (ms) => this.tape.heardAt(at(ms)));
+    this.on.heard(message, (ms) => this.tape.heardAt(at(ms)), this.tape.ms(at(message.audio_ms)));
     // What the server could still say before it ended the stream is heard again by the next connection, and whole.
     if (!message.final || message.reason === "ended_by_server") {
       this.newest = message;

@@ -1,0 +1,89 @@
+"""Somebody speaks into the page: a real browser, the real bridge and service, the bundled model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from clients.demo.view import word_errors
+from tests.browser.chromium import CLIPS, SPOKEN, Visit, visit
+from tests.support.bridge import Bridge
+from tests.support.process import AsrService
+
+SAID = {
+    entry["file"]: entry["text"]
+    for line in (CLIPS / "clips.jsonl").read_text().splitlines()
+    for entry in (json.loads(line),)
+}[SPOKEN.name]
+
+
+def address(bridge: Bridge) -> str:
+    return f"http://localhost:{bridge.port}/"
+
+
+async def heard(page: Visit) -> str:
+    """All finals that are shown."""
+    return " ".join(await page.paragraphs.all_inner_texts())
+
+
+async def test_words_come_while_they_are_spoken_and_a_final_follows_stop(
+    browser: Browser, bridge: Bridge
+) -> None:
+    async with visit(browser, address(bridge)) as page:
+        await expect(page.at("served")).to_have_text("demo, 80 ms of look-ahead")
+        await page.at("start").click()
+        await expect(page.at("interim")).to_contain_text("remind me")
+        assert await page.page.title() == "● Live transcript"
+        await expect(page.at("interim")).to_contain_text("martin")
+        # In the middle of an utterance.
+        await page.at("start").click()
+        await page.is_in("idle")
+        await expect(page.at("interim")).to_be_empty()
+        await expect(page.paragraphs).to_have_count(1)
+        text = await heard(page)
+        # The last word may not have been spoken by then.
+        assert word_errors(" ".join(SAID.split()[:6]), " ".join(text.split()[:6])) <= 1, text
+        await expect(page.at("latency")).to_have_text(re.compile(r"^\d+ ms from speech to word$"))
+
+
+async def test_a_pause_ends_a_paragraph_and_each_word_tells_about_itself(
+    browser: Browser, bridge: Bridge
+) -> None:
+    async with visit(browser, address(bridge)) as page:
+        await page.at("start").click()
+        await expect(page.paragraphs).to_have_count(1)
+        await page.is_in("listening")
+        word = page.page.locator(".word", has_text="martin")
+        await word.hover()
+        await expect(page.at("tip")).to_have_text(re.compile(r"^0:0\d\.\d to 0:0\d\.\d, \d+ % sure$"))
+        await page.page.mouse.move(0, 0)
+        await expect(page.at("tip")).to_be_hidden()
+        await page.at("start").click()
+        await page.is_in("idle")
+        await expect(page.paragraphs).to_have_count(1)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_no_word_is_lost_or_doubled_when_the_bridge_starts_again(
+    browser: Browser, service: AsrService, how: signal.Signals
+) -> None:
+    with await asyncio.to_thread(Bridge, service.target, ASR_DRAIN_S=0) as first:
+        await first.ready()
+        async with visit(browser, address(first)) as page:
+            await page.at("start").click()
+            await expect(page.at("interim")).to_contain_text("me to")
+            first.signal(how)
+            await page.is_in("reconnecting")
+            await asyncio.to_thread(first.wait)
+            with await asyncio.to_thread(Bridge, service.target, ASR_PORT=first.port):
+                await page.is_in("listening")
+                await expect(page.paragraphs).to_have_count(1)
+                await page.at("start").click()
+                await page.is_in("idle")
+                text = await heard(page)
+                assert word_errors(SAID, text) <= 1, text
