@@ -63,7 +63,7 @@ class Dialect(Protocol):
         """What is done before the client's first message: an `Init` if the handshake has said it all."""
 
     def receive(self, data: str | bytes) -> Sequence[Step]:
-        """Reads a message. `Init` comes once, and before all that goes to the service.
+        """Reads a message. `Init` comes before all else that goes to the service; a later one opens the stream anew.
 
         Raises:
             Refused: the message cannot be served; the connection is closed with what `failed` makes of the failure.

@@ -71,6 +71,8 @@ class Session:
         # Why the bridge ends the stream, None while it does not; and the uplink's task while it waits for the client.
         self._concluding: Failure | None = None
         self._waiting: asyncio.Task[None] | None = None
+        # Whether the call is half-closed for another one.
+        self._reopens = False
         socket.on_gone = lambda: self.end(End.GONE)
         socket.too_large = self._too_large
 
@@ -148,7 +150,15 @@ class Session:
         It owns the call, and the task that takes the call's results.
         """
         pending = deque(self._take_in(self._dialect.opening()))
-        init = await self._opening(pending)
+        init: Init | None = await self._opening(pending)
+        while init is not None and not self._ending.done():
+            init = await self._call(init, pending)
+
+    async def _call(self, init: Init, pending: deque[Message]) -> Init | None:
+        """Passes messages on to one call, first those that are pending; returns what the next one is to be opened with.
+
+        There is a next one only where the client's protocol changes how its stream is recognized.
+        """
         request = self._socket.request
         # It is there once the handshake is over.
         assert request is not None
@@ -157,8 +167,8 @@ class Session:
             sender = Sender(call, init, self._wake)
             downlink = asyncio.create_task(self._guard(lambda: self._downlink(call, sender)))
             try:
-                await self._pump(sender, pending)
-                if self._concluding is not None and await sender.send(None):
+                following = await self._pump(sender, pending)
+                if (self._concluding is not None or following) and await sender.send(None):
                     await call.half_close()
                 # Otherwise the service has ended the stream; the downlink finds out why.
                 await downlink
@@ -166,6 +176,7 @@ class Session:
                 sender.stop()
                 call.cancel()
                 await _stop(downlink)
+        return following
 
     async def _opening(self, pending: deque[Message]) -> Init:
         """Waits until the client has said how its stream is to be recognized; adds what it said to `pending`."""
@@ -182,10 +193,13 @@ class Session:
         assert isinstance(init, Init)
         return init
 
-    async def _pump(self, sender: Sender, pending: deque[Message]) -> None:
+    async def _pump(self, sender: Sender, pending: deque[Message]) -> Init | None:
         """Passes messages on until the service or the bridge ends the stream, first those that are pending.
 
         Only the wait for the client is cut short: to cancel a write would cancel the call.
+
+        Returns:
+            What the stream is to be opened anew with, left pending; None if it has ended.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -196,12 +210,16 @@ class Session:
                     pending += await self._receive()
                 except asyncio.CancelledError:
                     if self._is_concluding() and not self._ending.done():
-                        return
+                        return None
                     # `_wake` has asked for it, and nobody else, unless requests are left.
                     if not sender.is_due() or task.uncancel() > 0:
                         raise
                 finally:
                     self._waiting = None
+            if pending and isinstance(pending[0], Init):
+                self._reopens = True
+                return pending[0]
+        return None
 
     def _wake(self) -> None:
         """Ends the uplink's wait for the client."""
@@ -252,6 +270,9 @@ class Session:
                     final = last_final(last)
                     self._outbox.put(final, self._dialect.take(final), forced=True)
             raise Refused(failure)
+        if self._reopens:
+            self._reopens = False
+            return
         if self._dialect.state is not State.CLOSING:
             raise Refused(Failure("internal", "the speech service ended the stream before it was closed"))
         self.end(End.DONE)

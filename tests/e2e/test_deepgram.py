@@ -106,7 +106,15 @@ async def test_pauses_and_events() -> None:
     ended = result("one", final=True)
     ended.result.final_reason = pb.FINAL_REASON_ENDPOINT
     ended.result.words.add(word="one", start_ms=100, end_ms=400)
-    said = [(160, ""), (320, "one"), (800, ended), (1_280, ""), (1_440, ""), (1_600, "two"), (1_760, "two")]
+    said: list[tuple[int, str | pb.RecognizeResponse]] = [
+        (160, ""),
+        (320, "one"),
+        (800, ended),
+        (1_280, ""),
+        (1_440, ""),
+        (1_600, "two"),
+        (1_760, "two"),
+    ]
 
     async def handler(requests: Any, context: Any) -> None:
         config = (await anext(requests)).config

@@ -22,6 +22,7 @@ from typing import Any
 import grpc.aio
 import numpy as np
 import pytest
+import soxr
 from asr.v1 import asr_pb2_grpc
 
 pytest.importorskip("riva.client.proto", reason="nvidia-riva-client is not installed: make setup")
@@ -57,6 +58,7 @@ class Case:
     pause_s: float = 0.0
     waits: bool = True
     over_bridge: bool = False
+    rate: int = 16_000
 
 
 CASES = [
@@ -94,9 +96,26 @@ CASES = [
         "AsyncDeepgramClient listen.v1.connect, words, CloseStream",
         over_bridge=True,
     ),
+    Case(
+        "openai",
+        "openai_sdk",
+        "commits",
+        "realtime.connect, PCM of 24 kHz, deltas, input_audio_buffer.commit",
+        over_bridge=True,
+        rate=24_000,
+    ),
+    Case(
+        "openai",
+        "openai_sdk",
+        "turns",
+        "realtime.connect, PCM of 24 kHz, deltas, server_vad of 300 ms",
+        PAUSE_S,
+        over_bridge=True,
+        rate=24_000,
+    ),
 ]
 
-SMALL = ("riva", "deepgram")
+SMALL = ("riva", "deepgram", "openai")
 """Environments that are made here if need be; the others only by `make interop`."""
 
 
@@ -112,6 +131,13 @@ def _pcm(path: Path) -> bytes:
     with wave.open(str(path), "rb") as file:
         assert file.getframerate() == 16_000
         return file.readframes(file.getnframes())
+
+
+def resampled(pcm: bytes, rate: int) -> bytes:
+    """16 kHz audio at another rate, for clients that send no other."""
+    if rate == 16_000:
+        return pcm
+    return bytes(soxr.resample(np.frombuffer(pcm, "<i2"), 16_000, rate).astype("<i2").tobytes())
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +180,13 @@ def environment(name: str) -> Path:
         pytest.skip(f"build/interop/{name} could not be made: {error}")
 
 
-def write(folder: Path, name: str, pcm: bytes) -> str:
+def write(folder: Path, name: str, pcm: bytes, rate: int = 16_000) -> str:
     """A WAV file's path."""
     path = folder / f"{name}.wav"
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(16_000)
+        file.setframerate(rate)
         file.writeframes(pcm)
     return str(path)
 
@@ -185,14 +211,17 @@ async def test_a_client_hears_what_recognize_says(
     case: Case, service: AsrService, bridge: Bridge, stub: Stub, speech: dict[str, bytes], tmp_path: Path
 ) -> None:
     python = environment(case.environment)
-    files = {name: pcm + silence(case.pause_s) for name, pcm in speech.items()}
-    expected = {name: await transcribe(stub, pcm) for name, pcm in files.items()}
+    files = {
+        name: resampled(pcm, case.rate) + silence(case.pause_s, case.rate) for name, pcm in speech.items()
+    }
+    expected = {name: await transcribe(stub, pcm, sample_rate_hertz=case.rate) for name, pcm in files.items()}
     assert all(expected.values())
     order = {
         "target": f"127.0.0.1:{bridge.port}" if case.over_bridge else service.target,
-        "files": {name: write(tmp_path, name, pcm) for name, pcm in files.items()},
+        "files": {name: write(tmp_path, name, pcm, case.rate) for name, pcm in files.items()},
         "expected": expected,
         "mode": case.mode,
+        "rate": case.rate,
     }
     waits: list[float] = []
     for _ in range(ROUNDS if case.waits else 1):
@@ -264,7 +293,7 @@ def snippets(document: str) -> list[str]:
 SNIPPETS = [*snippets("interop.md"), *snippets("dialects.md")]
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["riva", "pipecat", "livekit", "deepgram"])
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["riva", "pipecat", "livekit", "deepgram", "openai"])
 def test_the_snippets_of_the_documents_run(
     snippet: str,
     request: pytest.FixtureRequest,

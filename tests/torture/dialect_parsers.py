@@ -19,6 +19,7 @@ from asr_service.model.null import NullModel
 from tests.support.polyglot import LANGUAGES, PROMPTS
 from ws_bridge.dialect import Dialect, HttpAnswer, Reply, Step
 from ws_bridge.dialects.deepgram.door import DeepgramDoor
+from ws_bridge.dialects.openai.door import RealtimeDoor
 from ws_bridge.handshake import read_handshake
 from ws_bridge.protocol import Audio, Init, State
 from ws_bridge.status import Failure, Refused, from_grpc
@@ -42,15 +43,29 @@ def deepgram(data: bytes) -> None:
     check_talk(dialect, lines, sent)
 
 
-def check_talk(dialect: Dialect, lines: list[bytes], sent: bytes) -> None:
-    """One connection: steps in their order, audio as it was sent, and an end that can be told."""
+def realtime(data: bytes) -> None:
+    """The same of OpenAI's realtime protocol."""
+    target, *lines = data.split(b"\n")
+    door = RealtimeDoor()
+    handshake = read_handshake("/v1/realtime?" + target.decode("latin-1"), Headers())
+    try:
+        dialect = door.open(handshake)
+    except Refused as refused:
+        check_http(door.refuse(refused.failure), refused.failure)
+        return
+    check_talk(dialect, lines, None)
+
+
+def check_talk(dialect: Dialect, lines: list[bytes], sent: bytes | None) -> None:
+    """One connection: steps in their order, audio as it was sent if that is known, and an end that can be told."""
     heard, opened = bytearray(), False
     for step in _steps(dialect, lines):
         match step:
             case Reply(text):
                 assert isinstance(json.loads(text), dict) and len(text) < 2 * LONGEST_MESSAGE
             case Init():
-                assert not opened
+                # Only settings that change open a stream anew.
+                assert not opened or sent is None
                 opened = True
                 if not _check_init(step, dialect):
                     return
@@ -60,9 +75,9 @@ def check_talk(dialect: Dialect, lines: list[bytes], sent: bytes) -> None:
             case _:
                 assert opened
     # What comes after the end, or after a refusal, is nobody's audio.
-    assert sent.startswith(bytes(heard))
+    assert sent is None or sent.startswith(bytes(heard))
     assert opened or dialect.state is State.NEW
-    for response in RESPONSES:
+    for response in RESPONSES if opened else ():
         messages = [*dialect.take(response)]
         messages += () if response.result.is_final else dialect.interim(response)
         assert all(isinstance(json.loads(text), dict) for text in messages)
@@ -130,7 +145,7 @@ RESPONSES = [
 ]
 """What a service may answer with, whatever was asked."""
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"deepgram": deepgram}
+TARGETS: dict[str, Callable[[bytes], None]] = {"deepgram": deepgram, "realtime": realtime}
 _WAV = b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8_000, 16_000, 2, 16) + b"data\4\0\0\0ab"
 SEEDS: dict[str, list[bytes]] = {
     "deepgram": [
@@ -139,7 +154,20 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"type":"KeepAlive"}\n{"type":"Finalize","channel":1}\n\0c\n{"type":"CloseStream"}',
         b"model=nova-3&smart_format=true\n\0" + _WAV.replace(b"\n", b"\0") + b'\nx\n{"type":"Configure"}\n\0',
         b"encoding=opus",
-    ]
+    ],
+    "realtime": [
+        b"intent=transcription&model=gpt-4o\n"
+        b'{"type":"session.update","session":{"type":"transcription","audio":{"input":{"format":{"type":"audio/pcm",'
+        b'"rate":24000},"transcription":{"model":"m","language":"en","languages":["de"],"keywords":["zulu"],'
+        b'"look_ahead_ms":80},"turn_detection":{"type":"server_vad","silence_duration_ms":500}}}}}\n'
+        b'{"type":"input_audio_buffer.append","audio":"AAAA","event_id":"e"}\n{"type":"input_audio_buffer.commit"}\n'
+        b'{"type":"input_audio_buffer.append","audio":"AAA="}\n{"type":"input_audio_buffer.clear"}',
+        b'\n{"type":"transcription_session.update","session":{"input_audio_format":"g711_ulaw",'
+        b'"input_audio_transcription":{"model":"whisper-1"},"turn_detection":{"type":"semantic_vad","eagerness":"low"}'
+        b"}}\n"
+        b'{"type":"input_audio_buffer.append","audio":"AA=="}\n{"type":"input_audio_buffer.commit"}',
+        b"intent=conversation",
+    ],
 }
 WORDS: dict[str, list[str]] = {
     "deepgram": [
@@ -156,7 +184,43 @@ WORDS: dict[str, list[str]] = {
         *("&endpointing=", "false", "&utterance_end_ms=", "&keyterm=", "&keywords=", ":2.5", "&language="),
         *("&redact=", "&diarize=true", "%00", "%E2%96%81", '{"type":"', 'KeepAlive"}', 'Finalize"}'),
         *('CloseStream"}', "RIFF", "WAVE", "fmt ", "data", "LIST"),
-    ]
+    ],
+    "realtime": [
+        *(
+            "intent=",
+            "transcription",
+            '"type"',
+            '"session.update"',
+            '"session"',
+            '"audio"',
+            '"input"',
+            '"format"',
+        ),
+        *('"audio/pcm"', '"audio/pcmu"', '"rate"', '"transcription"', '"model"', '"language"', '"languages"'),
+        *(
+            '"keywords"',
+            '"turn_detection"',
+            '"server_vad"',
+            '"semantic_vad"',
+            '"silence_duration_ms"',
+            '"eagerness"',
+        ),
+        *(
+            '"input_audio_buffer.append"',
+            '"input_audio_buffer.commit"',
+            '"input_audio_buffer.clear"',
+            '"AAAA"',
+        ),
+        *(
+            '"transcription_session.update"',
+            '"input_audio_format"',
+            '"pcm16"',
+            "null",
+            "true",
+            "1e999",
+            "\\ud800",
+        ),
+    ],
 }
 
 _value = st.sampled_from(
@@ -207,11 +271,80 @@ _lines = st.lists(
 )
 _raw = st.just([("encoding", "linear16"), ("sample_rate", "16000")])
 _pairs = st.lists(st.tuples(_name, _value), max_size=5)
+_any = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 11_000) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+_formats = st.sampled_from(
+    [
+        {"type": "audio/pcm", "rate": 24_000},
+        {"type": "audio/pcmu"},
+        {"type": "audio/pcm", "rate": 7_999},
+        "pcm16",
+        "x",
+    ]
+)
+_transcriptions = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.sampled_from(["gpt-4o", "mine", "x" * 513]) | _any,
+        "language": st.sampled_from(["de", "tlh", "x" * 36]) | _any,
+        "languages": st.lists(st.sampled_from(["de", "en"]), max_size=2) | _any,
+        "keywords": st.lists(st.sampled_from(["zulu", "route 66", ""]), max_size=2) | _any,
+        "look_ahead_ms": _any,
+    },
+)
+_turns = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["server_vad", "semantic_vad"]) | _any,
+        "silence_duration_ms": _any,
+        "eagerness": st.sampled_from(["low", "x"]) | _any,
+    },
+)
+_input = st.fixed_dictionaries(
+    {},
+    optional={
+        "format": _formats | _any,
+        "transcription": _transcriptions | _any,
+        "turn_detection": _turns | _any,
+    },
+)
+_old_input = st.fixed_dictionaries(
+    {},
+    optional={
+        "input_audio_format": st.sampled_from(["pcm16", "g711_alaw"]) | _any,
+        "input_audio_transcription": _transcriptions | _any,
+        "turn_detection": _turns | _any,
+    },
+)
+_sessions = st.one_of(
+    _input.map(lambda given: {"type": "transcription", "audio": {"input": given}}), _old_input, _any
+)
+_event = st.one_of(
+    st.builds(
+        lambda kind, session: {"type": kind, "session": session},
+        st.sampled_from(["session.update", "transcription_session.update"]),
+        _sessions,
+    ),
+    st.builds(
+        lambda audio: {"type": "input_audio_buffer.append", "audio": audio},
+        st.sampled_from(["AAAA", "AAA=", "", "?"]) | _any,
+    ),
+    st.sampled_from([{"type": f"input_audio_buffer.{what}"} for what in ("commit", "clear")]),
+    _any,
+)
 STRATEGIES: dict[str, st.SearchStrategy[Any]] = {
     "deepgram": st.builds(
         _talk,
         st.one_of(_pairs, st.builds(lambda raw, more: raw + more, _raw, _pairs)).map(_query),
         _lines,
-    )
+    ),
+    "realtime": st.builds(
+        _talk,
+        st.sampled_from([b"", b"intent=transcription", b"intent=x", b"model=mine"]),
+        st.lists(_event.map(lambda event: json.dumps(event).encode()) | st.binary(max_size=60), max_size=6),
+    ),
 }
 """Nearly right input, for hypothesis."""

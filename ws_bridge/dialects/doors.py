@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from ws_bridge.dialect import Door
 from ws_bridge.dialects.deepgram.door import DeepgramDoor
+from ws_bridge.dialects.openai.door import RealtimeDoor
 
-_DOORS: Mapping[str, Door] = {"/v1/listen": DeepgramDoor()}
+_DOORS: Mapping[str, Door] = {"/v1/listen": DeepgramDoor(), "/v1/realtime": RealtimeDoor()}
 
 
 def find_door(path: str) -> Door | None:

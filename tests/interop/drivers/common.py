@@ -22,12 +22,13 @@ LOUD = 1000  # of 32767: from here on a sample is speech
 
 @dataclass
 class Order:
-    """What to recognize, and where: WAV files by name, 16 kHz mono, and the text that is awaited."""
+    """What to recognize, and where: WAV files by name, mono, and the text that is awaited."""
 
     target: str
     files: dict[str, str]
     expected: dict[str, str]
     mode: str = ""
+    rate: int = RATE
 
 
 @dataclass
@@ -67,22 +68,22 @@ def answer(heard: list[Heard], *packages: str) -> None:
 _answer = sys.stdout
 
 
-def samples(path: str) -> bytes:
+def samples(path: str, rate: int = RATE) -> bytes:
     """A file's audio."""
     with wave.open(path, "rb") as file:
-        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2)
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (rate, 1, 2)
         return file.readframes(file.getnframes())
 
 
-def packets(pcm: bytes) -> list[bytes]:
+def packets(pcm: bytes, rate: int = RATE) -> list[bytes]:
     """Audio in packets of 20 ms."""
-    size = RATE * PACKET_MS // 1000 * 2
+    size = rate * PACKET_MS // 1000 * 2
     return [pcm[at : at + size] for at in range(0, len(pcm), size)]
 
 
-def speech_end(pcm: bytes) -> int:
+def speech_end(pcm: bytes, rate: int = RATE) -> int:
     """Index of the packet with the last loud sample."""
-    pieces = packets(pcm)
+    pieces = packets(pcm, rate)
     loud = [
         at for at, piece in enumerate(pieces) if max(map(abs, array.array("h", piece)), default=0) >= LOUD
     ]
