@@ -43,9 +43,21 @@ async def browser(spoken: Path | None = SPOKEN) -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def visit(chromium: Browser, url: str, *, microphone: bool = True, **look: Any) -> AsyncIterator[Visit]:
-    """A visit to the page; `microphone`: whether the visitor lets it have one. `look`: size, colours and so on."""
+async def visit(
+    chromium: Browser, url: str, *, microphone: bool = True, script: str = "", **look: Any
+) -> AsyncIterator[Visit]:
+    """A visit to the page.
+
+    Args:
+        chromium: the browser.
+        url: of the page.
+        microphone: whether the visitor lets it have one.
+        script: runs before the page's own.
+        look: size, colours and so on.
+    """
     context = await chromium.new_context(**look)
+    if script:
+        await context.add_init_script(script)
     if microphone:
         await context.grant_permissions(["microphone"])
     page = await context.new_page()

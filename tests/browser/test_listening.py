@@ -68,6 +68,48 @@ async def test_a_pause_ends_a_paragraph_and_each_word_tells_about_itself(
         await expect(page.paragraphs).to_have_count(1)
 
 
+WATCHED = """
+const give = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+window.asked = new Promise((resolve) => (window.answer = resolve));
+navigator.mediaDevices.getUserMedia = async (wish) => {
+    if (location.hash === "#slow") await window.asked;
+    window.microphone = await give(wish);
+    return window.microphone;
+};
+"""
+"""Notes which microphone the browser has given, and gives it late where the address says so."""
+UNTIL_OFF = """async () => {
+    const turn = () => new Promise((done) => setTimeout(done));
+    while (!window.microphone?.getTracks().every((track) => track.readyState === "ended")) await turn();
+}"""
+
+
+async def test_the_microphone_is_never_left_on(browser: Browser, bridge: Bridge) -> None:
+    async with visit(browser, address(bridge), script=WATCHED) as page:
+        for _ in range(2):
+            await page.at("start").click()
+            await page.hears()
+            assert await page.page.evaluate("window.microphone.active")
+            await page.at("start").click()
+            await page.is_in("idle")
+            await page.page.evaluate(UNTIL_OFF)
+            await page.at("clear").click()
+        # Refused by the service.
+        await page.page.locator("summary").click()
+        await page.at("phrases").fill("66")
+        await page.at("start").click()
+        await page.complains("cannot write")
+        await page.page.evaluate(UNTIL_OFF)
+    async with visit(browser, address(bridge) + "#slow", script=WATCHED) as page:
+        # Given when nobody wants it any more.
+        await page.at("start").click()
+        await page.is_in("starting")
+        await page.at("start").click()
+        await page.is_in("idle")
+        await page.page.evaluate("window.answer()")
+        await page.page.evaluate(UNTIL_OFF)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_no_word_is_lost_or_doubled_when_the_bridge_starts_again(
     browser: Browser, service: AsrService, how: signal.Signals

@@ -145,45 +145,76 @@ async def test_a_key_is_asked_for_and_used(browser: Browser, tmp_path: Path) -> 
         assert key not in service.output + bridge.output
 
 
-async def test_phrases_that_cannot_be_served_are_pointed_at_and_others_are_kept(
+# A session of the page's own, whose source has heard for longer than an outage may last.
+OUTAGE = """async () => {
+    const { Session } = await import("./session.js");
+    const { streamUrl } = await import("./service.js");
+    const told = [];
+    window.told = told;
+    const source = {
+        isLive: true,
+        rate: 8000,
+        async open(onPacket) {
+            for (let s = 0; s < 75; s++) onPacket(new Int16Array(8000).map((_, i) => 9000 * Math.sin(i * s)));
+        },
+        async close() {},
+    };
+    const kept = ["gap", "final", "end"];
+    const tell = (name) => (...args) => void (kept.includes(name) && told.push([name, ...args]));
+    const on = new Proxy({}, { get: (_, name) => tell(name) });
+    window.outage = new Session({
+        url: streamUrl(), source, init: { sid: "s", words: true, details: true }, base: 5000, on,
+        diagnose: async () => ({ sentence: "away", retryMs: 0 }),
+    });
+    await window.outage.start();
+}"""
+
+
+async def test_what_an_outage_of_more_than_a_minute_has_cost_is_told(
     browser: Browser, bridge: Bridge
 ) -> None:
     async with visit(browser, address(bridge)) as page:
-        await page.page.locator("summary").click()
-        await page.at("phrases").fill("patricia watson\nroute 66")
-        await page.at("start").click()
-        await page.complains("“route 66” has '6', which the model cannot write")
-        await page.is_in("idle")
-        await expect(page.at("phrases")).to_be_focused()
-        await expect(page.at("phrases")).to_have_attribute("aria-invalid", "true")
-        await page.at("phrases").fill("patricia watson")
-        await page.at("start").click()
-        await page.is_in("listening")
-        await page.hears()
-        await page.at("start").click()
-        await page.is_in("idle")
-        await page.page.reload()
-        await expect(page.at("phrases")).to_have_value("patricia watson")
+        await page.page.evaluate(OUTAGE)
+        await page.page.evaluate("window.outage.stop()")
+        told = await page.page.evaluate(
+            """async () => {
+                const turn = () => new Promise((done) => setTimeout(done));
+                while (!window.outage.isOver) await turn();
+                return window.told;
+            }"""
+        )
+    # The tape holds a minute; what came before that is said to be lost, on the transcript's clock.
+    assert [event[1:] for event in told if event[0] == "gap"] == [[15_000, 5000]]
+    finals = [event[1] for event in told if event[0] == "final"]
+    assert told[-1] == ["end", 80_000]
+    assert all(20_000 <= final["start_ms"] <= final["end_ms"] <= 80_000 for final in finals)
 
 
-async def test_a_language_is_chosen_where_the_service_offers_several(browser: Browser) -> None:
-    with (
-        await asyncio.to_thread(lambda: AsrService(FAULT="languages")) as service,
-        await up(service.target) as bridge,
-    ):
-        async with visit(browser, address(bridge)) as page:
-            await page.page.locator("summary").click()
-            await expect(page.at("look-ahead")).to_be_hidden()
-            offered = await page.at("language").locator("option").all_inner_texts()
-            assert offered == [
-                "found out by the model",
-                "American English (en-US)",
-                "German (Germany) (de-DE)",
-                "Japanese (Japan) (ja-JP)",
-            ]
-            await page.at("language").select_option("de-DE")
-            await page.at("start").click()
-            await page.hears()
-            await page.at("start").click()
-            await page.is_in("idle")
-            assert await page.paragraphs.first.get_attribute("lang") == "de-DE"
+async def test_a_tape_gives_what_was_put_on_it(browser: Browser, bridge: Bridge) -> None:
+    """The page's own module, with packets and reads of every size, against one long array."""
+    async with visit(browser, address(bridge)) as page:
+        wrong = await page.page.evaluate(
+            """async () => {
+                const { Tape } = await import("./tape.js");
+                let seed = 7;
+                const below = (n) => (seed = (seed * 48271) % 2147483647) % n;
+                for (let round = 0; round < 200; round++) {
+                    const tape = new Tape(10, 5 + below(20));
+                    const all = [];
+                    for (let step = 0; step < 60; step++) {
+                        const packet = Int16Array.from({ length: below(40) }, () => below(60000) - 30000);
+                        tape.push(packet);
+                        all.push(...packet);
+                        if (below(5) === 0) tape.forget(below(all.length + 1));
+                        if (tape.end !== all.length) return "end";
+                        if (tape.end - tape.start > tape.most + 40) return "holds too much";
+                        const from = tape.start + below(tape.end - tape.start + 1);
+                        const most = 1 + below(100);
+                        const read = [...tape.read(from, most)];
+                        if (String(read) !== String(all.slice(from, from + most))) return `read ${from} ${most}`;
+                    }
+                }
+                return "";
+            }"""
+        )
+    assert wrong == ""

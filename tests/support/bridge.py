@@ -137,8 +137,9 @@ Handler = Callable[[AsyncIterator[asr_pb2.RecognizeRequest], Any], Awaitable[Non
 
 
 class _Scripted(asr_pb2_grpc.SpeechServiceServicer):
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, info: asr_pb2.GetServiceInfoResponse) -> None:
         self._handler = handler
+        self._info = info
 
     # The contract's name, and what grpc.aio takes beside generators: a coroutine that writes to its context.
     async def Recognize(self, requests: Any, context: Any) -> None:  # type: ignore[override]  # noqa: N802
@@ -147,14 +148,20 @@ class _Scripted(asr_pb2_grpc.SpeechServiceServicer):
     async def GetServiceInfo(  # noqa: N802
         self, _request: Any, _context: Any
     ) -> asr_pb2.GetServiceInfoResponse:
-        return asr_pb2.GetServiceInfoResponse(model="scripted")
+        return self._info
 
 
 @asynccontextmanager
-async def scripted_service(handler: Handler, port: int = 0) -> AsyncIterator[str]:
-    """A gRPC service whose `Recognize` is the given coroutine; its HOST:PORT. For what the real one does not do."""
+async def scripted_service(
+    handler: Handler, port: int = 0, info: asr_pb2.GetServiceInfoResponse | None = None
+) -> AsyncIterator[str]:
+    """A gRPC service whose `Recognize` is the given coroutine; its HOST:PORT. For what the real one does not do.
+
+    `info` is what it says is served.
+    """
+    info = info or asr_pb2.GetServiceInfoResponse(model="scripted")
     server = aio.server(options=[("grpc.so_reuseport", 0)])
-    asr_pb2_grpc.add_SpeechServiceServicer_to_server(_Scripted(handler), server)
+    asr_pb2_grpc.add_SpeechServiceServicer_to_server(_Scripted(handler, info), server)
     healthy = health.aio.HealthServicer()
     await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

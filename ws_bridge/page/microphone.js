@@ -25,12 +25,12 @@ export class Microphone {
     try {
       await this.listen(onPacket);
     } catch (error) {
-      await this.close();
+      await this.shut();
       throw error;
     }
     this.media.getAudioTracks()[0].onended = () => onEnd(GONE);
     // A telephone that goes to sleep hears nothing. Not every browser lets a page ask.
-    this.wake = await navigator.wakeLock?.request("screen").catch(() => null);
+    this.wake = navigator.wakeLock?.request("screen").catch(() => null);
   }
 
   async listen(onPacket) {
@@ -48,9 +48,14 @@ export class Microphone {
     await context.resume();
   }
 
-  /** Turns the microphone off; returns once the last samples have been handed over. */
-  async close() {
+  /** Turns a microphone off that is open; returns once the last samples have been handed over. */
+  close() {
+    return (this.closed ??= this.shut());
+  }
+
+  async shut() {
     if (this.node) {
+      // The audio thread may have stopped by itself.
       await new Promise((done) => {
         this.flushed = done;
         this.node.port.postMessage(null);
@@ -58,8 +63,8 @@ export class Microphone {
       });
     }
     this.media?.getTracks().forEach((track) => track.stop());
-    this.wake?.release();
-    if (this.context?.state !== "closed") await this.context?.close();
+    await this.context?.close();
+    (await this.wake)?.release();
   }
 }
 

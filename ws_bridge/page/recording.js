@@ -66,8 +66,8 @@ export class Recording {
     player.start();
   }
 
-  async close() {
+  close() {
     clearInterval(this.timer);
-    if (this.context && this.context.state !== "closed") await this.context.close();
+    return (this.closed ??= Promise.resolve(this.context?.close()));
   }
 }

@@ -51,6 +51,7 @@ export class Session {
       this.over();
       throw error;
     }
+    this.isOpen = true;
     if (this.isOver) return void this.source.close();
     this.tape = new Tape(this.source.rate, this.source.isLive ? LIVE_HOLD_S : Infinity);
     this.take = (samples) => this.record(samples);
@@ -197,7 +198,7 @@ export class Session {
     this.isOver = true;
     clearTimeout(this.timer);
     this.link?.drop();
-    this.source.close();
+    if (this.isOpen) this.source.close();
     this.on.interim("");
     this.to("idle");
     this.on.end(this.tape ? this.base + this.tape.ms(this.tape.end) : this.base);
