@@ -137,15 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _doctor(settings)
 
     lighten_grpc()
-    from asr_service.app.engine_start import fork_engine
+    from asr_service.app.service import serve
     from asr_service.observability import log
 
     log.set_up(settings.log_level, settings.log_format)
-    engine = fork_engine(settings)
-    # While the engine imports torch.
-    from asr_service.app.life import serve
-
-    return serve(settings, engine)
+    return serve(settings)
 
 
 if __name__ == "__main__":

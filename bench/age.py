@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from asr_service.core.model import StepRequest
 from asr_service.core.model_settings import ModelSettings
 from asr_service.core.values import Samples
 from asr_service.model import make_model
 from asr_service.model.streaming import NemoStreamingModel
 from bench.kept import random_model
 from bench.options import write_report
+from testbed.by_request import StepRequest, step
 from testbed.models import babble
 
 LOOP_S = 61.0
@@ -61,7 +61,7 @@ class Group:
         self._place += size
         self.steps += 1
         begun = time.perf_counter()
-        self._model.step(requests)
+        step(self._model, requests)
         return 1000 * (time.perf_counter() - begun)
 
 
@@ -124,7 +124,7 @@ def memory(model: NemoStreamingModel, steps: int) -> dict[str, object]:
             if last:
                 del live[slot]
                 free.append(slot)
-        model.step(requests)
+        step(model, requests)
     marks.append(resident_mb())
     return {
         "steps": steps,

@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 from asr_service.api import limits
-from asr_service.core.model import StepRequest
 from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import DEFAULT_BOOST, PhraseBoost, Samples
 from asr_service.model import make_model
@@ -39,6 +38,7 @@ from bench.options import parse, words_parser, write_report
 from bench.stepping import evaluation_set, text_of
 from demo_model import grammar
 from demo_model.wer import align, compare, total
+from testbed.by_request import StepRequest, step
 
 TOGETHER = 32
 LISTS = (
@@ -147,7 +147,7 @@ def feed(model: NemoStreamingModel, audios: Sequence[Samples]) -> None:
             requests.append(StepRequest(slot, part, first, len(part) < need))
             if len(part) < need:
                 del live[slot]
-        model.step(requests)
+        step(model, requests)
         at, first = at + need, False
 
 
@@ -227,7 +227,7 @@ def cost(model: NemoStreamingModel, audio: Samples, items: Sequence[str], rounds
             requests = [StepRequest(slot, part, first, False, phrases) for slot, phrases in groups[index]]
             before = dict(model.readings().stages)["decoder"]
             begun = time.perf_counter()
-            model.step(requests)
+            step(model, requests)
             if not first:
                 spent[index].append(time.perf_counter() - begun)
                 decoder[index].append(dict(model.readings().stages)["decoder"] - before)

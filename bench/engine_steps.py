@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_service.core.model import StepRequest
 from asr_service.model.batch import Batch
 from asr_service.model.streaming import NemoStreamingModel
+from testbed.by_request import StepRequest
+from testbed.by_request import step as step_model
 from testbed.models import babble
 
 Step = Callable[[], object]
@@ -89,7 +90,7 @@ def whole_step(model: NemoStreamingModel, batch: int) -> Callable[[], object]:
             for slot, place in ((s, (begin + 1731 * s) % (len(audio) // 2)) for s in range(batch))
         ]
         position[0] += need
-        return model.step(requests)
+        return step_model(model, requests)
 
     for _ in range(3):
         step()

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_service.core.model import OutOfMemory, StepRequest
+from asr_service.core.model import ModelInfo, OutOfMemory
 from asr_service.core.model_settings import ModelSettings
-from asr_service.core.values import Samples
+from asr_service.core.step import StepAnswers, StepBatch
+from asr_service.core.values import PhraseBoost, Samples
 from asr_service.model.loading import assemble
 from asr_service.model.nemo_file.weights import WeightReader
 from asr_service.model.reading import ModelParts, read_model
@@ -21,6 +22,7 @@ from asr_service.model.torch_encoder.cuda_graphs import RecordedEncoder
 from bench.gpu import Section
 from demo_model.wer import compare, total
 from testbed.babble import babble
+from testbed.by_request import StepRequest, step
 from testbed.golden import MODEL, Golden, Stepped, golden, recordings, step_streams
 from testbed.random_parts import random_parts
 from testbed.shapes import SHAPES
@@ -139,7 +141,7 @@ def _broken_row(section: Section, audios: Sequence[Samples], model: NemoStreamin
     audio = audios[0]
     bad = np.full(info.first_chunk_samples, np.nan, np.float32)
     good = StepRequest(0, audio[: info.first_chunk_samples], True, False)
-    answers = model.step([good, StepRequest(1, bad, True, False)])
+    answers = step(model, [good, StepRequest(1, bad, True, False)])
     alone = not answers[0].broken and answers[1].broken
     found = step_streams(model, [Stepped(audio) for audio in audios], together=8, seed=6)
     section.row("not finite", alone=alone, after=found == one.tokens, right=alone and found == one.tokens)
@@ -215,15 +217,35 @@ class _Prompted:
     """A model whose streams all name one language prompt."""
 
     def __init__(self, inner: NemoStreamingModel, prompt: int) -> None:
-        self.info, self.slots = inner.info, inner.slots
         self._inner, self._prompt = inner, prompt
+
+    @property
+    def info(self) -> ModelInfo:
+        """See `StreamingModel`."""
+        return self._inner.info
+
+    @property
+    def slots(self) -> int:
+        """See `StreamingModel`."""
+        return self._inner.slots
 
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
         """See `StreamingModel`."""
         self._inner.warm_up(max_batch, progress)
 
-    def step(self, requests: Sequence[StepRequest]) -> Any:
-        """See `StreamingModel`."""
-        return self._inner.step(
-            [replace(one, prompt=self._prompt if one.is_first else -1) for one in requests]
-        )
+    @property
+    def most_submitted(self) -> int:
+        """See `BatchStepper`."""
+        return self._inner.most_submitted
+
+    def open(self, slot: int, prompt: int = -1, boosts: Sequence[PhraseBoost] = ()) -> None:
+        """See `BatchStepper`."""
+        self._inner.open(slot, self._prompt, boosts)
+
+    def submit(self, batch: StepBatch) -> None:
+        """See `BatchStepper`."""
+        self._inner.submit(batch)
+
+    def collect(self) -> StepAnswers:
+        """See `BatchStepper`."""
+        return self._inner.collect()

@@ -44,7 +44,7 @@ console = Console(stderr=True)
 
 # What the log says at the end of each part of the service's start, in their order.
 MILESTONES = {
-    "listens": r"making the model .* streams are refused",
+    "listens": r"front end 0 listens on ",
     "reading": r": reading ",
     "made": r"batch of 1$",
     "warm": r"serving grpc on",

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import soxr
 
-from asr_service.core.model import StepRequest, StreamingModel
+from asr_service.core.model import StreamingModel
 from asr_service.core.values import Samples
 from bench.score import EVAL, Utterance, read_set
+from testbed.by_request import StepRequest, step
 
 TOGETHER = 128
 RATE = 16_000
@@ -62,7 +63,7 @@ def step_all(model: StreamingModel, audios: Sequence[Samples]) -> list[Emitted]:
             samples = audios[number][place : place + need]
             places[number] = place + len(samples)
             requests.append(StepRequest(slot, samples, first, len(samples) < need))
-        for request, result in zip(requests, model.step(requests), strict=True):
+        for request, result in zip(requests, step(model, requests), strict=True):
             emitted = found[live[request.slot]]
             emitted.tokens += result.tokens
             emitted.frames += result.token_frames

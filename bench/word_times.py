@@ -24,11 +24,12 @@ from asr_service.core.model import StreamingModel
 from asr_service.core.model_settings import ModelSettings, parse_att_context
 from asr_service.core.values import Result, StreamConfig
 from asr_service.model import make_model
-from asr_service.recognition.stream import Stream
 from asr_service.recognition.vocabulary import Vocabulary
 from bench.options import parse, words_parser, write_report
 from bench.score import Utterance
 from bench.stepping import utterances
+from testbed.by_request import step
+from testbed.stepped_stream import SteppedStream
 
 GROUPS = ("seen", "unseen")
 SHARES = (5, 25, 50, 75, 95)
@@ -50,17 +51,17 @@ def recognized(model: StreamingModel, utterance: Utterance, gaps: Counter[int], 
     info = dataclasses.replace(model.info, word_lag_ms=(0.0, 0.0)) if raw else model.info
     vocabulary = Vocabulary(info.pieces)
     config = StreamConfig("", sample_rate=utterance.rate, word_times=True)
-    stream = Stream(1, config, info, vocabulary, 0, 0.0)
+    stream = SteppedStream(config, info, vocabulary)
     stream.audio(utterance.pcm, 0.0)
     results = stream.half_close(0.0, 0)
     last = -1
     while stream.ready_at is not None:
-        (step,) = model.step([stream.request()])
-        for token, frame in zip(step.tokens, step.token_frames, strict=True):
+        (answer,) = step(model, [stream.request()])
+        for token, frame in zip(answer.tokens, answer.token_frames, strict=True):
             if last >= 0 and not vocabulary.starts_word[token]:
                 gaps[frame - last] += 1
             last = frame
-        results += stream.answer(step, 0.0, 0)
+        results += stream.take(answer, 0.0, 0)
     return results[-1]
 
 

@@ -46,6 +46,17 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def children_by_name(pid: int) -> dict[str, int]:
+    """Gives the process ids of the children of a process by the names that they have given themselves."""
+    found = {}
+    for child in children(pid):
+        try:
+            found[Path(f"/proc/{child}/comm").read_text().strip()] = child
+        except FileNotFoundError:
+            continue
+    return found
+
+
 class Server(ServerProcess):
     """A server under measurement.
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asr_service.core.model import StepRequest
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model.loading import assemble
 from asr_service.model.nemo_file.architecture import read_architecture
@@ -25,6 +24,7 @@ from asr_service.model.nemo_file.weights import WeightReader
 from asr_service.model.prompts import read_prompts
 from asr_service.model.reading import ModelParts
 from testbed.babble import babble
+from testbed.by_request import StepRequest, step
 from testbed.configs import model_config
 from testbed.heads import TOKENS_PER_FRAME
 from testbed.shapes import CLASSES, NUM_PROMPTS, Shape
@@ -236,6 +236,6 @@ def _encode(shape: Shape, parts: ModelParts, device: torch.device) -> Tensor:
     prompt = shape.prompts[0][1] if shape.prompts else -1
     place, size = 0, info.first_chunk_samples
     while place + size <= len(audio):
-        model.step([StepRequest(0, audio[place : place + size], place == 0, False, prompt=prompt)])
+        step(model, [StepRequest(0, audio[place : place + size], place == 0, False, prompt=prompt)])
         place, size = place + size, info.chunk_samples
     return torch.cat(found)

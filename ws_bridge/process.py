@@ -11,8 +11,9 @@ from collections.abc import Callable
 import uvloop
 from websockets.asyncio.server import Server
 
-from asr_common.control_channel import ControlChannel
+from asr_common.control_channel import ControlChannel, Received
 from asr_common.cpu_priority import do_not_displace
+from asr_common.loop_channel import LoopChannel
 from asr_common.metric_pages import page_of
 from asr_common.ready_file import write_ready_file
 from asr_common.settings import BadSettings
@@ -122,30 +123,22 @@ class _Worker:
         """Serves until the channel says to end; returns the exit code."""
         self._process = process = _Process(self._settings, self._count)
         server = await process.listen(port, shared=True)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._control, self._read)
-        self._control.send((LISTENING,))
+        self._channel = LoopChannel(self._control, self._take)
+        self._channel.send((LISTENING,))
         code = await process.serve(server)
-        loop.remove_reader(self._control)
+        self._channel.close()
         return code
 
     def _count(self, own: int) -> int:
         self._connections.set(self._number, own)
         return self._connections.total
 
-    def _read(self) -> None:
-        for message, _ in self._control.read():
-            if message[0] == DRAIN:
-                self._process.told_to_stop.set()
-            elif message[0] == SCRAPE:
-                self._control.send((PAGE, message[1], page_of(self._process.metrics.registry)))
-                if self._control.has_unsent:
-                    asyncio.get_running_loop().add_writer(self._control, self._send_rest)
-
-    def _send_rest(self) -> None:
-        self._control.send_rest()
-        if not self._control.has_unsent:
-            asyncio.get_running_loop().remove_writer(self._control)
+    def _take(self, received: Received) -> None:
+        message = received.message
+        if message[0] == DRAIN:
+            self._process.told_to_stop.set()
+        elif message[0] == SCRAPE:
+            self._channel.send((PAGE, message[1], page_of(self._process.metrics.registry)))
 
 
 def _on_signals(told: asyncio.Event) -> None:

@@ -21,12 +21,12 @@ class Permits:
             front_end: number of the one that asks.
             key: name of the key.
             count: streams that it wants to open.
-            limit: streams that the key may have open.
+            limit: streams that the key may have open; 0 for any number.
 
         Returns:
             Whether it may open them.
         """
-        if self.open(key) + count > limit:
+        if limit and self.open(key) + count > limit:
             return False
         self._held.setdefault(front_end, Counter())[key] += count
         return True

@@ -13,7 +13,7 @@ from asr_service.api.health import Health
 from asr_service.api.key_check import KeyCheck
 from asr_service.api.speech import SpeechServicer
 from asr_service.config import Settings
-from asr_service.core.errors import SettingsError
+from asr_service.core.addresses import address, grpc_port_taken
 from asr_service.sessions.admission import Admission
 
 KEEPALIVE_MS = 30_000
@@ -37,21 +37,24 @@ def make_health() -> Health:
     return Health([_SPEECH, _HEALTH])
 
 
-def make_server(settings: Settings, admission: Admission, health: Health) -> grpc.aio.Server:
+def make_server(
+    settings: Settings, admission: Admission, health: Health, *, shares_port: bool
+) -> grpc.aio.Server:
     """Makes the server with all its services; it listens nowhere yet.
 
     Args:
         settings: of the service.
         admission: admits the calls; its keys are those that callers have to show.
         health: of the services; the optional ones that are there are added.
+        shares_port: whether other processes listen on its port too, which somebody keeps for them.
     """
     keys, limit = admission.keys, settings.max_message_bytes
     server = grpc.aio.server(
         interceptors=[KeyCheck(keys, admission.metrics)] if keys is not None else [],
         options=[
             ("grpc.max_allowed_incoming_connections", settings.max_connections),
-            # A second server on the same port is an error, not a lottery.
-            ("grpc.so_reuseport", 0),
+            # Where it is not meant, a second server on the same port is an error, not a lottery.
+            ("grpc.so_reuseport", int(shares_port)),
             ("grpc.max_receive_message_length", limit),
             # No final is lost, and one of hours of speech is long.
             ("grpc.max_send_message_length", -1),
@@ -86,20 +89,16 @@ def listen(server: grpc.aio.Server, host: str, port: int, identity: tls.Followed
     Raises:
         SettingsError: somebody else has the port, or the host is not ours.
     """
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = address(host, port)
     try:
         if identity is None:
-            bound = server.add_insecure_port(address)
+            bound = server.add_insecure_port(where)
         else:
-            bound = server.add_secure_port(address, _credentials(identity))
+            bound = server.add_secure_port(where, _credentials(identity))
     except RuntimeError:
         bound = 0
     if not bound:
-        raise SettingsError(
-            f"ASR_GRPC_PORT={port}: cannot listen on {address}: the port is taken or the address is not this "
-            "machine's; choose another, or 0 for a free one",
-            field="grpc_port",
-        )
+        raise grpc_port_taken(host, port)
     return bound
 
 

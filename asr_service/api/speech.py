@@ -36,17 +36,17 @@ class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
         self, _request: pb.GetServiceInfoRequest, context: Context
     ) -> pb.GetServiceInfoResponse:
         """Answers with what is served; UNAVAILABLE until the model is ready."""
-        admission, registry = self._admission, self._admission.registry
+        admission, numbers = self._admission, self._admission.numbers
         if admission.model_info is None:
             await abort(context, admission.refusal or starting())
         return messages.service_info(
             admission.model_info,
             version=__version__,
-            max_streams=registry.max_streams,
-            active_streams=registry.active,
+            max_streams=numbers.stream_limit,
+            active_streams=numbers.streams,
             max_message_bytes=self._max_message_bytes,
-            measured_streams=admission.measured_streams,
-            load=registry.load,
+            measured_streams=numbers.measured_streams,
+            load=numbers.load,
         )
 
 

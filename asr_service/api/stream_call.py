@@ -23,7 +23,6 @@ from asr_service.access.api_keys import ApiKey
 from asr_service.api import messages
 from asr_service.api.call_record import CallRecord
 from asr_service.api.key_check import caller_key
-from asr_service.core.commands import Ended
 from asr_service.core.errors import (
     AsrError,
     InternalError,
@@ -39,7 +38,7 @@ from asr_service.sessions.admission import Admission
 from asr_service.sessions.gap_filler import GapFiller
 from asr_service.sessions.idle_watch import Idle, IdleWatch
 from asr_service.sessions.multichannel import Feed, Interleaved
-from asr_service.sessions.session import Session
+from asr_service.sessions.session import Ended, Session
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +217,7 @@ class StreamCall(ABC):
         opening = await self.opening()
         config, limit_s = opening.config, self.admission.idle_timeout_s
         self.record.stream_id = config.name
-        self.sessions = sessions = self.admission.admit(config, opening.channels, key)
+        self.sessions = sessions = await self.admission.admit(config, opening.channels, key)
         self._raw = RawAudio(
             AudioFormat(config.encoding, config.sample_rate, opening.channels), self.file_hint
         )

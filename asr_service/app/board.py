@@ -8,33 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from enum import IntEnum
 
-
-class ProcessState(IntEnum):
-    """How far an engine or a front end has come."""
-
-    STARTING = 0
-    WARMING = 1
-    RUNNING = 2
-    ENDED = 3
+from asr_service.engine.contract import EngineState
 
 
 class EngineRecord(ctypes.Structure):
-    """What an engine tells.
-
-    Attributes:
-        state: one of `ProcessState`.
-        slots: of the model.
-        limit: streams that it admits: slots, or as many as the machine was measured to sustain.
-        leased, ready: slots that streams have, and those whose chunk waits for a step.
-        running: slots whose segment has begun.
-        measured: streams that the machine was measured to sustain, 0 if that is not known.
-        batch_limit: most streams in a step.
-        load: see `asr_service.engine.load`.
-        busy_since: monotonic time at which the step now running began, 0 between steps.
-        beat: monotonic time of its last sign of life.
-    """
+    """What an engine tells: see `asr_service.engine.contract.EngineRecord`."""
 
     _fields_ = (
         ("load", ctypes.c_double),
@@ -50,12 +29,16 @@ class EngineRecord(ctypes.Structure):
         ("batch_limit", ctypes.c_uint32),
     )
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its model is warm, and it steps."""
+        return bool(self.state == EngineState.RUNNING)
+
 
 class FrontEndRecord(ctypes.Structure):
     """What a front end tells.
 
     Attributes:
-        state: one of `ProcessState`.
         streams: that it has open.
         carries: streams that it can carry as measured, 0 if that is not known.
         busy: share of the time that its event loop works.
@@ -65,7 +48,6 @@ class FrontEndRecord(ctypes.Structure):
     _fields_ = (
         ("busy", ctypes.c_double),
         ("beat", ctypes.c_double),
-        ("state", ctypes.c_uint32),
         ("streams", ctypes.c_uint32),
         ("carries", ctypes.c_uint32),
     )
@@ -104,23 +86,28 @@ class Board:
 
     @property
     def streams(self) -> int:
-        """Streams that are open, over all engines."""
-        return sum(engine.leased for engine in self.engines)
+        """Streams that are open, over all front ends."""
+        return sum(front_end.streams for front_end in self.front_ends)
 
     @property
     def stream_limit(self) -> int:
         """Streams that may be open, over all engines that run."""
-        return sum(engine.limit for engine in self.engines if engine.state == ProcessState.RUNNING)
+        return sum(engine.limit for engine in self.engines if engine.is_running)
+
+    @property
+    def measured_streams(self) -> int:
+        """Live streams that the engines that run sustain as measured up to now; 0 if that is not measured."""
+        return sum(engine.measured for engine in self.engines if engine.is_running)
 
     @property
     def load(self) -> float:
-        """The largest load of an engine."""
+        """The largest load of an engine: how long live chunks take, over their duration."""
         return float(max(engine.load for engine in self.engines))
 
     def clear_engine(self, number: int) -> None:
         """Wipes what an engine told that has ended."""
-        self.engines[number] = EngineRecord(state=ProcessState.ENDED)
+        self.engines[number] = EngineRecord()
 
     def clear_front_end(self, number: int) -> None:
         """Wipes what a front end told that has ended."""
-        self.front_ends[number] = FrontEndRecord(state=ProcessState.ENDED)
+        self.front_ends[number] = FrontEndRecord()

@@ -6,7 +6,11 @@ descriptors go beside it.
 
 from __future__ import annotations
 
+import signal
 from typing import Final
+
+SHOW_STACKS = signal.SIGUSR1
+"""The signal that makes a process print to stderr what its threads do."""
 
 
 class ToEngine:
@@ -25,7 +29,7 @@ class ToEngine:
 class FromEngine:
     """From an engine to the supervisor.
 
-    - MADE: (pickled description of the model); with the descriptor of its `SamplePool`.
+    - MADE: (pickled description of the model and number of its slots); with the descriptor of its `SamplePool`.
     - RUNNING: (); the model is warm.
     - PAGE: (number of the scrape, page of metrics).
     - FAILED: (pickled error); the process ends.
@@ -40,7 +44,8 @@ class FromEngine:
 class ToFrontEnd:
     """From the supervisor to a front end.
 
-    - ENGINE: (number of an engine, pickled description of its model); with the descriptors of its pool and of a link.
+    - ENGINE: (number of an engine, pickled description of its model, as above); with the descriptors of its pool and of
+      a link.
     - SERVE: (); streams are admitted from now on.
     - DRAIN: (); no more streams; the process ends once those that are open have, or after `ASR_DRAIN_S`.
     - SCRAPE: (number); asks for the metrics.
@@ -57,7 +62,7 @@ class ToFrontEnd:
 class FromFrontEnd:
     """From a front end to the supervisor.
 
-    - LISTENING: ().
+    - LISTENING: (its port).
     - PAGE: (number of the scrape, page of metrics).
     - ASK_PERMIT: (number of the request, name of a key, streams, the key's limit).
     - GIVE_BACK: (name of a key, streams).
@@ -69,3 +74,21 @@ class FromFrontEnd:
     ASK_PERMIT: Final = "ask_permit"
     GIVE_BACK: Final = "give_back"
     FAILED: Final = "failed"
+
+
+class ToMetrics:
+    """From the supervisor to the process that answers the metrics port.
+
+    - PAGE: (page of the service's metrics), the answer to a SCRAPE.
+    """
+
+    PAGE: Final = "page"
+
+
+class FromMetrics:
+    """From the process that answers the metrics port to the supervisor.
+
+    - SCRAPE: (number); asks for the metrics of the service.
+    """
+
+    SCRAPE: Final = "scrape"

@@ -8,7 +8,6 @@ import logging
 
 from asr_service.core.errors import AsrError
 from asr_service.sessions.admission import Admission
-from asr_service.sessions.registry import SessionRegistry
 
 log = logging.getLogger(__name__)
 
@@ -16,12 +15,11 @@ LAST_FINALS_S = 2.0
 """How long streams that are ended have for their last finals: it comes on top of the time of the drain."""
 
 
-async def drain(admission: Admission, registry: SessionRegistry, limit_s: float, error: AsrError) -> None:
+async def drain(admission: Admission, limit_s: float, error: AsrError) -> None:
     """Waits until no admitted call is left or the time is over. New ones are to be refused by then.
 
     Args:
-        admission: knows the calls.
-        registry: has their streams.
+        admission: knows the calls and their streams.
         limit_s: the time, in seconds.
         error: with which streams are ended that are left then.
     """
@@ -29,8 +27,8 @@ async def drain(admission: Admission, registry: SessionRegistry, limit_s: float,
         async with asyncio.timeout(limit_s):
             await admission.drained()
     except TimeoutError:
-        log.warning("%d streams did not end in time and are ended now", registry.active)
-        registry.end_all(error)
+        log.warning("%d streams did not end in time and are ended now", admission.active)
+        admission.end_all(error)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_FINALS_S):
                 await admission.drained()

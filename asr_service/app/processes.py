@@ -21,7 +21,10 @@ class Plan:
             return its exit code.
         drain_s: how long streams may go on once the service is to end.
         watchdog_s: how long a process may give no sign of life.
-        on_ready: called each time that everything runs which is to run; at first, and after each restart.
+        on_ready: called with the front ends' port each time that everything runs which is to run; at first, and after
+            each restart.
+        answer_scrapes: answers the metrics port, with its channel, in a process that was forked for it; None where
+            there is no such port.
     """
 
     engines: Sequence[str]
@@ -30,7 +33,8 @@ class Plan:
     run_front_end: Callable[[int, ControlChannel], int]
     drain_s: float
     watchdog_s: float
-    on_ready: Callable[[], None]
+    on_ready: Callable[[int], None]
+    answer_scrapes: Callable[[ControlChannel], int] | None = None
 
 
 @dataclass(slots=True)
@@ -46,7 +50,8 @@ class Process:
         start_at: monotonic time of its next start; None if it runs or is not to be started.
         kill_at: when it is killed because it hangs; None if it does not.
         failure: the error that it told of.
-        model, pool: of an engine: the description of its model, and the descriptor of its pool.
+        port: of a front end that listens.
+        model, pool: of an engine: the description of its model (`FromEngine.MADE`), and the descriptor of its pool.
     """
 
     is_engine: bool
@@ -57,6 +62,7 @@ class Process:
     start_at: float | None = 0.0
     kill_at: float | None = None
     failure: BaseException | None = None
+    port: int = 0
     model: bytes = b""
     pool: int | None = None
     restarts: Restarts = field(default_factory=Restarts)

@@ -18,20 +18,19 @@ from collections.abc import Sequence
 from asr_common.control_channel import Received
 from asr_common.process_group import Child, ProcessGroup, how_it_ended
 from asr_service.access.permits import Permits
-from asr_service.app.board import Board, ProcessState
-from asr_service.app.control import FromEngine, FromFrontEnd, ToEngine, ToFrontEnd
+from asr_service.app.board import Board
+from asr_service.app.control import SHOW_STACKS, FromEngine, FromFrontEnd, ToEngine, ToFrontEnd
 from asr_service.app.processes import Plan, Process
+from asr_service.app.scrapes import Scrapes
 from asr_service.core.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-SHOW_STACKS = signal.SIGUSR1
-"""The signal that makes a process print to stderr what its threads do."""
 FAILED, REFUSED = 1, 2
 """Exit codes: what was started has failed, or cannot be had now; the settings cannot be served."""
-ENGINE_STOP_S = 2.0
+ENGINE_STOP_S = 1.0
 """How long engines have to finish their steps once no front end is left."""
-LAST_WORDS_S = 10.0
+LAST_WORDS_S = 4.0
 """How long after the time of a drain a front end has for the last finals and statuses of its streams."""
 _LONGEST_LOOK_S = 1.0
 # From showing what a process that hangs does until killing it.
@@ -52,6 +51,7 @@ class Supervisor:
         self._board = board
         self._group = group
         self._permits = Permits()
+        self._scrapes = Scrapes(group, plan.answer_scrapes)
         self._engines = [Process(True, number, name) for number, name in enumerate(plan.engines)]
         self._front_ends = [
             Process(False, number, f"front end {number}") for number in range(plan.front_ends)
@@ -81,11 +81,18 @@ class Supervisor:
             self._start_due(now)
             self._look_for_hanging(now)
             self._end_late(now)
+            self._scrapes.keep_up(now)
             news = self._group.wait(self._next_look(now))
             for child, received in news.received:
-                self._take(self._by_child[child.pid], received)
+                if self._scrapes.is_from(child):
+                    self._scrapes.take(received.message, self._processes)
+                else:
+                    self._take(self._by_child[child.pid], received)
             for child in news.ended:
-                self._on_end(self._by_child.pop(child.pid), child)
+                if self._scrapes.is_from(child):
+                    self._scrapes.on_end(child)
+                else:
+                    self._on_end(self._by_child.pop(child.pid), child)
             for number in news.signals:
                 if number in (signal.SIGTERM, signal.SIGINT):
                     self._on_signal(number)
@@ -141,7 +148,7 @@ class Supervisor:
             for front_end in self._front_ends:
                 self._send(front_end, (ToFrontEnd.SERVE,))
             self._was_ready = True
-            self._plan.on_ready()
+            self._plan.on_ready(self._front_ends[0].port)
         self._is_ready = is_ready
 
     # ------------------------------------------------------------------------------------------------- messages
@@ -166,12 +173,15 @@ class Supervisor:
                     self._connect(engine, front_end)
             case (FromEngine.RUNNING,):
                 self._on_process_ready(engine)
+            case (FromEngine.PAGE, number, page):
+                self._scrapes.take_page(engine, number, page)
             case (FromEngine.FAILED, error):
                 engine.failure = pickle.loads(error)
 
     def _take_from_front_end(self, front_end: Process, received: Received) -> None:
         match received.message:
-            case (FromFrontEnd.LISTENING,):
+            case (FromFrontEnd.LISTENING, port):
+                front_end.port = port
                 self._on_process_ready(front_end)
                 if self._was_ready:
                     self._send(front_end, (ToFrontEnd.SERVE,))
@@ -180,6 +190,8 @@ class Supervisor:
                 self._send(front_end, (ToFrontEnd.PERMIT, request, is_granted))
             case (FromFrontEnd.GIVE_BACK, key, count):
                 self._permits.give_back(front_end.number, key, count)
+            case (FromFrontEnd.PAGE, number, page):
+                self._scrapes.take_page(front_end, number, page)
             case (FromFrontEnd.FAILED, error):
                 front_end.failure = pickle.loads(error)
 
@@ -193,6 +205,7 @@ class Supervisor:
         """Starts a process again that has ended, or gives it up."""
         was_ready, process.is_ready = process.is_ready, False
         process.child, process.kill_at = None, None
+        self._scrapes.on_process_end(process)
         if process.is_engine:
             self._board.clear_engine(process.number)
             if process.pool is not None:
@@ -281,7 +294,7 @@ class Supervisor:
                 continue
             records = self._board.engines if process.is_engine else self._board.front_ends
             record = records[process.number]
-            if record.state == ProcessState.RUNNING and now - record.beat > self._plan.watchdog_s:
+            if now - record.beat > self._plan.watchdog_s:
                 log.critical(
                     "%s has given no sign of life for ASR_WATCHDOG_S=%g s; its threads:",
                     process.name,
@@ -296,4 +309,5 @@ class Supervisor:
         moments += [process.start_at for process in self._processes if process.start_at is not None]
         moments += [process.kill_at for process in self._processes if process.kill_at is not None]
         moments += [moment for moment in (self._drain_until, self._stop_until) if moment is not None]
+        moments += self._scrapes.moments
         return max(0.0, min(moments) - now)

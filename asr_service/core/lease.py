@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from asr_service.core.errors import AsrError
-from asr_service.core.values import Samples
+from asr_service.core.values import PhraseBoost, Samples
 
 
 class ChunkAnswers(Protocol):
@@ -46,4 +47,31 @@ class Lease(Protocol):
 
     def release(self) -> None:
         """Gives the slot back at once; no answer comes after that. Does nothing the second time."""
+        ...
+
+
+class EngineLink(Protocol):
+    """A front end's way to one engine, for the event loop's thread."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the engine is there."""
+        ...
+
+    async def lease(
+        self, streams: Sequence[ChunkAnswers], prompt: int = -1, boosts: Sequence[PhraseBoost] = ()
+    ) -> Sequence[Lease]:
+        """Leases a slot for each stream of a call, or none at all.
+
+        Args:
+            streams: take the answers.
+            prompt: index of the language prompt, -1 for none.
+            boosts: phrases that are boosted.
+
+        Raises:
+            AtCapacity: the engine has not so many slots left.
+            Overloaded: it has, and takes no more streams all the same.
+            InvalidArgument: a phrase cannot be boosted.
+            Unavailable: the engine is gone.
+        """
         ...

@@ -1,12 +1,12 @@
-"""The protocol between an engine and a model: what a model can do, its requests and its results. Imports no torch."""
+"""The protocol between an engine and a model: what a model is, and what it can do. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from asr_service.core.values import PhraseBoost, Samples
+from asr_service.core.step import BatchStepper
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,50 +68,6 @@ class ModelInfo:
         return self.frame_ms * (self.chunk_frames - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class StepRequest:
-    """One stream's part of a step.
-
-    Attributes:
-        slot: row of pooled state leased to the stream.
-        samples: new audio at the model's rate since the slot's previous step, float32 [n]. n is
-            `first_chunk_samples` or `chunk_samples`, or anything from 0 to one less if `is_last`.
-        is_first: whether a segment begins: the slot's state is reset before the step, whatever was in it.
-        is_last: whether the segment ends: what is left is flushed with its true length. The slot's next step must be
-            a first one.
-        boosts: with a first step, the phrases that are boosted in the segment.
-        prompt: with a first step, the index of the segment's language prompt (`ModelInfo.prompts`); -1 for a model that
-            takes none.
-    """
-
-    slot: int
-    samples: Samples
-    is_first: bool
-    is_last: bool
-    boosts: tuple[PhraseBoost, ...] = ()
-    prompt: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """One stream's part of what a step made; results come in the order of the requests.
-
-    Attributes:
-        tokens: new token ids.
-        token_frames: encoder frame each token was emitted at, counted from the segment's first frame.
-        token_probs: probability of each token in [0, 1], under the decoder that emitted it.
-        frames: encoder frames decoded in this step.
-        broken: whether the row's numbers were not finite: it has no tokens then, and the slot's next step must be a
-            first one. The other rows are as they would be without it.
-    """
-
-    tokens: tuple[int, ...]
-    token_frames: tuple[int, ...]
-    token_probs: tuple[float, ...]
-    frames: int
-    broken: bool = False
-
-
 class OutOfMemory(Exception):
     """The device had no memory for a step or a warm-up; smaller batches may fit.
 
@@ -123,7 +79,7 @@ class DeviceLost(Exception):
     """The device answers no more, after an error that lasts for as long as the process: no step will work again."""
 
 
-class StreamingModel(Protocol):
+class StreamingModel(BatchStepper, Protocol):
     """A model that steps many streams at once. One thread only may use it."""
 
     @property
@@ -141,17 +97,6 @@ class StreamingModel(Protocol):
 
         Raises:
             OutOfMemory: batches of this size do not fit; it may be called again with a smaller one.
-        """
-        ...
-
-    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
-        """Steps the given slots together, each at most once.
-
-        A failure may leave the state of the given slots undefined, of no others; their next step must be a first one.
-
-        Raises:
-            OutOfMemory: the batch does not fit into memory.
-            DeviceLost: no step will work again.
         """
         ...
 

@@ -87,6 +87,13 @@ class StepAnswers:
         """Returns N."""
         return len(self.frames)
 
+    def check(self, chunks: int) -> None:
+        """Checks that there is an answer to each of so many chunks. Raises RuntimeError."""
+        if not len(self.frames) == len(self.counts) == len(self.broken) == chunks:
+            raise RuntimeError(f"the model answered {len(self.frames)} of {chunks} chunks")
+        if not len(self.tokens) == len(self.token_frames) == len(self.probs) == self.counts.sum():
+            raise RuntimeError(f"{len(self.tokens)} tokens came for {self.counts.sum()}")
+
 
 def no_answers(count: int) -> StepAnswers:
     """Makes the answers of a step of so many chunks that decoded no frame."""

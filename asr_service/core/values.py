@@ -113,7 +113,6 @@ class Result:
     """One result of one stream.
 
     Attributes:
-        stream: the engine's id of the stream, never reused.
         text: the whole current utterance.
         reason: None for an interim.
         utterance: index of the utterance in the stream.
@@ -127,7 +126,6 @@ class Result:
             the config names; "" if neither is known.
     """
 
-    stream: int
     text: str
     reason: FinalReason | None
     utterance: int

@@ -1,28 +1,33 @@
-"""The engine: one thread that owns a model, its slots and every stream that it steps.
+"""The engine: one thread that owns a model and its slots, and steps the chunks that front ends send.
 
-Commands come in through its inbox and a turn's events go out through `deliver` in one call, all of them plain frozen
-values. The engine has a process of its own (`process.py`), connected by pipes with the front end's side (`client.py`).
+It knows slots, leases and chunks, and nothing of text: what a stream's audio and tokens mean, its front end knows.
+Per stream it runs no Python at all: what has come over all links is read together, and a step's chunks and answers are
+arrays (docs/decisions/0010).
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
-from queue import Empty
 
-from asr_service.core.commands import Command, Event, Open
-from asr_service.core.errors import ModelUnavailable, SettingsError, Unavailable
+import numpy as np
+
+from asr_service.core.errors import InternalError, InvalidArgument, ModelUnavailable, SettingsError
 from asr_service.core.model import DeviceLost, Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
-from asr_service.engine.capacity import Capacity
-from asr_service.engine.contract import EngineMetrics, EngineSettings, EngineState, Inbox
+from asr_service.core.step import StepAnswers
+from asr_service.engine.answering import send_answers, send_failure
+from asr_service.engine.capacity_news import CapacityNews
+from asr_service.engine.chunk_queue import ChunkQueue
+from asr_service.engine.contract import EngineMetrics, EngineRecord, EngineSettings, EngineState
+from asr_service.engine.engine_links import EngineLinks, Intake
+from asr_service.engine.frames import FrameKind, LeaseRequest, pack_header, pack_invalid, pack_rows
 from asr_service.engine.meter import Meter
 from asr_service.engine.pacing import Pace
-from asr_service.engine.scheduler import Scheduler
-from asr_service.engine.slots import SlotCounts, Slots
-from asr_service.engine.streams import Streams
-from asr_service.recognition.states import Work
-from asr_service.recognition.stream import Stream
+from asr_service.engine.sample_pool import SamplePool
+from asr_service.engine.slot_scheduler import Indices, SlotScheduler
+from asr_service.engine.slots import Slots
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +36,19 @@ _UPLOAD_SHARE = 0.5
 
 
 class Engine:
-    """Steps all streams through one model, in the thread that calls `run`.
+    """Steps all slots of one model, in the thread that calls `run`.
 
     Args:
         make_model: makes the model; called in the engine's thread, as the other callbacks are.
-        settings: how streams are stepped.
-        inbox: where commands come from; None as a command ends all streams with Unavailable, and the engine.
-        deliver: takes a turn's events.
+        settings: how slots are stepped.
+        links: to the front ends.
+        record: kept up to date with what the engine does.
+        on_made: called with the description of the model and its pool, once there are such.
+        on_turn: called at the begin of each turn, at least once a second.
         metrics: counts the steps.
 
     Attributes:
-        state: of the engine.
         failure: what ended the engine, None unless its state is FAILED.
-        info: of the model, None until it is made.
         readings: what the model has measured of its own work; empty if it does not.
     """
 
@@ -52,82 +57,87 @@ class Engine:
         make_model: Callable[[], StreamingModel],
         settings: EngineSettings,
         *,
-        inbox: Inbox,
-        deliver: Callable[[tuple[Event, ...]], None],
+        links: EngineLinks,
+        record: EngineRecord,
+        on_made: Callable[[ModelInfo, SamplePool], None],
+        on_state: Callable[[EngineState], None] = lambda _: None,
+        on_turn: Callable[[], None] = lambda: None,
         metrics: EngineMetrics | None = None,
     ) -> None:
         self._make_model = make_model
         self._settings = settings
         # Is made smaller than the setting when memory runs out.
         self._max_batch = settings.max_batch
-        self._deliver = deliver
+        self._links = links
+        self._record = record
+        self._on_made = on_made
+        self._on_state = on_state
+        self._on_turn = on_turn
         self._metrics = metrics
         self._pace = Pace(settings.tick_s)
-        self._inbox = inbox
-        self.state = EngineState.MAKING_MODEL
-        self._state_callbacks: list[Callable[[EngineState], None]] = []
         self.failure: BaseException | None = None
-        self.info: ModelInfo | None = None
         self.readings = Readings()
         self._model: StreamingModel
-        self._scheduler: Scheduler
+        self._slots: Slots
+        self._scheduler: SlotScheduler
+        self._queue: ChunkQueue
         self._meter: Meter
-        self._slots = Slots(0)
-        self._streams: Streams
+        self._capacity_news = CapacityNews()
+        self._was_idle = True
         self._stopping = False
 
-    @property
-    def load(self) -> float:
-        """How long live chunks take, over their duration; see `load.Load`."""
-        return self._meter.load if self.info else 0.0
-
-    @property
-    def capacity(self) -> Capacity | None:
-        """What the machine sustains; None before or without a probe."""
-        return self._meter.capacity if self.info else None
-
-    def on_state(self, callback: Callable[[EngineState], None]) -> None:
-        """Calls back, in the engine's thread, at each change of state. To be set before `run`."""
-        self._state_callbacks.append(callback)
-
-    def slot_counts(self) -> SlotCounts:
-        """Counts slots and streams as they are now, for metrics."""
-        if self.info is None:
-            return SlotCounts(self._slots.count, 0, self._slots.count, 0, 0, 0, self._max_batch)
-        fresh, running = self._streams.count(Work.FRESH), self._streams.count(Work.RUNNING)
-        leased, free, ready = len(self._slots.leased), len(self._slots.free), len(self._scheduler)
-        return SlotCounts(self._slots.count, leased, free, fresh, running, ready, self._max_batch)
+    def stop(self) -> None:
+        """Makes the engine end after the turn that goes on; to be called in its thread, or in a signal handler."""
+        self._stopping = True
 
     def run(self) -> None:
-        """Makes the model and steps streams until the engine is stopped or fails; to be called once."""
+        """Makes the model and steps slots until the engine is stopped or fails; to be called once."""
+        began = time.monotonic()
+        self._set_state(EngineState.MAKING_MODEL)
         try:
             self._model = model = self._make_model()
-            self._slots = Slots(model.slots)
-            budget_s = _UPLOAD_SHARE * model.info.chunk_ms / 1000
-            self._scheduler = Scheduler(
-                max_batch=self._max_batch, tick_s=self._settings.tick_s, upload_budget_s=budget_s
-            )
-            self._streams = Streams(
-                model.info, self._slots, self._scheduler, self._settings.finalize_silence_ms
-            )
-            self._meter = Meter(model, self._slots, self._max_batch, probe=self._settings.probe)
-            self.info = model.info
+            self._take_model(model)
+            made = time.monotonic()
             self._set_state(EngineState.WARMING)
             self._warm_up()
             self._meter.start()
+            log.info(
+                "ready: the model took %.1f s to make and %.1f s to warm up",
+                made - began,
+                time.monotonic() - made,
+            )
+            self._take_capacity()
             self._set_state(EngineState.RUNNING)
             while not self._stopping:
                 self._wait()
                 self._turn()
-            self._streams.end_all(Unavailable("the server is shutting down", retry_after_s=1.0))
-            self._deliver(self._streams.take_events())
             self._set_state(EngineState.STOPPED)
         except BaseException as failure:
             self.failure = failure
-            # The front end reports these in a sentence to the person who can act on them, without a traceback.
+            # The supervisor reports these in a sentence to the person who can act on them, without a traceback.
             if not isinstance(failure, SettingsError | ModelUnavailable):
                 log.critical("the engine has failed", exc_info=failure)
             self._set_state(EngineState.FAILED)
+
+    def _take_model(self, model: StreamingModel) -> None:
+        info = model.info
+        self._slots = Slots(model.slots)
+        self._scheduler = SlotScheduler(
+            model.slots,
+            max_batch=self._max_batch,
+            tick_s=self._settings.tick_s,
+            upload_budget_s=_UPLOAD_SHARE * info.chunk_ms / 1000,
+        )
+        pool = SamplePool.new(
+            model.slots, first_chunk_samples=info.first_chunk_samples, chunk_samples=info.chunk_samples
+        )
+        self._queue = ChunkQueue(pool, self._slots, self._scheduler)
+        probe = self._settings.max_streams is None
+        self._meter = Meter(model, self._slots, self._max_batch, probe=probe)
+        self._record.slots = model.slots
+        self._record.batch_limit = self._max_batch
+        self._record.limit = min(model.slots, self._settings.max_streams or model.slots)
+        self._on_made(info, pool)
 
     def _warm_up(self) -> None:
         """Warms the model up for the largest batches that fit into memory."""
@@ -140,13 +150,16 @@ class Engine:
                 self._halve_batches(self._max_batch)
 
     def _halve_batches(self, rows: int) -> None:
-        """Makes batches half as large from now on, since one of so many streams did not fit into memory."""
+        """Makes batches half as large from now on, since one of so many slots did not fit into memory."""
         self._max_batch = self._scheduler.max_batch = max(1, rows // 2)
+        self._record.batch_limit = self._max_batch
         self._meter.limit_batches(self._max_batch)
         log.warning("a batch of %d did not fit into memory: at most %d from now on", rows, self._max_batch)
 
+    # --------------------------------------------------------------------------------------------------- its turns
+
     def _wait(self) -> None:
-        """Sleeps until a command comes, a batch or a probe is due or a second is over.
+        """Sleeps until something comes, a batch or a probe is due or a second is over.
 
         It sleeps at least for the pause between turns, but not at all if a batch is due now.
         """
@@ -156,92 +169,189 @@ class Engine:
             return
         # A batch that is more than half full may be full, and due, any moment.
         gathering = due_s is not None and 2 * len(self._scheduler) < self._max_batch
-        if due_s is None and (due_s := self._meter.probe_wait(now, len(self._streams))) == 0:
+        if due_s is None and (due_s := self._meter.probe_wait(now, len(self._slots.leased))) == 0:
             return
         pause_s, until = self._pace.wait(now, due_s, gathering=gathering)
         if pause_s > 0:
             time.sleep(pause_s)
-        try:
-            self._execute(*self._inbox.get(timeout=max(0.0, until - time.monotonic())))
-        except Empty:
-            pass
+        self._links.wait(until - time.monotonic())
 
     def _turn(self) -> None:
-        """Makes one turn: executes the commands that have come, makes a step if one is due, delivers the events."""
+        """Makes one turn: takes in what has come, makes a step if one is due, and answers it."""
         now = time.monotonic()
+        self._record.beat = now
         self._pace.turn_begins(now)
-        # Commands that come meanwhile wait for the next turn, so that steps are not starved.
-        for _ in range(self._inbox.qsize()):
-            self._execute(*self._inbox.get_nowait())
-        batch = [self._streams[stream] for stream in self._scheduler.take_batch(now)]
-        if batch:
-            self._step(batch, now)
-        elif not len(self._scheduler) and self._meter.probe_wait(now, len(self._streams)) == 0:
+        self._on_turn()
+        # What comes meanwhile waits for the next turn, so that steps are not starved.
+        self._take_in()
+        slots = self._scheduler.take_batch(now)
+        if len(slots):
+            self._step(slots, now)
+        elif not len(self._scheduler) and self._meter.probe_wait(now, len(self._slots.leased)) == 0:
             self._probe(now)
         if self._meter.measure(now):
             if isinstance(self._model, Instrumented):
                 self.readings = self._model.readings()
-            if self._metrics:
-                self._metrics.load_measured()
-        if events := self._streams.take_events():
-            if not len(self._streams):
-                self._slots.check()
-            self._deliver(events)
+            self._record.load = self._meter.load
+            self._take_capacity()
+        self._record.leased = len(self._slots.leased)
+        self._record.ready = len(self._scheduler)
+        self._record.running = self._queue.running
+        self._check_when_idle()
 
-    def _execute(self, now: float, command: Command | None) -> None:
-        """Executes a command that came at `now`."""
-        if command is None:
-            self._stopping = True
+    def _check_when_idle(self) -> None:
+        """Checks the books each time that the last slot has come back."""
+        is_idle = not self._slots.leased
+        if is_idle and not self._was_idle:
+            self._queue.check()
+        self._was_idle = is_idle
+
+    def _take_capacity(self) -> None:
+        capacity = self._meter.capacity
+        if capacity is not None and capacity.streams != self._record.measured:
+            self._record.limit = self._record.measured = capacity.streams
+            self._capacity_news.take(capacity)
+
+    # -------------------------------------------------------------------------------------------- what comes in
+
+    def _take_in(self) -> None:
+        """Takes in what has come over all links.
+
+        Before a request is refused for want of room, everything is read once more: nobody is refused because of a
+        stream that its client knows to be over.
+        """
+        requests = deque(self._book(self._links.read()))
+        while requests:
+            link, request = requests.popleft()
+            if not self._has_room(request):
+                requests += self._book(self._links.read())
+            self._answer_request(link, request)
+
+    def _book(self, intake: Intake) -> list[tuple[int, LeaseRequest]]:
+        """Takes chunks in, then what is given back; returns the requests, which come last."""
+        self._queue.put(intake.chunks)
+        for slot, lease in intake.releases:
+            self._queue.close(slot, lease)
+        for link in intake.closed:
+            freed = self._queue.close_link(link)
+            if freed:
+                log.warning("a front end is gone: %d slots are free again", freed)
+        return intake.leases
+
+    def _has_room(self, request: LeaseRequest) -> bool:
+        taken = len(self._slots.leased)
+        return taken + request.slots <= min(self._slots.count, int(self._record.limit))
+
+    def _answer_request(self, link: int, request: LeaseRequest) -> None:
+        """Leases slots to a front end, or says why not."""
+        if not self._has_room(request):
+            self._links.send(link, pack_header(FrameKind.AT_CAPACITY, 0, request=request.request))
             return
-        if isinstance(command, Open):
-            self._meter.stream_comes()
-        self._streams.execute(now, command)
-
-    def _step(self, batch: list[Stream], now: float) -> None:
-        """Steps a batch. A step that raises ends its streams and no others; one that has lost its device raises."""
-        requests = [stream.request() for stream in batch]
-        waits_s = [max(0.0, now - (stream.ready_at or now)) for stream in batch]
-        self._streams.consumed(batch)
-        started = time.monotonic()
-        if self._metrics:
-            self._metrics.step_begins(started)
+        load = self._meter.load
+        if 0 < self._settings.max_load < load:
+            self._links.send(
+                link, pack_header(FrameKind.OVERLOADED, 0, request=request.request, started=load)
+            )
+            return
+        # A sweep may be using the slots.
+        self._meter.stream_comes()
+        leased: list[tuple[int, int]] = []
         try:
-            answers = self._model.step(requests)
-            if len(answers) != len(batch):
-                raise RuntimeError(f"the model answered {len(answers)} of {len(batch)} requests")
+            for _ in range(request.slots):
+                lease = self._queue.open(link)
+                assert lease is not None
+                leased.append(lease)
+                self._model.open(lease[0], request.prompt, request.boosts)
         except Exception as error:
-            if isinstance(error, OutOfMemory | MemoryError):
-                self._halve_batches(len(batch))
-            self._streams.fail(batch, error)
-            if self._metrics:
-                self._metrics.step_failed(len(batch))
+            for slot, number in leased:
+                self._queue.close(slot, number)
+            self._refuse(link, request, error)
+            return
+        slots, numbers = np.array(leased).T
+        rows = pack_rows(slots, numbers, None)
+        header = pack_header(FrameKind.LEASED, len(leased), request=request.request)
+        self._links.send(link, header, rows.data.cast("B"))
+
+    def _refuse(self, link: int, request: LeaseRequest, error: Exception) -> None:
+        """Refuses what a request asks for, of which the model knows nothing."""
+        if not isinstance(error, InvalidArgument):
+            bug = InternalError()
+            log.error("request %s: a stream could not be opened", bug.request_id, exc_info=error)
+            self._links.send(
+                link, pack_header(FrameKind.BROKEN, 0, request=request.request, failure=bug.request_id)
+            )
+            return
+        self._links.send(link, pack_invalid(request.request, f"{error.field}\n{error.message}"))
+
+    # --------------------------------------------------------------------------------------------------- its steps
+
+    def _step(self, slots: Indices, now: float) -> None:
+        """Steps a batch. A step that raises ends its streams and no others; one that has lost its device raises."""
+        queue = self._queue
+        links = queue.links(slots)
+        if len(self._links) > 1:
+            # The answers to one front end lie together.
+            order = np.argsort(links, kind="stable")
+            slots, links = slots[order], links[order]
+        batch, leases, due = queue.batch(slots), queue.leases(slots), queue.due(slots)
+        started = time.monotonic()
+        self._record.busy_since = started
+        try:
+            self._model.submit(batch)
+            answers = self._model.collect()
+            answers.check(len(batch))
+        except Exception as error:
+            self._fail(slots, links, leases, error)
             if isinstance(error, DeviceLost):
                 # Nothing will work again in this process; its end makes way for another.
                 raise
             return
+        finally:
+            self._record.busy_since = 0.0
         ended = time.monotonic()
-        seconds = ended - started
-        live = [now - stream.ready_at for stream in batch if stream.ready_at and stream.ready_at <= now]
-        self._meter.step(ended, len(batch), seconds, live)
-        self._scheduler.add_step_time(len(batch), seconds)
-        self._streams.answer(batch, answers, ended)
+        send_answers(self._links, links, slots, leases, answers, started, ended)
+        queue.stepped(slots, leases, ended)
+        if answers.broken.any():
+            log.error("%d streams are ended: the model's output is not finite", int(answers.broken.sum()))
+            queue.kill(slots[answers.broken])
+        self._count(answers, batch.counts.sum(), now - due, ended - started, ended)
+
+    def _count(
+        self, answers: StepAnswers, samples: int, waits_s: np.ndarray, seconds: float, ended: float
+    ) -> None:
+        """Counts a step; chunks that were due later than it began are uploads."""
+        live = waits_s >= 0
+        longest_s = float(waits_s.max(initial=0.0))
+        self._meter.step(ended, len(answers), seconds, int(np.count_nonzero(live)), longest_s)
+        self._scheduler.add_step_time(len(answers), seconds)
         if self._metrics:
-            samples = sum(len(request.samples) for request in requests)
+            rate = self._model.info.sample_rate
             self._metrics.step(
-                seconds=seconds, audio_s=samples / self._model.info.sample_rate, waits_s=waits_s
+                seconds=seconds, audio_s=float(samples) / rate, waits_s=np.maximum(0.0, waits_s)
             )
+
+    def _fail(self, slots: Indices, links: Indices, leases: np.ndarray, error: Exception) -> None:
+        """Ends the streams of a batch, since its step has failed."""
+        if isinstance(error, OutOfMemory | MemoryError):
+            self._halve_batches(len(slots))
+        bug = InternalError()
+        log.error(
+            "request %s: %d streams ended by an internal error", bug.request_id, len(slots), exc_info=error
+        )
+        send_failure(self._links, links, slots, leases, bug.request_id)
+        self._queue.kill(slots)
+        if self._metrics:
+            self._metrics.step_failed(len(slots))
 
     def _probe(self, now: float) -> None:
         """Makes a step that no stream waits for; one that hangs would hold up streams too, so it is watched as well."""
-        if self._metrics:
-            self._metrics.step_begins(now)
-        without_memory = self._meter.probe(now, len(self._streams))
+        self._record.busy_since = now
+        without_memory = self._meter.probe(now, len(self._slots.leased))
+        self._record.busy_since = 0.0
         if without_memory > 1:
             self._halve_batches(without_memory)
-        if self._metrics:
-            self._metrics.probe_over()
 
     def _set_state(self, state: EngineState) -> None:
-        self.state = state
-        for callback in self._state_callbacks:
-            callback(state)
+        self._record.state = state
+        self._record.beat = time.monotonic()
+        self._on_state(state)

@@ -124,7 +124,8 @@ class FrameKind(IntEnum):
     """What a frame of the engine says.
 
     ANSWERS: to chunks of one step, of this front end's slots. LEASED: to a request; one row for each slot. To a request
-    that is refused: AT_CAPACITY, OVERLOADED (`started` is the load then) or INVALID (the rows are the bytes of a text).
+    that is refused: AT_CAPACITY, OVERLOADED (`started` is the load then), INVALID (the rows are the bytes of a text) or
+    BROKEN (`failure` is the id of a bug).
     """
 
     ANSWERS = 1
@@ -132,6 +133,7 @@ class FrameKind(IntEnum):
     AT_CAPACITY = 3
     OVERLOADED = 4
     INVALID = 5
+    BROKEN = 6
 
 
 class RowFlags(IntEnum):

@@ -104,27 +104,22 @@ class FrontLink:
     async def lease(
         self, streams: Sequence[ChunkAnswers], prompt: int = -1, boosts: Sequence[PhraseBoost] = ()
     ) -> list[SlotLease]:
-        """Leases a slot for each stream of a call, or none at all.
-
-        Args:
-            streams: take the answers.
-            prompt: index of the language prompt, -1 for none.
-            boosts: phrases that are boosted.
-
-        Raises:
-            AtCapacity: the engine has not so many slots left.
-            Overloaded: it has, and takes no more streams all the same.
-            InvalidArgument: a phrase cannot be boosted.
-            Unavailable: the engine is gone.
-        """
+        """See `EngineLink.lease`."""
         if not self._is_open:
             raise _gone()
         self._last_request = request = self._last_request + 1 & 0xFFFFFFFF
         answer: asyncio.Future[list[SlotLease]] = self._loop.create_future()
         self._requests[request] = (streams, answer)
         self._send_now(pack_lease(request, len(streams), prompt, boosts))
-        # A call that ends meanwhile cancels this; `_leased` gives back what comes for it.
-        return await answer
+        try:
+            # A call that ends meanwhile cancels this; `_answer_request` gives back what comes for it later.
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                # It has come, and was on its way to the caller.
+                for lease in answer.result():
+                    lease.release()
+            raise
 
     # ------------------------------------------------------------------------------------------- to the engine
 
@@ -287,5 +282,8 @@ def _refusal(frame: Frame) -> AsrError:
         return Overloaded(
             f"the engine is too busy for one more stream (load {frame.started:.2f})",
             retry_after_s=_FULL_RETRY_S,
+            facts={"load": str(frame.started)},
         )
+    if frame.kind == FrameKind.BROKEN:
+        return InternalError(request_id=frame.failure)
     return AtCapacity("all streams are taken", retry_after_s=_FULL_RETRY_S)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 
 from asr_service.core.model import DeviceLost, OutOfMemory, StreamingModel
 from asr_service.engine.capacity import Capacity, Estimate
@@ -61,17 +60,18 @@ class Meter:
         if self._prober:
             self._prober.interrupt()
 
-    def step(self, now: float, streams: int, seconds: float, live_waits_s: Sequence[float]) -> None:
+    def step(self, now: float, streams: int, seconds: float, live: int, longest_wait_s: float) -> None:
         """Takes a step that ended now.
 
         Args:
             now: monotonic seconds.
             streams: in the step.
             seconds: that it took.
-            live_waits_s: for each live stream in it, how long its chunk waited for the step.
+            live: how many of the streams are live.
+            longest_wait_s: how long the chunk of one of these waited for the step at most.
         """
-        if live_waits_s:
-            self._load.add(now, (max(live_waits_s) + seconds) / self._chunk_s, len(live_waits_s))
+        if live:
+            self._load.add(now, (longest_wait_s + seconds) / self._chunk_s, live)
         if self._estimate:
             self._estimate.add(now, streams, seconds)
         if self._prober:

@@ -13,7 +13,8 @@ from statistics import median
 
 import numpy as np
 
-from asr_service.core.model import StepRequest, StreamingModel
+from asr_service.core.model import StreamingModel
+from asr_service.core.step import ChunkFlags, StepBatch
 from asr_service.core.values import Samples
 from asr_service.engine.capacity import SHARE, Estimate
 from asr_service.engine.slots import Slots
@@ -80,7 +81,11 @@ class Sweep:
         self._budget_s = budget_s
         self._repeats = repeats
         self._clock = clock
-        self._first, self._later = _noise(info.first_chunk_samples, 0), _noise(info.chunk_samples, 1)
+        self._first_samples, self._samples = info.first_chunk_samples, info.chunk_samples
+        # A first chunk, which stands at the end of its row, and a later one.
+        self._audio = np.zeros((2, info.chunk_samples), np.float32)
+        self._audio[0, -info.first_chunk_samples :] = _noise(info.first_chunk_samples, 0)
+        self._audio[1] = _noise(info.chunk_samples, 1)
         self._prompt = info.first_prompt
         self._started = 0
         self._times: list[float] = []
@@ -101,9 +106,13 @@ class Sweep:
         """Makes one step; raises what the model raises."""
         is_first = self._started < self.rows
         slots = self._slots[self._started if is_first else 0 : self.rows]
-        requests = [self._request(slot, is_first=is_first) for slot in slots]
+        if is_first:
+            for slot in slots:
+                self._model.open(slot, self._prompt)
+        batch = self._batch(slots, is_first=is_first)
         began = self._clock()
-        self._model.step(requests)
+        self._model.submit(batch)
+        self._model.collect()
         took = max(1e-9, self._clock() - began)
         self.spent_s += took
         if is_first:
@@ -126,9 +135,15 @@ class Sweep:
         if not self.done:
             self.rows = following
 
-    def _request(self, slot: int, *, is_first: bool) -> StepRequest:
-        samples = self._first if is_first else self._later
-        return StepRequest(slot, samples, is_first=is_first, is_last=False, prompt=self._prompt)
+    def _batch(self, slots: Sequence[int], *, is_first: bool) -> StepBatch:
+        count = len(slots)
+        return StepBatch(
+            slots=np.array(slots, np.int32),
+            audio=self._audio,
+            rows=np.full(count, 0 if is_first else 1, np.int32),
+            counts=np.full(count, self._first_samples if is_first else self._samples, np.int32),
+            flags=np.full(count, ChunkFlags.FIRST if is_first else 0, np.uint8),
+        )
 
 
 class Prober:

@@ -32,11 +32,13 @@ class SamplePool:
         first_chunk_samples, chunk_samples: of the model, see `ModelInfo`.
 
     Attributes:
+        slots: as given.
         descriptor: to be handed to another process, which makes a pool of it with the same numbers.
         audio: float32 [PLACES * slots, chunk_samples]; `row` says which is which.
     """
 
     def __init__(self, descriptor: int, slots: int, *, first_chunk_samples: int, chunk_samples: int) -> None:
+        self.slots = slots
         self.descriptor = descriptor
         self._first_chunk_samples = first_chunk_samples
         self._chunk_samples = chunk_samples

@@ -2,29 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class SlotCounts:
-    """The engine's slots and streams at one moment, for metrics.
-
-    Attributes:
-        slots: how many there are.
-        leased, free: slots that a stream has, and the others.
-        fresh, running: streams whose segment has not begun, and the others.
-        ready: streams that wait for a step.
-        max_batch: most streams in a step, as of now.
-    """
-
-    slots: int
-    leased: int
-    free: int
-    fresh: int
-    running: int
-    ready: int
-    max_batch: int
-
 
 class Slots:
     """Keeps account of the slots: each is leased to a stream or free.

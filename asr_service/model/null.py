@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asr_service.core.by_request import StepsByRequest
 from asr_service.core.model import ModelInfo
 from asr_service.core.step import ChunkFlags, Int32, StepAnswers, StepBatch
 from asr_service.core.values import PhraseBoost, Samples
@@ -39,7 +38,7 @@ _FIRST, _LAST = int(ChunkFlags.FIRST), int(ChunkFlags.LAST)
 _ROWS_AT_A_TIME = 32
 
 
-class NullModel(StepsByRequest):
+class NullModel:
     """A `StreamingModel` that makes a word of each loud frame; the frame's loudness chooses the word.
 
     Args:
@@ -48,7 +47,6 @@ class NullModel(StepsByRequest):
     """
 
     def __init__(self, *, slots: int, att_context: tuple[int, int] = (70, 1)) -> None:
-        super().__init__()
         frames = att_context[1] + 1
         self._slots = slots
         # Whether a segment goes on in each slot; where none does, the next chunk has to be a first one.

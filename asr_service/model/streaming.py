@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from asr_service.core.by_request import StepsByRequest
 from asr_service.core.errors import first_line
 from asr_service.core.model import DeviceLost, ModelInfo, OutOfMemory, Readings
 from asr_service.core.step import ChunkFlags, Int32, StepAnswers, StepBatch, no_answers
@@ -59,7 +58,7 @@ class _Submitted:
     frames: Int32
 
 
-class NemoStreamingModel(StepsByRequest):
+class NemoStreamingModel:
     """Implements `asr_service.core.step.BatchStepper` for NeMo's cache-aware FastConformer models.
 
     What a step takes goes to the device in one copy, and what comes of it comes back in one, for which the host waits.
@@ -82,7 +81,6 @@ class NemoStreamingModel(StepsByRequest):
         self, info: ModelInfo, plan: ChunkPlan, features: FeatureExtractor, encoder: Encoder, decoder: Decoder,
         slots: int, device: torch.device, trees: TreeMaker, prompts: PromptProjection | None = None,
     ) -> None:  # fmt: skip
-        super().__init__()
         self._info = info
         self._plan = plan
         self._features = features

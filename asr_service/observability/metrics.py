@@ -1,33 +1,26 @@
-"""The metrics of the service, in a registry of their own that is passed around, never global.
+"""The metrics of a front end, in a registry of their own that is passed around, never global.
 
-Names and units follow Prometheus: seconds, bytes, `_total` for counters. Metrics are changed on the event loop and
-rendered in another thread; prometheus_client does the locking.
+Names and units follow Prometheus: seconds, bytes, `_total` for counters. `engine_metrics.py` has those of an engine;
+the page that is scraped has the sums over all processes of the service (`asr_common/metric_pages.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from asr_service.core.model import Readings
-
-_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
+SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
 """Buckets in seconds; among them are 80 and 160 ms, the shortest chunks that steps have to keep up with."""
-SLOT_STATES = ("leased", "free", "fresh", "running", "ready")
-"""Leased and free slots are all slots. Of the leased, fresh ones hold no state yet and running ones that of a segment;
-ready ones wait for a step."""
-_BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+GAUGES: Mapping[str, Callable[[float, float], float]] = {
+    "asr_load": max,
+    "asr_batch_limit": max,
+    "asr_tls_certificate_expiry_timestamp_seconds": min,
+    "process_start_time_seconds": min,
+    "asr_engine_process_start_time_seconds": min,
+}
+"""Gauges of which the service's value is not the sum of its processes', and what makes one value of two."""
 
 
 class Metrics:
@@ -48,17 +41,7 @@ class Metrics:
             ["outcome"],
             registry=r,
         )
-        self._streams_active = Gauge("asr_streams_active", "Streams that hold a permit.", registry=r)
-        self._streams_limit = Gauge("asr_streams_limit", "Streams that may hold a permit.", registry=r)
-        self._load = Gauge(
-            "asr_load",
-            "Moving 95th percentile of what live chunks take, over their duration; above 1 words come late.",
-            registry=r,
-        )
-        self._batch_limit = Gauge(
-            "asr_batch_limit", "Most streams in a step; out of memory halves it.", registry=r
-        )
-        self._slots = Gauge("asr_slots", "Slots of model state, by state.", ["state"], registry=r)
+        self._streams_active = Gauge("asr_streams_active", "Streams that are open.", registry=r)
         self._refusals = Counter(
             "asr_refusals", "Streams refused admission, by reason.", ["reason"], registry=r
         )
@@ -69,36 +52,21 @@ class Metrics:
         self._coalesced = Counter(
             "asr_interims_coalesced", "Interims that a later one replaced before they were sent.", registry=r
         )
-        self._audio = Counter("asr_audio_seconds", "Seconds of audio stepped.", registry=r)
-        self._steps = Counter("asr_steps", "Model steps, by outcome.", ["outcome"], registry=r)
-        self._step_time = Histogram(
-            "asr_step_seconds", "Duration of a model step.", buckets=_SHORT, registry=r
-        )
-        self._batch = Histogram("asr_batch_streams", "Streams in a step.", buckets=_BATCH, registry=r)
-        self._queue_wait = Histogram(
-            "asr_queue_wait_seconds", "From a chunk being complete to its step.", buckets=_SHORT, registry=r
-        )
-        self._chunk_latency = Histogram(
-            "asr_chunk_to_result_seconds",
-            "From a chunk being complete to the end of its step.",
-            buckets=_SHORT,
-            registry=r,
-        )
         self._sent_latency = Histogram(
             "asr_result_to_sent_seconds",
-            "From a result's being made to its being handed to its connection; with asr_chunk_to_result_seconds, all "
-            "that this process adds.",
-            buckets=_SHORT,
+            "From the end of a result's step to its being handed to its connection; with asr_chunk_to_result_seconds, "
+            "all that the service adds.",
+            buckets=SHORT,
             registry=r,
         )
         self._final_latency = Histogram(
             "asr_finalize_to_final_seconds",
             "From a finalize or half-close being received to its final being sent.",
-            buckets=_SHORT,
+            buckets=SHORT,
             registry=r,
         )
         self._loop_lag = Histogram(
-            "asr_event_loop_lag_seconds", "How late the event loop wakes up.", buckets=_SHORT, registry=r
+            "asr_event_loop_lag_seconds", "How late the event loop wakes up.", buckets=SHORT, registry=r
         )
 
         self._certificate = Gauge(
@@ -111,51 +79,9 @@ class Metrics:
         """Sets when the certificate in use expires, unix seconds; from any thread."""
         self._certificate.set(unix_s)
 
-    def watch(
-        self,
-        *,
-        active: Callable[[], int],
-        limit: Callable[[], int],
-        slots: Callable[[], Mapping[str, int]],
-        batch_limit: Callable[[], int],
-        load: Callable[[], float],
-        readings: Callable[[], Readings],
-        engine_pid: int,
-    ) -> None:
-        """Takes the functions that give the values which are read at each scrape.
-
-        Args:
-            active: streams that hold a permit.
-            limit: streams that may hold one.
-            slots: slots by state, one of `SLOT_STATES`.
-            batch_limit: most streams in a step.
-            load: see `asr_service.engine.capacity.Load`.
-            readings: what the model has measured of its own work.
-            engine_pid: process that holds the model; its CPU time and memory are shown beside this one's.
-        """
-        ProcessCollector(namespace="asr_engine", pid=lambda: engine_pid, registry=self.registry)
+    def watch_active(self, active: Callable[[], int]) -> None:
+        """Takes the function that gives how many streams are open here; it is asked at each scrape."""
         self._streams_active.set_function(active)
-        self._streams_limit.set_function(limit)
-        self._batch_limit.set_function(batch_limit)
-        self._load.set_function(load)
-        for state in SLOT_STATES:
-            self._slots.labels(state).set_function(partial(_slots_in, slots, state))
-        self.registry.register(_ReadingsCollector(readings))
-
-    def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
-        """Counts a step of the engine; see `EngineMetrics`."""
-        self._steps.labels("ok").inc()
-        self._step_time.observe(seconds)
-        self._batch.observe(len(waits_s))
-        self._audio.inc(audio_s)
-        for wait in waits_s:
-            self._queue_wait.observe(wait)
-            self._chunk_latency.observe(wait + seconds)
-
-    def step_failed(self, streams: int) -> None:
-        """Counts a step of the engine that raised, and so ended this many streams."""
-        self._steps.labels("failed").inc()
-        self._batch.observe(streams)
 
     def stream_opened(self) -> None:
         """Counts a stream that was admitted."""
@@ -191,36 +117,3 @@ class Metrics:
     def loop_lag(self, seconds: float) -> None:
         """Times by how much the event loop woke up late."""
         self._loop_lag.observe(seconds)
-
-    def render(self) -> bytes:
-        """Returns all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
-
-
-class _ReadingsCollector(Collector):
-    """Makes metrics of the model's latest readings."""
-
-    def __init__(self, readings: Callable[[], Readings]) -> None:
-        self._readings = readings
-
-    def collect(self) -> Iterator[Metric]:
-        now = self._readings()
-        stages = CounterMetricFamily(
-            "asr_step_stage_seconds", "Seconds spent in each stage of all steps.", labels=["stage"]
-        )
-        for stage, seconds in now.stages:
-            stages.add_metric([stage], seconds)
-        yield stages
-        memory = GaugeMetricFamily(
-            "asr_device_memory_bytes",
-            "Memory of the device; none where it has none of its own.",
-            labels=["kind"],
-        )
-        if now.memory_total:
-            memory.add_metric(["used"], now.memory_used)
-            memory.add_metric(["total"], now.memory_total)
-        yield memory
-
-
-def _slots_in(state_counts: Callable[[], Mapping[str, int]], state: str) -> float:
-    return state_counts().get(state, 0)

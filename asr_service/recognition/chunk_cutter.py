@@ -103,7 +103,6 @@ class ChunkCutter:
         self._bytes = bytearray()
         self._received = 0
         self._decoded = 0
-        self._reported = 0
         self._marks: deque[Mark] = deque()
         # Fewer undecoded bytes cannot make a chunk; bytes of each chunk, 0 where that is not always the same.
         self._least_bytes = self._reader.bytes_for(info.first_chunk_samples)
@@ -210,20 +209,29 @@ class ChunkCutter:
         self._samples, self._sample_count = ([rest] if rest.size else []), rest.size
         return Chunk(samples, client_samples, is_first, is_last, due)
 
-    def take_consumed(self, *, chunk_waits: bool) -> tuple[int, int, int]:
-        """What was decoded since the last call, and what the next chunk to be cut needs, as `Consumed` has them.
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that have come and are not decoded yet."""
+        return self._received - self._decoded
+
+    def next_chunk(self, *, is_ahead: bool) -> tuple[int, int]:
+        """Says where the chunk that is not complete yet ends, see `Stream.next_chunk`.
 
         Args:
-            chunk_waits: whether a chunk is cut already; the one after it is meant then.
+            is_ahead: whether nothing is cut for now, so that a whole chunk may be there already.
         """
-        consumed, self._reported = self._decoded - self._reported, self._decoded
         if self._marks:
             # A mark says where the next chunk ends.
-            return consumed, 0, 0
-        needed = self._least_bytes
-        if chunk_waits:
+            return 0, 0
+        needed, size = self._least_bytes, self._chunk_bytes
+        if is_ahead:
             needed = self._reader.bytes_for(self._info.chunk_samples - self._sample_count)
-        return consumed, self._decoded + needed, self._chunk_bytes
+        end = self._decoded + needed
+        if end <= self._received:
+            if not size:
+                return 0, 0
+            end += size * (1 + (self._received - end) // size)
+        return end, size
 
     def _due(self, client_samples: int, *, is_last: bool) -> float:
         """Moves the clock on by the chunk's audio and gives the time as of which its step is due."""

@@ -9,23 +9,20 @@ flush: it writes nothing more otherwise. `states.py` has the tables of a stream'
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from asr_service.core.commands import Consumed
 from asr_service.core.errors import OutOfOrder
-from asr_service.core.model import ModelInfo, StepRequest, StepResult
+from asr_service.core.model import ModelInfo
 from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.recognition.chunk_cutter import Chunk, ChunkCutter
 from asr_service.recognition.endpointing import Endpointer, frame_levels
-from asr_service.recognition.languages import AUTO, choose_language, prompt_index
+from asr_service.recognition.languages import AUTO, choose_language
 from asr_service.recognition.states import INPUT, WORK, Happening, Input, Work
 from asr_service.recognition.transcript import Transcript
 from asr_service.recognition.vocabulary import Vocabulary
 
 END_OF_UTTERANCE = FinalReason.END_OF_UTTERANCE
-# Of an utterance without interims, the front end is told once so much of it is new: it is all that is left of it if the
-# engine fails.
-_UNTOLD_SHARE = 0.05
 
 
 class _CutChunk(NamedTuple):
@@ -37,21 +34,16 @@ class _CutChunk(NamedTuple):
 
 
 class Stream:
-    """Turns one stream's bytes into steps of the model, and the steps' tokens into results. The engine owns it.
+    """Turns one stream's bytes into chunks for the model, and the model's tokens into results.
 
-    `ready_at` says since when (or, for an upload, as of when) a step is due; `request` and `answer` carry it through
-    the model. Where the next chunk may be cut before the last one is answered, `take_chunks` gives out what is cut, and
-    `answer` takes the answers in the same order.
+    `take_chunks` gives out the chunks that are cut, and `answer` takes the answers to them in the same order.
 
     Args:
-        stream: the engine's id of the stream, never reused.
         config: what the client asked for.
         info: of the model.
         vocabulary: of the model.
-        slot: the stream's row of pooled state.
         now: monotonic seconds.
         finalize_silence_ms: see `ChunkCutter`.
-        keeps_interims: whether a stream whose config asks for no interims makes some all the same, to be kept.
         read_ahead: chunks that may be cut and not answered. With more than one, an answer that makes the model start
             anew comes too late for what was cut ahead: that is put back and cut anew, and its own answer ignored.
 
@@ -59,37 +51,24 @@ class Stream:
         InvalidArgument: the model does not know the config's language.
 
     Attributes:
-        id: the engine's id of the stream.
-        slot: as given.
         input: state of the input machine.
         work: state of the work machine.
-        restarted: whether the last answer made the model start anew: the next chunk ends before the place that
-            `take_consumed` told with the step.
     """
 
     def __init__(
         self,
-        stream: int,
         config: StreamConfig,
         info: ModelInfo,
         vocabulary: Vocabulary,
-        slot: int,
         now: float,
         finalize_silence_ms: int = 0,
         *,
-        keeps_interims: bool = False,
         read_ahead: int = 1,
     ) -> None:
-        self.id = stream
-        self.slot = slot
         self.input = Input.OPEN
         self.work = Work.FRESH
-        self.restarted = False
         self._info = info
         self._interims = config.interim_results
-        self._keeps_interims = keeps_interims
-        self._boosts = config.boosts
-        self._prompt = prompt_index(config.language, info)
         language = choose_language(config.language, info)
         # What the model last said that it hears; before that what the client has named.
         self._language = "" if language == AUTO else language
@@ -105,8 +84,6 @@ class Stream:
         )
         self._endpointer = Endpointer(config.endpointing, info.frame_ms)
         self._utterance = 0
-        # Frames of the stream before the utterance, and up to its last result.
-        self._utterance_start = self._told = 0
         self._read_ahead = read_ahead
         # Chunks that are cut and not answered, in their order; those of them that `take_chunks` has not given out yet.
         self._cut_chunks: deque[_CutChunk] = deque()
@@ -120,8 +97,6 @@ class Stream:
         self._stepped = 0
         self._frames = 0
         self._segment_start = 0
-        # When the last step was answered.
-        self._answered = now
 
     # ------------------------------------------------------------------------------------------------- what comes in
 
@@ -152,30 +127,62 @@ class Stream:
         self._cut_chunks.clear()
         self._new_chunks.clear()
 
-    # ------------------------------------------------------------------------------------------ to the model and back
+    def break_off(self, unix_ms: int) -> Result | None:
+        """Ends the stream at once, since the model answers no more.
+
+        Returns:
+            The final of what was heard of the utterance so far; None without text.
+        """
+        is_over = self.work is Work.ENDED
+        self.cancel()
+        if is_over or self._transcript.is_empty:
+            return None
+        final = self._final(FinalReason.ENDED_BY_SERVER, "", unix_ms)
+        return final if final.text else None
 
     @property
-    def ready_at(self) -> float | None:
-        """Monotonic time at which the next step is due, None if there is nothing to step."""
-        # A stream that has more than one chunk waiting queues again for each.
-        return max(self._cut_chunks[0].chunk.due, self._answered) if self._cut_chunks else None
+    def waiting_bytes(self) -> int:
+        """Bytes that have come and are in no chunk yet."""
+        return self._cutter.waiting_bytes
+
+    @property
+    def next_chunk(self) -> tuple[int, int]:
+        """Where the chunk that is not complete yet ends.
+
+        Returns:
+            Bytes of the stream, from its first one, that it needs at least, as long as no finalize request comes in
+            between; 0 if that is not known. And bytes of every chunk after it, with which the former are exact; 0 if
+            that is not always the same.
+        """
+        return self._cutter.next_chunk(is_ahead=len(self._cut_chunks) + self._ignored >= self._read_ahead)
+
+    # ------------------------------------------------------------------------------------------ to the model and back
 
     def take_chunks(self) -> list[Chunk]:
         """Takes the chunks that were cut since the last call, in their order."""
         chunks, self._new_chunks = self._new_chunks, []
         return chunks
 
-    def request(self) -> StepRequest:
-        """Makes the request of the step that is ready."""
-        self._new_chunks.clear()
-        chunk = self._cut_chunks[0].chunk
-        boosts, prompt = (self._boosts, self._prompt) if chunk.is_first else ((), -1)
-        return StepRequest(self.slot, chunk.samples, chunk.is_first, chunk.is_last, boosts, prompt)
+    def answer(
+        self,
+        tokens: Sequence[int],
+        token_frames: Sequence[int],
+        probs: Sequence[float],
+        frames: int,
+        unix_ms: int,
+    ) -> list[Result]:
+        """Takes what the model made of the oldest chunk without an answer.
 
-    def answer(self, step: StepResult, now: float, unix_ms: int) -> list[Result]:
-        """Takes what the step made of the oldest chunk and gives the results that follow from it, in order."""
-        self._answered = now
-        self.restarted = False
+        Args:
+            tokens: new token ids.
+            token_frames: encoder frame that each was emitted at, counted from the chunk's first.
+            probs: probability of each in [0, 1].
+            frames: encoder frames decoded.
+            unix_ms: unix time, ms.
+
+        Returns:
+            The results that follow from it, in order.
+        """
         if self._ignored:
             self._ignored -= 1
             return self._proceed(unix_ms)
@@ -184,30 +191,27 @@ class Stream:
         self._move_work(Happening.STEP)
         results: list[Result] = []
         if self._endpointer.needs_levels:
-            self._endpointer.add_levels(frame_levels(chunk.samples, step.frames, self._info.frame_samples))
+            self._endpointer.add_levels(frame_levels(chunk.samples, frames, self._info.frame_samples))
         ends = False
-        for token, frame, prob in zip(step.tokens, step.token_frames, step.token_probs, strict=True):
-            if reason := self._before(token, self._segment_start + frame):
+        # Frames of the segment before this chunk.
+        before = self._frames - self._segment_start
+        for token, frame, prob in zip(tokens, token_frames, probs, strict=True):
+            if reason := self._before(token, self._frames + frame):
                 results.append(self._final(reason, "", unix_ms))
-            self._transcript.add(token, frame, prob)
-            ends |= self._hear(token, self._segment_start + frame)
-        self._frames += step.frames
+            self._transcript.add(token, before + frame, prob)
+            ends |= self._hear(token, self._frames + frame)
+        self._frames += frames
         # Otherwise the final of the mark that follows says it all.
         if not (chunk.is_last or in_silence):
             reason = END_OF_UTTERANCE if self._is_over else self._endpointer.after_frames(self._frames)
             if reason:
                 results.append(self._final(reason, "", unix_ms))
-            elif self._interims or (self._keeps_interims and step.tokens and self._is_much_untold):
+            elif self._interims:
                 results.append(self._interim(unix_ms))
-            self.restarted = ends
             if ends:
                 self._start_segment(Happening.MODEL_RESTART)
                 self._put_back()
         return results + self._proceed(unix_ms)
-
-    def take_consumed(self) -> Consumed:
-        """Says what was decoded since the last call, and what the chunk after the one that is ready needs."""
-        return Consumed(self.id, *self._cutter.take_consumed(chunk_waits=bool(self._cut_chunks)))
 
     @property
     def audio_s(self) -> float:
@@ -286,25 +290,18 @@ class Stream:
     def _final(self, reason: FinalReason, tag: str, unix_ms: int) -> Result:
         made, audio_ms = self._transcript.finish(self._audio_ms), self._audio_ms
         result = Result(
-            self.id, made.text, reason, self._utterance, made.words, made.confidence, audio_ms, tag, unix_ms,
+            made.text, reason, self._utterance, made.words, made.confidence, audio_ms, tag, unix_ms,
             language=self._language,
         )  # fmt: skip
         self._endpointer.start_utterance(self._frames)
-        self._utterance_start = self._told = self._frames
         self._is_over = False
         self._utterance += 1
         return result
 
-    @property
-    def _is_much_untold(self) -> bool:
-        """Whether a share of the utterance is new; telling all of a long one each time would cost its square."""
-        return self._frames - self._told >= _UNTOLD_SHARE * (self._frames - self._utterance_start)
-
     def _interim(self, unix_ms: int) -> Result:
-        self._told = self._frames
         now, audio_ms = self._transcript, self._audio_ms
         return Result(
-            self.id, now.text, None, self._utterance, (), now.confidence, audio_ms, "", unix_ms, now.stability,
+            now.text, None, self._utterance, (), now.confidence, audio_ms, "", unix_ms, now.stability,
             self._language,
         )  # fmt: skip
 

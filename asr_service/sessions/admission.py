@@ -1,63 +1,138 @@
-"""Admits streams to the service or refuses them, and knows how many calls are open. Lives on the event loop."""
+"""Admits streams to the service or refuses them, and knows those that are open here. Lives on the event loop."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
+import time
+from collections.abc import Callable
+from typing import NoReturn, Protocol
 
 from asr_service.access.api_keys import ApiKey, KeyRing
-from asr_service.core.errors import AsrError, Unavailable
+from asr_service.core.errors import AsrError, AtCapacity, Overloaded, QuotaReached, Unavailable
 from asr_service.core.model import ModelInfo
 from asr_service.core.values import StreamConfig
 from asr_service.observability.metrics import Metrics
 from asr_service.observability.traces import Tracing
-from asr_service.sessions.registry import SessionRegistry
-from asr_service.sessions.session import Session
+from asr_service.recognition.languages import prompt_index
+from asr_service.recognition.stream import Stream
+from asr_service.sessions.engines import Engines, LinkedEngine
+from asr_service.sessions.multichannel import sample_bytes
+from asr_service.sessions.session import MAX_UNREAD, Session
 
 STARTING_RETRY_S = 5.0
+_RETRY_AFTER_S = 1.0
+# The load looks back ten seconds.
+_RETRY_BUSY_S = 5.0
+# One chunk of a stream is stepped while the next one is on its way.
+_READ_AHEAD = 2
+
+
+class KeyPermits(Protocol):
+    """Knows how many streams each API key has open, over all front ends."""
+
+    async def ask(self, key: str, count: int, limit: int) -> bool:
+        """Takes permits for so many streams of a key, all or none; a limit of 0 is none. Returns whether it did."""
+        ...
+
+    def give_back(self, key: str, count: int) -> None:
+        """Gives permits back."""
+        ...
+
+
+class ServiceNumbers(Protocol):
+    """What is known of the whole service, as of now."""
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open."""
+        ...
+
+    @property
+    def stream_limit(self) -> int:
+        """Streams that may be open."""
+        ...
+
+    @property
+    def measured_streams(self) -> int:
+        """Live streams that the engines sustain as measured up to now; 0 if that is not measured."""
+        ...
+
+    @property
+    def load(self) -> float:
+        """The largest load of an engine: how long live chunks take, over their duration."""
+        ...
 
 
 class Admission:
-    """Admits streams, whatever protocol they speak: a process has one.
+    """Admits streams, whatever protocol they speak: a front end has one.
 
     Args:
-        registry: takes the permits.
+        engines: whose slots streams lease.
+        permits: of the API keys.
+        numbers: of the whole service.
         metrics: told about who comes, is refused and leaves.
+        inbox_s: seconds of audio that a stream may have waiting; at least a few chunks wait all the same.
+        max_unread: finals of a stream that may wait for its client to read them.
+        max_load: load above which engines admit no stream; 0 for no limit.
         idle_timeout_s: a stream that sends nothing for longer is ended.
         max_stream_s: longest stream, 0 for no limit.
         tracing: makes traces of streams; None for none.
         keys: API keys of which a caller has to show one; None where no key is asked for.
+        on_count: told how many streams are open here, each time that this changes.
 
     Attributes:
-        model_info: what is served; None until the engine runs.
+        engines, numbers, metrics, idle_timeout_s, max_stream_s, tracing, keys: as given.
         refusal: what new streams are answered with instead of being admitted; None while serving.
-        measured_streams: live streams that the machine sustains as measured up to now; 0 if that is not measured.
         open_calls: calls that were admitted and have not ended; a call of two channels counts once.
     """
 
     def __init__(
         self,
-        registry: SessionRegistry,
+        engines: Engines,
+        permits: KeyPermits,
+        numbers: ServiceNumbers,
         metrics: Metrics,
         *,
+        inbox_s: float,
         idle_timeout_s: float,
         max_stream_s: float,
+        max_unread: int = MAX_UNREAD,
+        max_load: float = 0.0,
         tracing: Tracing | None = None,
         keys: KeyRing | None = None,
+        on_count: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.model_info: ModelInfo | None = None
+        self.engines = engines
+        self.numbers = numbers
         self.refusal: AsrError | None = starting()
-        self.registry = registry
         self.metrics = metrics
         self.idle_timeout_s = idle_timeout_s
         self.max_stream_s = max_stream_s
         self.tracing = tracing
         self.keys = keys
-        self.measured_streams = 0
         self.open_calls = 0
+        self._permits = permits
+        self._inbox_s = inbox_s
+        self._max_unread = max_unread
+        self._max_load = max_load
+        self._on_count = on_count
+        self._sessions: set[Session] = set()
         self._call_ended = asyncio.Event()
 
-    def admit(self, config: StreamConfig, channels: int = 1, key: ApiKey | None = None) -> list[Session]:
+    @property
+    def model_info(self) -> ModelInfo | None:
+        """What a stream gets that asks for nothing in particular; None until a model is made."""
+        engine = self.engines.first
+        return engine.info if engine else None
+
+    @property
+    def active(self) -> int:
+        """Streams that are open here."""
+        return len(self._sessions)
+
+    async def admit(
+        self, config: StreamConfig, channels: int = 1, key: ApiKey | None = None
+    ) -> list[Session]:
         """Starts a session for each channel of a call, or none at all; a call that is admitted has to `leave`.
 
         Args:
@@ -68,33 +143,134 @@ class Admission:
         Raises:
             AsrError: why the call is refused; the refusal was counted.
         """
-        # All or none, before the first takes its permit: a permit once taken is back only when the engine says so.
-        self.check(channels, key)
         try:
-            opened = [self.registry.open(config, key) for _ in range(channels)]
+            self._check_serving()
+            await self._take_permits(key, channels)
+            try:
+                sessions = await self._lease(config, channels, key.name if key else "")
+            except BaseException:
+                self._give_back(key.name if key else "", channels)
+                raise
         except AsrError as refused:
             self._refuse(refused)
+        for session in sessions:
+            session.on_released = self._released
+        self._sessions.update(sessions)
+        self._on_count(len(self._sessions))
         self.metrics.stream_opened()
         self.open_calls += 1
-        return opened
-
-    def check(self, channels: int = 1, key: ApiKey | None = None) -> None:
-        """Checks that a call of so many channels would be admitted now. Raises as `admit` does."""
         if self.refusal is not None:
-            self._refuse(self.refusal)
+            # The drain began while the slots were asked for.
+            for session in sessions:
+                session.end(self.refusal)
+        return sessions
+
+    async def check(self, channels: int = 1, key: ApiKey | None = None) -> None:
+        """Checks that a call of so many channels would be admitted now, as far as that is known without asking engines.
+
+        Raises:
+            AsrError: as `admit` does.
+        """
         try:
-            self.registry.check(channels, key)
+            self._check_serving()
+            await self._take_permits(key, channels)
+            self._give_back(key.name if key else "", channels)
+            running = self.engines.by_room()
+            if not any(one.numbers.leased + channels <= one.numbers.limit for one in running):
+                raise self._full()
+            if all(0 < self._max_load < one.numbers.load for one in running):
+                raise self._overloaded(min(one.numbers.load for one in running))
         except AsrError as refused:
             self._refuse(refused)
+
+    def _check_serving(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if not self.engines.is_any_running:
+            raise Unavailable("no engine runs now; it is being started again", retry_after_s=STARTING_RETRY_S)
+
+    async def _take_permits(self, key: ApiKey | None, count: int) -> None:
+        if key and not await self._permits.ask(key.name, count, key.max_streams):
+            message = f"all {key.max_streams} streams of key {key.name!r} are open"
+            raise QuotaReached(message, retry_after_s=_RETRY_AFTER_S)
+
+    def _give_back(self, key_name: str, count: int) -> None:
+        if key_name:
+            self._permits.give_back(key_name, count)
+
+    async def _lease(self, config: StreamConfig, channels: int, key_name: str) -> list[Session]:
+        """Asks one engine after the other for slots.
+
+        Raises:
+            AsrError: none of them has any.
+        """
+        refusals: list[AsrError] = []
+        for engine in self.engines.by_room():
+            sessions = [self._new_session(engine, config, key_name) for _ in range(channels)]
+            prompt = prompt_index(config.language, engine.info)
+            try:
+                leases = await engine.link.lease(sessions, prompt, config.boosts)
+            except (AtCapacity, Unavailable) as refused:
+                refusals.append(refused)
+                continue
+            for session, lease in zip(sessions, leases, strict=True):
+                session.start(lease)
+            return sessions
+        if loads := [one.facts["load"] for one in refusals if isinstance(one, Overloaded)]:
+            raise self._overloaded(min(map(float, loads)))
+        if any(isinstance(one, AtCapacity) for one in refusals):
+            raise self._full()
+        raise refusals[0] if refusals else starting()
+
+    def _new_session(self, engine: LinkedEngine, config: StreamConfig, key_name: str) -> Session:
+        info = engine.info
+        stream = Stream(
+            config,
+            info,
+            engine.vocabulary,
+            time.monotonic(),
+            engine.finalize_silence_ms,
+            read_ahead=_READ_AHEAD,
+        )
+        # Two chunks at least, since fewer than one would wait for ever.
+        inbox_s = max(self._inbox_s, 2 * info.chunk_ms / 1000)
+        inbox_bytes = int(inbox_s * config.sample_rate) * sample_bytes(config.encoding)
+        return Session(stream, inbox_bytes, self._max_unread, key_name, interims=config.interim_results)
+
+    def _full(self) -> AtCapacity:
+        message = f"all {self.numbers.stream_limit} streams are taken"
+        return AtCapacity(message, retry_after_s=_RETRY_AFTER_S)
+
+    def _overloaded(self, load: float) -> Overloaded:
+        message = (
+            f"the machine is too busy for one more stream: results of live audio take {load:.2f} times as long as "
+            f"the audio they cover, above {self._max_load:g}"
+        )
+        return Overloaded(message, retry_after_s=_RETRY_BUSY_S)
 
     def _refuse(self, error: AsrError) -> NoReturn:
         self.metrics.refused(error.reason)
         raise error
 
+    def _released(self, session: Session) -> None:
+        self._sessions.discard(session)
+        self._give_back(session.key_name, 1)
+        self._on_count(len(self._sessions))
+
     def leave(self) -> None:
         """Tells that an admitted call has ended."""
         self.open_calls -= 1
         self._call_ended.set()
+
+    def end_all(self, error: AsrError) -> None:
+        """Ends every stream with its last final and this error, as soon as the engine has answered what was sent."""
+        for session in list(self._sessions):
+            session.end(error)
+
+    def fail_all(self, error: AsrError) -> None:
+        """Ends every stream with this error at once, whether its engine still runs or not."""
+        for session in list(self._sessions):
+            session.fail(error)
 
     async def drained(self) -> None:
         """Waits until no admitted call is left; new ones are to be refused by then."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from asr_service.core.values import Encoding
-from asr_service.sessions.session import Session
 
 
 class Feed(Protocol):
@@ -29,6 +28,15 @@ class Feed(Protocol):
         ...
 
 
+class Channel(Feed, Protocol):
+    """The session of one channel."""
+
+    @property
+    def takes_silence(self) -> bool:
+        """See `Session.takes_silence`."""
+        ...
+
+
 class Interleaved:
     """Deals interleaved samples out to a session for each channel.
 
@@ -39,7 +47,7 @@ class Interleaved:
         encoding: tells how many bytes a sample has.
     """
 
-    def __init__(self, sessions: Sequence[Session], encoding: Encoding) -> None:
+    def __init__(self, sessions: Sequence[Channel], encoding: Encoding) -> None:
         self._sessions = sessions
         self._width = sample_bytes(encoding)
         self._rest = b""

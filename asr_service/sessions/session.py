@@ -1,25 +1,30 @@
-"""One stream as a front end sees it: what waits on its way to the engine, and what waits on its way to the client.
+"""One stream as a front end has it: its recognition, its lease of an engine's slot, and what waits for its client.
 
-Everything here runs on the event loop, so there are no locks. The two queues have written policies. Audio beyond the
+Everything here runs on the event loop, so there are no locks. What waits has written policies. Audio beyond the
 high-water mark makes `send_audio` wait, which makes the transport push back on the client. Of results, the latest
 interim replaces the one before it, a final replaces the interim of its utterance, and finals are never dropped.
 
-A stream that the server ends still has its last final, with a reason of its own and only if it has text: the engine
-makes it (`end`), or, where the engine has failed, it is made of the newest interim (`fail`).
+A stream that the server ends still has its last final, with a reason of its own and only if it has text: what was sent
+is recognized first (`end`), or, where the engine is gone or too slow, it is made of what was heard so far (`fail`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from asr_service.core.commands import Audio, Cancel, Command, Consumed, Ended, Event, Finalize, HalfClose
-from asr_service.core.errors import AsrError, LimitReached, OutOfOrder
+from asr_service.core.errors import AsrError, ClientError, InternalError, LimitReached, OutOfOrder
+from asr_service.core.lease import Lease
 from asr_service.core.values import FinalReason, Result
-from asr_service.sessions.packet_buffer import PacketBuffer
+from asr_service.recognition.chunk_cutter import Chunk
+from asr_service.recognition.states import Work
+from asr_service.recognition.stream import Stream
+
+log = logging.getLogger(__name__)
 
 MAX_UNREAD = 1000
 """Finals that may wait for a client that does not read, unless the settings say otherwise."""
@@ -28,46 +33,53 @@ MAX_OPEN_FINALIZES = 1000
 """Finalize requests of a stream whose finals were not fetched; one more is refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A stream is over and its slot is given back. `error` is None after a flushed half-close or a cancel."""
+
+    error: AsrError | None
+
+
 class Session:
-    """Sends one stream's audio to the engine and fetches its results. One task may send, one may receive.
+    """Turns one stream's audio into results. One task may send, one may receive.
+
+    It is a `ChunkAnswers`: the engine's link hands it the answers to its chunks.
 
     Args:
-        stream: the engine's id of the stream, never reused.
-        submit: hands a command to the engine.
-        inbox_bytes: the high-water mark of audio that the engine has not consumed.
+        stream: what recognizes.
+        inbox_bytes: the high-water mark of audio that is in no chunk yet.
         max_unread: finals that may wait to be fetched; one more ends the stream with LimitReached.
         key_name: name of the API key that the caller showed, "" without keys.
-        interims: whether interims are fetched; they are kept in any case.
+        interims: whether interims are fetched.
 
     Attributes:
-        id: the engine's id of the stream.
         key_name: as given.
         ended: the end, once it has come.
         coalesced: interims that a later one replaced before they were fetched.
-        on_end: called once, when the end has come, whether or not anybody fetches it.
+        on_released: called once, when the stream is over and has given its slot back.
+        on_end: called once after that, whether or not anybody fetches the end.
         on_ending: called once, when the server begins to end the stream: the last final and the end are yet to come.
     """
 
     def __init__(
         self,
-        stream: int,
-        submit: Callable[[Command], None],
+        stream: Stream,
         inbox_bytes: int,
         max_unread: int = MAX_UNREAD,
         key_name: str = "",
         *,
         interims: bool = True,
     ) -> None:
-        self.id = stream
         self.key_name = key_name
         self.ended: Ended | None = None
         self.coalesced = 0
+        self.on_released: Callable[[Session], None] = _ignore
         self.on_end: Callable[[Ended], None] = _ignore
         self.on_ending: Callable[[AsrError], None] = _ignore
-        self._submit = submit
+        self._stream = stream
+        self._lease: Lease | None = None
         self._inbox_bytes = inbox_bytes
         self._max_unread = max_unread
-        self._buffer = PacketBuffer()
         # By half_close, end or cancel.
         self._closed = False
         # Why the server ends the stream, None while it does not.
@@ -80,16 +92,19 @@ class Session:
         self._finals: deque[Result] = deque()
         self._interim: Result | None = None
         self._interims = interims
-        # The newest interim that no final has replaced, fetched or not.
-        self._kept: Result | None = None
+
+    def start(self, lease: Lease) -> None:
+        """Takes the lease of the slot that the stream's chunks go to; to be called once, before there is audio."""
+        self._lease = lease
+        if self.ended is not None:
+            lease.release()
 
     # --------------------------------------------------------------------------------------------------------- sending
 
     async def send_audio(self, data: bytes) -> None:
-        """Sends audio; returns at once unless more than the high-water mark waits for the engine.
+        """Sends audio; returns at once unless more than the high-water mark waits to be stepped.
 
-        Packets are buffered until they complete a chunk, so that the engine is not woken by each of them. A stream that
-        has ended, or that the server ends, takes no more audio: it is dropped, and `next` tells why.
+        A stream that has ended, or that the server ends, takes no more audio: it is dropped, and `next` tells why.
 
         Raises:
             OutOfOrder: after `half_close`.
@@ -100,22 +115,20 @@ class Session:
             if self._ending is not None:
                 return
             raise OutOfOrder("audio after the end of the stream's input")
-        self._buffer.add(data)
-        if self._buffer.is_due or self._buffer.unconsumed > self._inbox_bytes:
-            self._flush()
-        while self._buffer.unconsumed > self._inbox_bytes and self.ended is None:
+        self._take_audio(data)
+        while self._stream.waiting_bytes > self._inbox_bytes and self.ended is None:
             self._below_mark = asyncio.get_running_loop().create_future()
             await self._below_mark
 
     @property
     def next_chunk(self) -> tuple[int, int]:
-        """See `PacketBuffer.next_chunk`."""
-        return self._buffer.next_chunk
+        """See `Stream.next_chunk`."""
+        return self._stream.next_chunk
 
     @property
     def takes_silence(self) -> bool:
         """Whether `add_silence` would take silence: the input is open, and not more waits than the high-water mark."""
-        return self.ended is None and not self._closed and self._buffer.unconsumed <= self._inbox_bytes
+        return self.ended is None and not self._closed and self._stream.waiting_bytes <= self._inbox_bytes
 
     def add_silence(self, data: bytes) -> bool:
         """Takes encoded silence in place of audio that the client does not send, and never waits.
@@ -125,9 +138,7 @@ class Session:
         """
         if not self.takes_silence:
             return False
-        self._buffer.add(data)
-        if self._buffer.is_due:
-            self._flush()
+        self._take_audio(data)
         return True
 
     def finalize(self, tag: str) -> None:
@@ -147,16 +158,12 @@ class Session:
             )
             raise LimitReached(message, field="finalize")
         self._open_finalizes += 1
-        self._flush()
-        self._buffer.start_segment()
-        self._submit(Finalize(self.id, tag))
+        self._advance(lambda: self._stream.finalize(tag, time.monotonic(), _unix_ms()))
 
     def half_close(self) -> None:
-        """No more input: the tail is flushed, the last final and the end follow. Again: nothing."""
+        """No more input: the tail is flushed, the last final and the end follow. Again, or after the end: nothing."""
         if not self._closed:
-            self._closed = True
-            self._flush()
-            self._submit(HalfClose(self.id))
+            self._close(by_server=False)
 
     def end(self, error: AsrError) -> None:
         """The server ends the stream: what was sent is recognized, the last final and this error follow.
@@ -167,27 +174,86 @@ class Session:
         if self.ended is None and self._ending is None:
             self._ending = error
             if not self._closed:
-                self._closed = self._by_server = True
-                self._flush()
-                self._submit(HalfClose(self.id, by_server=True))
+                self._by_server = True
+                self._close(by_server=True)
             self.on_ending(error)
 
     def fail(self, error: AsrError) -> None:
-        """Ends the stream with this error at once, whether the engine still runs or not. After the end: nothing."""
-        self.cancel()
-        self._end(Ended(self.id, error))
-        _wake(self._news)
+        """Ends the stream with this error at once, with the last final of what was heard. After the end: nothing."""
+        if self.ended is None:
+            final = self._stream.break_off(_unix_ms())
+            if final is not None:
+                self._interim = None
+                self._finals.append(final)
+            self._end(error)
 
     def cancel(self) -> None:
-        """The client is gone: the slot comes back by the next turn. After the end: nothing."""
+        """The client is gone: the slot is given back at once. After the end: nothing."""
         if self.ended is None:
-            self._closed = True
-            self._submit(Cancel(self.id))
+            self._stream.cancel()
+            self._end(None)
 
-    def _flush(self) -> None:
-        """Submits the packets that the buffer holds."""
-        if data := self._buffer.take():
-            self._submit(Audio(self.id, data))
+    def _take_audio(self, data: bytes) -> None:
+        """What a packet costs: no future, no log line."""
+        stream = self._stream
+        try:
+            stream.audio(data, time.monotonic())
+            if chunks := stream.take_chunks():
+                self._send(chunks)
+        except Exception as error:
+            self._break(error)
+
+    def _close(self, *, by_server: bool) -> None:
+        self._closed = True
+        self._advance(lambda: self._stream.half_close(time.monotonic(), _unix_ms(), by_server=by_server))
+
+    # ------------------------------------------------------------------------------------------------ from the engine
+
+    def answer(
+        self, tokens: list[int], token_frames: list[int], probs: list[float], frames: int, ended: float
+    ) -> None:
+        """See `ChunkAnswers.answer`."""
+        if self.ended is not None:
+            return
+        made_ms = _unix_ms() - round(1000 * (time.monotonic() - ended))
+        self._advance(lambda: self._stream.answer(tokens, token_frames, probs, frames, made_ms))
+
+    def lost(self, error: AsrError) -> None:
+        """See `ChunkAnswers.lost`."""
+        self.fail(error)
+
+    def _advance(self, move: Callable[[], list[Result]]) -> None:
+        """Moves the stream on, and passes on what comes of it: chunks to the engine, results to the client."""
+        stream = self._stream
+        try:
+            results = move()
+            if chunks := stream.take_chunks():
+                self._send(chunks)
+        except Exception as error:
+            self._break(error)
+            return
+        for result in results:
+            self._take_result(result)
+        if stream.work is Work.ENDED and self.ended is None:
+            self._end(self._ending if self._by_server else None)
+        elif results:
+            _wake(self._news)
+        if self._below_mark is not None and stream.waiting_bytes <= self._inbox_bytes:
+            _wake(self._below_mark)
+
+    def _send(self, chunks: Sequence[Chunk]) -> None:
+        assert self._lease is not None
+        for chunk in chunks:
+            self._lease.send(chunk.samples, is_first=chunk.is_first, is_last=chunk.is_last, due=chunk.due)
+
+    def _break(self, error: Exception) -> None:
+        """Ends this stream, and no other, since its audio cannot be read or a bug was found."""
+        if isinstance(error, ClientError):
+            self.fail(error)
+            return
+        bug = InternalError()
+        log.error("request %s: a stream ended by an internal error", bug.request_id, exc_info=error)
+        self.fail(bug)
 
     # ------------------------------------------------------------------------------------------------------- receiving
 
@@ -207,57 +273,38 @@ class Session:
             self._news = asyncio.get_running_loop().create_future()
             await self._news
 
-    def deliver(self, event: Event) -> None:
-        """Takes an event of this stream."""
-        if isinstance(event, Consumed):
-            self._buffer.consumed(event)
-            if self._buffer.is_due and not self._closed:
-                self._flush()
-            if self._buffer.unconsumed <= self._inbox_bytes:
-                _wake(self._below_mark)
+    def _take_result(self, result: Result) -> None:
+        if result.reason is None:
+            if self._interims:
+                self.coalesced += self._interim is not None
+                self._interim = result
             return
-        if isinstance(event, Ended):
-            self._end(event)
-        elif event.reason is None:
-            self._kept = event
-            if not self._interims:
-                return
-            self.coalesced += self._interim is not None
-            self._interim = event
-        elif self.ended is None:
-            self._add_final(event)
-        _wake(self._news)
-
-    def _add_final(self, final: Result) -> None:
-        # They are of this utterance or an earlier one.
-        self._interim = self._kept = None
-        if final.reason is FinalReason.ENDED_BY_SERVER and not final.text:
+        # It is of this utterance or an earlier one.
+        self._interim = None
+        if result.reason is FinalReason.ENDED_BY_SERVER and not result.text:
             return
-        self._finals.append(final)
+        self._finals.append(result)
         if len(self._finals) > self._max_unread:
             self.end(LimitReached(f"{self._max_unread} results were not read; read them while sending audio"))
 
-    def _end(self, ended: Ended) -> None:
-        if self.ended is None:
-            if self._by_server and ended.error is None:
-                ended = replace(ended, error=self._ending)
-            if ended.error is not None and self._kept is not None and self._kept.text:
-                self._finals.append(_last_final(self._kept))
-                self._interim = None
-            self.ended = ended
-            self._buffer.take()
-            _wake(self._below_mark)
-            self.on_end(ended)
-
-
-def _last_final(interim: Result) -> Result:
-    """Makes the last final of a stream whose engine has failed; an interim has no words to take over."""
-    now = time.time_ns() // 1_000_000
-    return replace(interim, reason=FinalReason.ENDED_BY_SERVER, stability=1.0, made_unix_ms=now)
+    def _end(self, error: AsrError | None) -> None:
+        """Ends the stream: the slot is back before its client is told the status."""
+        self._closed = True
+        self.ended = Ended(error)
+        if self._lease is not None:
+            self._lease.release()
+        self.on_released(self)
+        _wake(self._below_mark)
+        _wake(self._news)
+        self.on_end(self.ended)
 
 
 def _ignore(_: object) -> None:
-    """What is called at a stream's end until somebody sets `on_end` and `on_ending`."""
+    """What is called at a stream's end until somebody sets what is to be called."""
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:

@@ -8,13 +8,13 @@ from bench.startup import parts_of
 
 BEGAN = datetime.fromisoformat("2026-01-31T12:00:00.000+00:00").timestamp()
 LOG = """\
-2026-01-31T12:00:01.000+00:00 INFO    asr_service.app.life: making the model demo; streams are refused until it is ready
+2026-01-31T12:00:01.000+00:00 INFO    asr_service.app.front_end: front end 0 listens on 127.0.0.1:50051
 2026-01-31T12:00:03.500+00:00 INFO    asr_service.model.reading: reading /models/demo.nemo
 2026-01-31T12:00:04.000+00:00 INFO    asr_service.model.loading: compiling the encoder step for this processor
 2026-01-31T12:00:10.500+00:00 INFO    asr_service.model.loading: compiled in 6.5 s
 2026-01-31T12:00:11.000+00:00 INFO    asr_service.engine.engine: batch of 1
 2026-01-31T12:00:11.200+00:00 INFO    asr_service.engine.engine: batch of 8
-2026-01-31T12:00:11.500+00:00 INFO    asr_service.app.life: serving grpc on 127.0.0.1:50051"""
+2026-01-31T12:00:11.500+00:00 INFO    asr_service.app.service: serving grpc on 127.0.0.1:50051"""
 
 
 def test_each_part_lasts_until_its_line() -> None:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_service.core.model import StepRequest, StreamingModel
+from asr_service.core.model import StreamingModel
 from asr_service.core.values import Encoding, PhraseBoost, Samples
 from asr_service.recognition.audio import AudioReader
+from testbed.by_request import StepRequest, step
 
 MODEL = "demo"
 RATE = 16_000
@@ -102,7 +103,7 @@ def step_streams(
             stream.slot = free.pop(0)
             live.append(stream)
         batch = rng.sample(live, rng.randint(1, len(live)))
-        for stream, result in zip(batch, model.step([one.request(model) for one in batch]), strict=True):
+        for stream, result in zip(batch, step(model, [one.request(model) for one in batch]), strict=True):
             if result.broken:
                 raise RuntimeError("a step gave numbers that are not finite")
             stream.tokens += result.tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,9 @@ async def test_what_is_served_is_told() -> None:
             assert (served["model"], served["model_sample_rate_hertz"]) == ("null", 16_000)
             assert {"look_ahead_ms", "languages", "takes_language", "default_language_code"} <= served.keys()
             # A service that has stopped to answer is as one that is away.
-            service.signal(signal.SIGSTOP)
+            os.kill(service.front_end, signal.SIGSTOP)
             status, told = await info(bridge)
-            service.signal(signal.SIGCONT)
+            os.kill(service.front_end, signal.SIGCONT)
             assert (status, told["error"]["code"]) == (503, "unavailable")
 
 

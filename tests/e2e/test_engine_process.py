@@ -1,4 +1,4 @@
-"""The service's two processes: neither outlives the other, and what happens to one is told."""
+"""The service's processes: none outlives it, one that ends is started again, and what happens to it is told."""
 
 from __future__ import annotations
 
@@ -14,19 +14,14 @@ from asr.v1 import asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from asr_service.access.api_keys import new_key
+from testbed.processes import children, free_port
 from tests.support.audio import FULL_SCALE, speechlike
 from tests.support.certificates import Authority
-from tests.support.process import AsrService, children
+from tests.support.process import AsrService
 from tests.support.rpc import Stub, audio, config, retry_after_s, talk, text, transcribe
 from ws_bridge.call import Call
 
 PCM = speechlike(2.0, seed=61)
-
-
-def engine_of(service: AsrService) -> int:
-    """Process id of the engine."""
-    (pid,) = children(service.pid)
-    return pid
 
 
 async def until_gone(pid: int) -> None:
@@ -45,46 +40,84 @@ async def until_gone(pid: int) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV], ids=["killed", "crashed"])
-async def test_an_engine_that_is_gone_ends_the_service(how: signal.Signals) -> None:
-    """As an engine that fails: every stream is told at once, health turns, the exit code asks for a restart."""
+async def test_an_engine_that_is_gone_ends_its_streams_and_is_started_again(how: signal.Signals) -> None:
+    """Every stream is told at once, health turns, and turns back once there is another engine."""
     with AsrService() as service:
         async with grpc.aio.insecure_channel(service.target) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            expected = await transcribe(stub, PCM)
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
             call = Call(stub)
             await call.write(config())
             assert await call.admitted()
             await call.write(audio(PCM))
-            os.kill(engine_of(service), how)
+            os.kill(service.engine, how)
             async for _ in call.responses():
                 pass
             outcome = await call.outcome()
             assert outcome.number == grpc.StatusCode.UNAVAILABLE.value[0]
-            assert "restarting" in outcome.message
+            assert "the engine has stopped" in outcome.message
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        assert service.wait() == 1
-        service.wait_line(rf"the engine's process has ended by signal {how.value} \({how.name}\)")
+            service.wait_line(rf"the engine has ended by signal {how.value} \({how.name}\)")
+            service.wait_line("the engine is started again")
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            assert await transcribe(stub, PCM) == expected
+        assert service.stop() == 0
 
 
-async def test_the_engine_goes_with_the_service() -> None:
+async def test_a_front_end_that_is_gone_frees_its_slots_and_is_started_again() -> None:
+    with AsrService(ASR_MAX_STREAMS=1) as service:
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+            call = Call(stub)
+            await call.write(config())
+            assert await call.admitted()
+            os.kill(service.front_end, signal.SIGKILL)
+            async for _ in call.responses():
+                pass
+            assert (await call.outcome()).number == grpc.StatusCode.UNAVAILABLE.value[0]
+        service.wait_line("a front end is gone: 1 slots are free again")
+        service.wait_line("everything runs again")
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            assert await transcribe(asr_pb2_grpc.SpeechServiceStub(channel), PCM)
+        assert service.stop() == 0
+
+
+async def test_what_ends_again_and_again_ends_the_service() -> None:
     with AsrService() as service:
-        engine = engine_of(service)
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            for _ in range(4):
+                os.kill(service.engine, signal.SIGKILL)
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            os.kill(service.engine, signal.SIGKILL)
+            service.wait_line("the engine is not started again: it has ended too often")
+        assert service.wait() == 1
+
+
+async def test_all_processes_go_with_the_service() -> None:
+    with AsrService(ASR_METRICS_PORT=free_port()) as service:
+        processes = children(service.pid)
+        assert len(processes) == 3
         service.signal(signal.SIGKILL)
         service.wait()
-        await until_gone(engine)
+        for process in processes:
+            await until_gone(process)
 
 
 def test_what_handles_packets_does_not_displace_steps() -> None:
     """Every thread of the event loop's process, those of gRPC too, and none of the engine's."""
     with AsrService() as service:
-        for pid, policy in ((service.pid, os.SCHED_BATCH), (engine_of(service), os.SCHED_OTHER)):
+        for pid, policy in ((service.front_end, os.SCHED_BATCH), (service.engine, os.SCHED_OTHER)):
             threads = Path(f"/proc/{pid}/task").iterdir()
             assert {os.sched_getscheduler(int(thread.name)) for thread in threads} == {policy}
 
 
 async def test_signals_of_a_terminal_are_the_services_to_answer() -> None:
-    """Ctrl-C reaches both processes; the stream that is open gets its text."""
+    """Ctrl-C reaches all processes; the stream that is open gets its text."""
     with AsrService() as service:
         async with grpc.aio.insecure_channel(service.target) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
@@ -94,7 +127,8 @@ async def test_signals_of_a_terminal_are_the_services_to_answer() -> None:
             await call.initial_metadata()
             await call.write(audio(PCM))
             for number in (signal.SIGINT, signal.SIGTERM):
-                os.kill(engine_of(service), number)
+                os.kill(service.engine, number)
+                os.kill(service.front_end, number)
             service.signal(signal.SIGINT)
             service.wait_line("SIGINT: draining 1 streams")
             await call.done_writing()
@@ -104,17 +138,18 @@ async def test_signals_of_a_terminal_are_the_services_to_answer() -> None:
 
 async def test_a_step_that_hangs_is_shown_where_it_hangs() -> None:
     with AsrService(FAULT="hang", ASR_WATCHDOG_S=1) as service:
-        engine = engine_of(service)
+        engine = service.engine
         async with grpc.aio.insecure_channel(service.target) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await talk(stub, [config(), audio(FULL_SCALE)])
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE and retry_after_s(caught.value) > 0
-        assert service.wait() == 1
-        assert "faulty_service.py" in service.output and "in step" in service.output, (
-            "the stacks of the engine"
-        )
-        await until_gone(engine)
+            await until_gone(engine)
+            assert "faulty_service.py" in service.output and "in step" in service.output, (
+                "the stacks of the engine"
+            )
+            service.wait_line("everything runs again")
+            assert await transcribe(stub, PCM)
 
 
 async def test_more_audio_than_the_pipe_holds() -> None:
@@ -158,8 +193,8 @@ def test_the_engines_process_has_neither_keys_nor_certificates(tmp_path: Path) -
     pem = private_key.read_text().splitlines()[1].encode()
     with AsrService(ASR_TLS_CERT=certificate, ASR_TLS_KEY=private_key, ASR_API_KEYS_FILE=keys) as service:
         try:
-            assert memory_holds(service.pid, digest) and memory_holds(service.pid, pem)
+            assert memory_holds(service.front_end, digest) and memory_holds(service.front_end, pem)
         except PermissionError:
             pytest.skip("this system lets nobody read another process's memory")
-        assert not memory_holds(engine_of(service), digest)
-        assert not memory_holds(engine_of(service), pem)
+        assert not memory_holds(service.engine, digest)
+        assert not memory_holds(service.engine, pem)

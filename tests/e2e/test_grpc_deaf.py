@@ -59,6 +59,7 @@ async def test_a_client_that_reads_late_has_all_its_finals_before_it_is_told() -
             expected = await transcribe(stub, turn)
             call = stub.Recognize()
             await call.write(config(interim_results=False, word_times=True))
+            await call.initial_metadata()
 
             async def ask() -> None:
                 with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):

@@ -221,7 +221,7 @@ async def test_refused_while_the_model_loads() -> None:
     """From the moment it listens until the model is warm: NOT_SERVING, and streams are told when to come back."""
     port = free_port()
     with AsrService(FAULT="load", ASR_GRPC_PORT=port, wait=False) as service:
-        service.wait_line("making the model null")
+        service.wait_line("listens on 127.0.0.1")
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
             health = health_pb2_grpc.HealthStub(channel)
@@ -380,9 +380,9 @@ async def test_out_of_memory_makes_smaller_batches() -> None:
 
 
 @pytest.mark.parametrize("fault", ["die", "hang"])
-async def test_dead_or_hanging_engine_ends_the_process(fault: str) -> None:
-    """Every stream is told at once, health turns, and the exit code asks for a restart."""
-    with AsrService(FAULT=fault, ASR_WATCHDOG_S=1, ASR_DRAIN_S=600) as service:
+async def test_a_dead_or_hanging_engine_is_started_again(fault: str) -> None:
+    """Every stream is told at once, and health turns until there is another engine."""
+    with AsrService(FAULT=fault, ASR_WATCHDOG_S=1) as service:
         async with grpc.aio.insecure_channel(service.target) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
@@ -395,11 +395,13 @@ async def test_dead_or_hanging_engine_ends_the_process(fault: str) -> None:
                 assert error.code() is grpc.StatusCode.UNAVAILABLE
                 assert retry_after_s(error) > 0
             assert (await watch.read()).status == NOT_SERVING
-        assert service.wait() == 1
+            assert (await watch.read()).status == SERVING
+            assert await transcribe(stub, speechlike(1.0))
+        assert service.stop() == 0
 
 
-async def test_a_watcher_that_fails_ends_the_process() -> None:
-    """Streams that are open finish, new ones are refused, and the exit code asks for a restart."""
+async def test_a_front_end_whose_watcher_fails_is_started_again() -> None:
+    """Its streams finish, new ones are refused until there is another."""
     with AsrService(FAULT="watch", ASR_DRAIN_S=600) as service:
         async with grpc.aio.insecure_channel(service.target) as channel:
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
@@ -411,7 +413,11 @@ async def test_a_watcher_that_fails_ends_the_process() -> None:
             assert retry_after_s(error) > 0
             await call.done_writing()
             assert text([response async for response in call])
-        assert service.wait() == 1
+        service.wait_line("front end 0 has ended with exit code 1")
+        service.wait_line("everything runs again")
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            assert await transcribe(asr_pb2_grpc.SpeechServiceStub(channel), speechlike(1.0))
+        assert service.stop() == 0
 
 
 # --------------------------------------------------------------------------------------------------------------- limits

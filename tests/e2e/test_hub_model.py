@@ -68,7 +68,9 @@ def test_no_hub_is_no_error_of_the_settings(name: str, code: int, said: str, tmp
     hub.close()
     with AsrService(ASR_MODEL=name, **environment(hub, tmp_path), **ONE_STREAM, wait=False) as service:
         assert service.wait() == code
-    assert len([line for line in service.lines if " ERROR   asr_service.app.life: ASR_MODEL " in line]) == 1
+    assert (
+        len([line for line in service.lines if " ERROR   asr_service.app.service: ASR_MODEL " in line]) == 1
+    )
     assert said in service.output and "Traceback" not in service.output
 
 

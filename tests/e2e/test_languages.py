@@ -17,6 +17,7 @@ from asr.v1 import asr_pb2 as pb
 
 pytest.importorskip("riva.client.proto", reason="nvidia-riva-client is not installed: make setup")
 
+from asr_service.model.null import NullModel
 from tests.support import polyglot, riva, rpc
 from tests.support.audio import RATE, silence
 from tests.support.bridge import CLOSE, Bridge, talk
@@ -67,7 +68,7 @@ async def test_each_stream_is_heard_in_its_language(doors: Doors, stub: rpc.Stub
     named = {"DE_de": "de-DE", "en": "en-US"}
     streams = [(code, name, door) for code in asked for name, door in doors.all.items()]
     heard = await asyncio.gather(*(door(SPEECH, code) for code, _, door in streams))
-    pieces = polyglot.NullModel(slots=1).info.pieces
+    pieces = NullModel(slots=1).info.pieces
     texts = set()
     for (code, name, _), finals in zip(streams, heard, strict=True):
         expected = translated(bare, pieces, asked[code])

@@ -244,7 +244,7 @@ async def test_a_collector_that_is_gone_is_felt_by_nobody() -> None:
 
 def test_nothing_of_it_is_imported_unless_asked_for() -> None:
     program = (
-        "import sys, asr_service.app.wiring; print([name for name in sys.modules if 'telemetry' in name])"
+        "import sys, asr_service.app.front_end; print([name for name in sys.modules if 'telemetry' in name])"
     )
     assert printed("-c", program) == "[]"
 

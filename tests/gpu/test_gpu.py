@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from asr_service.core.model import StepRequest
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model.loading import assemble
 from asr_service.model.reading import read_model
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.cuda_graphs import RecordedEncoder
+from testbed.by_request import StepRequest, step
 from testbed.golden import MODEL, Golden, Stepped, golden, recordings, step_streams
 
 pytestmark = [
@@ -65,5 +65,5 @@ def test_a_row_that_is_not_finite_ends_alone() -> None:
     size = model.info.first_chunk_samples
     good = StepRequest(0, recordings()[0][:size], True, False)
     bad = StepRequest(1, np.full(size, np.nan, np.float32), True, False)
-    assert [answer.broken for answer in model.step([good, bad])] == [False, True]
+    assert [answer.broken for answer in step(model, [good, bad])] == [False, True]
     assert tokens(model) == USUAL.tokens * 2

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from asr_service.core.model import StepRequest, StreamingModel
+from asr_service.core.model import StreamingModel
 from asr_service.model.decoders.emissions import Emissions
 from asr_service.model.streaming import NemoStreamingModel
+from testbed.by_request import StepRequest, step
 
 
 @dataclass(eq=False)
@@ -69,7 +70,7 @@ def run(
             stream.slot = free.pop(0)
             live.append(stream)
         batch = rng.sample(live, rng.randint(1, len(live)))
-        for stream, result in zip(batch, model.step([s.request(model) for s in batch]), strict=True):
+        for stream, result in zip(batch, step(model, [s.request(model) for s in batch]), strict=True):
             stream.tokens += result.tokens
             stream.frames += result.token_frames
             stream.probabilities += result.token_probs

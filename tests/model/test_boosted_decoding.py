@@ -13,14 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from asr_service.core.by_request import as_results
-from asr_service.core.model import StepResult
 from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.decoders.ctc import CtcDecoder
 from asr_service.model.decoders.emissions import answers_of
 from asr_service.model.decoders.heads import read_ctc, read_rnnt
 from asr_service.model.decoders.rnnt import RnntDecoder
 from asr_service.model.nemo_file.weights import WeightReader
+from testbed.by_request import StepResult, as_results
 from tests.model.test_boosting_tree import bonus
 
 VOCABULARY = 12

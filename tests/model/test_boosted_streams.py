@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr_service.core.commands import Audio, Command, Finalize, HalfClose, Open
 from asr_service.core.values import PhraseBoost, StreamConfig
 from asr_service.model.streaming import NemoStreamingModel
 from testbed.models import babble
 from tests.model import reference
 from tests.support.audio import cut
-from tests.support.engines import running
+from tests.support.engines import Audio, Command, Finalize, HalfClose, Open, running
 
 CONTEXT = (70, 1)
 SECONDS = (3.3, 0.5, 2.21, 4.0)

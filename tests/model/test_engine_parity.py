@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asr_service.core.commands import Audio, Command, HalfClose, Open
 from asr_service.core.values import StreamConfig
 from asr_service.model.streaming import NemoStreamingModel
 from testbed.models import SHAPES, babble
 from tests.model import reference
-from tests.support.engines import running
+from tests.support.engines import Audio, Command, HalfClose, Open, running
 
 SECONDS = [3.3, 0.0, 0.004, 0.5, 2.21, 0.16, 4.99, 1.5, 0.64, 3.44, 2.0, 0.3, 1.01, 0.777, 2.2, 0.075]
 SPLITS: dict[str, Callable[[random.Random], int]] = {

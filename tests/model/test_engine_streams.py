@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.core.commands import Audio, Command, Finalize, HalfClose, Open
 from asr_service.core.model_settings import ModelSettings
 from asr_service.core.values import EndpointingConfig, Result, StreamConfig
 from asr_service.model import make_model
-from tests.support.engines import Bench, running
+from tests.support.engines import Audio, Bench, Command, Finalize, HalfClose, Open, running
 from tests.support.streams import silence, speech
 
 SLOTS = 8
@@ -79,7 +78,7 @@ def test_streams_beside_each_other_are_as_they_are_alone(bench: Bench) -> None:
         assert told(bench.results[stream]) == told(bench.results[alone])
     texts = {result.text for stream in ids for result in bench.results[stream] if result.reason}
     assert len(texts - {""}) >= SLOTS
-    assert bench.engine.slot_counts().free == SLOTS
+    bench.wait_counts(free=SLOTS)
 
 
 def test_finalize_splits_a_stream_into_segments_that_are_as_if_alone(bench: Bench) -> None:

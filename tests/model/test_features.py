@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from asr_service.core.by_request import as_batch
-from asr_service.core.model import StepRequest
 from asr_service.model.batch import Positions
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.features import FeatureExtractor
 from asr_service.model.reading import ModelParts
+from testbed.by_request import StepRequest, as_batch
 from testbed.models import babble
 from tests.model import reference
 from tests.model.driver import Fed

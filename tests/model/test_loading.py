@@ -114,11 +114,11 @@ def test_steps_keep_to_the_number_of_threads_that_was_set(tiny_nemo: Path) -> No
         "import sys\n"
         "import numba, torch\n"
         "import numpy as np\n"
-        "from asr_service.core.model import StepRequest\n"
+        "from testbed.by_request import StepRequest, step\n"
         "from asr_service.core.model_settings import ModelSettings\n"
         "from asr_service.model import make_model\n"
         "model = make_model(ModelSettings(sys.argv[1], (70, 13), device='cpu', slots=1, threads=1))\n"
-        "model.step([StepRequest(0, np.zeros(model.info.first_chunk_samples, np.float32), True, False)])\n"
+        "step(model, [StepRequest(0, np.zeros(model.info.first_chunk_samples, np.float32), True, False)])\n"
         "print(torch.get_num_threads(), numba.get_num_threads())\n"
     )
     done = subprocess.run(

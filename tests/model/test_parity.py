@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from asr_service.core.model import StepRequest, StepResult
 from asr_service.model.batch import Batch
 from asr_service.model.streaming import NemoStreamingModel
+from testbed.by_request import StepRequest, StepResult, step
 from testbed.models import SHAPES, babble
 from tests.model import reference
 from tests.model.driver import frames_by_slot, joined, run
@@ -69,11 +69,12 @@ def test_encoder_equals_offline_encoder(
 ) -> None:  # fmt: skip
     """Within 1e-5 over more than 60 chunks, in slots that held other streams, next to streams of other ages."""
     model = streaming(shape, context, slots=3)
-    model.step(
+    step(
+        model,
         [
             StepRequest(slot, babble(3, slot)[: model.info.first_chunk_samples], True, False)
             for slot in range(3)
-        ]
+        ],
     )
     seconds = max(6.0, 62 * model.info.chunk_ms / 1000)
     audio = [babble(seconds, 1), babble(seconds / 2, 2), babble(seconds / 3, 3)]
@@ -129,7 +130,7 @@ def test_not_a_number_breaks_its_own_row_and_leaves_the_slot_clean(
         begin = 0 if first else start - info.chunk_samples + info.first_chunk_samples
         bad = np.full(info.first_chunk_samples, np.nan, dtype=np.float32)
         good = StepRequest(1, audio[begin : begin + size], first, False)
-        broken, fine = model.step([StepRequest(0, bad, True, False), good])
+        broken, fine = step(model, [StepRequest(0, bad, True, False), good])
         assert broken == StepResult((), (), (), 0, broken=True)
         heard += fine.tokens
     assert heard == expected[: len(heard)] != []

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from asr_service.core.model import StepRequest
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
@@ -20,6 +19,7 @@ from asr_service.model.reading import ModelParts
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.encoder import TorchEncoder
 from asr_service.model.weights import EncoderWeights, read_encoder
+from testbed.by_request import StepRequest, step
 from testbed.models import SHAPES, babble
 from tests.model import reference
 from tests.model.driver import run
@@ -100,11 +100,11 @@ def test_memory_is_flat_while_streams_come_and_go(streaming: Callable[..., NemoS
 
     def go(rounds: int) -> None:
         for turn in range(rounds):
-            for step in range(10):
-                size = info.chunk_samples if step else info.first_chunk_samples
-                start = (turn * 97 + step * 2560) % 200_000
-                model.step([
-                    StepRequest(slot, audio[start : start + size], step == 0, False) for slot in range(8)
+            for number in range(10):
+                size = info.chunk_samples if number else info.first_chunk_samples
+                start = (turn * 97 + number * 2560) % 200_000
+                step(model, [
+                    StepRequest(slot, audio[start : start + size], number == 0, False) for slot in range(8)
                 ])  # fmt: skip
 
     go(10)

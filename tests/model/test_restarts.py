@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asr_service.core.model import ModelInfo, StepRequest, StepResult, StreamingModel
+from asr_service.core.model import ModelInfo, StreamingModel
 from asr_service.core.values import FinalReason, PhraseBoost, Result, StreamConfig
 from asr_service.model.streaming import NemoStreamingModel
-from asr_service.recognition.stream import Stream
 from asr_service.recognition.vocabulary import Vocabulary
+from testbed.by_request import StepRequest, StepResult, step
 from testbed.models import babble
+from testbed.stepped_stream import SteppedStream
 from tests.support.streams import UNIX_MS
 
 CONFIG = StreamConfig("test", interim_results=False, word_times=True, boosts=(PhraseBoost(("ba",)),))
@@ -31,7 +32,7 @@ class Ending:
         self.info: ModelInfo = replace(model.info, pieces=tuple(pieces))
 
     def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
-        return [self._until_over(answer) for answer in self._model.step(requests)]
+        return [self._until_over(answer) for answer in step(self._model, requests)]
 
     def _until_over(self, answer: StepResult) -> StepResult:
         if self._token not in answer.tokens:
@@ -44,13 +45,13 @@ class Ending:
 
 def hear(model: Ending, data: bytes, slot: int) -> list[tuple[int, Result]]:
     """The results of a whole stream, each with the samples that were stepped before it."""
-    stream = Stream(1, CONFIG, model.info, Vocabulary(model.info.pieces), slot, 0.0)
+    stream = SteppedStream(CONFIG, model.info, Vocabulary(model.info.pieces), slot=slot)
     stream.audio(data, 0.0)
     results, samples = [(0, result) for result in stream.half_close(0.0, UNIX_MS)], 0
     while stream.ready_at is not None:
         request = stream.request()
         samples += len(request.samples)
-        results += [(samples, result) for result in stream.answer(model.step([request])[0], 0.0, UNIX_MS)]
+        results += [(samples, result) for result in stream.take(model.step([request])[0], 0.0, UNIX_MS)]
     return results
 
 
@@ -62,11 +63,11 @@ def test_after_its_end_of_an_utterance_a_model_hears_what_a_new_stream_would(
     model = streaming("tiny", context, decoder=decoder, slots=2)
     size = model.info.first_chunk_samples
     audio = np.frombuffer(PCM, "<i2").astype(np.float32) * np.float32(1 / 32768)
-    tokens: Counter[int] = Counter(model.step([StepRequest(0, audio[:size], True, False)])[0].tokens)
+    tokens: Counter[int] = Counter(step(model, [StepRequest(0, audio[:size], True, False)])[0].tokens)
     while size + model.info.chunk_samples <= len(audio):
         chunk = audio[size : size + model.info.chunk_samples]
         size += len(chunk)
-        tokens.update(model.step([StepRequest(0, chunk, False, False)])[0].tokens)
+        tokens.update(step(model, [StepRequest(0, chunk, False, False)])[0].tokens)
     ending = Ending(model, tokens.most_common(2)[1][0])
     told = hear(ending, PCM, 0)
     ends = [n for n, (_, result) in enumerate(told) if result.reason is FinalReason.END_OF_UTTERANCE]

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from asr_service.core.cpus import usable_cpus
-from asr_service.core.model import StepRequest
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.threads import FRAMES, Team, step_threads
+from testbed.by_request import StepRequest, step
 from tests.support.process import clean_environment
 
 
@@ -95,7 +95,7 @@ def test_only_the_encoder_has_the_team(
         monkeypatch.setattr(owner, "step", noted(part, owner.step))
     torch.set_num_threads(3)
     chunk = np.zeros(model.info.first_chunk_samples, np.float32)
-    model.step([StepRequest(slot, chunk, True, False) for slot in range(2)])
+    step(model, [StepRequest(slot, chunk, True, False) for slot in range(2)])
     assert seen == {"_features": 1, "_encoder": 3, "_decoder": 1}
     assert torch.get_num_threads() == 3
 
@@ -112,12 +112,12 @@ def test_a_step_takes_as_many_threads_as_the_process_has_cores(
         "os.sched_setaffinity(0, map(int, sys.argv[2:]))\n"
         "import numpy as np\n"
         "from asr_service.core.cpus import usable_cpus\n"
-        "from asr_service.core.model import StepRequest\n"
+        "from testbed.by_request import StepRequest, step\n"
         "from asr_service.core.model_settings import ModelSettings\n"
         "from asr_service.model import make_model\n"
         "model = make_model(ModelSettings(sys.argv[1], device='cpu', slots=1))\n"
         "chunk = np.zeros(model.info.first_chunk_samples, np.float32)\n"
-        "model.step([StepRequest(0, chunk, True, False)])\n"
+        "step(model, [StepRequest(0, chunk, True, False)])\n"
         "import numba, torch\n"
         "print(usable_cpus().threads, torch.get_num_threads(), numba.get_num_threads())\n"
     )

@@ -20,14 +20,14 @@ def run(program: str) -> str:
 def test_a_model_is_made_and_stepped_without_it() -> None:
     program = """
         import numpy as np
-        from asr_service.core.model import StepRequest
         from asr_service.core.model_settings import ModelSettings
+        from testbed.by_request import StepRequest, step
         from asr_service.model import make_model
 
         model = make_model(ModelSettings(name="demo", device="cpu", slots=2))
         model.warm_up(2, lambda text: None)
         samples = np.zeros(model.info.first_chunk_samples, np.float32)
-        (result,) = model.step([StepRequest(0, samples, True, False)])
+        (result,) = step(model, [StepRequest(0, samples, True, False)])
         print(result.frames, type(sys.modules[PART]).__name__)
     """
     assert run(program) == "2 _Later"

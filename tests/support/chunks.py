@@ -5,17 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
-from asr_service.core.model import ModelInfo, StepRequest, StepResult, StreamingModel
-from asr_service.core.step import BatchStepper, ChunkFlags, StepAnswers, StepBatch, chunk_offset
+from asr_service.core.model import ModelInfo, StreamingModel
+from asr_service.core.step import ChunkFlags, StepAnswers, StepBatch, chunk_offset
 from asr_service.core.values import PhraseBoost, Samples
-
-
-class Stepped(BatchStepper, StreamingModel, Protocol):
-    """A model that is stepped both ways."""
+from testbed.by_request import StepRequest, StepResult, step
 
 
 @dataclass(eq=False)
@@ -54,10 +50,11 @@ class Segment:
         return cut
 
 
-def step_alone(model: Stepped, segment: Segment) -> list[StepResult]:
+def step_alone(model: StreamingModel, segment: Segment) -> list[StepResult]:
     """Steps a segment by requests, in batches of one."""
     return [
-        model.step(
+        step(
+            model,
             [
                 StepRequest(
                     0,
@@ -67,14 +64,17 @@ def step_alone(model: Stepped, segment: Segment) -> list[StepResult]:
                     segment.boosts,
                     segment.prompt,
                 )
-            ]
+            ],
         )[0]
         for samples, flags in segment.chunks(model.info)
     ]
 
 
 def step_together(
-    model: Stepped, segments: Sequence[Segment], rng: random.Random, before: Callable[[], None] = lambda: None
+    model: StreamingModel,
+    segments: Sequence[Segment],
+    rng: random.Random,
+    before: Callable[[], None] = lambda: None,
 ) -> None:
     """Steps segments by arrays, in random batches, slots and rows of memory that holds NaN elsewhere.
 

@@ -22,29 +22,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 sys.path.pop(0)  # this folder, whose riva.py would stand in for NVIDIA's package
 
+from asr_common.control_channel import ControlChannel
+from asr_service import model
 from asr_service.__main__ import main
-from asr_service.api import listen
-from asr_service.app import engine_start, life, wiring
-from asr_service.app.life import serve
+from asr_service.app import service
+from asr_service.app.service import serve
 from asr_service.config import Settings
-from asr_service.core.model import ModelInfo, OutOfMemory, StepRequest, StepResult
+from asr_service.core.model import ModelInfo, OutOfMemory
 from asr_service.core.model_settings import ModelSettings
-from asr_service.engine.client import EngineClient
 from asr_service.model.null import NullModel
 from asr_service.model.slot_budget import host_slots
-from asr_service.observability.metrics import Metrics
+from testbed.by_request import StepRequest, StepResult
 from tests.support.polyglot import PolyglotModel
+from tests.support.requested import RequestedModel
 
 FAULT = os.environ.get("FAULT", "")
-HEARD = mmap.mmap(-1, 1)  # shared by both processes of the service
+HEARD = mmap.mmap(-1, 1)  # shared by all processes of the service
 IDLE_TIMEOUT_S = float(os.environ.get("IDLE_TIMEOUT_S", "0"))
 KEEPALIVE_S = float(os.environ.get("KEEPALIVE_S", "0"))
 
 
-class FaultyModel(NullModel):
+class FaultyModel(RequestedModel):
     @property
     def info(self) -> ModelInfo:
         if FAULT != "punctuation":
@@ -79,15 +81,8 @@ class FaultyModel(NullModel):
         return super().step(requests)
 
 
-class FaultyMetrics(Metrics):
-    def loop_lag(self, seconds: float) -> None:
-        if HEARD[0]:
-            raise ValueError("a secret of the inside")
-        super().loop_lag(seconds)
-
-
-def serve_impatiently(settings: Settings, engine: EngineClient) -> int:
-    return serve(settings.model_copy(update={"idle_timeout_s": IDLE_TIMEOUT_S}), engine)
+def serve_impatiently(settings: Settings) -> int:
+    return serve(settings.model_copy(update={"idle_timeout_s": IDLE_TIMEOUT_S}))
 
 
 def make_faulty(settings: ModelSettings) -> NullModel:
@@ -98,13 +93,30 @@ def make_faulty(settings: ModelSettings) -> NullModel:
     return FaultyModel(slots=settings.slots or host_slots())
 
 
-if __name__ == "__main__":
-    # Where it looks for them, not where they are.
-    engine_start.make_model = make_faulty  # type: ignore[attr-defined]
+def run_faulty_front_end(number: int, control: ControlChannel, **options: Any) -> int:
+    """Runs a front end with faults; what they are made in comes into its process alone."""
+    from asr_service.api import listen
+    from asr_service.app import front_end
+    from asr_service.observability.metrics import Metrics
+
+    class FaultyMetrics(Metrics):
+        def loop_lag(self, seconds: float) -> None:
+            if HEARD[0]:
+                HEARD[0] = 0
+                raise ValueError("a secret of the inside")
+            super().loop_lag(seconds)
+
     if FAULT == "watch":
-        wiring.Metrics = FaultyMetrics  # type: ignore[attr-defined]
+        front_end.Metrics = FaultyMetrics  # type: ignore[attr-defined]
     if KEEPALIVE_S:
         listen.KEEPALIVE_MS = listen.KEEPALIVE_TIMEOUT_MS = round(1000 * KEEPALIVE_S)
+    return front_end.run_front_end(number, control, **options)
+
+
+if __name__ == "__main__":
+    # Where it looks for them, not where they are.
+    model.make_model = make_faulty
+    service.run_front_end = run_faulty_front_end
     if IDLE_TIMEOUT_S:
-        life.serve = serve_impatiently
+        service.serve = serve_impatiently
     sys.exit(main(sys.argv[1:]))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from asr_service.core.model import StepRequest, StepResult
-from asr_service.model.null import NullModel
+from testbed.by_request import StepRequest, StepResult
+from tests.support.requested import RequestedModel
 
 
-class TimedModel(NullModel):
+class TimedModel(RequestedModel):
     """A null model that says how long each step has taken.
 
     Args:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from asr_service.core.model import ModelInfo, StepRequest, StepResult
-from asr_service.model.null import NullModel
+from asr_service.core.model import ModelInfo
+from testbed.by_request import StepRequest, StepResult
+from tests.support.requested import RequestedModel
 
 LANGUAGES = ("en-US", "de-DE", "ja-JP")
 PROMPTS = (("en-US", 0), ("de-DE", 9), ("ja-JP", 10), ("auto", 101))
@@ -35,7 +36,7 @@ class _Segment:
     is_over: bool = False
 
 
-class PolyglotModel(NullModel):
+class PolyglotModel(RequestedModel):
     """Makes the null model's words, each further along the alphabet by the index of the stream's prompt.
 
     As models with `<EOU>` do, it says nothing more after one until a segment begins anew.

@@ -11,7 +11,7 @@ from typing import Any
 
 from asr_common import server_process
 from asr_common.server_process import PATIENCE_S
-from testbed.processes import ROOT, children, clean_environment
+from testbed.processes import ROOT, children, children_by_name, clean_environment
 
 SERVING = r"serving grpc on (\S+)"
 """What the service prints once it serves."""
@@ -90,6 +90,16 @@ class AsrService(ServerProcess):
     def wait_ready(self, timeout: float = PATIENCE_S) -> str:
         """Waits until it serves; its HOST:PORT."""
         return self.wait_line(SERVING, timeout).group(1)
+
+    @property
+    def engine(self) -> int:
+        """Process id of the first engine."""
+        return children_by_name(self.pid)["asr-engine-0"]
+
+    @property
+    def front_end(self) -> int:
+        """Process id of the first front end."""
+        return children_by_name(self.pid)["asr-front-0"]
 
     @property
     def target(self) -> str:

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from asr_service.core.model import ModelInfo, StepRequest, StepResult
+from asr_service.core.model import ModelInfo
 from asr_service.core.values import FinalReason, Result, StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.recognition.states import Work
-from asr_service.recognition.stream import Stream
 from asr_service.recognition.vocabulary import Vocabulary
+from testbed.by_request import StepRequest, StepResult
+from testbed.by_request import step as step_model
+from testbed.stepped_stream import SteppedStream
+from tests.support.requested import RequestedModel
 
 UNIX_MS = 1_700_000_000_000
 
@@ -22,7 +25,7 @@ SAID_BESIDE_WORDS = (
 )
 
 
-class SignallingModel(NullModel):
+class SignallingModel(RequestedModel):
     """A null model that also says what it hears, as NVIDIA's do: languages, ends of utterances, marks.
 
     After an end of an utterance it writes nothing until its slot starts anew. It wants the prompt of `PROMPTS` with
@@ -86,19 +89,21 @@ def new_stream(
     now: float = 0.0,
     finalize_silence_ms: int = 0,
     read_ahead: int = 1,
-) -> Stream:
+) -> SteppedStream:
     """A stream on a slot of the model."""
     vocabulary = Vocabulary(model.info.pieces)
     config = config or StreamConfig("test")
-    return Stream(1, config, model.info, vocabulary, slot, now, finalize_silence_ms, read_ahead=read_ahead)
+    return SteppedStream(
+        config, model.info, vocabulary, now, finalize_silence_ms, slot=slot, read_ahead=read_ahead
+    )
 
 
-def step(stream: Stream, model: NullModel, now: float = 0.0) -> list[Result]:
+def step(stream: SteppedStream, model: NullModel, now: float = 0.0) -> list[Result]:
     """Carries the ready step through the model."""
-    return stream.answer(model.step([stream.request()])[0], now, UNIX_MS)
+    return stream.take(step_model(model, [stream.request()])[0], now, UNIX_MS)
 
 
-def drain(stream: Stream, model: NullModel) -> list[Result]:
+def drain(stream: SteppedStream, model: NullModel) -> list[Result]:
     """Steps while something is ready."""
     results: list[Result] = []
     while stream.ready_at is not None:

@@ -101,7 +101,7 @@ class _StreamCall(StreamCall):
         # What is wrong with the config, or that there is no place, is reported before any audio comes.
         requested.stream_config(name, requested.format, self.admission.model_info)
         self._channels = requested.format.channels
-        self.admission.check(self._channels, self.key)
+        await self.admission.check(self._channels, self.key)
         await self.accept(name)
         audio_format = await self._read_format()
         if audio_format:

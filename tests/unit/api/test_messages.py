@@ -240,7 +240,7 @@ def test_service_info_says_whether_a_language_is_taken(info: ModelInfo, takes: b
 
 @pytest.mark.parametrize("reason", [None, *FinalReason])
 def test_every_reason_has_its_own(reason: FinalReason | None) -> None:
-    result = Result(7, "hello", reason, 0, (), 0.75, 80, "", 0, language="de-DE")
+    result = Result("hello", reason, 0, (), 0.75, 80, "", 0, language="de-DE")
     message = wire.response("call", result).result
     name = "UNSPECIFIED" if reason is None else reason.name
     assert pb.FinalReason.Name(message.final_reason) == f"FINAL_REASON_{name}"
@@ -249,7 +249,7 @@ def test_every_reason_has_its_own(reason: FinalReason | None) -> None:
 
 def test_response() -> None:
     words = (Word("hello", 80, 400, 0.5), Word("you", 480, 560, 1.0))
-    result = Result(7, "hello you", FinalReason.FINALIZE, 3, words, 0.75, 1540, "turn-1", 1_700_000_000_123)
+    result = Result("hello you", FinalReason.FINALIZE, 3, words, 0.75, 1540, "turn-1", 1_700_000_000_123)
     message = wire.response("call", result)
     assert message.stream_id == "call"
     assert message.result.final_reason == pb.FINAL_REASON_FINALIZE

@@ -14,12 +14,8 @@ from grpc_status import rpc_status
 
 from asr_service.api.speech import SpeechServicer
 from asr_service.api.stream_call import LAST_FINAL_S, LAST_READ_S
-from asr_service.core.commands import Command, HalfClose
-from asr_service.core.commands import Ended as EndedEvent
-from asr_service.core.values import FinalReason, Result
-from asr_service.observability.metrics import Metrics
-from asr_service.sessions.admission import Admission
-from asr_service.sessions.registry import SessionRegistry
+from tests.support.desk import Desk, admission_to
+from tests.support.streams import speech
 
 IDLE_S = 300.0
 
@@ -45,12 +41,11 @@ class Client:
         self._said: asyncio.Queue[Any] = asyncio.Queue()
         self.reads = asyncio.Event()
         self.heard: list[pb.RecognizeResponse] = []
-        self.commands: list[Command] = []
-        self.sessions = SessionRegistry(self.commands.append, max_streams=1, inbox_bytes=lambda _: 1 << 20)
-        admission = Admission(self.sessions, Metrics(), idle_timeout_s=IDLE_S, max_stream_s=0)
-        admission.refusal = None
+        self.desk = Desk(slots=1)
+        self.admission = admission_to(self.desk, idle_timeout_s=IDLE_S, inbox_s=60.0)
         context: Any = self
-        self.call = loop.create_task(SpeechServicer(admission, max_message_bytes=1).Recognize(None, context))
+        servicer = SpeechServicer(self.admission, max_message_bytes=1)
+        self.call = loop.create_task(servicer.Recognize(None, context))
 
     async def say(self, message: object) -> None:
         """Sends a message, or EOF; returns when the service has taken it and waits for the next."""
@@ -71,9 +66,9 @@ class Client:
         """Why what was heard is final."""
         return [response.result.final_reason for response in self.heard]
 
-    async def give_final(self) -> None:
-        """The engine makes a final."""
-        self.sessions.deliver([Result(1, "text", FinalReason.FINALIZE, 0, (), 1.0, 0, "", 0)])
+    async def answer(self) -> None:
+        """The engine answers all that it has got."""
+        self.desk.leases[0].answer_all()
         await self.settle()
 
     async def status(self) -> str:
@@ -117,7 +112,7 @@ def on_a_clock(test: Callable[[Client], Coroutine[Any, Any, None]]) -> Callable[
             async def main() -> None:
                 client = Client(loop)
                 await client.say(pb.RecognizeRequest(config=pb.RecognitionConfig()))
-                assert client.sessions.active == 1
+                assert client.admission.active == 1
                 await test(client)
                 client.call.cancel()
 
@@ -127,29 +122,31 @@ def on_a_clock(test: Callable[[Client], Coroutine[Any, Any, None]]) -> Callable[
     return run
 
 
+AUDIO = pb.RecognizeRequest(audio=speech(0.2))
+FINALIZE = pb.RecognizeRequest(finalize=pb.Finalize(tag="x"))
 KEEP_ALIVE = pb.RecognizeRequest(keep_alive=pb.KeepAlive())
 
 
 @on_a_clock
 async def test_a_client_that_says_nothing_is_ended(client: Client) -> None:
+    await client.say(AUDIO)
     await client.pass_s(IDLE_S - 1)
     assert not client.call.done()
     await client.pass_s(2)
-    assert client.commands[-1] == HalfClose(1, by_server=True)
     assert not client.call.done(), "the last final comes first"
-    client.sessions.deliver([Result(1, "text", FinalReason.ENDED_BY_SERVER, 0, (), 1.0, 0, "", 0)])
-    client.sessions.deliver([EndedEvent(1, None)])
+    await client.answer()
     client.reads.set()
     await client.settle()
     assert "nothing was received for 300 s; send audio, or keep_alive" in await client.status()
-    assert client.reasons == [pb.FINAL_REASON_ENDED_BY_SERVER]
+    assert client.reasons[-1] == pb.FINAL_REASON_ENDED_BY_SERVER
 
 
 @on_a_clock
 async def test_an_engine_that_makes_no_last_final_is_not_waited_for(client: Client) -> None:
     """What it said last is the last final then; what the client still sends is dropped."""
-    client.sessions.deliver([Result(1, "said so far", None, 0, (), 1.0, 0, "", 0)])
     client.reads.set()
+    await client.say(AUDIO)
+    client.desk.leases[0].answer()
     await client.settle()
     await client.pass_s(IDLE_S + 1)
     await client.say(pb.RecognizeRequest(audio=b".."))
@@ -157,16 +154,16 @@ async def test_an_engine_that_makes_no_last_final_is_not_waited_for(client: Clie
     assert not client.call.done()
     await client.pass_s(LAST_FINAL_S + 1)
     assert "nothing was received" in await client.status()
-    assert [response.result.text for response in client.heard] == ["said so far"] * 2
+    interim, final = (response.result.text for response in client.heard)
+    assert interim == final != ""
     assert client.reasons == [pb.FINAL_REASON_UNSPECIFIED, pb.FINAL_REASON_ENDED_BY_SERVER]
 
 
 @on_a_clock
 async def test_a_client_that_does_not_read_the_last_final_is_not_waited_for(client: Client) -> None:
+    await client.say(AUDIO)
     await client.pass_s(IDLE_S + 1)
-    client.sessions.deliver([Result(1, "text", FinalReason.ENDED_BY_SERVER, 0, (), 1.0, 0, "", 0)])
-    client.sessions.deliver([EndedEvent(1, None)])
-    await client.settle()
+    await client.answer()
     assert not client.call.done()
     await client.pass_s(LAST_READ_S + 1)
     assert "nothing was received" in await client.status()
@@ -182,6 +179,7 @@ async def test_keep_alive_keeps_it_open(client: Client) -> None:
 
 @on_a_clock
 async def test_the_wait_for_the_tail_is_not_the_clients(client: Client) -> None:
+    await client.say(AUDIO)
     await client.say(grpc.aio.EOF)
     for _ in range(5):
         await client.pass_s(IDLE_S + 1)
@@ -191,7 +189,7 @@ async def test_the_wait_for_the_tail_is_not_the_clients(client: Client) -> None:
 @on_a_clock
 async def test_reading_is_watched_from_the_half_close_on(client: Client) -> None:
     """It had read nothing for long before: that counts as little as what it would have had to say."""
-    await client.give_final()
+    await client.say(FINALIZE)
     await client.pass_s(200)
     await client.say(KEEP_ALIVE)
     await client.pass_s(150)
@@ -205,16 +203,21 @@ async def test_reading_is_watched_from_the_half_close_on(client: Client) -> None
 
 @on_a_clock
 async def test_after_the_half_close_each_result_has_its_time(client: Client) -> None:
+    await client.say(AUDIO)
+    await client.say(FINALIZE)
+    await client.say(AUDIO)
     await client.say(grpc.aio.EOF)
     await client.pass_s(200)
-    await client.give_final()
+    client.desk.leases[0].answer()
+    client.desk.leases[0].answer()
+    await client.settle()
     await client.pass_s(299)
     assert not client.call.done()
     client.reads.set()
     await client.settle()
-    assert len(client.heard) == 1
+    assert client.reasons[-1] == pb.FINAL_REASON_FINALIZE
     client.reads.clear()
-    await client.give_final()
+    await client.answer()
     await client.pass_s(299)
     assert not client.call.done()
     await client.pass_s(2)

@@ -22,10 +22,11 @@ PRELUDE = """
 import faulthandler, os, pickle, select, signal, socket, sys, time
 from asr_common import restarts
 from asr_common.process_group import ProcessGroup
-from asr_service.app.board import Board, ProcessState
+from asr_service.app.board import Board
 from asr_service.app.control import FromEngine, FromFrontEnd, ToEngine, ToFrontEnd
 from asr_service.app.processes import Plan
-from asr_service.app.supervisor import SHOW_STACKS, Supervisor
+from asr_service.app.control import SHOW_STACKS
+from asr_service.app.supervisor import Supervisor
 from asr_service.core.errors import ModelUnavailable, SettingsError
 
 ENGINES, FRONT_ENDS = ["one", "two"], 3
@@ -51,7 +52,7 @@ def messages(control, record, others):
 def engine(number, control):
     control.send((FromEngine.MADE, f"model {number}".encode()), [os.memfd_create("pool")])
     record, links = board.engines[number], []
-    record.beat, record.state = time.monotonic(), ProcessState.RUNNING
+    record.beat = time.monotonic()
     control.send((FromEngine.RUNNING,))
     say("engine", number, "runs as", os.getpid())
     for message, descriptors in messages(control, record, links):
@@ -63,8 +64,8 @@ def engine(number, control):
 
 def front_end(number, control):
     record, links = board.front_ends[number], []
-    record.beat, record.state = time.monotonic(), ProcessState.RUNNING
-    control.send((FromFrontEnd.LISTENING,))
+    record.beat = time.monotonic()
+    control.send((FromFrontEnd.LISTENING, 50051))
     say("front", number, "listens as", os.getpid())
     for message, descriptors in messages(control, record, []):
         if message[0] == ToFrontEnd.ENGINE:
@@ -86,7 +87,7 @@ def front_end(number, control):
 def run(run_engine=engine, run_front_end=front_end, watchdog_s=30.0):
     plan = Plan(
         ENGINES, FRONT_ENDS, run_engine, run_front_end, drain_s=30.0, watchdog_s=watchdog_s,
-        on_ready=lambda: say("ready"),
+        on_ready=lambda port: say("ready"),
     )
     group = ProcessGroup()
     try:
@@ -251,7 +252,7 @@ def test_a_second_signal_ends_all_at_once() -> None:
                     say("slow drains")
             return 1
         def listening(number, control):
-            control.send((FromFrontEnd.LISTENING,))
+            control.send((FromFrontEnd.LISTENING, 50051))
             return slow(number, control)
         run(run_front_end=listening)
     """) as running:

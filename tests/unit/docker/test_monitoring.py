@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from prometheus_client import generate_latest
 
+from asr_service.app.board import EngineRecord
 from asr_service.core.model import Readings
-from asr_service.observability.metrics import SLOT_STATES, Metrics
+from asr_service.observability.engine_metrics import EngineMetrics
+from asr_service.observability.metrics import Metrics
 from tests.support.process import ROOT
 from ws_bridge.metrics import Metrics as BridgeMetrics
 
@@ -30,24 +32,17 @@ def expressions() -> list[str]:
 def exported() -> set[str]:
     """Names of all series of a service that has done a little of everything."""
     metrics = Metrics()
-    metrics.watch(
-        active=lambda: 1,
-        limit=lambda: 2,
-        slots=lambda: dict.fromkeys(SLOT_STATES, 0),
-        batch_limit=lambda: 3,
-        load=lambda: 0.5,
-        readings=lambda: Readings((("encoder", 1.0),), 10, 20),
-        engine_pid=os.getpid(),
-    )
-    metrics.step(seconds=0.1, audio_s=0.1, waits_s=[0.0])
-    metrics.step_failed(1)
+    engine = EngineMetrics(EngineRecord(), lambda: Readings((("encoder", 1.0),), 10, 20))
+    engine.step(seconds=0.1, audio_s=0.1, waits_s=np.zeros(1))
+    engine.step_failed(1)
     metrics.refused("AT_CAPACITY")
     metrics.call_ended("internal", admitted=True)
     bridge = BridgeMetrics()
     bridge.watch(states=Counter, ready=lambda: 1)
     bridge.refused("too_many")
     bridge.closed(1000, 0)
-    pages = metrics.render() + generate_latest(bridge.registry)
+    registries = (metrics.registry, engine.registry, bridge.registry)
+    pages = b"".join(map(generate_latest, registries))
     return set(re.findall(r"^([a-z_]+)", pages.decode(), re.MULTILINE))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from asr_common import server_process
-from asr_service.app.life import ENGINE_STOP_S, LAST_WORDS_S
+from asr_service.app.supervisor import ENGINE_STOP_S, LAST_WORDS_S
 from asr_service.config import Settings
 from testbed.processes import free_port
 from tests.support.bridge import Bridge

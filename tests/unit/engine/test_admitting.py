@@ -10,7 +10,7 @@ import pytest
 
 from asr_service.engine.capacity import Estimate
 from asr_service.engine.load import Load
-from asr_service.engine.scheduler import Scheduler
+from tests.support.scheduling import Scheduler
 
 CHUNK_S = 0.16
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -66,10 +66,10 @@ class Service:
             while self._coming and self._coming[0][0] <= self.now:
                 ready, stream = heappop(self._coming)
                 self._ready[stream] = ready
-                self._scheduler.add(stream, ready)
+                self._scheduler.add_one(stream, ready)
             wait = self._scheduler.wait(self.now)
             if wait == 0:
-                self._step(self._scheduler.take_batch(self.now))
+                self._step(self._scheduler.take(self.now))
             else:
                 next_chunk = self._coming[0][0]
                 self.now = min(next_chunk, measure_at, self.now + (CHUNK_S if wait is None else wait))

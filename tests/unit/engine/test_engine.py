@@ -3,25 +3,36 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from queue import SimpleQueue
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
-from asr_service.core.commands import Audio, Cancel, Consumed, Event, Finalize, HalfClose, Open
 from asr_service.core.errors import (
     AtCapacity,
     InternalError,
     InvalidArgument,
     ModelError,
-    OutOfOrder,
     Unavailable,
 )
-from asr_service.core.model import DeviceLost, ModelInfo, StepRequest, StepResult
-from asr_service.core.values import FinalReason, Result, StreamConfig
+from asr_service.core.model import DeviceLost
+from asr_service.core.values import FinalReason, PhraseBoost, StreamConfig
 from asr_service.engine.contract import EngineState
 from asr_service.engine.slots import Slots
 from asr_service.model.null import NullModel
-from tests.support.engines import PATIENCE_S, EngineThread, GatedModel, PoisonedModel, running
+from testbed.by_request import StepRequest, StepResult
+from tests.support.engines import (
+    PATIENCE_S,
+    Audio,
+    Cancel,
+    Finalize,
+    GatedModel,
+    HalfClose,
+    Open,
+    PoisonedModel,
+    running,
+)
+from tests.support.requested import RequestedModel
 from tests.support.streams import SignallingModel, finals, recognize, silence, speech
 
 CONFIG = StreamConfig("test")
@@ -32,22 +43,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, float, list[float]]] = []
-        self.failed = self.begun = self.weighings = self.probed = 0
+        self.failed = 0
 
-    def step_begins(self, at: float) -> None:
-        self.begun += 1
+    def step(self, *, seconds: float, audio_s: float, waits_s: npt.NDArray[np.float64]) -> None:
+        self.steps.append((seconds, audio_s, waits_s.tolist()))
 
-    def load_measured(self) -> None:
-        self.weighings += 1
-
-    def step(self, *, seconds: float, audio_s: float, waits_s: Sequence[float]) -> None:
-        self.steps.append((seconds, audio_s, list(waits_s)))
-
-    def probe_over(self) -> None:
-        self.probed += 1
-
-    def step_failed(self, streams: int) -> None:
-        self.failed += streams
+    def step_failed(self, slots: int) -> None:
+        self.failed += slots
 
 
 # --------------------------------------------------------------------------------------------------------------- life
@@ -56,9 +58,8 @@ class Recorder:
 def test_it_loads_warms_up_runs_and_stops() -> None:
     with running() as bench:
         assert bench.states == [EngineState.WARMING, EngineState.RUNNING]
-        assert bench.engine.info is not None
-        assert bench.engine.info.name == "null"
-    assert bench.engine.state is EngineState.STOPPED
+        assert bench.info.name == "null"
+    assert bench.state is EngineState.STOPPED
     assert bench.states[-1] is EngineState.STOPPED
 
 
@@ -69,20 +70,24 @@ def test_a_model_that_cannot_be_made_is_told_without_a_traceback(caplog: pytest.
     with running(load) as bench:
         assert bench.states == [EngineState.FAILED]
         assert isinstance(bench.engine.failure, ModelError)
-        assert bench.engine.slot_counts().slots == 0
+        assert bench.counts().slots == 0
     assert caplog.records == []
 
 
-def test_an_engine_that_dies_says_so_with_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    def deliver(_: object) -> None:
-        raise RuntimeError("the event loop is closed")
+def test_an_engine_that_dies_says_so_with_a_traceback_and_ends_its_streams(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Dying(RequestedModel):
+        def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
+            raise SystemExit
 
-    thread = EngineThread(lambda: NullModel(slots=1), max_batch=1, tick_s=0, deliver=deliver)
-    thread.submit(Open(1, CONFIG), HalfClose(1))
-    thread.start()
-    thread.join()
-    assert thread.engine.state is EngineState.FAILED
-    assert isinstance(thread.engine.failure, RuntimeError)
+    with running(lambda: Dying(slots=1)) as bench:
+        bench.submit(Open(1, CONFIG), Audio(1, speech(0.3)))
+        bench.wait_ended(1)
+        assert isinstance(bench.ended[1].error, Unavailable)
+        bench.thread.join()
+    assert bench.state is EngineState.FAILED
+    assert isinstance(bench.engine.failure, SystemExit)
     assert [(record.levelno, record.exc_info is not None) for record in caplog.records] == [
         (logging.CRITICAL, True)
     ]
@@ -92,7 +97,8 @@ def test_stop_ends_the_streams_that_are_open() -> None:
     with running() as bench:
         bench.submit(Open(1, CONFIG), Audio(1, speech(0.3)))
         bench.wait_for(lambda: 1 in bench.results)
-    bench.wait_ended(1)
+        bench.thread.stop()
+        bench.wait_ended(1)
     assert isinstance(bench.ended[1].error, Unavailable)
 
 
@@ -101,9 +107,11 @@ def test_a_step_is_told_of_before_it_is_over() -> None:
     with running(lambda: model, metrics=recorder) as bench:
         bench.submit(Open(1, CONFIG), Audio(1, silence(0.1)))
         assert model.entered.acquire(timeout=PATIENCE_S)
-        assert (recorder.begun, recorder.steps) == (1, [])
+        assert bench.record.busy_since > 0
+        assert recorder.steps == []
         model.gate.release()
         bench.wait_for(lambda: 1 in bench.results)
+        bench.wait_for(lambda: not bench.record.busy_since)
     assert len(recorder.steps) == 1
 
 
@@ -118,19 +126,7 @@ def test_a_stream_from_open_to_end() -> None:
         expected = recognize(NullModel(slots=1), data)
         assert [result.text for result in results] == [result.text for result in expected]
         assert finals(results) == finals(expected)
-        assert 0 <= len(data) - bench.consumed[1] < 2 * 2_560
-        assert bench.engine.slot_counts() == bench.engine.slot_counts().__class__(4, 0, 4, 0, 0, 0, 4)
-
-
-def test_commands_given_while_the_model_loads_are_carried_out() -> None:
-    with running() as bench:
-        first = bench.run_stream(1, speech(0.5))
-    made = EngineThread(lambda: NullModel(slots=4), max_batch=4, tick_s=0, deliver=bench.delivered.put)
-    made.submit(Open(2, CONFIG), Audio(2, speech(0.5)), HalfClose(2))
-    made.start()
-    bench.wait_ended(2)
-    made.stop()
-    assert [result.text for result in bench.results[2]] == [result.text for result in first]
+        bench.wait_counts(slots=4, leased=0, free=4, fresh=0, running=0, ready=0, max_batch=4)
 
 
 def test_finalize_with_audio_after_it() -> None:
@@ -146,20 +142,13 @@ def test_finalize_with_audio_after_it() -> None:
 
 def test_cancel_gives_the_slot_back_and_sends_nothing_more() -> None:
     with running(lambda: NullModel(slots=1)) as bench:
-        bench.submit(Open(1, CONFIG), Audio(1, speech(0.05)), Cancel(1), Open(2, CONFIG), HalfClose(2))
-        bench.wait_ended(1, 2)
+        bench.submit(Open(1, CONFIG), Audio(1, speech(0.05)), Cancel(1))
+        bench.wait_ended(1)
+        bench.submit(Open(2, CONFIG), HalfClose(2))
+        bench.wait_ended(2)
         assert bench.ended[1].error is None
         assert 1 not in bench.results
         assert bench.ended[2].error is None
-
-
-def test_what_is_meant_for_streams_that_are_gone_is_ignored() -> None:
-    with running() as bench:
-        bench.submit(Audio(9, b".."), Finalize(9, ""), HalfClose(9), Cancel(9))
-        bench.run_stream(1, speech(0.2))
-        bench.submit(Audio(1, b".."), Cancel(1))
-        bench.run_stream(2, speech(0.2))
-        assert set(bench.ended) == {1, 2}
 
 
 def test_more_streams_than_slots_are_refused() -> None:
@@ -170,32 +159,45 @@ def test_more_streams_than_slots_are_refused() -> None:
         assert 1 not in bench.ended
 
 
-def test_a_config_that_no_stream_can_be_made_of_ends_that_stream_only() -> None:
-    with running(lambda: NullModel(slots=1)) as bench:
-        bench.submit(Open(1, StreamConfig("test", sample_rate=0)))
+def test_a_phrase_that_cannot_be_boosted_is_the_clients_fault_and_takes_no_slot() -> None:
+    class Choosy(NullModel):
+        def open(self, slot: int, prompt: int = -1, boosts: Sequence[PhraseBoost] = ()) -> None:
+            if boosts:
+                raise InvalidArgument("phrases[0] has no words", field="phrases[0]")
+
+    with running(lambda: Choosy(slots=1)) as bench:
+        bench.submit(Open(1, replace(CONFIG, boosts=(PhraseBoost(("?",)),))))
         bench.wait_ended(1)
-        assert isinstance(bench.ended[1].error, InternalError)
+        error = bench.ended[1].error
+        assert isinstance(error, InvalidArgument)
+        assert (error.field, error.message) == ("phrases[0]", "phrases[0] has no words")
         assert bench.run_stream(2, speech(0.2))
 
 
-def test_input_after_the_half_close_is_the_callers_fault() -> None:
-    model = GatedModel(slots=1)
-    with running(lambda: model) as bench:
-        bench.submit(Open(1, CONFIG), Audio(1, speech(0.2)), HalfClose(1), Audio(1, b".."))
+def test_a_bug_while_a_stream_is_opened_ends_that_stream_only(caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(NullModel):
+        def open(self, slot: int, prompt: int = -1, boosts: Sequence[PhraseBoost] = ()) -> None:
+            if boosts:
+                raise ValueError("a secret of the inside")
+
+    with running(lambda: Faulty(slots=1)) as bench:
+        bench.submit(Open(1, replace(CONFIG, boosts=(PhraseBoost(("?",)),))))
         bench.wait_ended(1)
-        assert isinstance(bench.ended[1].error, OutOfOrder)
-        assert bench.engine.slot_counts().free == 1
+        error = bench.ended[1].error
+        assert isinstance(error, InternalError)
+        assert error.request_id in caplog.text
+        assert bench.run_stream(2, speech(0.2))
 
 
 def test_books_tell_what_streams_do() -> None:
     model = GatedModel(slots=3)
     with running(lambda: model) as bench:
-        bench.submit(Open(1, CONFIG), Open(2, CONFIG), Audio(2, silence(0.1)))
+        bench.open(1, 2)
+        bench.submit(Audio(2, silence(0.1)))
         assert model.entered.acquire(timeout=PATIENCE_S)
         model.gate.release()
         bench.wait_for(lambda: 2 in bench.results)
-        counts = bench.engine.slot_counts()
-        assert (counts.slots, counts.leased, counts.free, counts.fresh, counts.running) == (3, 2, 1, 1, 1)
+        bench.wait_counts(slots=3, leased=2, free=1, fresh=1, running=1)
 
 
 # --------------------------------------------------------------------------------------------------------------- steps
@@ -204,10 +206,11 @@ def test_books_tell_what_streams_do() -> None:
 def test_ready_streams_are_stepped_together_up_to_the_largest_batch() -> None:
     model = GatedModel(slots=6)
     with running(lambda: model, max_batch=4) as bench:
-        bench.submit(Open(1, CONFIG), Audio(1, silence(0.1)))
+        bench.open(*range(1, 7))
+        bench.submit(Audio(1, silence(0.1)))
         assert model.entered.acquire(timeout=PATIENCE_S)  # while this one is stepped, six chunks come
-        bench.submit(*(Open(stream, CONFIG) for stream in range(2, 7)))
         bench.submit(*(Audio(stream, silence(0.1)) for stream in range(2, 7)), Audio(1, silence(0.2)))
+        bench.wait_sent()
         model.gate.release(100)
         bench.wait_for(lambda: len(bench.results) == 6 and len(bench.results[1]) == 2)
         assert [len(batch) for batch in model.batches] == [1, 4, 2]
@@ -217,9 +220,11 @@ def test_ready_streams_are_stepped_together_up_to_the_largest_batch() -> None:
 def test_an_upload_waits_for_live_streams_and_not_the_reverse() -> None:
     model = GatedModel(slots=3)
     with running(lambda: model, max_batch=1) as bench:
-        bench.submit(Open(1, CONFIG), Audio(1, silence(60.0)))
+        bench.open(1, 2, 3)
+        bench.submit(Audio(1, silence(60.0)))
         assert model.entered.acquire(timeout=PATIENCE_S)
-        bench.submit(Open(2, CONFIG), Audio(2, silence(0.093)), Open(3, CONFIG), Audio(3, silence(0.093)))
+        bench.submit(Audio(2, silence(0.093)), Audio(3, silence(0.093)))
+        bench.wait_sent()
         model.gate.release(1_000)
         bench.wait_for(lambda: len(bench.results.get(1, [])) == 375)
         upload, second, third = model.batches[0][0], *(model.batches[1][0], model.batches[2][0])
@@ -239,18 +244,18 @@ def test_a_step_that_raises_ends_its_streams_and_no_others(caplog: pytest.LogCap
         assert request_id in record.getMessage()
         assert record.exc_info is not None
         assert "number" not in error.message
-        assert bench.engine.slot_counts().leased == 1
+        bench.wait_counts(leased=1)
         bench.submit(HalfClose(1))
         bench.wait_ended(1)
         assert finals(bench.results[1]) == finals(recognize(NullModel(slots=1), speech(0.3)))
         assert bench.run_stream(3, speech(0.3))[-1].text == bench.results[1][-1].text
-        assert bench.engine.state is EngineState.RUNNING
+        assert bench.state is EngineState.RUNNING
 
 
 def test_a_lost_device_ends_the_engine_at_once() -> None:
     """Another process can serve again; this one would fail every step from now on."""
 
-    class Lost(NullModel):
+    class Lost(RequestedModel):
         lost = False
 
         def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
@@ -267,7 +272,7 @@ def test_a_lost_device_ends_the_engine_at_once() -> None:
         model.lost = True
         bench.submit(Audio(1, speech(0.3)))
         bench.thread.join()
-        assert bench.engine.state is EngineState.FAILED
+        assert bench.state is EngineState.FAILED
         assert isinstance(bench.engine.failure, DeviceLost)
 
 
@@ -283,7 +288,7 @@ def test_a_lost_device_ends_the_engine_at_once() -> None:
 def test_answers_that_make_no_sense_end_the_stream(
     spoil: Callable[[list[StepResult]], list[StepResult]],
 ) -> None:
-    class Spoiled(NullModel):
+    class Spoiled(RequestedModel):
         def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
             return spoil(super().step(requests))
 
@@ -291,8 +296,8 @@ def test_answers_that_make_no_sense_end_the_stream(
         bench.submit(Open(1, CONFIG), Audio(1, silence(0.1)))
         bench.wait_ended(1)
         assert isinstance(bench.ended[1].error, InternalError)
-        assert bench.engine.slot_counts().free == 1
-        assert bench.engine.state is EngineState.RUNNING
+        bench.wait_counts(free=1)
+        assert bench.state is EngineState.RUNNING
 
 
 def test_metrics_are_told_about_each_step() -> None:
@@ -303,8 +308,6 @@ def test_metrics_are_told_about_each_step() -> None:
     assert sum(audio_s for _, audio_s, _ in recorder.steps) == pytest.approx(1.0)
     assert all(seconds >= 0 and min(waits) >= 0 for seconds, _, waits in recorder.steps)
     assert recorder.failed == 1
-    assert recorder.begun == len(recorder.steps) + 1
-    assert recorder.weighings
 
 
 def test_an_hour_of_silence_is_quick_and_leaves_nothing_behind() -> None:
@@ -338,7 +341,7 @@ def test_the_books_of_slots_add_up() -> None:
 def test_a_broken_row_ends_its_own_stream_only() -> None:
     """The model says which rows are not finite; the others of the same step go on, exactly."""
 
-    class Broken(NullModel):
+    class Broken(RequestedModel):
         def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
             return [
                 StepResult((), (), (), 0, broken=True) if any(request.samples[:1] == -1.0) else result
@@ -355,71 +358,7 @@ def test_a_broken_row_ends_its_own_stream_only() -> None:
             assert bench.ended[stream].error is None
             alone = recognize(NullModel(slots=1), speech(1.0, seed=seed))
             assert finals(bench.results[stream]) == finals(alone)
-        counts = bench.engine.slot_counts()
-        assert (counts.leased, counts.free) == (0, 4)
-
-
-def test_where_the_next_chunk_ends_is_told_again_when_the_model_starts_anew() -> None:
-    """With the results of the step that ended the utterance: the front end waits for a longer chunk until then."""
-    over = b"\x0c\x0c"
-    with running(lambda: SignallingModel(slots=1)) as bench:
-        info = bench.engine.info
-        assert info is not None
-        first, full = 2 * info.first_chunk_samples, 2 * info.chunk_samples
-        bench.submit(Open(1, CONFIG), Audio(1, over * (first // 2)))
-        told: list[Consumed] = []
-        while len(told) < 3:
-            events = bench.delivered.get(timeout=PATIENCE_S)
-            told += [event for event in events if isinstance(event, Consumed)]
-        assert any(isinstance(event, Result) for event in events)
-        assert told == [
-            Consumed(1, 0, first, full),
-            Consumed(1, first, first + full, full),
-            Consumed(1, 0, first + first, full),
-        ]
-
-
-class ListeningModel(NullModel):
-    """Writes marks if it is told to, and counts the samples that it hears."""
-
-    def __init__(self, *, writes_marks: bool, right: int = 1) -> None:
-        super().__init__(slots=1, att_context=(70, right))
-        self.writes_marks, self.heard = writes_marks, 0
-
-    @property
-    def info(self) -> ModelInfo:
-        info = super().info
-        return replace(info, pieces=(*info.pieces[:-1], "?")) if self.writes_marks else info
-
-    def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
-        self.heard += sum(len(request.samples) for request in requests)
-        return super().step(requests)
-
-
-@pytest.mark.parametrize(
-    ("model", "setting", "added_ms"),
-    [
-        (ListeningModel(writes_marks=False), None, 80),
-        (ListeningModel(writes_marks=False, right=6), None, 80),
-        (ListeningModel(writes_marks=True), None, 320),
-        (ListeningModel(writes_marks=True, right=3), None, 640),
-        (ListeningModel(writes_marks=True), 0, 0),
-        (ListeningModel(writes_marks=True), 100, 100),
-    ],
-)
-def test_the_silence_of_a_finalize_suits_the_model_unless_it_is_set(
-    model: ListeningModel, setting: int | None, added_ms: int
-) -> None:
-    results: SimpleQueue[tuple[Event, ...]] = SimpleQueue()
-    thread = EngineThread(
-        lambda: model, max_batch=1, tick_s=0.0, finalize_silence_ms=setting, deliver=results.put
-    )
-    thread.start()
-    thread.submit(Open(1, CONFIG), Audio(1, speech(0.5)), Finalize(1, ""))
-    while not any(isinstance(event, Result) and event.reason for event in results.get(timeout=PATIENCE_S)):
-        pass
-    thread.stop()
-    assert model.heard == 8_000 + 16 * added_ms
+        bench.wait_counts(leased=0, free=4)
 
 
 def test_a_language_that_the_model_does_not_know_is_the_clients_fault() -> None:
@@ -429,4 +368,4 @@ def test_a_language_that_the_model_does_not_know_is_the_clients_fault() -> None:
         assert isinstance(error, InvalidArgument)
         assert error.field == "language_code"
         assert bench.run_stream(2, speech(0.2), replace(CONFIG, language="en-GB"))[-1].reason
-        assert bench.engine.slot_counts().free == 1
+        bench.wait_counts(free=1)

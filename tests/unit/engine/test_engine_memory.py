@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from asr_service.core.commands import Audio, HalfClose, Open
 from asr_service.core.errors import InternalError
-from asr_service.core.model import OutOfMemory, StepRequest, StepResult
+from asr_service.core.model import OutOfMemory
 from asr_service.core.values import StreamConfig
 from asr_service.engine.contract import EngineState
-from asr_service.model.null import NullModel
-from tests.support.engines import Bench, running
+from testbed.by_request import StepRequest, StepResult
+from tests.support.engines import Audio, Bench, HalfClose, Open, running
+from tests.support.requested import RequestedModel
 from tests.support.streams import speech
 
 CONFIG = StreamConfig("test")
 
 
-class SmallDevice(NullModel):
+class SmallDevice(RequestedModel):
     """Has memory for `rows` streams at a time."""
 
     def __init__(self, error: type[Exception], *, rows: int, slots: int = 8) -> None:
@@ -59,9 +59,8 @@ def test_out_of_memory_ends_its_own_streams_and_halves_the_batch(error: type[Exc
         assert len(again) <= 4, "the first time may have halved it no further than to four"
         run_together(bench, range(17, 25))
         assert all(bench.ended[stream].error is None for stream in range(17, 25))
-        assert bench.engine.state is EngineState.RUNNING
-        counts = bench.engine.slot_counts()
-        assert (counts.leased, counts.free) == (0, 8)
+        assert bench.state is EngineState.RUNNING
+        bench.wait_counts(leased=0, free=8)
 
 
 def test_one_stream_that_does_not_fit_is_ended() -> None:
@@ -80,6 +79,6 @@ def test_warm_up_finds_the_batch_that_fits() -> None:
     model = Cold(OutOfMemory, rows=3)
     with running(lambda: model, max_batch=16) as bench:
         assert model.warmed == [16, 8, 4, 2]
-        assert bench.engine.slot_counts().max_batch == 2
+        assert bench.counts().max_batch == 2
     with running(lambda: Cold(OutOfMemory, rows=0), max_batch=2) as bench:
         assert bench.states[-1] is EngineState.FAILED

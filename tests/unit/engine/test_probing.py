@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core.model import ModelInfo, StepRequest, StepResult
+from asr_service.core.model import ModelInfo
 from asr_service.engine.capacity import SHARE, Estimate
 from asr_service.engine.probing import LONGEST_PAUSE_S, QUIET_S, REST, SHORT_PROBE_S, START_S, Prober, Sweep
 from asr_service.engine.slots import Slots
-from asr_service.model.null import NullModel
+from testbed.by_request import StepRequest, StepResult, step
 from tests.support.machines import TimedModel
 
 CHUNK_S = 0.16
@@ -103,8 +104,8 @@ def test_each_slot_starts_with_a_first_step_and_is_left_to_whoever_comes() -> No
     sweep = swept(model)
     assert [rows for rows, _ in sweep.timings] == [1, 2, 4, 8, 16, 32, 40]
     swept(model)
-    first = StepRequest(3, sweep._first, is_first=True, is_last=False)
-    assert NullModel.step(model, [first])
+    samples = np.zeros(model.info.first_chunk_samples, np.float32)
+    assert step(model, [StepRequest(3, samples, is_first=True, is_last=False)])
 
 
 def test_a_model_with_language_prompts_is_given_one_that_it_has() -> None:
@@ -116,7 +117,7 @@ def test_a_model_with_language_prompts_is_given_one_that_it_has() -> None:
             return replace(super().info, prompts=(("de-DE", 7), ("en-US", 3)))
 
         def step(self, requests: Sequence[StepRequest]) -> list[StepResult]:
-            self.prompts.update(request.prompt for request in requests)
+            self.prompts.update(request.prompt for request in requests if request.is_first)
             return super().step(requests)
 
     model = Prompted(slots=4, seconds=lambda rows: 0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_service.engine.scheduler import Scheduler
+from tests.support.scheduling import Scheduler
 
 CHUNK_S = 0.16
 
@@ -29,11 +29,11 @@ def test_each_ready_stream_is_taken_once_oldest_first(
             ready.pop(stream, None)
             gone.add(stream)
         elif stream not in ready and stream not in gone:
-            scheduler.add(stream, due)
+            scheduler.add_one(stream, due)
             ready[stream] = due
         assert len(scheduler) == len(ready)
         now += 0.005
-        batch = scheduler.take_batch(now)
+        batch = scheduler.take(now)
         scheduler.add_step_time(len(batch) or 1, 0.001)
         assert len(batch) <= max_batch
         assert len(set(batch)) == len(batch)
@@ -47,7 +47,7 @@ def test_each_ready_stream_is_taken_once_oldest_first(
         wait = scheduler.wait(now)
         assert wait is not None
         now += wait + 1e-9
-        batch = scheduler.take_batch(now)
+        batch = scheduler.take(now)
         assert batch
         for stream in batch:
             del ready[stream]
@@ -70,16 +70,16 @@ def test_uploads_never_delay_a_live_stream_by_more_than_a_step(
         scheduler = Scheduler(max_batch=max_batch, tick_s=0.0, upload_budget_s=CHUNK_S / 2)
         next_chunk = {stream: CHUNK_S * (1 + stream / live) for stream in range(live)}
         for stream in range(live, live + uploads):
-            scheduler.add(stream, 100.0)
+            scheduler.add_one(stream, 100.0)
         due_at: dict[int, float] = {}
         now, worst, longest, uploaded = 0.0, 0.0, 0.0, 0
         while now < 3.0:
             for stream, due in next_chunk.items():
                 if due <= now:
-                    scheduler.add(stream, due)
+                    scheduler.add_one(stream, due)
                     due_at[stream] = due
                     next_chunk[stream] = due + CHUNK_S
-            batch = scheduler.take_batch(now)
+            batch = scheduler.take(now)
             if not batch:
                 now = min(next_chunk.values())
                 continue
@@ -93,7 +93,7 @@ def test_uploads_never_delay_a_live_stream_by_more_than_a_step(
             for stream in batch:
                 if stream >= live:
                     uploaded += 1
-                    scheduler.add(stream, 100.0 + uploaded)
+                    scheduler.add_one(stream, 100.0 + uploaded)
         return worst, longest, uploaded
 
     alone, _, _ = longest_wait(0)

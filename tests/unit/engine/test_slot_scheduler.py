@@ -1,50 +1,146 @@
-"""Batches of slots chosen by arrays are those that are chosen stream by stream (`test_scheduler.py` has the rules)."""
-
 from __future__ import annotations
 
-import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
-from asr_service.engine.scheduler import Scheduler
-from asr_service.engine.slot_scheduler import SlotScheduler
+from tests.support.scheduling import Scheduler
 
-SLOTS = 6
-MOMENTS = st.integers(0, 40)
-ACTIONS = st.one_of(
-    st.tuples(st.just("add"), st.integers(0, SLOTS - 1), st.integers(0, 120)),
-    st.tuples(st.just("remove"), st.integers(0, SLOTS - 1), st.just(0)),
-    st.tuples(st.just("take"), st.just(0), st.integers(0, 5)),
-    st.tuples(st.just("time"), st.integers(1, SLOTS), st.integers(1, 200)),
+
+def scheduler(max_batch: int = 4, tick_s: float = 0.02) -> Scheduler:
+    made = Scheduler(max_batch=max_batch, tick_s=tick_s, upload_budget_s=0.08)
+    made.add_step_time(max_batch, 0.001)
+    return made
+
+
+def test_nothing_ready_waits_for_ever() -> None:
+    made = scheduler()
+    assert made.wait(1.0) is None
+    assert made.take(1.0) == []
+
+
+def test_an_idle_engine_steps_at_once() -> None:
+    made = scheduler()
+    made.add_one(7, 1.0)
+    assert made.wait(1.0) == 0
+    assert made.take(1.0) == [7]
+    assert len(made) == 0
+
+
+def test_live_streams_gather_for_one_tick_from_the_previous_step() -> None:
+    made = scheduler()
+    made.add_one(1, 1.0)
+    assert made.take(1.0) == [1]
+    made.add_one(2, 1.001)
+    assert made.take(1.005) == []
+    assert made.wait(1.005) == pytest.approx(0.015)
+    made.add_one(3, 1.010)
+    assert made.take(1.020) == [2, 3]
+
+
+def test_a_full_batch_does_not_wait() -> None:
+    made = scheduler(max_batch=2)
+    made.add_one(1, 1.0)
+    made.take(1.0)
+    made.add_one(2, 1.001)
+    made.add_one(3, 1.002)
+    assert made.take(1.002) == [2, 3]
+
+
+def test_a_step_that_outlasts_the_tick_is_followed_at_once() -> None:
+    made = scheduler()
+    made.add_one(1, 1.0)
+    made.take(1.0)
+    made.add_one(2, 1.1)
+    assert made.wait(1.15) == 0
+
+
+def test_tick_zero_does_not_gather() -> None:
+    made = scheduler(tick_s=0)
+    made.add_one(1, 1.0)
+    assert made.take(1.0) == [1]
+    made.add_one(2, 1.0)
+    assert made.take(1.0) == [2]
+
+
+def test_oldest_first() -> None:
+    made = scheduler(max_batch=2)
+    for stream, due in ((1, 3.0), (2, 1.0), (3, 2.0)):
+        made.add_one(stream, due)
+    assert made.take(4.0) == [2, 3]
+    assert made.take(4.0) == []  # one stream, within the tick
+    assert made.take(4.1) == [1]
+
+
+def test_uploads_fill_the_places_that_live_streams_leave() -> None:
+    made = scheduler(max_batch=3)
+    for stream in (1, 2, 3):
+        made.add_one(stream, 50.0 + stream)
+    made.add_one(4, 1.0)
+    made.add_one(5, 0.9)
+    assert made.take(1.0) == [5, 4, 1]
+
+
+def test_uploads_do_not_displace_live_streams() -> None:
+    made = scheduler(max_batch=2)
+    for stream in range(10):
+        made.add_one(stream, 50.0)
+    made.add_one(10, 1.0)
+    made.add_one(11, 1.0)
+    assert made.take(1.0) == [10, 11]
+
+
+def test_uploads_alone_run_without_pause() -> None:
+    made = scheduler()
+    for _ in range(5):
+        made.add_one(1, 99.0)
+        assert made.wait(1.0) == 0
+        assert made.take(1.0) == [1]
+
+
+def test_a_live_stream_does_not_wait_for_a_tick_after_an_upload_step() -> None:
+    made = scheduler()
+    made.add_one(1, 99.0)
+    made.take(1.0)
+    made.add_one(2, 1.001)
+    assert made.take(1.001) == [2]
+
+
+def test_uploads_join_as_far_as_the_step_stays_within_its_budget() -> None:
+    slow = scheduler(max_batch=100)
+    slow.add_step_time(100, 2.0)  # 20 ms a stream: four in the budget of 80 ms
+    for stream in range(50):
+        slow.add_one(stream, 99.0)
+    assert len(slow.take(1.0)) == 4
+    for live in range(100, 110):
+        slow.add_one(live, 1.0)
+    batch = slow.take(1.0)
+    assert batch[:10] == list(range(100, 110))
+    assert len(batch) == 11  # one at least, so that uploads get on beside any number of live streams
+
+
+@pytest.mark.parametrize(
+    ("fixed_s", "row_s", "settled"),
+    [(0.010, 0.0001, 128), (0.0, 0.015, 5), (0.005, 0.2, 1)],  # a GPU, a CPU, a CPU that is too slow
 )
-
-
-@given(st.integers(1, SLOTS), st.sampled_from([0.0, 0.02]), st.lists(ACTIONS, max_size=60))
-def test_it_takes_what_a_heap_of_streams_takes(
-    max_batch: int, tick_s: float, actions: list[tuple[str, int, int]]
-) -> None:
-    by_stream = Scheduler(max_batch=max_batch, tick_s=tick_s, upload_budget_s=0.08)
-    by_slot = SlotScheduler(SLOTS, max_batch=max_batch, tick_s=tick_s, upload_budget_s=0.08)
-    now = 0.0
+def test_the_budget_follows_what_steps_cost(fixed_s: float, row_s: float, settled: int) -> None:
+    made = Scheduler(max_batch=128, tick_s=0, upload_budget_s=0.08)
     ready: set[int] = set()
-    for number, (action, subject, amount) in enumerate(actions):
-        if action == "add" and subject not in ready:
-            # No two are due at the same moment: which of them goes first is nobody's business.
-            due = amount / 1000 + number * 1e-6
-            by_stream.add(subject, due)
-            by_slot.add(np.array([subject]), np.array([due]))
-            ready.add(subject)
-        elif action == "remove":
-            by_stream.remove(subject)
-            by_slot.remove(subject)
-            ready.discard(subject)
-        elif action == "take":
-            now += amount * 0.006
-            batch = by_stream.take_batch(now)
-            assert sorted(by_slot.take_batch(now).tolist()) == sorted(batch)
-            ready -= set(batch)
-        elif action == "time":
-            by_stream.add_step_time(subject, amount / 1000)
-            by_slot.add_step_time(subject, amount / 1000)
-        assert len(by_slot) == len(by_stream) == len(ready)
-        assert by_slot.wait(now) == by_stream.wait(now)
+    sizes = []
+    for _ in range(10):
+        for stream in set(range(128)) - ready:
+            made.add_one(stream, 99.0)
+        batch = made.take(1.0)
+        ready = set(range(128)) - set(batch)
+        made.add_step_time(len(batch), fixed_s + row_s * len(batch))
+        sizes.append(len(batch))
+    assert sizes[0] == 1
+    assert sizes[-2:] == [settled, settled]
+
+
+def test_removed_streams_are_not_taken() -> None:
+    made = scheduler()
+    made.add_one(1, 1.0)
+    made.add_one(2, 1.0)
+    made.remove(1)
+    made.remove(3)
+    assert made.take(1.0) == [2]
+    assert made.wait(1.0) is None

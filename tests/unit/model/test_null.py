@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core.model import StepRequest
 from asr_service.core.step import StepBatch
 from asr_service.model.null import ATT_CONTEXTS, NullModel
 from testbed.babble import babble
+from testbed.by_request import StepRequest, step
 from tests.support.chunks import Segment, assert_same, step_alone, step_together
 
 
@@ -79,5 +79,5 @@ def test_a_second_batch_waits_for_the_first_to_be_collected() -> None:
 def test_more_samples_than_a_chunk_has_are_refused() -> None:
     model = NullModel(slots=2)
     with pytest.raises(ValueError, match="slot 1: 1481 samples; a full chunk is 1480"):
-        model.step([StepRequest(1, np.zeros(1481, np.float32), True, False)])
-    assert model.step([]) == []
+        step(model, [StepRequest(1, np.zeros(1481, np.float32), True, False)])
+    assert step(model, []) == []

@@ -38,13 +38,13 @@ print(len(names))
 """
 STEP = """
 import numpy as np
-from asr_service.core.model import StepRequest
+from testbed.by_request import StepRequest, step
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model import make_model
 
 model = make_model(ModelSettings("demo", device="cpu", slots=2, threads=1))
 samples = np.zeros(model.info.first_chunk_samples, np.float32)
-print(model.step([StepRequest(0, samples, True, False)])[0].frames, model.info.chunk_frames)
+print(step(model, [StepRequest(0, samples, True, False)])[0].frames, model.info.chunk_frames)
 """
 MEASURED = """
 import torch

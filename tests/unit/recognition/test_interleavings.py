@@ -10,10 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr_service.core.commands import Audio, Cancel, Command, Finalize, HalfClose, Open
 from asr_service.core.values import Result, StreamConfig
 from asr_service.model.null import NullModel
-from tests.support.engines import Bench, running
+from tests.support.engines import Audio, Bench, Cancel, Command, Finalize, HalfClose, Open, running
 from tests.support.streams import SignallingModel, new_stream
 from tests.unit.recognition.test_packets import MODELS, Script, configs, play, scripts
 
@@ -69,14 +68,10 @@ def test_every_stream_is_as_if_it_were_alone(
     order.shuffle(turns)
     bench.submit(*(queues[number].pop(0) for number in turns))
     bench.wait_ended(*ids)
-    assert bench.engine.info is not None
-    model = MODELS["words and signals" if bench.engine.info.prompts else "words"][1]
+    model = MODELS["words and signals" if bench.info.prompts else "words"][1]
     for stream, (config, script, _, cancel) in zip(ids, plans, strict=True):
         assert bench.ended[stream].error is None
-        # The engine makes interims for sessions to keep, too.
-        told = [r for r in bench.results.get(stream, []) if r.reason or config.interim_results]
-        results = comparable(told)
+        results = comparable(bench.results.get(stream, []))
         alone = comparable(play(new_stream(model, config), model, script, [10**9], patient=True))
         assert results == (alone[: len(results)] if cancel else alone)
-    counts = bench.engine.slot_counts()
-    assert (counts.leased, counts.free, counts.ready) == (0, SLOTS, 0)
+    bench.wait_counts(leased=0, free=SLOTS, ready=0)

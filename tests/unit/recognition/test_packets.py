@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from asr_service.core.values import Encoding, EndpointingConfig, FinalReason, Result, StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.recognition.states import Work
-from asr_service.recognition.stream import Stream
+from testbed.stepped_stream import SteppedStream
 from tests.support.streams import UNIX_MS, SignallingModel, drain, new_stream, silence, speech, step
 
 MODELS = {
@@ -48,7 +48,7 @@ def scripts(draw: st.DrawFn) -> Script:
 
 
 def play(
-    stream: Stream, model: NullModel, script: Script, packets: list[int], *, patient: bool
+    stream: SteppedStream, model: NullModel, script: Script, packets: list[int], *, patient: bool
 ) -> list[Result]:
     """All results of a script; patient: nothing is stepped before everything has come."""
     results: list[Result] = []

@@ -8,11 +8,11 @@ from collections import deque
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asr_service.core.model import StepRequest, StepResult
 from asr_service.core.values import Result, StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.recognition.states import Work
-from asr_service.recognition.stream import Stream
+from testbed.by_request import StepRequest, StepResult, step
+from testbed.stepped_stream import SteppedStream
 from tests.support.streams import UNIX_MS, new_stream, speech
 from tests.unit.recognition.test_packets import MODELS, Script, configs, play, scripts
 
@@ -22,7 +22,7 @@ DEPTH = 2
 class Engine:
     """A slot's queue in front of a model, and answers on their way back; both move at random moments."""
 
-    def __init__(self, stream: Stream, model: NullModel, rng: random.Random) -> None:
+    def __init__(self, stream: SteppedStream, model: NullModel, rng: random.Random) -> None:
         self._stream, self._model, self._rng = stream, model, rng
         self._queue: deque[StepRequest] = deque()
         self._answers: deque[StepResult] = deque()
@@ -36,17 +36,17 @@ class Engine:
             self._queue.append(StepRequest(0, chunk.samples, chunk.is_first, chunk.is_last, (), prompt))
         assert len(self._queue) + len(self._answers) <= DEPTH
         if self._queue and (surely or self._rng.random() < 0.4):
-            self._answers += self._model.step([self._queue.popleft()])
+            self._answers += step(self._model, [self._queue.popleft()])
             self.steps += 1
         if self._answers and (surely or self._rng.random() < 0.4):
-            results = self._stream.answer(self._answers.popleft(), 0.0, UNIX_MS)
+            results = self._stream.take(self._answers.popleft(), 0.0, UNIX_MS)
             self.restarts += self._stream.restarted
             return results
         return []
 
 
 def play_ahead(
-    stream: Stream, model: NullModel, script: Script, packets: list[int], rng: random.Random
+    stream: SteppedStream, model: NullModel, script: Script, packets: list[int], rng: random.Random
 ) -> tuple[list[Result], Engine]:
     """All results of a script, and the engine that made them."""
     engine, results, count = Engine(stream, model, rng), list[Result](), 0

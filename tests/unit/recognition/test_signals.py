@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from asr_service.core.model import StepRequest, StepResult
 from asr_service.core.values import EndpointingConfig, FinalReason, PhraseBoost, Result, StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.recognition.states import Work
-from asr_service.recognition.stream import Stream
 from asr_service.recognition.vocabulary import Vocabulary
+from testbed.by_request import StepRequest, StepResult
+from testbed.stepped_stream import SteppedStream
 from tests.support.streams import UNIX_MS
 
 PLAIN, WORDS = StreamConfig("test", interim_results=False), StreamConfig("test", word_times=True)
@@ -30,7 +30,7 @@ class Talk:
     def __init__(self, config: StreamConfig, *, right: int = 1, silence_ms: int = 0) -> None:
         base = NullModel(slots=1, att_context=(70, right)).info
         self.info = replace(base, pieces=PIECES, prompts=(("en-US", 3), ("auto", 7)))
-        self.stream = Stream(1, config, self.info, Vocabulary(PIECES), 0, 0.0, silence_ms)
+        self.stream = SteppedStream(config, self.info, Vocabulary(PIECES), 0.0, silence_ms)
         self.requests: list[StepRequest] = []
         self.results: list[Result] = []
 
@@ -52,7 +52,7 @@ class Talk:
         frames = [first + min(at + number, self.info.chunk_frames - 1) for number in range(len(said))]
         tokens = tuple(PIECES.index(piece) for piece in said)
         answer = StepResult(tokens, tuple(frames), (0.5,) * len(said), self.info.chunk_frames)
-        return self._take(self.stream.answer(answer, 0.0, UNIX_MS))
+        return self._take(self.stream.take(answer, 0.0, UNIX_MS))
 
     def finalize(self) -> list[Result]:
         return self._take(self.stream.finalize("tag", 0.0, UNIX_MS))
@@ -301,11 +301,9 @@ def test_where_the_next_chunk_ends_is_told_again() -> None:
     talk = Talk(PLAIN)
     first, full = 2 * talk.info.first_chunk_samples, 2 * talk.info.chunk_samples
     talk.stream.audio(bytes(first + 100), 0.0)
-    told = talk.stream.take_consumed()
-    assert (told.audio_bytes, told.next_chunk_end, told.chunk_bytes) == (first, first + full, full)
+    assert talk.stream.next_chunk == (first + full, full)
     talk.step("<EOU>")
-    told = talk.stream.take_consumed()
-    assert (told.audio_bytes, told.next_chunk_end, told.chunk_bytes) == (0, first + first, full)
+    assert talk.stream.next_chunk == (first + first, full)
 
 
 # ---------------------------------------------------------------------------------------------------------------- marks

@@ -6,15 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_service.core.commands import Consumed
 from asr_service.core.errors import OutOfOrder
-from asr_service.core.model import StepResult
 from asr_service.core.values import Encoding, EndpointingConfig, FinalReason, Result, StreamConfig, Word
 from asr_service.model.null import NullModel
 from asr_service.recognition.chunk_cutter import BURST_S
 from asr_service.recognition.states import INPUT, WORK, Happening, Input, Work, tables
-from asr_service.recognition.stream import Stream
-from asr_service.recognition.vocabulary import Vocabulary
+from testbed.by_request import StepResult
+from testbed.stepped_stream import SteppedStream
 from tests.support.streams import UNIX_MS, drain, finals, new_stream, recognize, silence, speech, step
 
 FINALIZE, END, ENDPOINT = FinalReason.FINALIZE, FinalReason.END_OF_STREAM, FinalReason.ENDPOINT
@@ -26,14 +24,14 @@ def model() -> NullModel:
 
 
 @pytest.fixture
-def stream(model: NullModel) -> Stream:
+def stream(model: NullModel) -> SteppedStream:
     return new_stream(model)
 
 
 # ------------------------------------------------------------------------------------------------------------- chunks
 
 
-def test_a_step_is_ready_with_the_last_byte_of_its_chunk(stream: Stream, model: NullModel) -> None:
+def test_a_step_is_ready_with_the_last_byte_of_its_chunk(stream: SteppedStream, model: NullModel) -> None:
     first, full = 2 * model.info.first_chunk_samples, 2 * model.info.chunk_samples
     stream.audio(bytes(first - 1), 1.0)
     assert stream.ready_at is None
@@ -57,7 +55,7 @@ def test_a_step_is_ready_with_the_last_byte_of_its_chunk(stream: Stream, model: 
     )
 
 
-def test_an_interim_for_every_step_even_if_nothing_changed(stream: Stream, model: NullModel) -> None:
+def test_an_interim_for_every_step_even_if_nothing_changed(stream: SteppedStream, model: NullModel) -> None:
     stream.audio(silence(1.0), 0.0)
     results = drain(stream, model)
     chunks = 1 + (16_000 - model.info.first_chunk_samples) // model.info.chunk_samples
@@ -72,52 +70,47 @@ def test_without_interims_only_finals(model: NullModel) -> None:
     assert results[0].text == recognize(model, speech(1.0))[-1].text != ""
 
 
-def test_interims_that_are_kept_cost_no_square_of_a_long_utterance(model: NullModel) -> None:
-    """Without interims, the newest one that was told lacks a twentieth of the utterance and a step of it at most."""
-    config, told = StreamConfig("test", interim_results=False), 0
-    stream = Stream(
-        1, config, model.info, Vocabulary(model.info.pieces), slot=0, now=0.0, keeps_interims=True
-    )
-    count = 0
-    for second in range(120):
-        stream.audio(speech(1.0, seed=second), float(second))
-        for result in drain(stream, model):
-            assert result.reason is None and result.text
-            told, count = result.audio_ms, count + 1
-        assert 1000 * stream.audio_s - told <= 0.05 * 1000 * stream.audio_s + 4 * model.info.chunk_ms
-    assert 20 < count < 150, "a step each would be 750"
-    (final,) = stream.half_close(120.0, UNIX_MS) + drain(stream, model)
-    assert final.reason is END and final.text
+def test_what_was_heard_is_the_last_final_of_a_stream_whose_model_is_gone(
+    stream: SteppedStream, model: NullModel
+) -> None:
+    stream.audio(speech(1.0), 0.0)
+    *_, interim = drain(stream, model)
+    final = stream.break_off(UNIX_MS)
+    assert final is not None
+    assert (final.text, final.reason, final.utterance) == (interim.text, FinalReason.ENDED_BY_SERVER, 0)
+    assert (stream.work, stream.input, stream.ready_at) == (Work.ENDED, Input.CLOSED, None)
+    assert stream.break_off(UNIX_MS) is None
+    assert new_stream(model).break_off(UNIX_MS) is None
 
 
-def test_bytes_are_reported_as_consumed_when_they_are_cut(stream: Stream, model: NullModel) -> None:
+def test_bytes_wait_until_they_are_cut(stream: SteppedStream, model: NullModel) -> None:
     data = speech(1.0) + b"\x01"
+    first = 2 * model.info.first_chunk_samples
     stream.audio(data, 0.0)
-    first, full = 2 * model.info.first_chunk_samples, 2 * model.info.chunk_samples
-    assert stream.take_consumed() == Consumed(stream.id, first, next_chunk_end=first + full, chunk_bytes=full)
-    assert stream.take_consumed() == Consumed(stream.id, 0, next_chunk_end=first + full, chunk_bytes=full)
+    assert stream.waiting_bytes == len(data) - first
     stream.half_close(0.0, UNIX_MS)
     drain(stream, model)
-    assert stream.take_consumed().audio_bytes == len(data) - first
+    assert stream.waiting_bytes == 0
 
 
-def test_what_the_next_chunk_needs_is_told(stream: Stream, model: NullModel) -> None:
+def test_where_the_next_chunk_ends_is_told(stream: SteppedStream, model: NullModel) -> None:
     first, full = 2 * model.info.first_chunk_samples, 2 * model.info.chunk_samples
-    assert stream.take_consumed() == Consumed(stream.id, 0, next_chunk_end=first, chunk_bytes=full)
+    assert stream.next_chunk == (first, full)
     stream.audio(bytes(first + 100), 0.0)
+    assert stream.next_chunk == (first + full, full)
     drain(stream, model)
-    assert stream.take_consumed() == Consumed(stream.id, first, next_chunk_end=first + full, chunk_bytes=full)
+    assert stream.next_chunk == (first + full, full)
     stream.finalize("", 0.0, UNIX_MS)
-    assert stream.take_consumed().next_chunk_end == 0  # the finalize request says where the next chunk ends
+    assert stream.next_chunk == (0, 0), "the finalize request says where the next chunk ends"
     drain(stream, model)
-    assert stream.take_consumed().next_chunk_end == first + 100 + first
+    assert stream.next_chunk == (first + 100 + first, full)
 
 
 # ---------------------------------------------------------------------------------------------------------- finalize
 
 
 def test_finalize_flushes_with_the_true_length_and_starts_a_new_segment(
-    stream: Stream, model: NullModel
+    stream: SteppedStream, model: NullModel
 ) -> None:
     stream.audio(speech(0.2), 0.0)
     drain(stream, model)
@@ -189,20 +182,20 @@ def test_a_finalize_with_silence_is_due_at_once(model: NullModel) -> None:
             step(stream, model, float(second))
 
 
-def test_finalize_with_nothing_before_it_is_answered_at_once(stream: Stream) -> None:
+def test_finalize_with_nothing_before_it_is_answered_at_once(stream: SteppedStream) -> None:
     answers = stream.finalize("a", 0.0, UNIX_MS) + stream.finalize("b", 0.0, UNIX_MS)
     assert finals(answers) == [(FINALIZE, "a", ""), (FINALIZE, "b", "")]
     assert [answer.utterance for answer in answers] == [0, 1]
 
 
-def test_finalize_right_after_a_full_chunk_needs_no_step(stream: Stream, model: NullModel) -> None:
+def test_finalize_right_after_a_full_chunk_needs_no_step(stream: SteppedStream, model: NullModel) -> None:
     stream.audio(speech(1.0)[: 2 * model.info.first_chunk_samples], 0.0)
     interim = drain(stream, model)[-1]
     (final,) = stream.finalize("", 1.0, UNIX_MS)
     assert (final.reason, final.text) == (FINALIZE, interim.text)
 
 
-def test_finalize_while_the_full_chunk_before_it_waits(stream: Stream, model: NullModel) -> None:
+def test_finalize_while_the_full_chunk_before_it_waits(stream: SteppedStream, model: NullModel) -> None:
     stream.audio(speech(1.0)[: 2 * model.info.first_chunk_samples], 0.0)
     assert stream.finalize("", 0.0, UNIX_MS) == []
     assert not stream.request().is_last
@@ -242,7 +235,7 @@ def test_words_stay_on_the_streams_clock(model: NullModel) -> None:
     assert words[5].start_ms >= 330
 
 
-def test_half_a_sample_before_a_mark_belongs_to_what_follows(stream: Stream, model: NullModel) -> None:
+def test_half_a_sample_before_a_mark_belongs_to_what_follows(stream: SteppedStream, model: NullModel) -> None:
     data = speech(0.4)
     stream.audio(data[:6_401], 0.0)
     stream.finalize("", 0.0, UNIX_MS)
@@ -255,7 +248,7 @@ def test_half_a_sample_before_a_mark_belongs_to_what_follows(stream: Stream, mod
 # --------------------------------------------------------------------------------------------------------- half-close
 
 
-def test_a_stream_without_audio_ends_with_an_empty_final(stream: Stream) -> None:
+def test_a_stream_without_audio_ends_with_an_empty_final(stream: SteppedStream) -> None:
     (final,) = stream.half_close(0.0, UNIX_MS)
     assert (final.reason, final.text, final.utterance, final.audio_ms) == (END, "", 0, 0)
     assert stream.work is Work.ENDED
@@ -266,7 +259,9 @@ def test_a_stream_of_a_sample_or_less(model: NullModel, size: int) -> None:
     assert finals(recognize(model, bytes(size))) == [(END, "", "")]
 
 
-def test_the_last_final_comes_after_the_last_finalize_even_if_empty(stream: Stream, model: NullModel) -> None:
+def test_the_last_final_comes_after_the_last_finalize_even_if_empty(
+    stream: SteppedStream, model: NullModel
+) -> None:
     stream.audio(speech(0.5), 0.0)
     stream.finalize("x", 0.0, UNIX_MS)
     drain(stream, model)
@@ -282,7 +277,7 @@ def test_the_last_final_comes_after_the_last_finalize_even_if_empty(stream: Stre
     ],
 )
 def test_nothing_follows_the_half_close(
-    stream: Stream, model: NullModel, happening: str, send: Callable[[Stream], object]
+    stream: SteppedStream, model: NullModel, happening: str, send: Callable[[SteppedStream], object]
 ) -> None:
     stream.audio(speech(0.05), 0.0)
     stream.half_close(0.0, UNIX_MS)
@@ -291,7 +286,7 @@ def test_nothing_follows_the_half_close(
     assert finals(drain(stream, model))[-1][0] is END
 
 
-def test_cancel_ends_the_stream_with_steps_and_marks_pending(stream: Stream) -> None:
+def test_cancel_ends_the_stream_with_steps_and_marks_pending(stream: SteppedStream) -> None:
     stream.audio(speech(5.0), 0.0)
     stream.finalize("", 0.0, UNIX_MS)
     stream.cancel()
@@ -301,7 +296,7 @@ def test_cancel_ends_the_stream_with_steps_and_marks_pending(stream: Stream) -> 
 # ------------------------------------------------------------------------------------------------------- when it is due
 
 
-def test_live_audio_is_due_when_it_came(stream: Stream, model: NullModel) -> None:
+def test_live_audio_is_due_when_it_came(stream: SteppedStream, model: NullModel) -> None:
     due, packet = [], silence(0.02)
     for number in range(1, 200):
         now = 0.02 * max(number, number // 50 * 50 + 15)  # a network holds up 15 packets of 50
@@ -313,7 +308,7 @@ def test_live_audio_is_due_when_it_came(stream: Stream, model: NullModel) -> Non
     assert set(due) == {0.0}
 
 
-def due_times(stream: Stream, model: NullModel, now: float) -> list[float]:
+def due_times(stream: SteppedStream, model: NullModel, now: float) -> list[float]:
     due = []
     while stream.ready_at is not None:
         due.append(stream.ready_at)
@@ -348,7 +343,7 @@ def test_a_second_chunk_that_waited_is_due_behind_what_came_before_the_first_was
     assert stream.ready_at == 1.25
 
 
-def test_a_flush_is_due_when_it_was_asked_for(stream: Stream, model: NullModel) -> None:
+def test_a_flush_is_due_when_it_was_asked_for(stream: SteppedStream, model: NullModel) -> None:
     stream.audio(silence(10.0), 0.0)
     stream.half_close(0.5, UNIX_MS)
     while not stream.request().is_last:
@@ -382,9 +377,9 @@ def test_an_endpoint_in_the_first_step_leaves_what_is_heard_in_its_place() -> No
     model = NullModel(slots=1, att_context=(70, 13))
     stream = new_stream(model, StreamConfig("test", endpointing=EndpointingConfig(500, 0, 800)))
     stream.audio(silence((200 + 11 * 1280) / 16_000) + speech(1.4), 0.0)  # quiet up to frame 12
-    first = stream.answer(StepResult((1,), (12,), (1.0,), 14), 0.0, UNIX_MS)
+    first = stream.take(StepResult((1,), (12,), (1.0,), 14), 0.0, UNIX_MS)
     assert [result.reason for result in first] == [FinalReason.ENDPOINT, None]
-    second = stream.answer(StepResult((), (), (), 14), 0.0, UNIX_MS)
+    second = stream.take(StepResult((), (), (), 14), 0.0, UNIX_MS)
     assert [result.reason for result in second] == [None]
 
 
