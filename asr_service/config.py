@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode
 from asr_common import settings as common
 from asr_common.settings import CONFIG, BadSettings
 from asr_service.core.errors import SettingsError
-from asr_service.core.model_settings import ModelSettings, parse_att_context
+from asr_service.core.model_settings import ModelSettings, parse_att_contexts, split_list
 
 
 def _setting(group: str, default: Any, description: str, *, shown: str = "", **limits: Any) -> Any:
@@ -39,15 +39,17 @@ class Settings(BaseSettings):
         "nvidia/stt_en_fastconformer_hybrid_large_streaming_multi",
         "A hub name (owner/name, or owner/name@revision to pin one), a path to a .nemo file or to the folder of an "
         "unpacked one, 'demo' (the small bundled model), or 'null' (no recognition: for measuring transport and for "
-        "testing clients). Larger models know more words and take longer per step.",
+        "testing clients). Larger models know more words and take longer per step. Several, with semicolons between, "
+        "are all served; the first is what a stream gets that asks for none.",
         min_length=1,
     )
-    att_ctx: Annotated[tuple[int, int] | None, NoDecode] = _setting(
+    att_ctx: str | None = _setting(
         "Model",
         None,
         "Attention context in encoder frames, left,right: one of the pairs the model offers. More on the right "
         "(70,6: 480 ms, 70,13: 1040 ms of look-ahead) gives fewer errors and serves more streams; less (70,0) gives "
-        "earlier words.",
+        "earlier words. Several, with semicolons between, are all served, each with state and batches of its own; the "
+        "first is what a stream gets that asks for none.",
         shown="70,1 where the model has it, else its first pair",
     )
     decoder: Literal["rnnt", "ctc"] | None = _setting(
@@ -60,14 +62,23 @@ class Settings(BaseSettings):
         "Model",
         (),
         "Languages to offer, BCP-47 codes with commas between: for a model whose file does not say which it "
-        "recognizes, or to offer fewer than it has prompts for.",
+        "recognizes, or to offer fewer than it has prompts for. It holds for every model.",
         shown="those that the model says",
     )
     device: str | None = _setting(
         "Model",
         None,
-        "Where the model runs: cuda:N or cpu. A device that is set and absent is an error.",
+        "Where the model runs: cuda:N or cpu. Several, with commas between (cuda:0,cuda:1), share the streams. A "
+        "device that is set and absent is an error.",
         shown="cuda:0 if there is one, else cpu",
+    )
+    engines: int = _setting(
+        "Model",
+        1,
+        "Engines for each cpu of ASR_DEVICE, which share the cores between them. More suit many cores, where a further "
+        "thread makes a step little shorter; fewer make fuller batches. Each holds the model's weights once more.",
+        ge=1,
+        le=256,
     )
     precision: Literal["fp32", "tf32", "bf16"] = _setting(
         "Model",
@@ -86,7 +97,7 @@ class Settings(BaseSettings):
         None,
         "Threads of one model step on a CPU. Fewer leave more for the network; more make a step shorter as long as "
         "each has a CPU. The default counts the cores that the service may run on, at most the whole CPUs of its "
-        "container's quota.",
+        "container's quota. It is of each engine: where several share the cores, the default counts the share of one.",
         shown="one for each CPU that it may use",
         ge=1,
         le=1024,
@@ -126,7 +137,7 @@ class Settings(BaseSettings):
         "slot of model state, which takes its memory at the start on a GPU and when first used on a CPU. Unset, the "
         "service measures, for a moment at the start and while it serves, what the machine holds in real time; it "
         "makes 512 slots at most on a CPU, 8192 on a GPU, fewer where memory is short. Beyond what it holds "
-        "everybody's words come late.",
+        "everybody's words come late. Each engine has so many.",
         shown="what the machine sustains",
         ge=1,
         le=65536,
@@ -146,6 +157,15 @@ class Settings(BaseSettings):
     )
     grpc_port: int = _setting(
         "Network", 50051, "Port of the gRPC service; 0 takes a free one.", ge=0, le=65535
+    )
+    front_ends: int | None = _setting(
+        "Network",
+        None,
+        "Processes that share the gRPC port, each with a part of the connections. More carry more packets, as long as "
+        "each has a core besides those of the engines. On Linux; elsewhere there is one.",
+        shown="one for each core that the engines leave, 1 to 8",
+        ge=1,
+        le=256,
     )
     max_message_bytes: int = _setting(
         "Network",
@@ -195,8 +215,9 @@ class Settings(BaseSettings):
     max_connections: int = _setting(
         "Limits",
         1000,
-        "Connections to the gRPC port at the same time; more are closed as they come. Each costs memory and a file "
-        "descriptor, and one connection carries many streams. Keep it below the process's limit of open files.",
+        "Connections to the gRPC port at the same time, for each front end; more are closed as they come. Each costs "
+        "memory and a file descriptor, and one connection carries many streams. Keep it below the process's limit of "
+        "open files.",
         ge=1,
         le=1_000_000,
     )
@@ -271,10 +292,23 @@ class Settings(BaseSettings):
         shown="none",
     )
 
-    @field_validator("att_ctx", mode="before")
+    @field_validator("model")
     @classmethod
-    def _att_context(cls, value: object) -> object:
-        return parse_att_context(value) if isinstance(value, str) else value
+    def _models(cls, value: str) -> str:
+        names = split_list(value, ";")
+        if not names:
+            raise ValueError("should name a model")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"should name each model once; {name} is there twice")
+        return value
+
+    @field_validator("att_ctx")
+    @classmethod
+    def _att_contexts(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_att_contexts(value)
+        return value
 
     @field_validator("languages", mode="before")
     @classmethod
@@ -295,9 +329,12 @@ class Settings(BaseSettings):
 
     @field_validator("device")
     @classmethod
-    def _device(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", value):
-            raise ValueError("should be cpu, cuda or cuda:N, such as cuda:0")
+    def _devices(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        devices = split_list(value, ",")
+        if not devices or not all(re.fullmatch(r"cpu|cuda(:\d+)?", device) for device in devices):
+            raise ValueError("should be cpu, cuda or cuda:N, such as cuda:0, or several with commas between")
         return value
 
     @field_validator("log_level", "log_format", "decoder", "precision", "encoder", mode="before")
@@ -306,13 +343,28 @@ class Settings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models, the default one first."""
+        return split_list(self.model, ";")
+
+    @property
+    def att_contexts(self) -> tuple[tuple[int, int], ...]:
+        """Attention contexts that each model is served with, the default one first; empty for the model's choice."""
+        return parse_att_contexts(self.att_ctx) if self.att_ctx is not None else ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices that each model is served on; empty for the first GPU if there is one and the CPU otherwise."""
+        return split_list(self.device or "", ",")
+
+    @property
     def model_settings(self) -> ModelSettings:
-        """What of the settings says which model is made, and how."""
+        """What of the settings says how the first model is made, with the first look-ahead and on the first device."""
         return ModelSettings(
-            name=self.model,
-            att_context=self.att_ctx,
+            name=self.models[0],
+            att_context=next(iter(self.att_contexts), None),
             decoder=self.decoder,
-            device=self.device,
+            device=next(iter(self.devices), None),
             precision=self.precision,
             encoder=self.encoder,
             slots=self.max_streams,

@@ -9,7 +9,7 @@
 #   ASR_PORT (8080), ASR_GRPC_PORT (50051), ASR_METRICS_PORT (none)   published, each by the role that has it, at
 #   ASR_BRIDGE_METRICS_PORT (none)                                    these addresses:
 #   ASR_HOST (all addresses), ASR_METRICS_HOST and ASR_BRIDGE_METRICS_HOST (127.0.0.1)
-#   ASR_MODEL=/path/to/model.nemo                                     mounted read-only
+#   ASR_MODEL=/path/to/model.nemo                                     mounted read-only, each of several
 #   certificates, keys, ASR_API_KEYS_FILE                             mounted read-only; user 10001 has to be able to
 #                     read them. A file that is replaced, not written to, is seen when the container starts anew.
 # Options after the role are the program's: ports, files and times given there are not known here.
@@ -88,11 +88,17 @@ while IFS= read -r name; do
     # Not the programs': this script's, a client's. And what was seen to above.
     ASR_IMAGE | ASR_API_KEY | ASR_HOST | ASR_METRICS_HOST | ASR_BRIDGE_METRICS_HOST) ;;
     ASR_MODEL)
-      if [ -f "$ASR_MODEL" ]; then
-        mount_file ASR_MODEL "/model/$(basename "$ASR_MODEL")"
-      else
-        options+=(--env ASR_MODEL)
-      fi
+      models=
+      IFS=';' read -ra names <<< "$ASR_MODEL"
+      for model in "${names[@]}"; do
+        read -r model <<< "$model" # without spaces around it
+        if [ -f "$model" ]; then
+          options+=(--volume "$(realpath "$model"):/model/$(basename "$model"):ro")
+          model=/model/$(basename "$model")
+        fi
+        models+=${models:+;}$model
+      done
+      options+=(--env "ASR_MODEL=$models")
       ;;
     ASR_TLS_CERT | ASR_TLS_KEY | ASR_TLS_CLIENT_CA | ASR_API_KEYS_FILE | ASR_GRPC_CA | ASR_GRPC_CERT | ASR_GRPC_KEY | \
       ASR_BRIDGE_TLS_CERT | ASR_BRIDGE_TLS_KEY)

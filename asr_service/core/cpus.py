@@ -1,13 +1,16 @@
-"""Says how many CPUs this process may use: those it may run on, within the quota of its container."""
+"""Says which CPUs this process may use: those it may run on, within the quota of its container."""
 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from asr_service.core.cgroups import PROCESS, groups
+
+_DEVICES = Path("/sys/devices/system/cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,35 @@ def usable_cpus(process: Path = PROCESS) -> Cpus:
     """Returns what this process may use; see `cgroups.groups` for `process`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Cpus(cores, cpu_quota(process))
+
+
+def usable_cores(devices: Path = _DEVICES) -> tuple[tuple[int, ...], ...]:
+    """Returns the numbers of the CPUs that this process may run on, those of a core together.
+
+    A core with two hardware threads is two CPUs, whose numbers may lie far apart. Cores come in the order in which they
+    lie in the machine: those of a socket one after another.
+
+    Args:
+        devices: the folder that describes the machine's CPUs.
+
+    Returns:
+        A core's CPUs, for each core; empty on a system that binds no process to CPUs.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    cores: dict[tuple[int, int], list[int]] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        cores.setdefault(_core_of(devices / f"cpu{cpu}" / "topology", cpu), []).append(cpu)
+    return tuple(tuple(cores[core]) for core in sorted(cores))
+
+
+def _core_of(topology: Path, cpu: int) -> tuple[int, int]:
+    """Returns a CPU's socket and the first CPU of its core; a CPU that nothing is known of is a core by itself."""
+    try:
+        siblings = (topology / "thread_siblings_list").read_text()
+        return int((topology / "physical_package_id").read_text()), int(re.split("[,-]", siblings)[0])
+    except (OSError, ValueError):
+        return 0, cpu
 
 
 def cpu_quota(process: Path = PROCESS) -> float | None:

@@ -1,4 +1,4 @@
-"""The settings of the model, on their way from the environment to `asr_service.model`."""
+"""The settings of models, on their way from the environment to `asr_service.model`."""
 
 from __future__ import annotations
 
@@ -45,3 +45,24 @@ def parse_att_context(text: str) -> tuple[int, int]:
     if match is None or bool(match[1]) != bool(match[4]):
         raise ValueError("should be two whole numbers with a comma between, such as 70,1")
     return int(match[2]), int(match[3])
+
+
+def parse_att_contexts(text: str) -> tuple[tuple[int, int], ...]:
+    """Reads attention contexts with semicolons between, such as `70,1;70,13`: at least one, of different look-aheads.
+
+    Raises:
+        ValueError: one cannot be read, or two have the same look-ahead; the message says what is right.
+    """
+    contexts = tuple(map(parse_att_context, split_list(text, ";") or (text,)))
+    rights = [right for _, right in contexts]
+    for right in rights:
+        if rights.count(right) > 1:
+            raise ValueError(
+                f"should name each look-ahead once, since streams choose by it; {right} frames are there twice"
+            )
+    return contexts
+
+
+def split_list(text: str, separator: str) -> tuple[str, ...]:
+    """Splits a list at its separators, without spaces around its parts and without empty ones."""
+    return tuple(part.strip() for part in text.split(separator) if part.strip())

@@ -1,6 +1,7 @@
 """Checks what the service would start with, and advises what to do: `python -m asr_service doctor`.
 
-Nothing is changed and no model is read. Each check stands alone: one that raises does not keep the next from running.
+Nothing is changed, and of a model only its configuration is read. Each check stands alone: one that raises does not
+keep the next from running.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Callable, Iterator
 from asr_service.config import Settings
 from asr_service.doctor.access import check_certificates, check_keys, check_ports
 from asr_service.doctor.findings import Finding, Verdict
-from asr_service.doctor.machine import check_device, check_limits, check_processor
-from asr_service.doctor.model import check_model, check_packages
+from asr_service.doctor.machine import check_devices, check_limits, check_processor
+from asr_service.doctor.model import check_models, check_packages
 
 __all__ = ["Finding", "Verdict", "examine"]
 
@@ -20,13 +21,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Makes every check in turn, the slow one last, and yields what they find."""
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         check_packages,
-        check_model,
+        check_models,
         check_ports,
         check_certificates,
         check_keys,
         check_limits,
         check_processor,
-        check_device,
+        check_devices,
     )
     for check in checks:
         try:

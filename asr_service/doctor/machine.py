@@ -1,4 +1,4 @@
-"""Checks the machine: limits, processor, and the device that a model would run on."""
+"""Checks the machine: limits, processor, and the devices that models would run on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from asr_service.config import Settings
 from asr_service.core.cpus import usable_cpus
@@ -71,14 +72,13 @@ def cpu_precision(precision: str, *, bf16: bool, flags: set[str]) -> Iterator[Fi
         yield Finding("precision", Verdict.OK, precision)
 
 
-def check_device(settings: Settings) -> Iterator[Finding]:
-    """Checks that torch finds the device and computes in the precision that is set."""
-    if settings.model == "null":
+def check_devices(settings: Settings) -> Iterator[Finding]:
+    """Checks that torch finds each device and computes on it in the precision that is set."""
+    if set(settings.models) == {"null"}:
         return
+    devices = tuple(dict.fromkeys(settings.devices))
     # In a process of its own: importing torch takes seconds and hundreds of megabytes, and a broken driver may hang it.
-    command = [sys.executable, "-m", "asr_service.model.devices"]
-    if settings.device is not None:
-        command.append(settings.device)
+    command = [sys.executable, "-m", "asr_service.model.devices", *devices]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEVICE_S, check=False)
     except subprocess.TimeoutExpired:
@@ -86,14 +86,21 @@ def check_device(settings: Settings) -> Iterator[Finding]:
             "device", Verdict.WRONG, f"torch did not answer in {DEVICE_S:g} s", "check the GPU's driver"
         )
         return
-    lines = done.stdout.splitlines()
+    lines = done.stdout.splitlines()[-max(1, len(devices)) :]
     if done.returncode or not lines:
         why = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         yield Finding("device", Verdict.WRONG, f"torch cannot be used: {why}", "run make setup")
         return
-    found = json.loads(lines[-1])
-    threads, gpus, chosen = settings.threads or found["threads"], found["gpus"], found["device"]
-    yield Finding("torch", Verdict.OK, f"{threads} threads a step, CUDA {found['cuda'] or '-'}")
+    surveys = [json.loads(line) for line in lines]
+    threads = settings.threads or surveys[0]["threads"]
+    yield Finding("torch", Verdict.OK, f"{threads} threads a step, CUDA {surveys[0]['cuda'] or '-'}")
+    for found in surveys:
+        yield from _device(found, settings)
+
+
+def _device(found: dict[str, Any], settings: Settings) -> Iterator[Finding]:
+    """Judges what a survey found about one device."""
+    gpus, chosen = found["gpus"], found["device"]
     if not chosen:
         advice = "check nvidia-smi and the driver, or set ASR_DEVICE=cpu"
         yield Finding("device", Verdict.WRONG, found["problem"], advice)

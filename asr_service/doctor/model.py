@@ -1,17 +1,19 @@
-"""Checks the model that the settings name, and the packages that it needs."""
+"""Checks the models that the settings name, their look-aheads, and the packages that they need."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from asr_service import __version__
 from asr_service.config import Settings
-from asr_service.core.errors import ModelError
+from asr_service.core.errors import ModelError, ModelUnavailable, SettingsError
 from asr_service.doctor.findings import Finding, Verdict
 from asr_service.model.hub.names import parse_hub_name
 from asr_service.model.locate import find_model, local_path
+from asr_service.model.look_ahead import choose_att_context
 from asr_service.model.nemo_file.names import CONFIG
+from asr_service.model.null import ATT_CONTEXTS, FRAME_MS
 from asr_service.model.refusals import unreadable
 
 _MISSING = "missing"
@@ -22,13 +24,14 @@ _NEMO = "nemo_toolkit"
 
 
 def check_packages(settings: Settings) -> Iterator[Finding]:
-    """Checks that the packages are there that the model needs."""
+    """Checks that the packages are there that the models need."""
     found = {name: _version(name) for name in (*_NEEDED, *_MODEL_NEEDS, _NEMO)}
     shown = f"asr_service {__version__}, " + ", ".join(f"{name} {number}" for name, number in found.items())
     missing = [name for name, number in found.items() if number == _MISSING]
-    if set(missing) & set(_NEEDED) or (set(missing) & set(_MODEL_NEEDS) and settings.model != "null"):
+    recognizes = set(settings.models) != {"null"}
+    if set(missing) & set(_NEEDED) or (set(missing) & set(_MODEL_NEEDS) and recognizes):
         yield Finding("packages", Verdict.WRONG, shown, "run make setup, or pip install 'asr-service[model]'")
-    elif _NEMO in missing and settings.encoder == "nemo" and settings.model != "null":
+    elif _NEMO in missing and settings.encoder == "nemo" and recognizes:
         advice = "leave ASR_ENCODER unset, or pip install 'asr-service[nemo]'"
         yield Finding("packages", Verdict.WRONG, f"{shown}: ASR_ENCODER=nemo needs it", advice)
     else:
@@ -42,9 +45,16 @@ def _version(name: str) -> str:
         return _MISSING
 
 
-def check_model(settings: Settings) -> Iterator[Finding]:
-    """Checks that the model's file is there and looks like one; it is not read."""
-    name = settings.model
+def check_models(settings: Settings) -> Iterator[Finding]:
+    """Checks that each model's file is there and looks like one, and that it has the look-aheads that are set."""
+    for name in settings.models:
+        found = list(_look_at(name))
+        yield from found
+        if all(one.verdict is not Verdict.WRONG for one in found):
+            yield from _look_aheads(name, settings)
+
+
+def _look_at(name: str) -> Iterator[Finding]:
     if name == "null":
         yield Finding("model", Verdict.NOTE, "null: no recognition", "set ASR_MODEL for real words")
         return
@@ -52,6 +62,58 @@ def check_model(settings: Settings) -> Iterator[Finding]:
         yield from _hub_model(name) if local_path(name) is None else _local_model(name)
     except ModelError as error:
         yield Finding("model", Verdict.WRONG, error.message, "correct ASR_MODEL")
+
+
+def _look_aheads(name: str, settings: Settings) -> Iterator[Finding]:
+    """Looks for the look-aheads of a model that could be started; finds nothing where its file is not here yet."""
+    try:
+        offered = _offered_look_aheads(name)
+    except (ModelError, ModelUnavailable) as error:
+        yield Finding(
+            "look-ahead", Verdict.WRONG, error.message, "see docs/models.md for models that can be served"
+        )
+        return
+    if offered is None:
+        return
+    contexts, frame_ms = offered
+    chosen = []
+    for wanted in settings.att_contexts or (None,):
+        try:
+            left, right = choose_att_context(wanted, contexts, frame_ms)
+        except SettingsError as error:
+            yield Finding("look-ahead", Verdict.WRONG, f"{name}: {error.message}", "correct ASR_ATT_CTX")
+        else:
+            chosen.append(f"{right * frame_ms:.0f} ms ({left},{right})")
+    if chosen:
+        yield Finding("look-ahead", Verdict.OK, f"{name}: {' and '.join(chosen)}")
+
+
+def _offered_look_aheads(name: str) -> tuple[Sequence[tuple[int, int]], float] | None:
+    """Returns the attention contexts that a model offers and the duration of its frames, None without its file.
+
+    Raises:
+        ModelError: it cannot be read, or cannot stream.
+        ModelUnavailable: the disk has no room to unpack it.
+    """
+    if name == "null":
+        return ATT_CONTEXTS, FRAME_MS
+    try:
+        from asr_service.model.hub.cache import RepoCache
+        from asr_service.model.nemo_file.architecture import read_architecture
+        from asr_service.model.nemo_file.config import read_config
+        from asr_service.model.nemo_file.members import open_members
+    except ModuleNotFoundError:
+        # Its absence is reported with the packages.
+        return None
+    path = local_path(name)
+    if path is None:
+        held = RepoCache(parse_hub_name(name)).find()
+        if held is None:
+            return None
+        path = held.path
+    with open_members(path) as members:
+        architecture = read_architecture(read_config(members.read(CONFIG), f"{path}: {CONFIG}"))
+    return architecture.encoder.att_contexts, architecture.frame_ms
 
 
 def _local_model(name: str) -> Iterator[Finding]:

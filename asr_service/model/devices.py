@@ -1,6 +1,7 @@
 """Chooses the device that a model runs on, by the rules of `ASR_DEVICE`, and lists the devices there are.
 
-`python -m asr_service.model.devices [DEVICE]` prints the survey as JSON, for programs that do not import torch.
+`python -m asr_service.model.devices [DEVICE ...]` prints a survey for each as JSON, one a line, for programs that do
+not import torch.
 """
 
 from __future__ import annotations
@@ -101,4 +102,5 @@ def survey(device: str | None) -> Survey:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(survey(sys.argv[1] if len(sys.argv) > 1 else None))) + "\n")
+    for wanted in sys.argv[1:] or (None,):
+        sys.stdout.write(json.dumps(asdict(survey(wanted))) + "\n")

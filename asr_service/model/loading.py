@@ -172,8 +172,7 @@ def _make_plan(
 ) -> tuple[ChunkPlan, tuple[int, int]]:
     """Makes the chunk plan and chooses the attention context."""
     features, encoder = architecture.features, architecture.encoder
-    frame_ms = 1000.0 * features.hop * encoder.stride / features.sample_rate
-    context = choose_att_context(wanted, encoder.att_contexts, frame_ms)
+    context = choose_att_context(wanted, encoder.att_contexts, architecture.frame_ms)
     chunk = context[1] + 1
     plan = ChunkPlan(
         hop=features.hop,

@@ -1,8 +1,8 @@
-"""Recognises errors that mean that a device has no memory left."""
+"""Recognises errors that mean that a device has no memory left. Imports no torch: without it there are none of its."""
 
 from __future__ import annotations
 
-import torch
+import sys
 
 # Parts of the messages of plain RuntimeErrors, for which torch has no type.
 _FULL = (
@@ -30,8 +30,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     An error that was raised while such a one was handled counts too: a recording of CUDA graphs that runs out of memory
     may end with the error that it cannot be ended.
     """
+    torch = sys.modules.get("torch")
     return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        isinstance(error, MemoryError)
+        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
         or (isinstance(error, RuntimeError) and any(part in str(error) for part in _FULL))
         or (error.__context__ is not None and is_out_of_memory(error.__context__))
     )

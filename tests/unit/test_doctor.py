@@ -12,7 +12,7 @@ from asr_service.config import Settings
 from asr_service.core.cpus import usable_cpus
 from asr_service.doctor import Finding, Verdict, examine
 from asr_service.doctor.machine import cpu_precision
-from asr_service.doctor.model import check_model, check_packages
+from asr_service.doctor.model import check_models, check_packages
 from tests.support import hub
 from tests.support.certificates import Authority
 from tests.support.process import clean_environment, run_python
@@ -69,7 +69,7 @@ def test_a_model_that_may_not_be_looked_for(tmp_path: Path) -> None:
     settings = Settings(model=str(folder / "model.nemo"))
     for closed in (folder, folder / "model.nemo"):
         with without_rights(closed):
-            (finding,) = check_model(settings)
+            (finding,) = check_models(settings)
         assert verdicts([finding]) == [Verdict.WRONG]
         assert f"{settings.model} cannot be read: Permission denied" in finding.found
 
@@ -106,6 +106,67 @@ def test_packages(
     (finding,) = check_packages(Settings(**({"model": "demo"} | settings)))  # type: ignore[arg-type]
     assert verdicts([finding]) == [verdict] and advice in finding.advice
     assert all(f"{name} missing" in finding.found for name in missing)
+
+
+def test_every_model_of_a_list_is_looked_at(tmp_path: Path) -> None:
+    findings = found("model", model=f"demo; {tmp_path / 'none.nemo'};null")
+    assert verdicts(findings) == [Verdict.OK, Verdict.WRONG, Verdict.NOTE]
+    with_null = list(check_packages(Settings(model="null;demo", encoder="nemo")))
+    assert with_null == list(check_packages(Settings(model="demo", encoder="nemo")))
+
+
+@pytest.mark.parametrize(
+    ("model", "att_ctx", "told"),
+    [
+        ("null", None, [("ok", "null: 80 ms (70,1)")]),
+        ("demo", None, [("ok", "demo: 80 ms (70,1)")]),
+        ("demo", "70,13; 70,16", [("ok", "demo: 1040 ms (70,13) and 480 ms (70,6)")]),
+        (
+            "null",
+            "70,5;70,6",
+            [("wrong", "null: ASR_ATT_CTX=70,5: this model does not have it"), ("ok", "null: 480 ms (70,6)")],
+        ),
+        ("demo;null", "70,0", [("ok", "demo: 0 ms (70,0)"), ("ok", "null: 0 ms (70,0)")]),
+    ],
+)
+def test_every_look_ahead_of_a_list_is_looked_for(
+    model: str, att_ctx: str | None, told: list[tuple[str, str]]
+) -> None:
+    pytest.importorskip("yaml", reason="the model's packages are not installed: make setup")
+    findings = [
+        one for one in check_models(Settings(model=model, att_ctx=att_ctx)) if one.subject == "look-ahead"
+    ]
+    verdicts(findings)
+    assert len(findings) == len(told)
+    for finding, (verdict, words) in zip(findings, told, strict=True):
+        assert finding.verdict.value == verdict and finding.found.startswith(words)
+
+
+def test_a_model_that_cannot_stream_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("yaml", reason="the model's packages are not installed: make setup")
+    (tmp_path / "model_config.yaml").write_text("target: nemo.collections.asr.models.EncDecMultiTaskModel\n")
+    whole, look_ahead = check_models(Settings(model=str(tmp_path)))
+    assert verdicts([whole, look_ahead]) == [Verdict.OK, Verdict.WRONG]
+    assert "EncDecMultiTaskModel" in look_ahead.found
+
+
+def test_no_torch_is_needed_to_look_at_models() -> None:
+    program = (
+        "import sys\n"
+        "from asr_service.config import Settings\n"
+        "from asr_service.doctor.model import check_models\n"
+        "print([one.verdict.value for one in check_models(Settings(model='demo;null'))], 'torch' in sys.modules)\n"
+    )
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=clean_environment())
+    assert done.stdout == "['ok', 'ok', 'note', 'ok'] False\n"
+
+
+def test_every_device_of_a_list_is_looked_for() -> None:
+    pytest.importorskip("torch", reason="the model's packages are not installed: make setup")
+    told = run("--model", "demo;null", "--device", "cpu,cuda:99,cpu").stdout
+    assert told.count("device: the CPU") == 1
+    assert told.count("device: ASR_DEVICE is 'cuda:99', but this machine has") == 1
 
 
 def test_more_threads_than_can_run() -> None:

@@ -87,6 +87,11 @@ class Architecture:
     has_joint: bool
     max_symbols: int
 
+    @property
+    def frame_ms(self) -> float:
+        """Duration of an encoder frame in ms."""
+        return 1000.0 * self.features.hop * self.encoder.stride / self.features.sample_rate
+
 
 def read_architecture(config: Section) -> Architecture:
     """Reads what a model's configuration describes.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.core.cpus import Cpus, cpu_quota, usable_cpus
+from asr_service.core.cpus import Cpus, cpu_quota, usable_cores, usable_cpus
 from tests.support.control_groups import ControlGroups, write
 
 
@@ -74,5 +74,42 @@ def test_cores_are_those_that_the_process_may_run_on(machine: ControlGroups) -> 
     assert done.stdout == "1 core False\n"
 
 
+def describe(devices: Path, *, socket: int, siblings: str) -> None:
+    """Describes the CPUs of a core, written as Linux does: "0,4" or "0-1"."""
+    for cpu in siblings.replace("-", ",").split(","):
+        topology = devices / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{siblings}\n")
+        (topology / "physical_package_id").write_text(f"{socket}\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
+@pytest.mark.parametrize(
+    ("described", "allowed", "cores"),
+    [
+        # Numbered core by core; all first threads before all second ones; in turns over two sockets; not described.
+        ([(0, "0-1"), (0, "2-3")], {0, 1, 2, 3}, ((0, 1), (2, 3))),
+        ([(0, "0,2"), (0, "1,3")], {0, 1, 2, 3}, ((0, 2), (1, 3))),
+        ([(0, "0,4"), (1, "1,5"), (0, "2,6"), (1, "3,7")], set(range(8)), ((0, 4), (2, 6), (1, 5), (3, 7))),
+        ([], {0, 1, 5}, ((0,), (1,), (5,))),
+        # Some belong to others.
+        ([(0, "0,2"), (0, "1,3")], {1, 2, 3}, ((2,), (1, 3))),
+    ],
+)
+def test_cores_are_told_in_the_order_in_which_they_lie(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    described: list[tuple[int, str]],
+    allowed: set[int],
+    cores: tuple[tuple[int, ...], ...],
+) -> None:
+    for socket, siblings in described:
+        describe(tmp_path, socket=socket, siblings=siblings)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: allowed)
+    assert usable_cores(tmp_path) == cores
+
+
 def test_this_machine_can_be_asked() -> None:
     assert usable_cpus().threads >= 1
+    cpus = sorted(cpu for core in usable_cores() for cpu in core)
+    assert sys.platform != "linux" or len(cpus) == usable_cpus().cores

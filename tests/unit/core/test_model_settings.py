@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asr_service.config import read_settings
+from asr_service.config import Settings, read_settings
 from asr_service.core.errors import SettingsError
 from asr_service.core.model_settings import ModelSettings, parse_att_context
 
@@ -21,6 +21,72 @@ def test_anything_else_is_told_what_is_right(text: str) -> None:
         parse_att_context(text)
     with pytest.raises(SettingsError, match=r"--att-ctx=.*: should be two whole numbers"):
         read_settings({"att_ctx": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "contexts"),
+    [
+        ("70,1", ((70, 1),)),
+        ("70,1;70,13", ((70, 1), (70, 13))),
+        (" [70,13] ;70, 0 ; ", ((70, 13), (70, 0))),
+        (None, ()),
+    ],
+)
+def test_several_look_aheads_keep_their_order(
+    text: str | None, contexts: tuple[tuple[int, int], ...]
+) -> None:
+    settings = Settings(att_ctx=text)
+    assert settings.att_contexts == contexts
+    assert settings.model_settings.att_context == (contexts[0] if contexts else None)
+
+
+@pytest.mark.parametrize("text", ["70,1;70,1", "70,1;70,6;56,1", "70,1;[70,1]"])
+def test_a_look_ahead_is_named_once(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"--att-ctx=.*: should name each look-ahead once.*1 frames"):
+        read_settings({"att_ctx": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "models"),
+    [
+        ("demo", ("demo",)),
+        ("nvidia/a@main; /models/b c.nemo;null", ("nvidia/a@main", "/models/b c.nemo", "null")),
+        ("demo;", ("demo",)),
+    ],
+)
+def test_several_models_keep_their_order(text: str, models: tuple[str, ...]) -> None:
+    settings = read_settings({"model": text})
+    assert settings.models == models
+    assert settings.model_settings.name == models[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [(";", "should name a model"), ("a/b;demo; a/b", "each model once; a/b is there twice")]
+)
+def test_models_that_cannot_be_told_apart(text: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=f"--model={text}: .*{says}"):
+        read_settings({"model": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        (None, ()),
+        ("cuda:1", ("cuda:1",)),
+        ("cuda:0,cuda:1, cpu", ("cuda:0", "cuda:1", "cpu")),
+        ("cpu,cpu", ("cpu", "cpu")),
+    ],
+)
+def test_several_devices_keep_their_order(text: str | None, devices: tuple[str, ...]) -> None:
+    settings = Settings(device=text)
+    assert settings.devices == devices
+    assert settings.model_settings.device == (devices[0] if devices else None)
+
+
+@pytest.mark.parametrize("text", ["", ",", "cpu;cpu", "cuda:0,gpu", "cuda:-1", "cpu:0"])
+def test_a_device_that_is_none(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"--device=.*: should be cpu, cuda or cuda:N"):
+        read_settings({"device": text})
 
 
 def test_without_settings_the_documented_ones_hold(monkeypatch: pytest.MonkeyPatch) -> None:

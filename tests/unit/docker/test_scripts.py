@@ -339,4 +339,14 @@ def test_run_refuses_what_the_container_would_not_tell(
 
 def test_run_leaves_the_name_of_a_model_alone(environment: dict[str, str]) -> None:
     asked = asked_of_docker(environment, "cpu", "service", ASR_MODEL="nvidia/some-model")
-    assert values(asked, "--env") == ["ASR_MODEL"]
+    assert values(asked, "--env") == ["ASR_MODEL=nvidia/some-model"]
+
+
+def test_run_mounts_each_file_of_several_models(environment: dict[str, str], tmp_path: Path) -> None:
+    files = [tmp_path / "de.nemo", tmp_path / "my fr.nemo"]
+    for file in files:
+        file.touch()
+    asked = asked_of_docker(environment, "cpu", ASR_MODEL=f"{files[0]}; nvidia/some-model;{files[1]};")
+    for file in files:
+        assert f"{file}:/model/{file.name}:ro" in values(asked, "--volume")
+    assert values(asked, "--env") == ["ASR_MODEL=/model/de.nemo;nvidia/some-model;/model/my fr.nemo"]
