@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from asr.v1 import asr_pb2 as pb
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -25,7 +25,7 @@ from asr_service.core.values import (
 )
 from asr_service.recognition.languages import AUTO, choose_language
 from asr_service.recognition.phrases import Alphabet, alphabet
-from asr_service.sessions.routes import Route, Routes, Served, Wanted
+from asr_service.sessions.routes import Room, Route, Routes, Wanted
 
 ERROR_DOMAIN = "asr.v1"
 
@@ -43,25 +43,46 @@ _REASONS = {
     FinalReason.ENDED_BY_SERVER: pb.FINAL_REASON_ENDED_BY_SERVER,
 }
 _DEFAULTS = EndpointingConfig()
-_PATH = "config."
-_LANGUAGE_FIELD = f"{_PATH}language_code"
+PATH = "config."
+"""What comes before the names of a config's fields in errors."""
+_LANGUAGE_FIELD = f"{PATH}language_code"
 # Subtags of RFC 5646, section 2.1, and the underscore that many programs write between them.
 _LANGUAGE = re.compile(r"([A-Za-z0-9]+([-_][A-Za-z0-9]+)*)?")
 
 
-def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -> StreamConfig:
+def find_route(config: pb.RecognitionConfig, routes: Routes | None) -> Route | None:
+    """What serves a stream, by the model, language and look-ahead that its config asks for.
+
+    Args:
+        config: as it came.
+        routes: what is served, None before the models are made: then only the form of the fields is checked.
+
+    Raises:
+        InvalidArgument: nothing does, or a field has a form that means nothing.
+    """
+    _check_language_form(config.language_code)
+    if len(config.model) > limits.MAX_MODEL_CHARS:
+        raise InvalidArgument(
+            f"{PATH}model has {len(config.model)} characters; it should have at most {limits.MAX_MODEL_CHARS}, or be "
+            "unset",
+            field=f"{PATH}model",
+        )
+    look_ahead_ms = config.look_ahead_ms if config.HasField("look_ahead_ms") else None
+    wanted = Wanted(config.model, config.language_code, look_ahead_ms)
+    return None if routes is None else routes.find(wanted, PATH)
+
+
+def stream_config(config: pb.RecognitionConfig, route: Route | None = None) -> StreamConfig:
     """What a stream asked for, with defaults filled in.
 
     Args:
         config: as it came.
-        info: of the model that is served, None before it is made.
+        route: what serves it, from `find_route`; None before the models are made.
 
     Raises:
         InvalidArgument: the first field that cannot be served, by its path in the request.
     """
-    asked = wanted(config)
-    if info is not None:
-        Routes([Served(0, info.name, info)]).find(asked, _PATH)
+    info = None if route is None else route.info
     encoding = _ENCODINGS.get(config.encoding)
     if encoding is None:
         raise InvalidArgument(
@@ -90,24 +111,9 @@ def stream_config(config: pb.RecognitionConfig, info: ModelInfo | None = None) -
         language=checked_language(config.language_code, info),
         end_tokens=config.end_tokens if config.HasField("end_tokens") else True,
         fill_gaps_after_ms=_gap(config),
+        model=route.model if route else "",
+        look_ahead_ms=route.look_ahead_ms if route else None,
     )
-
-
-def wanted(config: pb.RecognitionConfig) -> Wanted:
-    """What a stream asks for that says which engines may serve it.
-
-    Raises:
-        InvalidArgument: a field has a form that means nothing.
-    """
-    _check_language_form(config.language_code)
-    if len(config.model) > limits.MAX_MODEL_CHARS:
-        raise InvalidArgument(
-            f"{_PATH}model has {len(config.model)} characters; it should have at most {limits.MAX_MODEL_CHARS}, or be "
-            "unset",
-            field=f"{_PATH}model",
-        )
-    look_ahead_ms = config.look_ahead_ms if config.HasField("look_ahead_ms") else None
-    return Wanted(config.model, config.language_code, look_ahead_ms)
 
 
 def channels(config: pb.RecognitionConfig) -> int:
@@ -291,7 +297,8 @@ def response(name: str, result: Result, channel: int = 0) -> pb.RecognizeRespons
 
 
 def service_info(
-    info: ModelInfo,
+    routes: Routes,
+    room: Callable[[int], Room],
     *,
     version: str,
     max_streams: int,
@@ -300,9 +307,16 @@ def service_info(
     measured_streams: int,
     load: float,
 ) -> pb.GetServiceInfoResponse:
-    """What is served."""
+    """What is served.
+
+    Args:
+        routes: all of it.
+        room: tells how much an engine has, by its number.
+        version, max_streams, active_streams, max_message_bytes, measured_streams, load: as in the message.
+    """
+    info = routes.all[0].info
     return pb.GetServiceInfoResponse(
-        model=info.name,
+        model=routes.all[0].model,
         version=version,
         decoder=info.decoder,
         att_context=info.att_context,
@@ -322,15 +336,11 @@ def service_info(
         load=load,
         takes_language=bool(info.prompts),
         default_language_code=_default_language(info),
-        served=[
-            served_model(route, max_streams=max_streams, active_streams=active_streams)
-            for route in Routes([Served(0, info.name, info)]).all
-        ],
+        served=[_served_model(route, [room(engine) for engine in route.engines]) for route in routes.all],
     )
 
 
-def served_model(route: Route, *, max_streams: int, active_streams: int) -> pb.ServedModel:
-    """A model with one look-ahead, as clients are told of it; the numbers are of all engines that serve it."""
+def _served_model(route: Route, rooms: Sequence[Room]) -> pb.ServedModel:
     info = route.info
     return pb.ServedModel(
         name=route.model,
@@ -343,8 +353,8 @@ def served_model(route: Route, *, max_streams: int, active_streams: int) -> pb.S
         decoder=info.decoder,
         precision=info.precision,
         devices=route.devices,
-        max_streams=max_streams,
-        active_streams=active_streams,
+        max_streams=sum(room.limit for room in rooms),
+        active_streams=sum(room.leased for room in rooms),
     )
 
 

@@ -37,10 +37,11 @@ class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
     ) -> pb.GetServiceInfoResponse:
         """Answers with what is served; UNAVAILABLE until the model is ready."""
         admission, numbers = self._admission, self._admission.numbers
-        if admission.model_info is None:
+        if admission.routes is None:
             await abort(context, admission.refusal or starting())
         return messages.service_info(
-            admission.model_info,
+            admission.routes,
+            admission.room,
             version=__version__,
             max_streams=numbers.stream_limit,
             active_streams=numbers.streams,
@@ -69,12 +70,13 @@ class _SpeechCall(StreamCall):
             raise _nothing_set()
         if kind != "config":
             raise OutOfOrder(f"{kind} came before config; the first message has to be config", field=kind)
-        info, config = self.admission.model_info, request.config
-        opening = Opening(messages.stream_config(config, info), messages.channels(config))
-        if config.chunk_ends and opening.channels == 1 and info is not None:
+        config = request.config
+        route = messages.find_route(config, self.admission.routes)
+        opening = Opening(messages.stream_config(config, route), messages.channels(config))
+        if config.chunk_ends and opening.channels == 1 and route is not None:
             self._tells_chunk = True
             # A model that ends utterances by itself starts anew where nobody knows ahead.
-            self._tells_later_chunks = not ends_utterances(info.pieces)
+            self._tells_later_chunks = not ends_utterances(route.info.pieces)
         return opening
 
     def audio(self, request: pb.RecognizeRequest) -> bytes:

@@ -31,7 +31,7 @@ class EngineConnections:
     """
 
     def __init__(self, settings: Settings, board: Board) -> None:
-        self.engines = Engines()
+        self.engines = Engines(len(board.engines))
         self._gather_s = min(_GATHER_S, settings.step_ms / 1000)
         self._silence_ms = settings.finalize_silence_ms
         self._board = board

@@ -83,6 +83,8 @@ class StreamConfig:
         language: one of `ModelInfo.languages` that the model is told is spoken; "" for the model's default.
         end_tokens: whether a token by which the model says that an utterance is over (`<EOU>`, `<EOB>`) makes a final.
         fill_gaps_after_ms: time without audio after which silence takes its place; 0 for never.
+        model: name of the model that recognizes it, as it was set; "" for the first one.
+        look_ahead_ms: of the model; None for its first one.
     """
 
     name: str
@@ -96,6 +98,8 @@ class StreamConfig:
     language: str = ""
     end_tokens: bool = True
     fill_gaps_after_ms: int = 0
+    model: str = ""
+    look_ahead_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from typing import NoReturn, Protocol
 
 from asr_service.access.api_keys import ApiKey, KeyRing
 from asr_service.core.errors import AsrError, AtCapacity, Overloaded, QuotaReached, Unavailable
-from asr_service.core.model import ModelInfo
 from asr_service.core.values import StreamConfig
 from asr_service.observability.metrics import Metrics
 from asr_service.observability.traces import Tracing
@@ -17,6 +16,7 @@ from asr_service.recognition.languages import prompt_index
 from asr_service.recognition.stream import Stream
 from asr_service.sessions.engines import Engines, LinkedEngine
 from asr_service.sessions.multichannel import sample_bytes
+from asr_service.sessions.routes import Room, Routes, Wanted
 from asr_service.sessions.session import MAX_UNREAD, Session
 
 STARTING_RETRY_S = 5.0
@@ -120,10 +120,13 @@ class Admission:
         self._call_ended = asyncio.Event()
 
     @property
-    def model_info(self) -> ModelInfo | None:
-        """What a stream gets that asks for nothing in particular; None until a model is made."""
-        engine = self.engines.first
-        return engine.info if engine else None
+    def routes(self) -> Routes | None:
+        """What is served, for clients to choose from; None until the models are made."""
+        return self.engines.routes
+
+    def room(self, engine: int) -> Room:
+        """Returns how much room an engine has, by its number."""
+        return self.engines.room(engine)
 
     @property
     def active(self) -> int:
@@ -165,8 +168,11 @@ class Admission:
                 session.end(self.refusal)
         return sessions
 
-    async def check(self, channels: int = 1, key: ApiKey | None = None) -> None:
-        """Checks that a call of so many channels would be admitted now, as far as that is known without asking engines.
+    async def check(self, config: StreamConfig, channels: int = 1, key: ApiKey | None = None) -> None:
+        """Checks that a call would be admitted now, as far as that is known without asking engines.
+
+        Args:
+            config, channels, key: see `admit`.
 
         Raises:
             AsrError: as `admit` does.
@@ -175,7 +181,7 @@ class Admission:
             self._check_serving()
             await self._take_permits(key, channels)
             self._give_back(key.name if key else "", channels)
-            running = self.engines.by_room()
+            running = self._candidates(config)
             if not any(one.numbers.leased + channels <= one.numbers.limit for one in running):
                 raise self._full()
             if all(0 < self._max_load < one.numbers.load for one in running):
@@ -186,8 +192,23 @@ class Admission:
     def _check_serving(self) -> None:
         if self.refusal is not None:
             raise self.refusal
-        if not self.engines.is_any_running:
-            raise Unavailable("no engine runs now; it is being started again", retry_after_s=STARTING_RETRY_S)
+
+    def _candidates(self, config: StreamConfig) -> list[LinkedEngine]:
+        """Returns the engines that may take a stream, the one with most room first.
+
+        Raises:
+            InvalidArgument: nobody serves what it asks for.
+            Unavailable: those that do are away.
+        """
+        if self.routes is None:
+            raise starting()
+        route = self.routes.find(Wanted(config.model, config.language, config.look_ahead_ms))
+        candidates = self.engines.running(route.engines)
+        if not candidates:
+            raise Unavailable(
+                "no engine for this stream runs now; it is being started again", retry_after_s=STARTING_RETRY_S
+            )
+        return candidates
 
     async def _take_permits(self, key: ApiKey | None, count: int) -> None:
         if key and not await self._permits.ask(key.name, count, key.max_streams):
@@ -199,17 +220,18 @@ class Admission:
             self._permits.give_back(key_name, count)
 
     async def _lease(self, config: StreamConfig, channels: int, key_name: str) -> list[Session]:
-        """Asks one engine after the other for slots.
+        """Asks one engine that fits after the other for slots.
 
         Raises:
             AsrError: none of them has any.
         """
         refusals: list[AsrError] = []
-        for engine in self.engines.by_room():
+        for engine in self._candidates(config):
             sessions = [self._new_session(engine, config, key_name) for _ in range(channels)]
             prompt = prompt_index(config.language, engine.info)
             try:
-                leases = await engine.link.lease(sessions, prompt, config.boosts)
+                with self.engines.asking(engine.number, channels):
+                    leases = await engine.link.lease(sessions, prompt, config.boosts)
             except (AtCapacity, Unavailable) as refused:
                 refusals.append(refused)
                 continue

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from asr_service.core.lease import EngineLink
 from asr_service.core.model import ModelInfo
 from asr_service.recognition.vocabulary import Vocabulary
+from asr_service.sessions.routes import Room, Routes, Served, by_room
 
 
 class EngineNumbers(Protocol):
@@ -60,34 +63,54 @@ class LinkedEngine:
         """Whether it may be asked for slots."""
         return self.link.is_open and self.numbers.is_running
 
-    @property
-    def room(self) -> float:
-        """How much of what it admits is free, in [0, 1]."""
-        limit = self.numbers.limit
-        return max(0.0, 1 - self.numbers.leased / limit) if limit else 0.0
-
 
 class Engines:
-    """The engines by number; one that is started again takes its own place."""
+    """The engines by number; one that is started again takes its own place.
 
-    def __init__(self) -> None:
+    Args:
+        count: how many there are to be.
+
+    Attributes:
+        routes: what they serve; None until all of them were linked once.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.routes: Routes | None = None
+        self._count = count
         self._engines: dict[int, LinkedEngine] = {}
+        # Streams that slots were asked for, and that no engine has counted yet.
+        self._asked: Counter[int] = Counter()
 
     def add(self, engine: LinkedEngine) -> None:
         """Takes a newly linked engine."""
         self._engines[engine.number] = engine
-
-    @property
-    def first(self) -> LinkedEngine | None:
-        """The engine that was declared first of those which are known, whether it runs now or not."""
-        return self._engines[min(self._engines)] if self._engines else None
+        if len(self._engines) == self._count:
+            in_order = sorted(self._engines.items())
+            self.routes = Routes(Served(number, one.info.name, one.info) for number, one in in_order)
 
     @property
     def is_any_running(self) -> bool:
         """Whether there is one that streams can use now."""
         return any(engine.is_running for engine in self._engines.values())
 
-    def by_room(self) -> list[LinkedEngine]:
-        """Returns those that run, the one with most room first; full ones too, since each has the last word itself."""
-        running: Iterable[LinkedEngine] = (one for one in self._engines.values() if one.is_running)
-        return sorted(running, key=lambda one: (-one.room, one.numbers.load, one.number))
+    def running(self, numbers: Iterable[int]) -> list[LinkedEngine]:
+        """Returns those of these that run, the one with most room first; full ones too, since they have the last word."""
+        running = [number for number in numbers if self._engines[number].is_running]
+        return [self._engines[number] for number in by_room(running, self.room)]
+
+    def room(self, number: int) -> Room:
+        """Returns how much room an engine has; none while it is away."""
+        engine = self._engines[number]
+        if not engine.is_running:
+            return Room(0, 0, 0.0)
+        told = engine.numbers
+        return Room(told.leased + self._asked[number], told.limit, told.load)
+
+    @contextmanager
+    def asking(self, number: int, streams: int) -> Iterator[None]:
+        """Counts streams for which an engine is being asked for slots."""
+        self._asked[number] += streams
+        try:
+            yield
+        finally:
+            self._asked[number] -= streams

@@ -94,14 +94,14 @@ class Routes:
         served: of every engine, in the order of their declaration; at least one.
 
     Attributes:
-        all: a route for each model and look-ahead.
+        by_model: of each model by its name the routes, one for each look-ahead; the default ones first.
     """
 
     def __init__(self, served: Iterable[Served]) -> None:
         alike: dict[str, dict[tuple[int, int], list[Served]]] = {}
         for one in served:
             alike.setdefault(one.model, {}).setdefault(one.info.att_context, []).append(one)
-        self._by_model = {
+        self.by_model = {
             model: tuple(
                 Route(
                     model,
@@ -113,12 +113,16 @@ class Routes:
             )
             for model, contexts in alike.items()
         }
-        self.all = tuple(chain.from_iterable(self._by_model.values()))
 
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the models, the default one first."""
-        return tuple(self._by_model)
+        return tuple(self.by_model)
+
+    @property
+    def all(self) -> tuple[Route, ...]:
+        """A route for each model and look-ahead, the default one first."""
+        return tuple(chain.from_iterable(self.by_model.values()))
 
     def find(self, wanted: Wanted, path: str = "") -> Route:
         """Finds what serves a stream.
@@ -136,7 +140,7 @@ class Routes:
                 its message lists what there is.
         """
         model = self._find_model(wanted, f"{path}model")
-        routes = self._by_model[model]
+        routes = self.by_model[model]
         self._check_language(wanted.language, routes[0], f"{path}language_code")
         if wanted.look_ahead_ms is None:
             return routes[0]
@@ -151,7 +155,7 @@ class Routes:
     def _find_model(self, wanted: Wanted, field: str) -> str:
         if not wanted.model:
             return self._default_model(wanted.language)
-        if wanted.model in self._by_model:
+        if wanted.model in self.by_model:
             return wanted.model
         name = wanted.model.casefold()
         found = [model for model in self.models if name == model.casefold()]
@@ -168,9 +172,9 @@ class Routes:
         raise InvalidArgument(f"{field} {problem}", field=field)
 
     def _default_model(self, language: str) -> str:
-        first = self.all[0]
+        (first, *_), *_ = self.by_model.values()
         if language and not _offers(language, first.info):
-            for model, routes in self._by_model.items():
+            for model, routes in self.by_model.items():
                 if lists_language(language, routes[0].info):
                     return model
         return first.model
@@ -179,23 +183,23 @@ class Routes:
         try:
             choose_language(language, route.info, field)
         except InvalidArgument as error:
-            if len(self._by_model) == 1:
+            if len(self.by_model) == 1:
                 raise
             others = "; ".join(
                 f"{model} has {_join(_languages(routes[0].info), 'and')}"
-                for model, routes in self._by_model.items()
+                for model, routes in self.by_model.items()
                 if model != route.model and _languages(routes[0].info)
             )
             about = f"this is about the model {route.model}{others and f'; {others}'}"
             raise InvalidArgument(f"{error.message}; {about}", field=field) from None
 
     def _list_look_aheads(self, model: str) -> str:
-        own = _join([str(route.look_ahead_ms) for route in self._by_model[model]], "or")
-        if len(self._by_model) == 1:
+        own = _join([str(route.look_ahead_ms) for route in self.by_model[model]], "or")
+        if len(self.by_model) == 1:
             return f"{own}, or unset"
         others = "; ".join(
             f"{name} has {_join([str(route.look_ahead_ms) for route in routes], 'and')}"
-            for name, routes in self._by_model.items()
+            for name, routes in self.by_model.items()
             if name != model
         )
         return f"{own} with the model {model}, or unset ({others})"

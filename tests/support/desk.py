@@ -147,7 +147,7 @@ class Permits:
 
 def admission_to(*desks: Desk, serving: bool = True, **options: Any) -> Admission:
     """Admission to engines that are played."""
-    engines = Engines()
+    engines = Engines(len(desks))
     for number, desk in enumerate(desks):
         engines.add(desk.engine(number))
     settings = {"inbox_s": 1.0, "idle_timeout_s": 300.0, "max_stream_s": 0.0} | options

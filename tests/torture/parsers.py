@@ -32,6 +32,7 @@ from asr_service.recognition.phrases import alphabet
 from asr_service.recognition.raw_audio import RawAudio
 from asr_service.recognition.wav_header import AudioFormat, WavHeader, may_be_wav, read_wav_header
 from tests.support.polyglot import LANGUAGES, PROMPTS
+from tests.support.routes import serving
 from tests.support.streams import finals, recognize
 from tests.torture import dialect_parsers
 from ws_bridge import status
@@ -41,6 +42,7 @@ from ws_bridge.wire import MAX_AUDIO_BYTES, error_json, result_json, to_requests
 
 INFO = replace(NullModel(slots=1).info, languages=LANGUAGES, prompts=PROMPTS)
 """Of the model that phrases are written by, in lower case letters alone, and that takes languages."""
+ROUTES = serving(INFO)
 LONGEST_MESSAGE = 2000
 """Characters of an error message: what it quotes of the input has to be cut."""
 CLOSE_CODES = {status.POLICY_VIOLATION, status.INTERNAL_ERROR, status.TRY_AGAIN_LATER}
@@ -69,7 +71,7 @@ def websocket(data: bytes) -> None:
             case Init():
                 (request,) = requests
                 try:
-                    config = wire.stream_config(request.config, INFO)
+                    config = wire.stream_config(request.config, wire.find_route(request.config, ROUTES))
                 except InvalidArgument as error:
                     check_late_refusal(error)
                     return
@@ -110,7 +112,8 @@ def config_message(data: bytes) -> None:
     try:
         match request.WhichOneof("request"):
             case "config":
-                check_config(wire.stream_config(request.config, INFO))
+                route = wire.find_route(request.config, ROUTES)
+                check_config(wire.stream_config(request.config, route))
                 assert 1 <= wire.channels(request.config) <= limits.MAX_CHANNELS
             case "finalize":
                 assert len(wire.finalize_tag(request.finalize)) <= limits.MAX_TAG_CHARS
@@ -128,8 +131,8 @@ def riva_message(data: bytes) -> None:
     assert 0 < len(name) <= limits.MAX_NAME_CHARS
     mapping.forces_final(request)
     try:
-        requested = mapping.read_config(request.streaming_config, endpoints=True, info=INFO)
-        check_config(requested.stream_config(name, requested.format, INFO))
+        requested = mapping.read_config(request.streaming_config, endpoints=True, routes=ROUTES)
+        check_config(requested.stream_config(name, requested.format, ROUTES))
     except ClientError as error:
         check_refusal(error)
 

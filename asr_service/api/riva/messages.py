@@ -1,7 +1,7 @@
 """Maps Riva's messages to core values and back. Pure; no grpc here.
 
-Fields for features that this service does not have (models by name, inverse normalisation, profanity filters,
-diarization, custom configuration) are accepted and change nothing.
+Fields for features that this service does not have (inverse normalisation, profanity filters, diarization, most of
+custom configuration) are accepted and change nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from itertools import islice
 import riva.client.proto.riva_asr_pb2 as pb
 import riva.client.proto.riva_audio_pb2 as audio_pb
 import riva.client.proto.riva_common_pb2 as common_pb
+from asr.v1 import asr_pb2 as asr_v1_pb
 
 from asr_service.api import limits
 from asr_service.api import messages as asr_v1
@@ -30,6 +31,7 @@ from asr_service.core.values import (
 )
 from asr_service.recognition.phrases import keep_servable
 from asr_service.recognition.wav_header import AudioFormat
+from asr_service.sessions.routes import Route, Routes
 
 FORCE_FINAL = "force_eou"
 """Key of `runtime_config` by which a client asks for a final."""
@@ -66,6 +68,8 @@ class RequestedConfig:
         interim_results, word_times, endpointing, punctuation, boosts: see `StreamConfig`.
         language: as the client names it; "" and "multi" leave it to the model.
         fill_gaps_after_ms: see `StreamConfig`.
+        model: as the client names it. It chooses only where several are served: clients of Riva send the names of
+            NVIDIA's.
     """
 
     format: AudioFormat
@@ -76,23 +80,25 @@ class RequestedConfig:
     boosts: tuple[PhraseBoost, ...]
     language: str = ""
     fill_gaps_after_ms: int = 0
+    model: str = ""
 
     def stream_config(
         self,
         name: str,
         format: AudioFormat,  # noqa: A002 - as RIFF calls it
-        info: ModelInfo | None = None,
+        routes: Routes | None = None,
     ) -> StreamConfig:
         """Makes the config of the stream.
 
         Args:
             name: of the stream.
             format: of the audio.
-            info: of the model that knows the language, None before it is made.
+            routes: what is served, None before the models are made.
 
         Raises:
-            InvalidArgument: audio of this format, or this language, cannot be recognized.
+            InvalidArgument: audio of this format, or this model or language, cannot be recognized.
         """
+        route = _find_route(self.model, self.language, routes)
         asr_v1.checked_channels(format.channels)
         return StreamConfig(
             name=name,
@@ -103,25 +109,28 @@ class RequestedConfig:
             endpointing=self.endpointing,
             punctuation=self.punctuation,
             boosts=self.boosts,
-            language=asr_v1.checked_language(self.language, info),
+            language=asr_v1.checked_language(self.language, route.info if route else None),
             fill_gaps_after_ms=self.fill_gaps_after_ms,
+            model=route.model if route else "",
+            look_ahead_ms=route.look_ahead_ms if route else None,
         )
 
 
 def read_config(
-    message: pb.StreamingRecognitionConfig, *, endpoints: bool, info: ModelInfo | None = None
+    message: pb.StreamingRecognitionConfig, *, endpoints: bool, routes: Routes | None = None
 ) -> RequestedConfig:
     """Reads a stream's config.
 
     Args:
         message: the config.
         endpoints: whether utterances end by themselves where the config does not say so.
-        info: of the model that spells the phrases, None before it is made.
+        routes: what is served, None before the models are made.
 
     Raises:
         InvalidArgument: a field cannot be served; the error names it.
     """
     config = message.config
+    route = _find_route(config.model, config.language_code, routes)
     encoding = _ENCODINGS.get(config.encoding)
     if encoding is None:
         names = {number: name for name, number in audio_pb.AudioEncoding.items()}
@@ -138,10 +147,17 @@ def read_config(
         word_times=config.enable_word_time_offsets,
         endpointing=_endpointing(config, endpoints=endpoints),
         punctuation=config.enable_automatic_punctuation,
-        boosts=_boosts(config, info),
+        boosts=_boosts(config, route.info if route else None),
         language=config.language_code,
         fill_gaps_after_ms=_gap(config, default_ms=DEFAULT_GAP_MS) if endpoints else 0,
+        model=config.model,
     )
+
+
+def _find_route(model: str, language: str, routes: Routes | None) -> Route | None:
+    """Finds what serves a stream, None before the models are made. Raises InvalidArgument where nothing does."""
+    chosen = model if routes and len(routes.models) > 1 else ""
+    return asr_v1.find_route(asr_v1_pb.RecognitionConfig(model=chosen, language_code=language), routes)
 
 
 def _endpointing(config: pb.RecognitionConfig, *, endpoints: bool) -> EndpointingConfig | None:
@@ -306,28 +322,35 @@ def _alternative(result: Result) -> pb.SpeechRecognitionAlternative:
     )
 
 
-def service_config(info: ModelInfo, wanted: str) -> pb.RivaSpeechRecognitionConfigResponse:
+def service_config(routes: Routes, wanted: str) -> pb.RivaSpeechRecognitionConfigResponse:
     """Makes the message that says what is served, for streams and for whole files.
 
-    Its `language_code` has the languages with commas between them, and is empty where they are not known.
+    Each model is told with its first look-ahead, the one that clients of Riva get. Its `language_code` has the
+    languages with commas between them, and is empty where they are not known.
 
     Args:
-        info: of the model.
-        wanted: name of the model that the client asks about, "" for any; the message is empty for another model's.
+        routes: what is served.
+        wanted: name of the model that the client asks about, "" for any; the message is empty for one that is not
+            served.
     """
-    if wanted not in ("", info.name):
-        return pb.RivaSpeechRecognitionConfigResponse()
-    shared = {
+    kinds = ({"type": "online", "streaming": "True"}, {"type": "offline", "streaming": "False"})
+    return pb.RivaSpeechRecognitionConfigResponse(
+        model_config=[
+            pb.RivaSpeechRecognitionConfigResponse.Config(
+                model_name=model, parameters=kind | _parameters(first.info)
+            )
+            for model, (first, *_) in routes.by_model.items()
+            if wanted in ("", model)
+            for kind in kinds
+        ]
+    )
+
+
+def _parameters(info: ModelInfo) -> dict[str, str]:
+    return {
         "language_code": ",".join(info.languages),
         "sample_rate": str(info.sample_rate),
         "decoder": info.decoder,
         "chunk_size": f"{info.chunk_ms / 1000:g}",
         "look_ahead": f"{info.look_ahead_ms / 1000:g}",
     }
-    kinds = ({"type": "online", "streaming": "True"}, {"type": "offline", "streaming": "False"})
-    return pb.RivaSpeechRecognitionConfigResponse(
-        model_config=[
-            pb.RivaSpeechRecognitionConfigResponse.Config(model_name=info.name, parameters=kind | shared)
-            for kind in kinds
-        ]
-    )

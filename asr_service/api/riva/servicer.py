@@ -58,9 +58,10 @@ class RivaServicer(pb_grpc.RivaSpeechRecognitionServicer):  # type: ignore[misc]
         self, request: pb.RivaSpeechRecognitionConfigRequest, context: Context
     ) -> pb.RivaSpeechRecognitionConfigResponse:
         """Answers with what is served; UNAVAILABLE until the model is ready."""
-        if self._admission.model_info is None:
+        routes = self._admission.routes
+        if routes is None:
             await abort(context, self._admission.refusal or starting())
-        return messages.service_config(self._admission.model_info, request.model_name)
+        return messages.service_config(routes, request.model_name)
 
 
 class _StreamCall(StreamCall):
@@ -94,21 +95,21 @@ class _StreamCall(StreamCall):
                 field="streaming_config",
             )
         requested = messages.read_config(
-            request.streaming_config, endpoints=self.endpoints, info=self.admission.model_info
+            request.streaming_config, endpoints=self.endpoints, routes=self.admission.routes
         )
         self._id = request.id.value
         name = messages.stream_name(self._id)
         # What is wrong with the config, or that there is no place, is reported before any audio comes.
-        requested.stream_config(name, requested.format, self.admission.model_info)
+        config = requested.stream_config(name, requested.format, self.admission.routes)
         self._channels = requested.format.channels
-        await self.admission.check(self._channels, self.key)
+        await self.admission.check(config, self._channels, self.key)
         await self.accept(name)
         audio_format = await self._read_format()
         if audio_format:
             messages.check_file(audio_format, request.streaming_config.config.sample_rate_hertz)
         # The model may have come meanwhile.
         audio_format = audio_format or requested.format
-        config = requested.stream_config(name, audio_format, self.admission.model_info)
+        config = requested.stream_config(name, audio_format, self.admission.routes)
         return Opening(config, audio_format.channels)
 
     async def _read_format(self) -> AudioFormat | None:

@@ -25,8 +25,9 @@ from asr_service.core.values import (
     Word,
 )
 from asr_service.model.null import NullModel
-from asr_service.sessions.routes import Routes, Served, Wanted
+from asr_service.sessions.routes import Room, Wanted
 from tests.support.polyglot import PROMPTS, PolyglotModel
+from tests.support.routes import serving
 
 UINT32 = st.integers(0, 2**32 - 1)
 M = TypeVar("M")
@@ -58,6 +59,11 @@ INFO = NullModel(slots=1).info  # it writes lower-case letters
 POLYGLOT = PolyglotModel(slots=1).info
 
 
+def read(message: pb.RecognitionConfig, info: ModelInfo | None = None) -> StreamConfig:
+    """The config of a stream of a service with this one model, or none yet."""
+    return wire.stream_config(message, wire.find_route(message, serving(info) if info else None))
+
+
 @given(CONFIGS, st.sampled_from([None, INFO, POLYGLOT]))
 def test_any_config_is_served_or_refused_by_field(
     message: pb.RecognitionConfig, info: ModelInfo | None
@@ -65,7 +71,7 @@ def test_any_config_is_served_or_refused_by_field(
     """Nothing but InvalidArgument comes out, it names a field that is set, and what is served is within the limits."""
     refused: InvalidArgument | None = None
     try:
-        config = wire.stream_config(message, info)
+        config = read(message, info)
     except InvalidArgument as error:
         refused = error
     if refused is not None:
@@ -87,14 +93,15 @@ def test_any_config_is_served_or_refused_by_field(
     assert config.end_tokens is (message.end_tokens or not message.HasField("end_tokens"))
     assert info is not POLYGLOT or config.language in ("", *dict(PROMPTS))
     if info is not None:
+        assert (config.model, config.look_ahead_ms) == (info.name, info.look_ahead_ms)
         assert message.model.casefold() in ("", info.name)
         assert not message.HasField("look_ahead_ms") or message.look_ahead_ms == info.look_ahead_ms
 
 
 def test_defaults_are_those_the_contract_states() -> None:
-    config = wire.stream_config(pb.RecognitionConfig(stream_id="x", endpointing=pb.Endpointing()))
+    config = read(pb.RecognitionConfig(stream_id="x", endpointing=pb.Endpointing()))
     assert config == StreamConfig("x", Encoding.LINEAR16, 16_000, True, False, EndpointingConfig(800, 30_000))
-    assert wire.stream_config(pb.RecognitionConfig()).endpointing is None
+    assert read(pb.RecognitionConfig()).endpointing is None
 
 
 def test_phrases_with_the_boosts_of_their_groups() -> None:
@@ -106,8 +113,8 @@ def test_phrases_with_the_boosts_of_their_groups() -> None:
         ]
     )
     expected = (PhraseBoost(("Alpha", "x-ray"), 10.0), PhraseBoost(("zulu",), DEFAULT_BOOST))
-    assert wire.stream_config(message, INFO).boosts == expected
-    assert wire.stream_config(message).boosts == expected
+    assert read(message, INFO).boosts == expected
+    assert read(message).boosts == expected
 
 
 @pytest.mark.parametrize(
@@ -130,7 +137,7 @@ def test_phrases_with_the_boosts_of_their_groups() -> None:
 )
 def test_phrases_that_cannot_be_served(groups: list[pb.PhraseBoost], field: str, says: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        wire.stream_config(pb.RecognitionConfig(phrase_boosts=groups), INFO)
+        read(pb.RecognitionConfig(phrase_boosts=groups), INFO)
     assert caught.value.field == f"config.phrase_boosts{field}"
     assert caught.value.field in caught.value.message
     assert says in caught.value.message
@@ -150,7 +157,7 @@ def test_phrases_that_cannot_be_served(groups: list[pb.PhraseBoost], field: str,
     ],
 )
 def test_the_language_is_spelt_as_the_model_does(info: ModelInfo | None, asked: str, told: str) -> None:
-    assert wire.stream_config(pb.RecognitionConfig(language_code=asked), info).language == told
+    assert read(pb.RecognitionConfig(language_code=asked), info).language == told
 
 
 @pytest.mark.parametrize(
@@ -168,7 +175,7 @@ def test_the_language_is_spelt_as_the_model_does(info: ModelInfo | None, asked: 
 )
 def test_a_language_that_cannot_be_served(info: ModelInfo | None, asked: str, says: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        wire.stream_config(pb.RecognitionConfig(language_code=asked), info)
+        read(pb.RecognitionConfig(language_code=asked), info)
     assert caught.value.field == "config.language_code"
     assert caught.value.message.startswith("config.language_code ")
     assert says in caught.value.message
@@ -186,35 +193,66 @@ def test_a_language_that_cannot_be_served(info: ModelInfo | None, asked: str, sa
 )
 def test_a_model_or_a_look_ahead_that_is_not_served(field: str, value: object, says: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        wire.stream_config(pb.RecognitionConfig(**{field: value}), INFO)  # type: ignore[arg-type]
+        read(pb.RecognitionConfig(**{field: value}), INFO)  # type: ignore[arg-type]
     assert caught.value.field == f"config.{field}"
     assert caught.value.message.startswith(f"config.{field} {says}")
 
 
-def test_what_a_config_asks_for_says_which_engines_may_serve_it() -> None:
-    asked = pb.RecognitionConfig(model="demo", look_ahead_ms=0, language_code="de")
-    assert wire.wanted(asked) == Wanted("demo", "de", 0)
-    assert wire.wanted(pb.RecognitionConfig()) == Wanted()
-
-
-def test_a_served_model_is_told_with_all_engines_that_serve_it() -> None:
-    route = Routes(
-        Served(number, "polyglot", replace(POLYGLOT, device=f"cuda:{number}")) for number in range(2)
-    ).all[0]
-    assert wire.served_model(route, max_streams=7, active_streams=3) == pb.ServedModel(
-        name="polyglot",
-        look_ahead_ms=80,
-        att_context=[70, 1],
-        chunk_ms=160,
-        languages=POLYGLOT.languages,
-        takes_language=True,
-        default_language_code="auto",
-        decoder="rnnt",
-        precision="fp32",
-        devices=["cuda:0", "cuda:1"],
-        max_streams=7,
-        active_streams=3,
+def test_a_config_is_that_of_the_model_that_it_asks_for() -> None:
+    """Its phrases and its language are spelt as that model does, and it carries what finds the model again."""
+    routes = serving(
+        replace(INFO, name="a/first"), POLYGLOT, replace(POLYGLOT, chunk_frames=7, att_context=(70, 6))
     )
+    for asked, model, look_ahead_ms, language in (
+        (pb.RecognitionConfig(), "a/first", 80, ""),
+        (pb.RecognitionConfig(model="First", language_code="de_at"), "a/first", 80, "de-AT"),
+        (pb.RecognitionConfig(model=POLYGLOT.name, language_code="de_at"), POLYGLOT.name, 80, "de-DE"),
+        (pb.RecognitionConfig(model=POLYGLOT.name, look_ahead_ms=480), POLYGLOT.name, 480, ""),
+    ):
+        config = wire.stream_config(asked, wire.find_route(asked, routes))
+        assert (config.model, config.look_ahead_ms, config.language) == (model, look_ahead_ms, language)
+        again = routes.find(Wanted(config.model, config.language, config.look_ahead_ms))
+        assert (again.model, again.look_ahead_ms) == (model, look_ahead_ms)
+
+
+def test_before_the_models_are_made_nothing_is_chosen() -> None:
+    config = read(pb.RecognitionConfig(model="demo", look_ahead_ms=0))
+    assert (config.model, config.look_ahead_ms) == ("", None)
+
+
+def test_everything_that_is_served_is_told_with_the_room_of_its_engines() -> None:
+    far = replace(POLYGLOT, chunk_frames=14, att_context=(70, 13), device="cuda:1")
+    routes = serving(POLYGLOT, replace(POLYGLOT, device="cuda:0"), far)
+    rooms = [Room(1, 10, 0.5), Room(2, 400, 0.1), Room(0, 500, 0.0)]
+    told = wire.service_info(
+        routes,
+        rooms.__getitem__,
+        version="1",
+        max_streams=910,
+        active_streams=3,
+        max_message_bytes=1,
+        measured_streams=0,
+        load=0.5,
+    )
+    shared = {
+        "name": POLYGLOT.name,
+        "languages": POLYGLOT.languages,
+        "takes_language": True,
+        "default_language_code": "auto",
+        "decoder": "rnnt",
+        "precision": "fp32",
+    }
+    first = pb.ServedModel(
+        look_ahead_ms=80, att_context=[70, 1], chunk_ms=160, devices=["cpu", "cuda:0"],
+        max_streams=410, active_streams=3, **shared,  # type: ignore[arg-type]
+    )  # fmt: skip
+    second = pb.ServedModel(
+        look_ahead_ms=1040, att_context=[70, 13], devices=["cuda:1"],
+        max_streams=500, **shared,  # type: ignore[arg-type]
+    )  # fmt: skip
+    second.chunk_ms = round(far.chunk_ms)
+    assert list(told.served) == [first, second]
+    assert (told.model, told.look_ahead_ms, told.device) == (POLYGLOT.name, 80, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +267,14 @@ def test_a_served_model_is_told_with_all_engines_that_serve_it() -> None:
 )
 def test_service_info_says_whether_a_language_is_taken(info: ModelInfo, takes: bool, default: str) -> None:
     told = wire.service_info(
-        info, version="1", max_streams=1, active_streams=0, max_message_bytes=1, measured_streams=0, load=0
+        serving(info),
+        lambda _: Room(0, 1, 0.0),
+        version="1",
+        max_streams=1,
+        active_streams=0,
+        max_message_bytes=1,
+        measured_streams=0,
+        load=0,
     )
     assert tuple(told.languages) == info.languages
     assert (told.takes_language, told.default_language_code) == (takes, default)

@@ -61,7 +61,7 @@ async def test_a_key_has_its_own_number_of_streams() -> None:
     (other,) = await admission.admit(CONFIG, key=BOB)
     assert other.key_name == "bob"
     first.cancel()
-    await admission.check(key=ALICE)
+    await admission.check(CONFIG, key=ALICE)
     await admission.admit(CONFIG, key=ALICE)
     assert refusals(admission, "quota_reached") == 1
 
@@ -114,7 +114,7 @@ async def test_a_service_whose_engine_is_away_says_so() -> None:
     desk = Desk()
     admission = admission_to(desk)
     desk.is_open = False
-    with pytest.raises(Unavailable, match="no engine runs now") as refused:
+    with pytest.raises(Unavailable, match="no engine for this stream runs now") as refused:
         await admission.admit(CONFIG)
     assert refused.value.retry_after_s
 
@@ -122,12 +122,12 @@ async def test_a_service_whose_engine_is_away_says_so() -> None:
 async def test_a_check_knows_what_is_full_or_too_busy() -> None:
     desk = Desk(slots=2)
     admission = admission_to(desk, max_load=0.5)
-    await admission.check(2)
+    await admission.check(CONFIG, 2)
     with pytest.raises(AtCapacity, match="all 2 streams"):
-        await admission.check(3)
+        await admission.check(CONFIG, 3)
     desk.numbers.load = 0.7
     with pytest.raises(Overloaded):
-        await admission.check()
+        await admission.check(CONFIG)
     assert admission.active == 0
 
 

@@ -21,6 +21,7 @@ from asr_service.core.errors import (
     Unauthenticated,
 )
 from tests.support.polyglot import PolyglotModel
+from tests.support.routes import serving
 from ws_bridge.status import from_grpc
 
 
@@ -74,12 +75,15 @@ def test_fields_have_the_names_the_client_used(path: str, field: str) -> None:
         ({"phrase_boosts": [pb.PhraseBoost(phrases=["a"] * 1001)]}, "phrases has 1001 phrases"),
         ({"phrase_boosts": [pb.PhraseBoost(phrases=["a"], boost=11)]}, "boost is 11; it should be 0 to 10"),
         ({"language_code": "tlh"}, "language must be one of en-US, de-DE, ja-JP, auto, not 'tlh'"),
+        ({"model": "demo"}, "model is 'demo', which is not served; it should be "),
+        ({"look_ahead_ms": 7}, "look_ahead_ms is 7; it should be 80, or unset"),
         ({"language_code": "a b"}, "language is 'a b'; it should be a BCP-47 code"),
     ],
 )
 def test_messages_name_fields_as_the_client_did(config: dict[str, Any], told: str) -> None:
+    message = pb.RecognitionConfig(**config)
     with pytest.raises(InvalidArgument) as refused:
-        wire.stream_config(pb.RecognitionConfig(**config), PolyglotModel(slots=1).info)
+        wire.stream_config(message, wire.find_route(message, serving(PolyglotModel(slots=1).info)))
     status = wire.status(refused.value)
     failure = from_grpc(status.code, status.message, status.SerializeToString(), admitted=False)
     assert failure.message.startswith(told)
