@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from asr_common.process_group import ProcessGroup
 from asr_common.ready_file import write_ready_file
 from asr_common.shared_port import SharedPort
 from asr_service.app.board import Board
+from asr_service.app.deployment import plan_deployment, this_machine
 from asr_service.app.processes import Plan
 from asr_service.app.supervisor import FAILED, REFUSED, Supervisor
 from asr_service.config import Settings
@@ -61,8 +63,10 @@ class _Service:
         # They are kept for as long as the service runs.
         self._ports = ports
         self._started = time.monotonic()
-        self._front_ends = 1
-        self._board = Board(1, self._front_ends)
+        self._deployment = plan_deployment(settings, this_machine())
+        for note in self._deployment.notes:
+            log.warning("%s", note)
+        self._board = Board(len(self._deployment.engines), self._deployment.front_ends)
         self._was_ready = False
         # Only Linux gives each of the processes that listen on one port its share of connections.
         self._shared_port = self._share_port() if sys.platform == "linux" else None
@@ -74,8 +78,8 @@ class _Service:
             SettingsError, ModelUnavailable: the service cannot be had.
         """
         plan = Plan(
-            engines=["the engine"],
-            front_ends=self._front_ends,
+            engines=[engine.name for engine in self._deployment.engines],
+            front_ends=self._deployment.front_ends,
             run_engine=self._run_engine,
             run_front_end=self._run_front_end,
             drain_s=self._settings.drain_s,
@@ -83,7 +87,8 @@ class _Service:
             on_ready=self._on_ready,
             answer_scrapes=self._scrapes(),
         )
-        log.info("making the model %s", self._settings.model)
+        for engine in self._deployment.engines:
+            log.info("%s makes the model %s", engine.name, engine.model.name)
         return Supervisor(plan, self._board, self._group).run()
 
     def _share_port(self) -> SharedPort:
@@ -99,6 +104,10 @@ class _Service:
         return port
 
     def _run_engine(self, number: int, control: ControlChannel) -> int:
+        planned = self._deployment.engines[number]
+        if planned.cpus is not None:
+            # Before torch and Numba look how many there are.
+            os.sched_setaffinity(0, planned.cpus)
         # Nothing of it is to be in the processes that fork.
         from asr_service.app.engine_process import run_engine
         from asr_service.engine.contract import EngineSettings
@@ -114,7 +123,7 @@ class _Service:
         return run_engine(
             number,
             control,
-            make_model=partial(make_model, settings.model_settings),
+            make_model=partial(make_model, planned.model),
             settings=engine_settings,
             board=self._board,
         )

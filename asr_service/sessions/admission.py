@@ -206,7 +206,8 @@ class Admission:
         candidates = self.engines.running(route.engines)
         if not candidates:
             raise Unavailable(
-                "no engine for this stream runs now; it is being started again", retry_after_s=STARTING_RETRY_S
+                "no engine for this stream runs now; it is being started again",
+                retry_after_s=STARTING_RETRY_S,
             )
         return candidates
 

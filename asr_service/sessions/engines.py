@@ -94,7 +94,7 @@ class Engines:
         return any(engine.is_running for engine in self._engines.values())
 
     def running(self, numbers: Iterable[int]) -> list[LinkedEngine]:
-        """Returns those of these that run, the one with most room first; full ones too, since they have the last word."""
+        """Returns those of these that run, the one with most room first; full ones too: each has the last word."""
         running = [number for number in numbers if self._engines[number].is_running]
         return [self._engines[number] for number in by_room(running, self.room)]
 

@@ -17,6 +17,7 @@ from asr_service.api import messages as wire
 from asr_service.core.errors import ClientError
 from asr_service.model.null import NullModel
 from tests.support.polyglot import LANGUAGES, PROMPTS
+from tests.support.routes import serving
 from ws_bridge.dialect import Dialect, HttpAnswer, Reply, Step
 from ws_bridge.dialects.deepgram.door import DeepgramDoor
 from ws_bridge.dialects.openai.door import RealtimeDoor
@@ -26,6 +27,7 @@ from ws_bridge.status import Failure, Refused, from_grpc
 from ws_bridge.wire import to_requests
 
 INFO = replace(NullModel(slots=1).info, languages=LANGUAGES, prompts=PROMPTS)
+ROUTES = serving(INFO)
 LONGEST_MESSAGE = 2_000
 
 
@@ -101,7 +103,7 @@ def _check_init(init: Init, dialect: Dialect) -> bool:
     (request,) = to_requests(init)
     request = pb.RecognizeRequest.FromString(request.SerializeToString())
     try:
-        wire.stream_config(request.config, INFO)
+        wire.stream_config(request.config, wire.find_route(request.config, ROUTES))
         wire.channels(request.config)
     except ClientError as error:
         sent = wire.status(error)
