@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import statistics
 import subprocess
 import sys
@@ -180,13 +179,15 @@ def start_bridge(target: str, folder: Path) -> DemoServer:
     return DemoServer("bridge", ["-m", "ws_bridge"], settings, ready)
 
 
-def stay(console: Console, page: str) -> None:
-    """Leaves both servers running until Ctrl-C."""
-    console.print(f"\nBoth run on: speak into {page} in a browser. Ctrl-C stops them.", highlight=False)
+def stay(console: Console, bridge: DemoServer, page: str) -> None:
+    """Leaves both servers running until Ctrl-C; DemoError if the bridge ends by itself."""
     try:
-        signal.pause()
+        console.print(f"\nBoth run on: speak into {page} in a browser. Ctrl-C stops them.", highlight=False)
+        bridge.popen.wait()
     except KeyboardInterrupt:
-        console.print("stopping ...")
+        console.print("Stopping ...")
+    else:
+        raise DemoError("the bridge ended by itself", bridge.tail())
 
 
 def run(console: Console, model: str | None, language: str, staying: bool = False) -> None:
@@ -212,7 +213,7 @@ def run(console: Console, model: str | None, language: str, staying: bool = Fals
                 except DemoError as error:
                     raise DemoError(str(error), error.log or service.tail() + bridge.tail()) from error
                 if staying:
-                    stay(console, page)
+                    stay(console, bridge, page)
                 bridge.stop_well()
             service.stop_well()
     if not staying:

@@ -2,6 +2,8 @@
 
 const PACKET_S = 0.02;
 const FLUSH_MS = 500;
+const START_MS = 5000;
+const NO_SOUND = "The sound of this browser does not start. Connect a loudspeaker or headphones and press Start again.";
 const GONE = "The microphone has gone away. Connect it again and press Start.";
 
 /** Whether the browser would hand out a microphone to this page at all: it does so over https and from localhost only. */
@@ -44,8 +46,9 @@ export class Microphone {
     });
     this.node.port.onmessage = ({ data }) => (data ? onPacket(data) : this.flushed?.());
     input.connect(this.node);
-    // A context that was made without a click waits for one.
-    await context.resume();
+    // Some browsers run no audio on a machine that can play none, and never say so.
+    const late = new Promise((_, fail) => setTimeout(() => fail(new Error(NO_SOUND)), START_MS));
+    await Promise.race([context.resume(), late]);
   }
 
   /** Turns a microphone off that is open; returns once the last samples have been handed over. */

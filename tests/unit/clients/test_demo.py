@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from clients.demo.clips import ASSETS, CLIPS
 from clients.demo.view import difference, word_errors
-from tests.support.process import ROOT, clean_environment
+from tests.support.process import PATIENCE_S, ROOT, ServerProcess, clean_environment
 
 
 def demo(*arguments: str, timeout: float = 120, **settings: object) -> subprocess.CompletedProcess[str]:
@@ -29,16 +31,22 @@ def demo(*arguments: str, timeout: float = 120, **settings: object) -> subproces
 
 def test_words_come_over_both_transports_and_everything_stops() -> None:
     # Settings of the shell are not the demo's: it must not meet a service that runs already.
-    done = demo("--model", "null", ASR_GRPC_PORT=1, ASR_DECODER="nonsense")
-    assert done.returncode == 0, done.stdout + done.stderr
-    grpc, websocket = done.stdout.split("\nWebSocket, ")
+    argv = ["-m", "clients.demo", "--model", "null", "--stay"]
+    with ServerProcess(argv, ASR_GRPC_PORT=1, ASR_DECODER="nonsense") as demo:
+        page = demo.wait_line(r"speak into (http://localhost:\d+/) in a browser").group(1)
+        with urllib.request.urlopen(page, timeout=PATIENCE_S) as answer:
+            assert b"<title>Live transcript</title>" in answer.read()
+        demo.signal(signal.SIGINT)
+        assert demo.wait() == 0, demo.output
+        output = demo.output
+    grpc, websocket = output.split("\nWebSocket, ")
     interim = re.compile(r"^  \w+ +… \S", re.MULTILINE)
     final = re.compile(r"^  \w+ += \S", re.MULTILINE)
     for part in (grpc, websocket):
         assert len(interim.findall(part)) > 3 * len(final.findall(part)) > 0
-    assert "Latency in ms" in done.stdout
-    assert "\x1b" not in done.stdout, "plain where there is no terminal"
-    assert "Both stopped cleanly" in done.stdout.splitlines()[-1]
+    assert "Latency in ms" in output
+    assert "\x1b" not in output, "plain where there is no terminal"
+    assert "Both stopped cleanly" in output.splitlines()[-1]
 
 
 @pytest.mark.slow
