@@ -59,8 +59,8 @@ async def test_an_engine_that_is_gone_ends_its_streams_and_is_started_again(how:
             assert outcome.number == grpc.StatusCode.UNAVAILABLE.value[0]
             assert "the engine has stopped" in outcome.message
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            service.wait_line(rf"the engine has ended by signal {how.value} \({how.name}\)")
-            service.wait_line("the engine is started again")
+            service.wait_line(rf"engine 0 has ended by signal {how.value} \({how.name}\)")
+            service.wait_line("engine 0 is started again")
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
             assert await transcribe(stub, PCM) == expected
         assert service.stop() == 0
@@ -94,7 +94,7 @@ async def test_what_ends_again_and_again_ends_the_service() -> None:
                 assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
                 assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
             os.kill(service.engine, signal.SIGKILL)
-            service.wait_line("the engine is not started again: it has ended too often")
+            service.wait_line("engine 0 is not started again: it has ended too often")
         assert service.wait() == 1
 
 
