@@ -84,6 +84,14 @@ class Settings(BaseSettings):
         description="Largest WebSocket message; a larger one closes its connection with 1009. Larger ones upload "
         "files in fewer messages and let one client claim a few times as much memory.",
     )
+    bridge_max_upload_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=4096,
+        le=1 << 34,
+        description="Largest recording that is sent by POST; a larger one is answered with HTTP 413. One that has to "
+        "be decoded first (FLAC, MP3, ...), or that comes in a form, lies in the temporary folder meanwhile: larger "
+        "ones let one client fill it.",
+    )
     bridge_max_header_bytes: int = Field(
         16 * 1024,
         ge=1024,

@@ -103,12 +103,13 @@ class GuestDialect(Dialect, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """An HTTP response with a JSON body."""
+    """An HTTP response; its body is JSON unless `content_type` says otherwise."""
 
     status: int
     body: str
     headers: Sequence[tuple[str, str]] = ()
     retry_after_ms: int | None = None
+    content_type: str = "application/json"
 
 
 class Door(Protocol):

@@ -40,6 +40,12 @@ class Metrics:
         self._refused = Counter(
             "asr_bridge_refused", "Handshakes answered with an error, by reason.", ["reason"], registry=r
         )
+        self._uploads = Counter(
+            "asr_bridge_uploads",
+            "Recordings sent by POST, by HTTP status; 0 for those whose client left before it had one.",
+            ["status"],
+            registry=r,
+        )
         self._closed = Counter(
             "asr_bridge_closed",
             "Connections ended, by close code; 1006 for those that broke off.",
@@ -83,6 +89,10 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Counts a handshake that was answered with 503."""
         self._refused.labels(reason).inc()
+
+    def uploaded(self, status: int) -> None:
+        """Counts a recording that was answered with this status."""
+        self._uploads.labels(str(status)).inc()
 
     def closed(self, code: int | None, skipped: int) -> None:
         """Counts a connection that ended with this close code (None: it broke off), and its skipped interims."""

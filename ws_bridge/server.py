@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as listen
@@ -22,6 +23,7 @@ from ws_bridge.connection import Connection
 from ws_bridge.dialect import Door, HttpAnswer
 from ws_bridge.dialects.doors import find_door
 from ws_bridge.dialects.own import OwnProtocol
+from ws_bridge.first_bytes import FirstBytes
 from ws_bridge.handshake import read_handshake
 from ws_bridge.info import info_json, what_is_served
 from ws_bridge.metrics import Metrics
@@ -29,6 +31,7 @@ from ws_bridge.page_files import PageFiles
 from ws_bridge.session import Session
 from ws_bridge.status import Failure, Refused
 from ws_bridge.tls import ServerCertificate
+from ws_bridge.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class Bridge:
         self._channels = channels
         self._sessions: dict[asyncio.Task[None], Session] = {}
         self._draining = False
+        self._uploads = Uploads(settings, channels, metrics, self._refuses, self._count)
         self._page = PageFiles() if settings.bridge_page else None
         metrics.watch(
             states=lambda: Counter(session.state for session in list(self._sessions.values())),
@@ -80,7 +84,7 @@ class Bridge:
             settings.host,
             port,
             reuse_port=shared or None,
-            create_connection=Connection,
+            create_connection=self._look_first,  # type: ignore[arg-type]
             process_request=self._answer_http,
             process_response=_add_headers,
             ssl=self._certificate.context if self._certificate else None,
@@ -97,6 +101,10 @@ class Bridge:
             backlog=1024,
         )
 
+    def _look_first(self, *args: Any, **kwargs: Any) -> FirstBytes:
+        """Makes what takes a new TCP connection: websockets' connection, unless a request with a body comes."""
+        return FirstBytes(Connection(*args, **kwargs), self._uploads.exchange, self._settings.bridge_open_s)
+
     async def _serve(self, socket: ServerConnection) -> None:
         """Serves one client, in the task that the library made for it."""
         assert isinstance(socket, Connection)
@@ -106,7 +114,7 @@ class Bridge:
         task = asyncio.current_task()
         assert task is not None
         self._sessions[task] = session
-        self._count_connections(len(self._sessions))
+        self._count()
         try:
             if self._draining:
                 session.end(_DRAINING)
@@ -115,7 +123,7 @@ class Bridge:
             log.exception("a connection failed")
         finally:
             del self._sessions[task]
-            self._count_connections(len(self._sessions))
+            self._count()
 
     async def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answers requests for pages, and handshakes that are refused; None lets a handshake go on."""
@@ -164,11 +172,15 @@ class Bridge:
         connection.dialect = dialect
         return None
 
+    def _count(self) -> int:
+        """Tells how many connections are open here; returns how many are in all workers."""
+        return self._count_connections(len(self._sessions) + self._uploads.count)
+
     def _refuses(self) -> str:
         """Says why no connection is taken now; "" if they are."""
         if self._draining:
             return "draining"
-        too_many = self._count_connections(len(self._sessions)) >= self._settings.bridge_max_connections
+        too_many = self._count() >= self._settings.bridge_max_connections
         return "too many connections" if too_many else ""
 
     async def keep_up(self) -> None:
@@ -188,6 +200,7 @@ class Bridge:
             if not session.has_stream:
                 session.end(_DRAINING)
         log.info("draining", extra={"fields": {"streams": len(self._sessions)}})
+        uploads = asyncio.create_task(self._uploads.drain(self._settings.drain_s, _DRAINING))
         if self._sessions:
             await asyncio.wait(list(self._sessions), timeout=self._settings.drain_s)
         for session in list(self._sessions.values()):
@@ -195,6 +208,7 @@ class Bridge:
         if self._sessions:
             # Each has its own time limit for closing.
             await asyncio.wait(list(self._sessions))
+        await uploads
 
 
 def _add_headers(connection: ServerConnection, _request: Request, response: Response) -> None:

@@ -109,6 +109,7 @@ class Failure:
         field: the protocol's field at fault, "" if there is none.
         retry_after_ms: when another try makes sense, None if it never does.
         lost: whether a stream that had been admitted was lost with its service.
+        http: status of an HTTP response, where the code alone does not give it.
     """
 
     code: str
@@ -116,6 +117,7 @@ class Failure:
     field: str = ""
     retry_after_ms: int | None = None
     lost: bool = False
+    http: int = 0
 
     @property
     def close_code(self) -> int:
@@ -129,7 +131,7 @@ class Failure:
     @property
     def http_status(self) -> int:
         """Status of an HTTP response."""
-        return _HTTP_STATUSES[self.code]
+        return self.http or _HTTP_STATUSES[self.code]
 
 
 class Refused(Exception):

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.audio import cut
 from tests.support.bridge import CLOSE, INIT, Heard, listen
+from tests.support.posting import post
 from tests.support.process import PATIENCE_S
 from tests.support.proxies import Fleet, attempt_websocket, fleet
 from tests.support.streams import speech
@@ -131,3 +132,19 @@ async def test_the_service_of_a_bridge_goes(kind: str, tmp_path: Path) -> None:
             heard = await listen(client)
             assert (heard.code, heard.error["code"]) == (1011, "unavailable")
             assert heard.error["retry_after_ms"] > 0
+
+
+@KINDS
+async def test_recordings_pass(kind: str, tmp_path: Path) -> None:
+    """A recording of more than a megabyte, which is what nginx takes unless it is told, is answered as a stream is."""
+    with fleet(kind, tmp_path) as behind:
+        behind.start_service(0)
+        behind.start_proxy()
+        await behind.start_bridge(0).ready()
+        await behind.until_in("bridges/bridge-1")
+        await served(behind)
+        expected = await whole(behind.url)
+        port = int(behind.url.rpartition(":")[2])
+        pieces = cut(LONG, 32_000)
+        answer = await post(port, "/v1/listen?encoding=linear16&sample_rate=16000", pieces)
+        assert answer.json["results"]["channels"][0]["alternatives"][0]["transcript"] == expected

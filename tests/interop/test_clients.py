@@ -97,6 +97,22 @@ CASES = [
         over_bridge=True,
     ),
     Case(
+        "deepgram",
+        "deepgram_sdk",
+        "file",
+        "listen.v1.media.transcribe_file, WAV file, words, utterances",
+        waits=False,
+        over_bridge=True,
+    ),
+    Case(
+        "openai",
+        "openai_sdk",
+        "file",
+        "audio.transcriptions.create, WAV file: verbose_json with words, stream=True, srt",
+        waits=False,
+        over_bridge=True,
+    ),
+    Case(
         "openai",
         "openai_sdk",
         "commits",

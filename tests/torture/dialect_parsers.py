@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import re
 import struct
@@ -9,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import soundfile
 from asr.v1 import asr_pb2 as pb
 from hypothesis import strategies as st
 from websockets.datastructures import Headers
@@ -19,10 +23,13 @@ from asr_service.model.null import NullModel
 from tests.support.polyglot import LANGUAGES, PROMPTS
 from tests.support.routes import serving
 from ws_bridge.dialect import Dialect, HttpAnswer, Reply, Step
-from ws_bridge.dialects.deepgram.door import DeepgramDoor
-from ws_bridge.dialects.openai.door import RealtimeDoor
+from ws_bridge.dialects.deepgram.door import DeepgramDoor, DeepgramFileDoor
+from ws_bridge.dialects.openai.door import RealtimeDoor, TranscriptionsDoor
+from ws_bridge.file_dialect import AudioFormat
+from ws_bridge.form import read_form
 from ws_bridge.handshake import read_handshake
 from ws_bridge.protocol import Audio, Init, State
+from ws_bridge.recordings import Body, open_recording
 from ws_bridge.status import Failure, Refused, from_grpc
 from ws_bridge.wire import to_requests
 
@@ -56,6 +63,65 @@ def realtime(data: bytes) -> None:
         check_http(door.refuse(refused.failure), refused.failure)
         return
     check_talk(dialect, lines, None)
+
+
+def form(data: bytes) -> None:
+    """A form's boundary, how it is cut, and the form: fields that ask for something, and a file."""
+    head, _, rest = data.partition(b"\n")
+    size, boundary = 1 + (head[0] if head else 0), head[1:].decode("latin-1")
+
+    async def read() -> bytes:
+        nonlocal rest
+        piece, rest = rest[:size], rest[size:]
+        return piece
+
+    async def run() -> None:
+        found = await read_form(Body(read, 1 << 20), f"multipart/form-data; boundary={boundary}", "file")
+        with found.file as file:
+            asked = TranscriptionsDoor().open(read_handshake("/", Headers()))
+            asked.read_form(found.fields)
+            (request,) = to_requests(asked.init(AudioFormat("linear16", 16_000, 1)))
+            assert pb.RecognizeRequest.FromString(request.SerializeToString()) == request
+            for response in RESPONSES:
+                asked.take(response)
+            assert asked.answer("").status == 200
+            assert len(file.read()) <= len(data)
+
+    try:
+        asyncio.run(run())
+    except Refused as refused:
+        check_http(TranscriptionsDoor().refuse(refused.failure), refused.failure)
+
+
+def recording(data: bytes) -> None:
+    """A recording, whole and in pieces of some size: the same audio, or refused."""
+    size, data = (1 + 16 * data[0], data[1:]) if data else (1, b"")
+    whole, pieces = _opened(data, len(data) or 1), _opened(data, size)
+    assert whole == pieces
+
+
+def _opened(data: bytes, size: int) -> tuple[AudioFormat, bytes] | str:
+    left = [data[at : at + size] for at in range(0, len(data), size)]
+
+    async def read() -> bytes:
+        return left.pop(0) if left else b""
+
+    async def run() -> tuple[AudioFormat, bytes]:
+        found = await open_recording(Body(read, 1 << 20), None, separate_channels=False)
+        audio = b""
+        async for piece in found.pieces:
+            audio += piece
+            if len(audio) > 1 << 20:
+                break
+        return found.format, audio[: 1 << 20]
+
+    try:
+        return asyncio.run(run())
+    except Refused as refused:
+        failure = refused.failure
+    assert failure.field == "audio" and failure.message.startswith("audio ")
+    check_http(DeepgramFileDoor().refuse(failure), failure)
+    return failure.message
 
 
 def check_talk(dialect: Dialect, lines: list[bytes], sent: bytes | None) -> None:
@@ -147,8 +213,28 @@ RESPONSES = [
 ]
 """What a service may answer with, whatever was asked."""
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"deepgram": deepgram, "realtime": realtime}
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "deepgram": deepgram,
+    "realtime": realtime,
+    "form": form,
+    "recording": recording,
+}
 _WAV = b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8_000, 16_000, 2, 16) + b"data\4\0\0\0ab"
+_FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="keywords[]"\r\n\r\nzulu\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="response_format"\r\n\r\ntext\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nRIFF\r\n--x--\r\n'
+)
+
+
+def _file(form: str, subtype: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.sin(np.arange(400) / 5), 8_000, format=form, subtype=subtype)
+    return file.getvalue()
+
+
 SEEDS: dict[str, list[bytes]] = {
     "deepgram": [
         b"encoding=linear16&sample_rate=16000&interim_results=true&utterance_end_ms=1000&endpointing=300&keyterm=zulu"
@@ -170,8 +256,44 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"type":"input_audio_buffer.append","audio":"AA=="}\n{"type":"input_audio_buffer.commit"}',
         b"intent=conversation",
     ],
+    "form": [
+        b"\x40x\n" + _FORM,
+        b"\x01x\n" + _FORM[:-8],
+        b"\x09y\n--y\r\n\r\n\r\n--y--",
+    ],
+    "recording": [
+        b"\x01" + _file(form=form, subtype=subtype)
+        for form, subtype in (
+            ("WAV", "PCM_16"),
+            ("WAV", "PCM_24"),
+            ("WAV", "ULAW"),
+            ("FLAC", "PCM_16"),
+            ("AU", "PCM_16"),
+        )
+    ],
 }
 WORDS: dict[str, list[str]] = {
+    "form": [
+        *(
+            "--x",
+            "--x--",
+            "Content-Disposition: form-data; name=",
+            '"file"',
+            '"model"',
+            '"stream"',
+            "\\x0d\\x0a",
+        ),
+        *(
+            '"response_format"',
+            "verbose_json",
+            "srt",
+            '"language"',
+            '"languages[]"',
+            '"look_ahead_ms"',
+            "filename=",
+        ),
+    ],
+    "recording": ["RIFF", "WAVE", "fmt ", "data", "fLaC", "OggS", "LIST", "FORM", ".snd", "caff"],
     "deepgram": [
         *(
             "encoding=",

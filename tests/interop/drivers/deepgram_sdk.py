@@ -1,4 +1,4 @@
-"""Drives Deepgram's SDK: the live client, which listens in a thread, and the asynchronous one."""
+"""Drives Deepgram's SDK: the live client, which listens in a thread, the asynchronous one, and that for files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from common import PACKET_MS, RATE, Heard, Order, answer, order, paced, packets, samples
@@ -74,6 +75,21 @@ def live(client: DeepgramClient, name: str, path: str) -> Heard:
     return listener.done(ended)
 
 
+def file(client: DeepgramClient, name: str, path: str) -> Heard:
+    """The whole file in one request."""
+    heard = Heard(name)
+    response = client.listen.v1.media.transcribe_file(
+        request=Path(path).read_bytes(), model="nova-3", language="en-US", punctuate=True, utterances=True
+    )
+    (best,) = response.results.channels[0].alternatives
+    assert " ".join(one.transcript for one in response.results.utterances) == best.transcript
+    heard.finals.append(best.transcript)
+    heard.words += [
+        (word.punctuated_word, round(word.start * 1000), round(word.end * 1000)) for word in best.words
+    ]
+    return heard
+
+
 async def live_async(client: AsyncDeepgramClient, name: str, path: str) -> Heard:
     """The same on an event loop, with a request for a final before the end."""
     listener = Listener(name)
@@ -108,8 +124,9 @@ def main(given: Order) -> None:
         heard = asyncio.run(gather(asynchronous, given))
     else:
         client = DeepgramClient(api_key="none", environment=environment)
+        drive = {"live": live, "file": file}[given.mode]
         with ThreadPoolExecutor(len(given.files)) as pool:
-            heard = list(pool.map(lambda item: live(client, *item), given.files.items()))
+            heard = list(pool.map(lambda item: drive(client, *item), given.files.items()))
     answer(heard, "deepgram-sdk", "websockets")
 
 

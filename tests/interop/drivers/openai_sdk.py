@@ -1,10 +1,11 @@
-"""Drives OpenAI's SDK: realtime transcription, with turns that the client commits or that the service finds."""
+"""Drives OpenAI's SDK: realtime transcription, with turns that the client commits or that the service finds; files."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import time
+from pathlib import Path
 from typing import Any
 
 from common import PACKET_MS, Heard, Order, answer, order, packets, samples, speech_end
@@ -59,9 +60,38 @@ async def realtime(client: AsyncOpenAI, given: Order, name: str, turns: dict[str
     return heard
 
 
+async def file(client: AsyncOpenAI, given: Order, name: str) -> Heard:
+    """The whole file in one request: with words, and once more as events."""
+    heard = Heard(name)
+    path = Path(given.files[name])
+    verbose = await client.audio.transcriptions.create(
+        file=path,
+        model="whisper-1",
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
+    heard.finals.append(verbose.text)
+    heard.words += [(word.word, round(word.start * 1000), round(word.end * 1000)) for word in verbose.words]
+    assert " ".join(segment.text for segment in verbose.segments) == verbose.text
+    async for event in await client.audio.transcriptions.create(
+        file=path, model="gpt-4o-transcribe", language="en", stream=True
+    ):
+        if event.type == "transcript.text.delta":
+            heard.interims.append(event.delta)
+        else:
+            assert (event.type, event.text) == ("transcript.text.done", verbose.text), event
+    assert "".join(heard.interims) == verbose.text
+    captions = await client.audio.transcriptions.create(file=path, model="whisper-1", response_format="srt")
+    assert captions.startswith("1\n00:00:0"), captions
+    return heard
+
+
 async def main(given: Order) -> None:
     """All files at the same time."""
     async with AsyncOpenAI(api_key="none", base_url=f"http://{given.target}/v1") as client:
+        if given.mode == "file":
+            heard = await asyncio.gather(*(file(client, given, name) for name in given.files))
+            answer(list(heard), "openai")
         turns = {"type": "server_vad", "silence_duration_ms": 300} if given.mode == "turns" else None
         heard = await asyncio.gather(*(realtime(client, given, name, turns) for name in given.files))
     answer(list(heard), "openai", "websockets")

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from ws_bridge.dialect import HttpAnswer
 from ws_bridge.dialects.deepgram.live import DeepgramLive
 from ws_bridge.dialects.deepgram.query import KEY_SCHEMES, WORDS, read_query
+from ws_bridge.dialects.deepgram.recording import DeepgramRecording
 from ws_bridge.handshake import Handshake
-from ws_bridge.status import Failure
+from ws_bridge.status import Failure, Refused
 
 _CODES = {
     400: "Bad Request",
@@ -35,6 +36,23 @@ class DeepgramDoor:
 
     def refuse(self, failure: Failure) -> HttpAnswer:
         """Says in HTTP why a handshake is refused."""
+        return refusal(failure)
+
+
+class DeepgramFileDoor:
+    """Takes recordings."""
+
+    words = WORDS
+
+    def open(self, handshake: Handshake) -> DeepgramRecording:
+        """Reads the start of a request. Raises Refused if it asks for what cannot be served."""
+        if "application/json" in ",".join(handshake.headers.get_all("Content-Type")):
+            message = "url cannot be fetched here: send the recording itself as the request's body"
+            raise Refused(Failure("invalid_argument", message, "url"))
+        return DeepgramRecording(read_query(handshake), new_request_id(), now())
+
+    def refuse(self, failure: Failure) -> HttpAnswer:
+        """Says in HTTP why a recording is refused."""
         return refusal(failure)
 
 

@@ -100,6 +100,7 @@ class Query:
         look_ahead_ms: audio after a word that the model waits for; None for its default.
         tells_language: whether the language that was heard is to be told.
         utterances: whether a file's utterances are to be listed.
+        split_ms: pause that ends a file's utterance.
         key: API key.
     """
 
@@ -118,6 +119,7 @@ class Query:
     look_ahead_ms: int | None = None
     tells_language: bool = False
     utterances: bool = False
+    split_ms: int = 800
     key: str = field(default="", repr=False)
 
     def init(self, sid: str, enc: str, sr: int, channels: int, *, live: bool) -> Init:
@@ -185,6 +187,7 @@ def read_query(handshake: Handshake) -> Query:
         look_ahead_ms=_whole(handshake, "look_ahead_ms", None, low, high, "ms of audio"),
         tells_language=detects or language == "multi",
         utterances=_flag(handshake, "utterances"),
+        split_ms=_split_ms(handshake),
         key=read_key(handshake),
     )
 
@@ -246,6 +249,15 @@ def _endpointing(handshake: Handshake) -> int | None:
     if asked in ("false", "0"):
         return None
     return _whole(handshake, "endpointing", None, 0, int(ENDPOINT_LIMITS.max), "ms of silence, or false")
+
+
+def _split_ms(handshake: Handshake) -> int:
+    text = handshake.last("utt_split") or "0.8"
+    seconds = _number(text)
+    low, high = ENDPOINT_LIMITS.min / 1000, ENDPOINT_LIMITS.max / 1000
+    if seconds is None or not low <= seconds <= high:
+        raise _invalid("utt_split", f"is {_show(text)}: it should be {low:g} to {high:g} (seconds)")
+    return round(1000 * seconds)
 
 
 def _language(handshake: Handshake) -> str:

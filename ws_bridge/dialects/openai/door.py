@@ -7,6 +7,7 @@ import uuid
 from ws_bridge.dialect import HttpAnswer
 from ws_bridge.dialects.openai.errors import WORDS, refusal
 from ws_bridge.dialects.openai.realtime import OpenAIRealtime
+from ws_bridge.dialects.openai.recording import OpenAIRecording
 from ws_bridge.dialects.openai.session import SessionSettings, invalid, read_model, show
 from ws_bridge.handshake import Handshake
 from ws_bridge.protocol import MAX_KEY
@@ -41,6 +42,20 @@ class RealtimeDoor:
 
     def refuse(self, failure: Failure) -> HttpAnswer:
         """Says in HTTP why a handshake is refused."""
+        return refusal(failure)
+
+
+class TranscriptionsDoor:
+    """Takes recordings."""
+
+    words = WORDS
+
+    def open(self, handshake: Handshake) -> OpenAIRecording:
+        """Reads the start of a request; the rest is in its form."""
+        return OpenAIRecording(uuid.uuid4().hex, read_key(handshake))
+
+    def refuse(self, failure: Failure) -> HttpAnswer:
+        """Says in HTTP why a recording is refused."""
         return refusal(failure)
 
 

@@ -1,0 +1,218 @@
+"""Makes streams' audio of recordings: what a stream takes as it is, is passed on as it comes; the rest is decoded.
+
+libsndfile decodes, a second at a time, in one thread for all; it needs the whole file, which lies in the temporary
+folder meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ws_bridge.file_dialect import AudioFormat
+from ws_bridge.status import Failure, Refused
+from ws_bridge.unfinished_wav import mend_wav
+from ws_bridge.wav_start import may_be_wav, read_wav_start
+
+IN_MEMORY = 1024 * 1024
+"""Bytes of a file up to which none is written."""
+
+_MAGIC_BYTES = 12
+_MOST_CHANNELS = 2
+_BLOCK_S = 1.0
+_FULL_SCALE = 32_768
+
+_decoder = ThreadPoolExecutor(1, "decoder")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording as a stream: the format of its audio, and the audio."""
+
+    format: AudioFormat
+    pieces: AsyncIterator[bytes]
+
+
+class Body:
+    """A recording's bytes as they come.
+
+    Args:
+        read: gives the next bytes, b"" at the end.
+        limit: most bytes there may be.
+        file: where all of them are, if they are in a file already.
+
+    Attributes:
+        tap: is shown the bytes of the recording as they are read.
+        size: bytes that were read.
+    """
+
+    def __init__(
+        self, read: Callable[[], Awaitable[bytes]], limit: int, file: IO[bytes] | None = None
+    ) -> None:
+        self.file = file
+        self.tap: Callable[[bytes], None] = lambda data: None
+        self._read = read
+        self._limit = limit
+        self.size = 0
+        self._pushed_back = b""
+
+    async def read(self) -> bytes:
+        """Reads the next bytes; b"" at the end.
+
+        Raises:
+            Refused: there are more than may be.
+        """
+        if self._pushed_back:
+            data, self._pushed_back = self._pushed_back, b""
+            return data
+        data = await self._read()
+        self.size += len(data)
+        if self.size > self._limit:
+            raise too_large(self._limit)
+        self.tap(data)
+        return data
+
+    async def start(self, size: int) -> bytes:
+        """Reads until so many bytes are there, or all; they stay to be read."""
+        start = self._pushed_back
+        self._pushed_back = b""
+        while len(start) < size and (more := await self.read()):
+            start += more
+        self._pushed_back = start
+        return start
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yields the rest as it comes."""
+        while data := await self.read():
+            yield data
+
+
+def too_large(limit: int) -> Refused:
+    """A recording of more bytes than may be."""
+    message = f"the recording has more than {limit} bytes: send it in parts, or compressed"
+    return Refused(Failure("invalid_argument", message, "audio", http=413))
+
+
+async def open_recording(body: Body, raw: AudioFormat | None, *, separate_channels: bool) -> Recording:
+    """Opens a recording: raw audio, or a file of a kind that streams take or that libsndfile reads.
+
+    Raises:
+        Refused: it is empty, or none of these; also while pieces are taken.
+    """
+    start = await body.start(1 if raw else _MAGIC_BYTES)
+    if not start:
+        raise _bad_audio("is empty: send the recording as the request's body")
+    if raw is not None:
+        return Recording(raw, body.pieces())
+    if may_be_wav(start[:_MAGIC_BYTES]):
+        found = read_wav_start(start)
+        while found is None:
+            longer = await body.start(len(start) + 1)
+            if longer == start:
+                raise _bad_audio("is a WAV file that ends in its header")
+            start, found = longer, read_wav_start(longer)
+        if found.enc and (found.channels == 1 or (separate_channels and found.channels <= _MOST_CHANNELS)):
+            return Recording(AudioFormat(found.enc, found.sr, found.channels), body.pieces())
+    return await _decode(body, separate_channels=separate_channels)
+
+
+async def _decode(body: Body, *, separate_channels: bool) -> Recording:
+    loop = asyncio.get_running_loop()
+    # Closed with the last piece.
+    file: IO[bytes] = body.file or tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
+    try:
+        while data := await body.read():
+            if body.file is None:
+                file.write(data)
+        mend_wav(file, body.size)
+        file.seek(0)
+        opened = await loop.run_in_executor(_decoder, _open, file, separate_channels)
+    except BaseException:
+        file.close()
+        raise
+
+    async def pieces() -> AsyncIterator[bytes]:
+        with file:
+            while piece := await loop.run_in_executor(_decoder, opened.next):
+                yield piece
+
+    return Recording(opened.format, pieces())
+
+
+class _Decoder:
+    """Decodes a file block by block; not on the event loop."""
+
+    def __init__(self, file: Any, *, mixes: bool) -> None:
+        self._file = file
+        self._mixes = mixes
+        self.format = AudioFormat("linear16", file.samplerate, 1 if mixes else file.channels)
+
+    def next(self) -> bytes:
+        """Decodes a second; b"" at the end. Raises Refused if the file is damaged."""
+        import numpy as np
+        import soundfile
+
+        try:
+            block = self._file.read(int(_BLOCK_S * self._file.samplerate), "float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise _bad_audio(f"cannot be decoded to its end: {error.error_string}") from None
+        if self._mixes:
+            block = block.mean(axis=1, dtype=np.float32)
+        # As the service rounds what it decodes.
+        scaled = np.rint(np.clip(np.nan_to_num(block), -1, 1) * np.float32(_FULL_SCALE))
+        return bytes(np.minimum(scaled, _FULL_SCALE - 1).astype("<i2").tobytes())
+
+
+def _open(file: IO[bytes], separate_channels: bool) -> _Decoder:
+    # Takes a while to import, and only recordings that are decoded need it.
+    import soundfile
+
+    class File(soundfile.SoundFile):  # type: ignore[misc]  # untyped base
+        """A file that is read from start to end: soundfile seeks after each block else, which not all kinds bear."""
+
+        def seekable(self) -> bool:
+            """Keeps soundfile from seeking."""
+            return False
+
+    try:
+        sound = File(_FromStart(file))
+    except soundfile.LibsndfileError as error:
+        raise _bad_audio(f"is no file that can be read: {error.error_string}") from None
+    if separate_channels and sound.channels > _MOST_CHANNELS:
+        raise _bad_audio(f"has {sound.channels} channels: at most {_MOST_CHANNELS} are recognized separately")
+    return _Decoder(sound, mixes=not separate_channels and sound.channels > 1)
+
+
+class _FromStart:
+    """A file for libsndfile, which seeks before the start of spoiled ones; that should not be told on the console."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read = file.read
+        self.tell = file.tell
+        self._file = file
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves, to the start at least."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return self._file.seek(0)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills a buffer as far as there are bytes; returns how many."""
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, _data: bytes) -> int:
+        """Writes nothing."""
+        return 0
+
+
+def _bad_audio(problem: str) -> Refused:
+    return Refused(Failure("invalid_argument", f"audio {problem}", field="audio"))
