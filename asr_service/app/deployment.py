@@ -8,6 +8,7 @@ the first engine serves.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise, product
@@ -83,7 +84,7 @@ def this_machine() -> Machine:
 
 def plan_deployment(settings: Settings, machine: Machine) -> Deployment:
     """Makes the plan of a service."""
-    models = _models(settings, machine)
+    models = _with_sharers(_models(settings, machine), machine)
     on_cpu = [index for index, model in enumerate(models) if _is_on_cpu(model, machine)]
     bound: dict[int, tuple[int, ...]] = {}
     if len(on_cpu) > 1:
@@ -123,6 +124,18 @@ def _models(settings: Settings, machine: Machine) -> list[ModelSettings]:
         model = replace(settings.model_settings, name=name, att_context=context, device=device)
         models += [model] * (settings.engines if _is_on_cpu(model, machine) else 1)
     return models
+
+
+def _with_sharers(models: Sequence[ModelSettings], machine: Machine) -> list[ModelSettings]:
+    """Tells each engine how many share its memory: that of the host, or of one GPU."""
+    memories = ["cpu" if _is_on_cpu(model, machine) else _gpu(model.device) for model in models]
+    sharers = Counter(memories)
+    return [replace(model, sharers=sharers[memory]) for model, memory in zip(models, memories, strict=True)]
+
+
+def _gpu(device: str | None) -> str:
+    """Spells the name of a GPU as others do that mean the same one."""
+    return f"cuda:{int((device or '').partition(':')[2] or 0)}"
 
 
 def _is_on_cpu(model: ModelSettings, machine: Machine) -> bool:

@@ -22,6 +22,7 @@ class ModelSettings:
         slots: streams that can be open at the same time; None for what memory holds (`asr_service.model.slot_budget`).
         threads: CPU threads of a step, None for one for each CPU that may be used (`asr_service.core.cpus`).
         languages: BCP-47 codes of the languages to offer, empty for those that the model says.
+        sharers: engines that share the memory of its device, this one included.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ModelSettings:
     slots: int | None = None
     threads: int | None = None
     languages: tuple[str, ...] = ()
+    sharers: int = 1
 
 
 def parse_att_context(text: str) -> tuple[int, int]:

@@ -23,7 +23,8 @@ def make_model(settings: ModelSettings) -> StreamingModel:
         from asr_service.model.null import ATT_CONTEXTS, FRAME_MS, NullModel
 
         context = choose_att_context(settings.att_context, ATT_CONTEXTS, FRAME_MS)
-        return NullModel(slots=settings.slots or host_slots(), att_context=context)
+        slots = settings.slots or host_slots(sharers=settings.sharers)
+        return NullModel(slots=slots, att_context=context)
     # Before torch is imported, which takes seconds: a mistyped path is reported at once, a hub's model is fetched.
     find_model(settings.name)
     calm_openmp()

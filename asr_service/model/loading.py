@@ -56,7 +56,7 @@ def make_nemo_model(settings: ModelSettings) -> NemoStreamingModel:
         parts = read_model(settings.name, device)
         if settings.slots is not None:
             return assemble(parts, settings, device, settings.slots)
-        budget = _slot_budget(device, _slot_bytes(parts, settings))
+        budget = _slot_budget(device, _slot_bytes(parts, settings), settings.sharers)
         return make_within_memory(lambda slots: assemble(parts, settings, device, slots), budget)
     except Exception as error:
         if not is_out_of_memory(error):
@@ -89,11 +89,18 @@ def make_within_memory(make: Callable[[int], Made], slots: int) -> Made:
         torch.cuda.empty_cache()
 
 
-def _slot_budget(device: torch.device, slot_bytes: int) -> int:
-    """Returns how many slots of so many bytes to make for a device that the model is already on."""
+def _slot_budget(device: torch.device, slot_bytes: int, sharers: int) -> int:
+    """Returns how many slots of so many bytes to make for a device that the model is already on.
+
+    Args:
+        device: where the slots will be.
+        slot_bytes: bytes of a slot.
+        sharers: engines that share the device's memory.
+    """
     if device.type == "cuda":
-        return slots_in(torch.cuda.mem_get_info(device)[0], DEVICE_SHARE, slot_bytes, MOST_DEVICE_SLOTS)
-    return host_slots(slot_bytes)
+        free, _ = torch.cuda.mem_get_info(device)
+        return slots_in(free, DEVICE_SHARE, slot_bytes, MOST_DEVICE_SLOTS, sharers)
+    return host_slots(slot_bytes, sharers)
 
 
 def _slot_bytes(parts: ModelParts, settings: ModelSettings) -> int:

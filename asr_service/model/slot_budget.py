@@ -1,6 +1,8 @@
 """Works out how many slots of state to make where `ASR_MAX_STREAMS` is not set.
 
 The number is an upper bound, as far as memory goes: how many streams the machine sustains is measured while it serves.
+Engines that share a memory each take their part of it, since they are made at the same time: what is free then is free
+for all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ SLOT_BYTES = 8 * 2**20
 HOST_SHARE = 0.25
 """Share of the host's free memory that slots may take: other programs need memory too."""
 DEVICE_SHARE = 0.5
-"""Share of a GPU's free memory that slots may take: the GPU is the model's alone, the rest is for steps."""
+"""Share of a GPU's free memory that slots may take: the GPU is the service's alone, the rest is for steps, and for the
+weights of engines that are still to come."""
 # By the version of control groups: the files of the limit and of what is taken, and the line of `memory.stat` that says
 # how much of that are files which are not in use, those of the groups below included.
 _FILES = {
@@ -28,24 +31,27 @@ _FILES = {
 }
 
 
-def slots_in(free: int | None, share: float, slot_bytes: int = SLOT_BYTES, most: int = MOST_SLOTS) -> int:
-    """Returns how many slots fit into a share of the free memory.
+def slots_in(
+    free: int | None, share: float, slot_bytes: int = SLOT_BYTES, most: int = MOST_SLOTS, sharers: int = 1
+) -> int:
+    """Returns how many slots fit into an engine's share of the free memory.
 
     Args:
         free: bytes that are free, None if that is not known.
         share: of the free bytes that slots may take.
         slot_bytes: bytes of a slot's state.
         most: slots to make at most.
+        sharers: engines that share these bytes.
 
     Returns:
         From 1 to `most`; `most` if the free memory is not known.
     """
-    return most if free is None else max(1, min(most, int(free * share / slot_bytes)))
+    return most if free is None else max(1, min(most, int(free * share / sharers / slot_bytes)))
 
 
-def host_slots(slot_bytes: int = SLOT_BYTES) -> int:
-    """Returns how many slots of so many bytes to make for a model on the CPU."""
-    return slots_in(free_memory(), HOST_SHARE, slot_bytes)
+def host_slots(slot_bytes: int = SLOT_BYTES, sharers: int = 1) -> int:
+    """Returns how many slots of so many bytes to make for a model on the CPU, as one of so many engines there."""
+    return slots_in(free_memory(), HOST_SHARE, slot_bytes, sharers=sharers)
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), process: Path = PROCESS) -> int | None:

@@ -136,6 +136,8 @@ def test_the_null_model_takes_the_look_ahead_too() -> None:
 def test_without_a_number_of_streams_memory_decides(tiny_nemo: Path) -> None:
     assert 1 <= _load("null", slots=None).slots <= MOST_SLOTS
     assert 1 <= _load(str(tiny_nemo), slots=None).slots <= MOST_SLOTS
+    crowd = {"slots": None, "sharers": 1 << 40}
+    assert _load("null", **crowd).slots == _load(str(tiny_nemo), **crowd).slots == 1, "each has its share"
     assert slots_in(None, 0.5) == slots_in(1 << 50, 0.5) == MOST_SLOTS
     assert slots_in(100 * SLOT_BYTES, 0.25) == 25
     assert slots_in(0, 0.5) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_service.model.slot_budget import free_memory
+from asr_service.model.slot_budget import HOST_SHARE, MOST_SLOTS, SLOT_BYTES, free_memory, slots_in
 from tests.support.control_groups import ControlGroups, write
 
 GIB = 2**30
@@ -78,3 +78,11 @@ def test_what_cannot_be_read_bounds_nothing(machine: Machine) -> None:
     assert machine.free() == 3 * GIB
     (machine.group / "memory.stat").unlink()
     assert machine.free() is None
+
+
+@pytest.mark.parametrize("sharers", [1, 2, 3, 7, 64])
+def test_engines_that_start_together_take_no_more_than_one_would(machine: Machine, sharers: int) -> None:
+    """None of them sees yet what the others take."""
+    each = slots_in(machine.free(), HOST_SHARE, SLOT_BYTES, MOST_SLOTS, sharers)
+    alone = slots_in(machine.free(), HOST_SHARE, SLOT_BYTES, MOST_SLOTS)
+    assert sharers * each <= alone < sharers * (each + 1)

@@ -6,7 +6,7 @@ burn: every step takes 10 ms of CPU time for each of its streams, and once
 the model is warm the engine's process stops itself until it is told to go on (SIGCONT).
 memory: the device has no memory for a step of more than two. watch: a task that watches the service fails.
 punctuation: no fault; it writes each word with a capital and a full stop.
-languages: no fault; the model is `polyglot`'s.
+languages: no fault; the model is `polyglot`'s, but one named "english" is the null model, which then offers that alone.
 
 IDLE_TIMEOUT_S, where given, is taken although it is less than the settings allow. KEEPALIVE_S, where given, is how long
 a connection may be silent before it is pinged, and how long the answer may take.
@@ -81,6 +81,12 @@ class FaultyModel(RequestedModel):
         return super().step(requests)
 
 
+class EnglishModel(NullModel):
+    @property
+    def info(self) -> ModelInfo:
+        return dataclasses.replace(super().info, name="english", languages=("en-US",))
+
+
 def serve_impatiently(settings: Settings) -> int:
     return serve(settings.model_copy(update={"idle_timeout_s": IDLE_TIMEOUT_S}))
 
@@ -88,9 +94,12 @@ def serve_impatiently(settings: Settings) -> int:
 def make_faulty(settings: ModelSettings) -> NullModel:
     if FAULT == "load":
         threading.Event().wait()
-    if FAULT == "languages":
-        return PolyglotModel(slots=settings.slots or host_slots())
-    return FaultyModel(slots=settings.slots or host_slots())
+    slots = settings.slots or host_slots(sharers=settings.sharers)
+    if FAULT != "languages":
+        return FaultyModel(slots=slots)
+    if settings.name == "english":
+        return EnglishModel(slots=slots)
+    return PolyglotModel(slots=slots)
 
 
 def run_faulty_front_end(number: int, control: ControlChannel, **options: Any) -> int:

@@ -116,6 +116,26 @@ def test_engines_on_cpus_share_the_cores(
 
 
 @pytest.mark.parametrize(
+    ("where", "settings", "sharers"),
+    [
+        (machine(gpu=True), {}, [1]),
+        (machine(8), {"engines": 3}, [3, 3, 3]),
+        (machine(8), {"model": "demo;null", "att_ctx": "70,1;70,13"}, [4] * 4),
+        (machine(gpu=True), {"device": "cuda:0,cuda:1"}, [1, 1]),
+        (machine(gpu=True), {"device": "cuda,cuda:1,cuda:0"}, [2, 1, 2]),
+        (machine(gpu=True), {"att_ctx": "70,1;70,13"}, [2, 2]),
+        (machine(gpu=True), {"device": "cuda:1,cpu", "engines": 2}, [1, 2, 2]),
+        # The null model has its slots on the host whatever the device.
+        (machine(gpu=True), {"model": "null;demo", "device": "cuda:0"}, [1, 1]),
+    ],
+)
+def test_engines_know_how_many_share_their_memory(
+    where: Machine, settings: dict[str, object], sharers: list[int]
+) -> None:
+    assert [one.model.sharers for one in plan(where, **settings).engines] == sharers
+
+
+@pytest.mark.parametrize(
     ("where", "settings", "front_ends"),
     [
         (machine(16), {}, 1),
