@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
 from asr_service.access.api_keys import ApiKey, KeyRing
@@ -169,7 +169,10 @@ class Admission:
         return sessions
 
     async def check(self, config: StreamConfig, channels: int = 1, key: ApiKey | None = None) -> None:
-        """Checks that a call would be admitted now, as far as that is known without asking engines.
+        """Checks that a call would be admitted now.
+
+        Engines are asked only where none seems to have room: what they tell of themselves may be of a step ago, when
+        streams were open that clients know to be over.
 
         Args:
             config, channels, key: see `admit`.
@@ -183,8 +186,9 @@ class Admission:
             self._give_back(key.name if key else "", channels)
             running = self._candidates(config)
             if not any(one.numbers.leased + channels <= one.numbers.limit for one in running):
-                raise self._full()
-            if all(0 < self._max_load < one.numbers.load for one in running):
+                for session in await self._lease(config, channels, key.name if key else ""):
+                    session.cancel()
+            elif all(0 < self._max_load < one.numbers.load for one in running):
                 raise self._overloaded(min(one.numbers.load for one in running))
         except AsrError as refused:
             self._refuse(refused)
@@ -227,7 +231,8 @@ class Admission:
             AsrError: none of them has any.
         """
         refusals: list[AsrError] = []
-        for engine in self._candidates(config):
+        candidates = self._candidates(config)
+        for engine in candidates:
             sessions = [self._new_session(engine, config, key_name) for _ in range(channels)]
             prompt = prompt_index(config.language, engine.info)
             try:
@@ -242,7 +247,7 @@ class Admission:
         if loads := [one.facts["load"] for one in refusals if isinstance(one, Overloaded)]:
             raise self._overloaded(min(map(float, loads)))
         if any(isinstance(one, AtCapacity) for one in refusals):
-            raise self._full()
+            raise _full(candidates, channels)
         raise refusals[0] if refusals else starting()
 
     def _new_session(self, engine: LinkedEngine, config: StreamConfig, key_name: str) -> Session:
@@ -259,10 +264,6 @@ class Admission:
         inbox_s = max(self._inbox_s, 2 * info.chunk_ms / 1000)
         inbox_bytes = int(inbox_s * config.sample_rate) * sample_bytes(config.encoding)
         return Session(stream, inbox_bytes, self._max_unread, key_name, interims=config.interim_results)
-
-    def _full(self) -> AtCapacity:
-        message = f"all {self.numbers.stream_limit} streams are taken"
-        return AtCapacity(message, retry_after_s=_RETRY_AFTER_S)
 
     def _overloaded(self, load: float) -> Overloaded:
         message = (
@@ -300,6 +301,16 @@ class Admission:
         while self.open_calls:
             self._call_ended.clear()
             await self._call_ended.wait()
+
+
+def _full(engines: Sequence[LinkedEngine], channels: int) -> AtCapacity:
+    """Says that none of the engines that fit has room."""
+    streams = sum(engine.numbers.limit for engine in engines)
+    message = f"all {streams} streams are taken"
+    if channels > 1:
+        where = " in one engine" if len(engines) > 1 else ""
+        message = f"fewer than {channels} of {streams} streams are free{where}"
+    return AtCapacity(message, retry_after_s=_RETRY_AFTER_S)
 
 
 def starting() -> Unavailable:

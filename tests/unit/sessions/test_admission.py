@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from asr_service.access.api_keys import ApiKey
 from asr_service.core.errors import AsrError, AtCapacity, InternalError, Overloaded, QuotaReached, Unavailable
 from asr_service.core.values import StreamConfig
+from asr_service.model.null import NullModel
 from asr_service.sessions.admission import Admission
 from tests.support.desk import Desk, admission_to
 
@@ -32,7 +34,7 @@ async def test_a_call_of_two_channels_is_admitted_whole_or_not_at_all() -> None:
     desk = Desk(slots=3)
     admission = admission_to(desk)
     first = await admission.admit(CONFIG, channels=2)
-    with pytest.raises(AtCapacity, match="all 3 streams are taken") as refused:
+    with pytest.raises(AtCapacity, match=r"fewer than 2 of 3 streams are free$") as refused:
         await admission.admit(CONFIG, channels=2)
     assert refused.value.retry_after_s
     assert len(desk.leases) == 2 and admission.active == 2
@@ -88,6 +90,24 @@ async def test_the_next_engine_is_tried_before_anybody_is_refused() -> None:
         await admission.admit(CONFIG)
 
 
+async def test_a_refusal_counts_the_engines_that_fit_and_no_others() -> None:
+    """Two of them serve what is asked for, one another look-ahead."""
+    fit = [Desk(slots=1), Desk(slots=2)]
+    other = Desk(model=NullModel(slots=9, att_context=(70, 13)))
+    admission = admission_to(*fit, other)
+    for _ in range(3):
+        await admission.admit(CONFIG)
+    for desk in fit:
+        desk.numbers.leased = desk.numbers.limit
+    for refused in (admission.admit, admission.check):
+        with pytest.raises(AtCapacity, match=r"^all 3 streams are taken$"):
+            await refused(CONFIG)
+    with pytest.raises(AtCapacity, match="fewer than 3 of 3 streams are free in one engine"):
+        await admission.admit(CONFIG, channels=3)
+    await admission.admit(replace(CONFIG, look_ahead_ms=1040))
+    assert [len(desk.leases) for desk in (*fit, other)] == [1, 2, 1]
+
+
 async def test_the_engine_with_most_room_is_asked_first() -> None:
     busy, free = Desk(slots=4), Desk(slots=4)
     busy.numbers.leased = 2
@@ -123,8 +143,13 @@ async def test_a_check_knows_what_is_full_or_too_busy() -> None:
     desk = Desk(slots=2)
     admission = admission_to(desk, max_load=0.5)
     await admission.check(CONFIG, 2)
-    with pytest.raises(AtCapacity, match="all 2 streams"):
+    with pytest.raises(AtCapacity, match="fewer than 3 of 2 streams are free"):
         await admission.check(CONFIG, 3)
+    # The engine tells of a stream that its client knows to be over: it is asked, and keeps nothing of it.
+    desk.numbers.leased = 2
+    await admission.check(CONFIG, 2)
+    assert len(desk.free) == 2
+    desk.numbers.leased = 0
     desk.numbers.load = 0.7
     with pytest.raises(Overloaded):
         await admission.check(CONFIG)
