@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import soundfile
@@ -74,6 +74,23 @@ class EchoRunner(GrpcRunner):
             pass
 
 
+class Measured(Protocol):
+    """Whose CPU time is measured."""
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT to connect to."""
+        ...
+
+    def cpu_s(self) -> float:
+        """See `Server.cpu_s`."""
+        ...
+
+    def idle_cpu(self, seconds: float) -> float:
+        """See `Server.idle_cpu`."""
+        ...
+
+
 def run_to_end(make: Callable[[], GrpcRunner], plan: Plan, streams: int, ramp_s: float = 1.0) -> list[Heard]:
     """Runs so many streams to their end."""
 
@@ -91,7 +108,7 @@ def run_to_end(make: Callable[[], GrpcRunner], plan: Plan, streams: int, ramp_s:
 # ------------------------------------------------------------------------------------------------------------ transport
 
 
-def packet_cost(server: Server, runner: type[GrpcRunner], seconds: float) -> float:
+def packet_cost(server: Measured, runner: type[GrpcRunner], seconds: float) -> float:
     """Measures the CPU time per packet in microseconds, idle time taken off."""
     plan = plan_of(noise(), seconds)
     run_to_end(

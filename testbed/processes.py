@@ -57,6 +57,12 @@ def children_by_name(pid: int) -> dict[str, int]:
     return found
 
 
+def cpu_s_of(pid: int) -> float:
+    """Sums the CPU time so far of a process's threads, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+
 class Server(ServerProcess):
     """A server under measurement.
 
@@ -74,11 +80,7 @@ class Server(ServerProcess):
 
     def cpu_s(self) -> float:
         """Sums the CPU time so far of its threads and of the processes it has started, user and system."""
-        total = 0
-        for pid in (self.pid, *children(self.pid)):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total * _TICK_S
+        return sum(map(cpu_s_of, (self.pid, *children(self.pid))))
 
     def idle_cpu(self, seconds: float) -> float:
         """Measures the CPU seconds per second while nobody asks anything of it."""

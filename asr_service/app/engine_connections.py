@@ -15,9 +15,6 @@ from asr_service.recognition.chunk_cutter import finalize_silence_ms
 from asr_service.recognition.vocabulary import Vocabulary
 from asr_service.sessions.engines import Engines, LinkedEngine
 
-# Chunks go out together: a system call for each packet of many streams is felt.
-_GATHER_S = 0.001
-
 
 class EngineConnections:
     """Makes the links of a front end.
@@ -32,7 +29,6 @@ class EngineConnections:
 
     def __init__(self, settings: Settings, board: Board) -> None:
         self.engines = Engines(len(board.engines))
-        self._gather_s = min(_GATHER_S, settings.step_ms / 1000)
         self._silence_ms = settings.finalize_silence_ms
         self._board = board
 
@@ -57,7 +53,7 @@ class EngineConnections:
             info,
             vocabulary,
             self._finalize_silence_ms(info, vocabulary),
-            FrontLink(link, memory, self._gather_s),
+            FrontLink(link, memory),
             self._board.engines[number],
         )
         self.engines.add(engine)

@@ -69,7 +69,7 @@ class _EngineProcess:
             record=record,
             on_made=self._on_made,
             on_state=self._on_state,
-            on_turn=self._read_control,
+            on_watched=self._read_control,
             metrics=self._metrics,
         )
 

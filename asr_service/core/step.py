@@ -29,12 +29,16 @@ class ChunkFlags(IntFlag):
     LAST = 2
 
 
+# As a plain number: operations on an enum's members take long.
+_FIRST = int(ChunkFlags.FIRST)
+
+
 def chunk_offset(flags: int, *, first_chunk_samples: int, chunk_samples: int) -> int:
     """Returns where a chunk's samples begin in its row of `StepBatch.audio`.
 
     A first chunk is shorter than others; it stands at the end of its row, after zeros, so that all chunks end alike.
     """
-    return chunk_samples - first_chunk_samples if flags & ChunkFlags.FIRST else 0
+    return chunk_samples - first_chunk_samples if flags & _FIRST else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

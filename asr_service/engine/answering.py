@@ -12,6 +12,8 @@ from asr_service.engine.engine_links import EngineLinks
 from asr_service.engine.frames import FrameKind, Records, pack_header, pack_rows, pack_tokens
 from asr_service.engine.slot_scheduler import Indices
 
+# As a plain number: operations on an enum's members take long.
+_ANSWERS = int(FrameKind.ANSWERS)
 Leases = npt.NDArray[np.uint32]
 
 
@@ -37,7 +39,7 @@ def send_answers(
     before = np.concatenate(([0], np.cumsum(answers.counts)))
     for link, start, end in _runs(links):
         mine = tokens[before[start] : before[end]]
-        header = pack_header(FrameKind.ANSWERS, end - start, len(mine), started=started, ended=ended)
+        header = pack_header(_ANSWERS, end - start, len(mine), started=started, ended=ended)
         to.send(link, header, _bytes(rows[start:end]), _bytes(mine))
 
 
@@ -45,7 +47,7 @@ def send_failure(to: EngineLinks, links: Indices, slots: Indices, leases: Leases
     """Says that a step has failed, with the id that the log has too; arguments as of `send_answers`."""
     rows = pack_rows(slots, leases, None)
     for link, start, end in _runs(links):
-        header = pack_header(FrameKind.ANSWERS, end - start, failure=failure)
+        header = pack_header(_ANSWERS, end - start, failure=failure)
         to.send(link, header, _bytes(rows[start:end]))
 
 

@@ -12,6 +12,8 @@ from asr_service.engine.slot_scheduler import Indices, SlotScheduler
 from asr_service.engine.slots import Slots
 
 NO_LINK = -1
+# As plain numbers: operations on an enum's members take long.
+_FIRST, _LAST = int(ChunkFlags.FIRST), int(ChunkFlags.LAST)
 
 
 class ChunkQueue:
@@ -133,7 +135,7 @@ class ChunkQueue:
         """Makes the batch of the next chunks of these slots, which the scheduler has given out."""
         chunks = self._next[slots]
         flags = chunks["flags"]
-        self._running[slots[flags & ChunkFlags.FIRST != 0]] = True
+        self._running[slots[flags & _FIRST != 0]] = True
         return StepBatch(
             slots=slots.astype(np.int32),
             audio=self._pool.audio,
@@ -161,7 +163,7 @@ class ChunkQueue:
         waiting = self._waiting[slots] - 1
         self._waiting[slots] = waiting
         self._answered[slots] = ended
-        self._running[slots[self._next["flags"][slots] & ChunkFlags.LAST != 0]] = False
+        self._running[slots[self._next["flags"][slots] & _LAST != 0]] = False
         more = slots[waiting > 0]
         if len(more):
             self._next[more] = self._after_next[more]

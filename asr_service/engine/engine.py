@@ -44,7 +44,8 @@ class Engine:
         links: to the front ends.
         record: kept up to date with what the engine does.
         on_made: called with the description of the model and its pool, once there are such.
-        on_turn: called at the begin of each turn, at least once a second.
+        on_watched: called where there is something to read at the descriptor that `links` watch too, and a few times a
+            second.
         metrics: counts the steps.
 
     Attributes:
@@ -61,7 +62,7 @@ class Engine:
         record: EngineRecord,
         on_made: Callable[[ModelInfo, SamplePool], None],
         on_state: Callable[[EngineState], None] = lambda _: None,
-        on_turn: Callable[[], None] = lambda: None,
+        on_watched: Callable[[], None] = lambda: None,
         metrics: EngineMetrics | None = None,
     ) -> None:
         self._make_model = make_model
@@ -72,7 +73,7 @@ class Engine:
         self._record = record
         self._on_made = on_made
         self._on_state = on_state
-        self._on_turn = on_turn
+        self._on_watched = on_watched
         self._metrics = metrics
         self._pace = Pace(settings.tick_s)
         self.failure: BaseException | None = None
@@ -84,6 +85,8 @@ class Engine:
         self._meter: Meter
         self._capacity_news = CapacityNews()
         self._was_idle = True
+        # Until then no step can be due: the last one had live chunks alone, and batches are far from full.
+        self._quiet_until = 0.0
         self._stopping = False
 
     def stop(self) -> None:
@@ -167,13 +170,14 @@ class Engine:
         due_s = self._scheduler.wait(now)
         if due_s == 0:
             return
-        # A batch that is more than half full may be full, and due, any moment.
-        gathering = due_s is not None and 2 * len(self._scheduler) < self._max_batch
+        quiet_s = max(self._quiet_until - now, self._scheduler.filling_s(now))
         if due_s is None and (due_s := self._meter.probe_wait(now, len(self._slots.leased))) == 0:
             return
-        pause_s, until = self._pace.wait(now, due_s, gathering=gathering)
+        pause_s, until = self._pace.wait(now, due_s, quiet_s)
         if pause_s > 0:
             time.sleep(pause_s)
+            if now + pause_s >= until:
+                return
         self._links.wait(until - time.monotonic())
 
     def _turn(self) -> None:
@@ -181,7 +185,6 @@ class Engine:
         now = time.monotonic()
         self._record.beat = now
         self._pace.turn_begins(now)
-        self._on_turn()
         # What comes meanwhile waits for the next turn, so that steps are not starved.
         self._take_in()
         slots = self._scheduler.take_batch(now)
@@ -194,6 +197,7 @@ class Engine:
                 self.readings = self._model.readings()
             self._record.load = self._meter.load
             self._take_capacity()
+            self._on_watched()
         self._record.leased = len(self._slots.leased)
         self._record.ready = len(self._scheduler)
         self._record.running = self._queue.running
@@ -229,6 +233,8 @@ class Engine:
 
     def _book(self, intake: Intake) -> list[tuple[int, LeaseRequest]]:
         """Takes chunks in, then what is given back; returns the requests, which come last."""
+        if intake.is_watched_ready:
+            self._on_watched()
         self._queue.put(intake.chunks)
         for slot, lease in intake.releases:
             self._queue.close(slot, lease)
@@ -314,7 +320,12 @@ class Engine:
         if answers.broken.any():
             log.error("%d streams are ended: the model's output is not finite", int(answers.broken.sum()))
             queue.kill(slots[answers.broken])
-        self._count(answers, batch.counts.sum(), now - due, ended - started, ended)
+        waits_s = now - due
+        is_live = bool(waits_s.min() >= 0)
+        self._quiet_until = (
+            now + self._settings.tick_s if is_live and 2 * len(slots) < self._max_batch else 0.0
+        )
+        self._count(answers, batch.counts.sum(), waits_s, ended - started, ended)
 
     def _count(
         self, answers: StepAnswers, samples: int, waits_s: np.ndarray, seconds: float, ended: float

@@ -23,7 +23,10 @@ from asr_service.engine.frames import (
     read_lease,
 )
 
-_READ_BYTES = 1 << 20
+# 2048 records. Room for more is taken from the system and given back each time.
+_READ_BYTES = 1 << 16
+# As a plain number: operations on an enum's members take long.
+_LEASE = int(RecordKind.LEASE)
 _NO_CHUNKS: Records = np.zeros(0, RECORD)
 
 
@@ -36,12 +39,14 @@ class Intake:
         releases: (slot, lease) of slots that are given back; their chunks are all in `chunks`.
         leases: the requests for slots, each with its link.
         closed: links whose front end is gone.
+        is_watched_ready: whether there is something to read at the descriptor that is watched too.
     """
 
     chunks: Records
     releases: list[tuple[int, int]]
     leases: list[tuple[int, LeaseRequest]]
     closed: list[int]
+    is_watched_ready: bool = False
 
 
 @dataclass(slots=True)
@@ -87,42 +92,69 @@ class EngineLinks:
 
     def read(self) -> Intake:
         """Reads what has come over all links, without waiting; sends what they had no room for before."""
-        chunks: list[Records] = []
+        came: list[tuple[int, bytes]] = []
         intake = Intake(_NO_CHUNKS, [], [], [])
         for descriptor, events in self._poll.poll(0):
             number = self._numbers.get(descriptor)
             if number is None:
+                intake.is_watched_ready = True
                 continue
             if events & select.POLLOUT:
                 self._send_rest(self._links[number])
             if events & ~select.POLLOUT:
-                try:
-                    data = self._links[number].socket.recv(_READ_BYTES)
-                except BlockingIOError:
-                    continue
-                except ConnectionError:
-                    data = b""
+                data, is_closed = self._receive(self._links[number].socket)
                 if data:
-                    self._parse(number, data, chunks, intake)
-                else:
-                    self.close(number)
+                    came.append((number, data))
+                if is_closed:
                     intake.closed.append(number)
-        if chunks:
-            intake.chunks = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+        if came:
+            intake.chunks = self._records(came, intake)
+        for number in intake.closed:
+            self.close(number)
         return intake
 
-    def _parse(self, number: int, data: bytes, chunks: list[Records], intake: Intake) -> None:
+    @staticmethod
+    def _receive(link: socket.socket) -> tuple[bytes, bool]:
+        """Receives all that is there, and whether nothing more can come."""
+        data = b""
+        while True:
+            try:
+                more = link.recv(_READ_BYTES)
+            except BlockingIOError:
+                return data, False
+            except ConnectionError:
+                return data, True
+            if len(more) < _READ_BYTES:
+                return data + more if data else more, not more
+            data += more
+
+    def _records(self, came: list[tuple[int, bytes]], intake: Intake) -> Records:
+        """Returns the records of chunks in what has come over the links; the others go into the intake.
+
+        Bytes are joined and looked at together: nearly always they are whole records of chunks alone.
+        """
+        data = came[0][1] if len(came) == 1 else b"".join([data for _, data in came])
+        if not any(len(data) % RECORD_BYTES or self._links[number].rest for number, data in came):
+            records = np.frombuffer(data, RECORD)
+            if not records["kind"].any():
+                return records
+        chunks: list[bytes] = []
+        for number, data in came:
+            self._parse(number, data, chunks, intake)
+        return np.frombuffer(b"".join(chunks), RECORD)
+
+    def _parse(self, number: int, data: bytes, chunks: list[bytes], intake: Intake) -> None:
         link = self._links[number]
         data = link.rest + data if link.rest else data
         count = len(data) // RECORD_BYTES
         records = np.frombuffer(data, RECORD, count)
-        others = np.flatnonzero(records["kind"])
+        others = records["kind"].nonzero()[0]
         place = 0
         while len(others):
             at = int(others[0])
             after = at + 1
             record = records[at]
-            if record["kind"] == RecordKind.LEASE:
+            if record["kind"] == _LEASE:
                 after += payload_records(int(record["count"]))
                 if after > count:
                     # The request goes on in what has not come yet.
@@ -132,11 +164,11 @@ class EngineLinks:
                 intake.leases.append((number, read_lease(record, payload)))
             else:
                 intake.releases.append((int(record["slot"]), int(record["lease"])))
-            chunks.append(records[place:at])
+            chunks.append(data[place * RECORD_BYTES : at * RECORD_BYTES])
             place = after
             # A request's payload is bytes of any kind.
             others = others[others >= place]
-        chunks.append(records[place:count])
+        chunks.append(data[place * RECORD_BYTES : count * RECORD_BYTES])
         link.rest = data[count * RECORD_BYTES :]
 
     def send(self, number: int, *parts: bytes | memoryview) -> None:

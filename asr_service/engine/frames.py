@@ -56,9 +56,13 @@ class RecordKind(IntEnum):
     LEASE = 2
 
 
+# As plain numbers: operations on an enum's members take long.
+_CHUNK = int(RecordKind.CHUNK)
+
+
 def pack_chunk(slot: int, lease: int, count: int, flags: int, place: int, due: float) -> bytes:
     """Packs that a chunk lies in the pool."""
-    return _RECORD.pack(slot, lease, count, RecordKind.CHUNK, flags, place, due, 0)
+    return _RECORD.pack(slot, lease, count, _CHUNK, flags, place, due, 0)
 
 
 def pack_release(slot: int, lease: int) -> bytes:
@@ -136,6 +140,9 @@ class FrameKind(IntEnum):
     BROKEN = 6
 
 
+_INVALID = int(FrameKind.INVALID)
+
+
 class RowFlags(IntEnum):
     """What became of a chunk that has no tokens; its slot takes no more chunks until it is given back."""
 
@@ -176,7 +183,8 @@ def pack_rows(slots: npt.NDArray[Any], leases: npt.NDArray[Any], answers: StepAn
         rows["flags"] = RowFlags.FAILED
     else:
         rows["frames"], rows["tokens"] = answers.frames, answers.counts
-        rows["flags"] = np.where(answers.broken, RowFlags.BROKEN, 0)
+        # One is `BROKEN`.
+        rows["flags"] = answers.broken
     return rows
 
 
@@ -219,7 +227,7 @@ def read_frames(data: bytearray) -> Iterator[Frame]:
         if len(data) < end:
             break
         text, rows = "", []
-        if kind == FrameKind.INVALID:
+        if kind == _INVALID:
             text = bytes(data[rows_at:tokens_at]).rstrip(b"\0").decode()
         else:
             rows = np.frombuffer(data, ROW, row_count, rows_at).tolist()

@@ -34,6 +34,8 @@ from asr_service.engine.sample_pool import PLACES, SamplePool
 log = logging.getLogger(__name__)
 
 _READ_BYTES = 1 << 18
+# As plain numbers: operations on an enum's members take long.
+_FIRST, _LAST, _ANSWERS = int(ChunkFlags.FIRST), int(ChunkFlags.LAST), int(FrameKind.ANSWERS)
 # Answers that are handled in one turn of the event loop: a large batch's are not to hold up the packets of others.
 _ANSWERS_A_TURN = 64
 _FULL_RETRY_S = 1.0
@@ -53,8 +55,8 @@ class SlotLease:
         """See `Lease.send`; ignored after `release`."""
         if self._link is None:
             return
-        flags = ChunkFlags.FIRST * is_first | ChunkFlags.LAST * is_last
-        self._link.send_chunk(self.slot, self.number, self._place, samples, int(flags), due)
+        flags = _FIRST * is_first | _LAST * is_last
+        self._link.send_chunk(self.slot, self.number, self._place, samples, flags, due)
         self._place = (self._place + 1) % PLACES
 
     def release(self) -> None:
@@ -70,19 +72,17 @@ class FrontLink:
     Args:
         link: connected to the engine.
         pool: memory that the engine's chunks lie in.
-        gather_s: for how long chunks are gathered before they are sent together.
     """
 
-    def __init__(self, link: socket.socket, pool: SamplePool, gather_s: float) -> None:
+    def __init__(self, link: socket.socket, pool: SamplePool) -> None:
         self._socket = link
         self._pool = pool
-        self._gather_s = gather_s
         self._loop = asyncio.get_running_loop()
         self._leases: dict[tuple[int, int], SlotLease] = {}
         self._requests: dict[int, tuple[Sequence[ChunkAnswers], asyncio.Future[list[SlotLease]]]] = {}
         self._last_request = 0
         self._unsent = bytearray()
-        self._flush: asyncio.TimerHandle | None = None
+        self._flush: asyncio.Handle | None = None
         self._is_writing = False
         self._data = bytearray()
         # Frames that are not handled yet; of the first of them, how many rows and tokens are.
@@ -130,7 +130,8 @@ class FrontLink:
         self._pool.write(slot, place, samples, flags)
         self._unsent += pack_chunk(slot, lease, len(samples), flags, place, due)
         if self._flush is None and not self._is_writing:
-            self._flush = self._loop.call_later(self._gather_s, self._send)
+            # Together with those of all packets that the event loop handles in this turn.
+            self._flush = self._loop.call_soon(self._send)
 
     def release(self, slot: int, lease: int) -> None:
         """Gives a slot back, before anything that the caller does next can be seen by a client."""
@@ -183,7 +184,7 @@ class FrontLink:
         left = _ANSWERS_A_TURN
         while left > 0 and self._frames:
             frame = self._frames[0]
-            if frame.kind == FrameKind.ANSWERS:
+            if frame.kind == _ANSWERS:
                 rows = frame.rows[self._row : self._row + left]
                 self._answer_rows(frame, rows)
                 self._row += len(rows)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 # Shortest time between turns without a step: waking up costs more than executing a command.
 _PAUSE_S = 0.002
-# The same while a batch is being gathered: its streams need not be added one by one.
-_GATHER_PAUSE_S = 0.005
+# Longest sleep while no step can be due: chunks need not be added one by one, but a client may wait for a slot.
+_LONGEST_PAUSE_S = 0.02
 # Longest sleep, so that the load and the model's readings are kept up to date while nothing happens.
 _IDLE_TURN_S = 1.0
 
@@ -19,7 +19,6 @@ class Pace:
 
     def __init__(self, tick_s: float) -> None:
         self._pause_s = min(_PAUSE_S, tick_s)
-        self._gather_pause_s = min(_GATHER_PAUSE_S, tick_s)
         # Monotonic time.
         self._turn_began = 0.0
 
@@ -27,17 +26,17 @@ class Pace:
         """Takes the time of a turn that begins now."""
         self._turn_began = now
 
-    def wait(self, now: float, due_s: float | None, *, gathering: bool) -> tuple[float, float]:
-        """Returns how long to sleep whatever comes, and until when to wait for a command after that.
+    def wait(self, now: float, due_s: float | None, quiet_s: float = 0.0) -> tuple[float, float]:
+        """Returns how long to sleep whatever comes, and until when to wait for something to come after that.
 
         Args:
             now: monotonic seconds.
             due_s: seconds until there is something to do, None if that is not known.
-            gathering: whether a batch is being gathered that is not about to be full.
+            quiet_s: seconds in which no step can be due, whatever comes.
 
         Returns:
             Seconds to sleep, 0 or less for not at all, and the monotonic time to wait until.
         """
         until = now + (_IDLE_TURN_S if due_s is None else min(due_s, _IDLE_TURN_S))
-        pause_s = self._gather_pause_s if gathering else self._pause_s
-        return min(self._turn_began + pause_s, until) - now, until
+        awake_at = max(self._turn_began + self._pause_s, now + min(quiet_s, _LONGEST_PAUSE_S))
+        return min(awake_at, until) - now, until

@@ -19,6 +19,7 @@ import numpy as np
 from asr_service.core.step import ChunkFlags, chunk_offset
 from asr_service.core.values import Samples
 
+_LAST = int(ChunkFlags.LAST)
 PLACES = 2
 """Chunks of a slot that may be on their way: one that is stepped, and the next."""
 
@@ -79,7 +80,7 @@ class SamplePool:
         )
         row[:start] = 0.0
         row[start : start + len(samples)] = samples
-        if flags & ChunkFlags.LAST:
+        if flags & _LAST:
             row[start + len(samples) :] = 0.0
 
     def close(self) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+# Of the time in which a batch is likely to become full.
+_SURE_SHARE = 0.75
+
 Indices = npt.NDArray[np.integer[Any]]
 
 
@@ -82,6 +85,15 @@ class SlotScheduler:
         if self._ready >= self.max_batch or self.due.min() > now:
             return 0.0
         return max(0.0, self._live_start + self._tick_s - now)
+
+    def filling_s(self, now: float) -> float:
+        """Returns for how long the batch that is being gathered will surely not be full; 0 while none is.
+
+        It is most of the time in which it would be, were slots ready as often as since the last live step.
+        """
+        if not self._ready:
+            return 0.0
+        return _SURE_SHARE * (self.max_batch - self._ready) * (now - self._live_start) / self._ready
 
     def add_step_time(self, slots: int, seconds: float) -> None:
         """Takes how long a step of so many slots took, which decides how many uploads join the next ones."""

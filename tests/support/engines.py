@@ -140,7 +140,7 @@ class EngineThread:
             record=self.record,
             on_made=self._made,
             on_state=on_state,
-            on_turn=self._on_turn,
+            on_watched=self._on_watched,
             metrics=metrics,
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -159,7 +159,7 @@ class EngineThread:
             for end in (*self._new_links, self._woken, self._waker):
                 end.close()
 
-    def _on_turn(self) -> None:
+    def _on_watched(self) -> None:
         while self._new_links:
             self._links.add(self._new_links.pop())
         with contextlib.suppress(BlockingIOError):
@@ -172,10 +172,10 @@ class EngineThread:
     def start(self) -> None:
         self._thread.start()
 
-    def connect(self, gather_s: float = 0.0) -> FrontLink:
+    def connect(self) -> FrontLink:
         """Makes a front end's link to it, for the event loop that runs; from any thread."""
         mine, theirs = socket.socketpair()
-        link = FrontLink(theirs, self.pool, gather_s)
+        link = FrontLink(theirs, self.pool)
         self._new_links.append(mine)
         self._wake()
         return link

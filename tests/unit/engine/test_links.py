@@ -80,7 +80,7 @@ class Engine:
         """Makes a front end's link to it; the event loop has to run."""
         mine, theirs = socket.socketpair()
         self.links.add(mine)
-        self.fronts.append(FrontLink(theirs, self.pool, 0.0))
+        self.fronts.append(FrontLink(theirs, self.pool))
         return self.fronts[-1]
 
     def turn(self) -> None:
