@@ -273,6 +273,8 @@ class Engine:
                 self._queue.close(slot, number)
             self._refuse(link, request, error)
             return
+        # Front ends choose by it, and do not count a stream themselves any more once they have this answer.
+        self._record.leased = len(self._slots.leased)
         slots, numbers = np.array(leased).T
         rows = pack_rows(slots, numbers, None)
         header = pack_header(FrameKind.LEASED, len(leased), request=request.request)

@@ -200,6 +200,22 @@ def test_books_tell_what_streams_do() -> None:
         bench.wait_counts(slots=3, leased=2, free=1, fresh=1, running=1)
 
 
+def test_a_stream_is_counted_before_the_step_that_follows_its_admission_is_over() -> None:
+    """Front ends choose among engines by that number, and the next stream may come at once."""
+    model = GatedModel(slots=3)
+    with running(lambda: model) as bench:
+        bench.open(1)
+        bench.submit(Audio(1, silence(1.0)))
+        assert model.entered.acquire(timeout=PATIENCE_S)
+        bench.submit(Open(2, CONFIG))
+        bench.wait_sent()
+        # The next turn admits the stream and goes on with the other one's audio.
+        model.gate.release()
+        assert model.entered.acquire(timeout=PATIENCE_S)
+        assert bench.record.leased == 2
+        model.gate.release(100)
+
+
 # --------------------------------------------------------------------------------------------------------------- steps
 
 
