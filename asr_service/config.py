@@ -264,8 +264,9 @@ class Settings(BaseSettings):
     watchdog_s: float = _setting(
         "Limits",
         30.0,
-        "A model step that lasts longer is taken for a hang: all streams fail and the process exits with code 1 to be "
-        "restarted. Longer than the slowest honest step.",
+        "A process that gives no sign of life for so long, as in a step that does not end, is taken for hung: it shows "
+        "its threads in the log, is killed and started again; its streams end with UNAVAILABLE. Longer than the slowest "
+        "honest step.",
         ge=1,
         le=3600,
     )
