@@ -137,7 +137,8 @@ class Settings(BaseSettings):
         "slot of model state, which takes its memory at the start on a GPU and when first used on a CPU. Unset, the "
         "service measures, for a moment at the start and while it serves, what the machine holds in real time; it "
         "makes 512 slots at most on a CPU, 8192 on a GPU, fewer where memory is short. Beyond what it holds "
-        "everybody's words come late. Each engine has so many.",
+        "everybody's words come late; nor does a front end take more than its packets leave time for. Each engine "
+        "has so many.",
         shown="what the machine sustains",
         ge=1,
         le=65536,
@@ -265,8 +266,8 @@ class Settings(BaseSettings):
         "Limits",
         30.0,
         "A process that gives no sign of life for so long, as in a step that does not end, is taken for hung: it shows "
-        "its threads in the log, is killed and started again; its streams end with UNAVAILABLE. Longer than the slowest "
-        "honest step.",
+        "its threads in the log, is killed and started again; its streams end with UNAVAILABLE. Longer than the "
+        "slowest honest step.",
         ge=1,
         le=3600,
     )

@@ -40,7 +40,7 @@ class FrontEndRecord(ctypes.Structure):
 
     Attributes:
         streams: that it has open.
-        carries: streams that it can carry as measured, 0 if that is not known.
+        carries: streams whose packets it can carry as measured, 0 if that is not known.
         busy: share of the time that its event loop works.
         beat: monotonic time of its last sign of life.
     """
@@ -91,8 +91,11 @@ class Board:
 
     @property
     def stream_limit(self) -> int:
-        """Streams that may be open, over all engines that run."""
-        return sum(engine.limit for engine in self.engines if engine.is_running)
+        """Streams that may be open: what the engines that run admit, or fewer if front ends carry no more packets."""
+        engines = int(sum(engine.limit for engine in self.engines if engine.is_running))
+        carries = [front_end.carries for front_end in self.front_ends if front_end.beat]
+        # What one of them is not busy enough to know is no limit.
+        return min(engines, int(sum(carries))) if carries and all(carries) else engines
 
     @property
     def measured_streams(self) -> int:

@@ -31,6 +31,7 @@ from asr_service.core.errors import SettingsError, Unavailable
 from asr_service.observability.metrics import Metrics
 from asr_service.observability.traces import Tracing
 from asr_service.sessions.admission import Admission
+from asr_service.sessions.packet_load import PacketLoad
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class _FrontEnd:
         self._settings = settings
         self._record = board.front_ends[number]
         self._metrics = metrics = Metrics()
+        self._packets = PacketLoad()
         self._control = LoopChannel(control, self._take)
         self._connections = EngineConnections(settings, board)
         self._permits = PermitsByMessage(self._control.send)
@@ -97,6 +99,7 @@ class _FrontEnd:
             max_stream_s=settings.max_stream_s,
             tracing=self._tracing,
             keys=KeyRing(settings.api_keys_file) if settings.api_keys_file else None,
+            packets=self._packets if settings.max_streams is None else None,
             on_count=self._count,
         )
         metrics.watch_active(lambda: self._admission.active)
@@ -171,8 +174,12 @@ class _FrontEnd:
             due = time.monotonic() + _BEAT_S
             await asyncio.sleep(_BEAT_S)
             now = time.monotonic()
-            self._record.beat = now
-            self._metrics.loop_lag(max(0.0, now - due))
+            late_s = max(0.0, now - due)
+            self._packets.add(now, time.thread_time(), late_s, self._admission.active)
+            self._record.beat, self._record.busy = now, self._packets.busy
+            if self._settings.max_streams is None:
+                self._record.carries = self._packets.carries
+            self._metrics.loop_lag(late_s)
             self._tell_health()
 
     def _tell_health(self) -> None:

@@ -16,6 +16,7 @@ from asr_service.recognition.languages import prompt_index
 from asr_service.recognition.stream import Stream
 from asr_service.sessions.engines import Engines, LinkedEngine
 from asr_service.sessions.multichannel import sample_bytes
+from asr_service.sessions.packet_load import PacketLoad
 from asr_service.sessions.routes import Room, Routes, Wanted
 from asr_service.sessions.session import MAX_UNREAD, Session
 
@@ -78,6 +79,7 @@ class Admission:
         max_stream_s: longest stream, 0 for no limit.
         tracing: makes traces of streams; None for none.
         keys: API keys of which a caller has to show one; None where no key is asked for.
+        packets: measures whether this front end keeps up; None where the number of streams is set.
         on_count: told how many streams are open here, each time that this changes.
 
     Attributes:
@@ -100,6 +102,7 @@ class Admission:
         max_load: float = 0.0,
         tracing: Tracing | None = None,
         keys: KeyRing | None = None,
+        packets: PacketLoad | None = None,
         on_count: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.engines = engines
@@ -115,6 +118,7 @@ class Admission:
         self._inbox_s = inbox_s
         self._max_unread = max_unread
         self._max_load = max_load
+        self._packets = packets
         self._on_count = on_count
         self._sessions: set[Session] = set()
         self._call_ended = asyncio.Event()
@@ -196,6 +200,11 @@ class Admission:
     def _check_serving(self) -> None:
         if self.refusal is not None:
             raise self.refusal
+        if self._packets is not None and self._packets.is_full:
+            raise Overloaded(
+                f"no time for one more stream: the packets of {self.active} take {self._packets.busy:.2f} of a core",
+                retry_after_s=_RETRY_BUSY_S,
+            )
 
     def _candidates(self, config: StreamConfig) -> list[LinkedEngine]:
         """Returns the engines that may take a stream, the one with most room first.
