@@ -1,4 +1,5 @@
-"""Clients of another stack, Node.js: `ws` through the bridge and `@grpc/grpc-js` to the service, the same exchange.
+"""Clients of another stack, Node.js: `ws` through the bridge and `@grpc/grpc-js` to the service, the same exchange; and
+the SDKs of Deepgram and OpenAI, as published, through the bridge.
 
 `make interop` builds the environment; without it this is skipped.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from tests.support.audio import cut, speechlike
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority
 from tests.support.process import AsrService, clean_environment
-from tests.support.rpc import Stub, audio, config, finalize, finals, talk
+from tests.support.rpc import Stub, audio, config, finalize, finals, talk, transcribe
 
 SCRIPTS = Path(__file__).parent / "node"
 DOORS = {"grpc_client": "OK", "ws_client": 1000}
@@ -58,9 +60,14 @@ def drive(driver: str, order: dict[str, Any], folder: Path, **configs: dict[str,
         path = folder / f"{name}.pcm"
         path.write_bytes(SPEECH[name.replace("_", "-")])
         files[name] = {"path": str(path), "finalize": MARKS, "config": first}
+    return run(driver, order | {"files": files})
+
+
+def run(driver: str, order: dict[str, Any]) -> dict[str, Any]:
+    """What the driver heard, by name of the file."""
     done = subprocess.run(
         [environments.node(), SCRIPTS / f"{driver}.cjs"],
-        input=json.dumps(order | {"files": files}),
+        input=json.dumps(order),
         capture_output=True,
         text=True,
         timeout=120,
@@ -144,3 +151,60 @@ async def test_node_with_tls_and_a_key(driver: str, tmp_path: Path) -> None:
         assert (one["error"], len(one["finals"])) == (None, len(MARKS) + 1)
         one = drive(driver, order, tmp_path, noise_0={})["noise_0"]
         assert one["error"]["code"].lower() == "unauthenticated"
+
+
+def wav(folder: Path, name: str, pcm: bytes) -> str:
+    """A file's path."""
+    path = folder / f"{name}.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(pcm)
+    return str(path)
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "at once"])
+async def test_deepgrams_sdk_hears_what_python_hears(
+    live: bool, service: AsrService, bridge: Bridge, tmp_path: Path
+) -> None:
+    heard = drive("deepgram_client", {"bridge": bridge.url, "live": live}, tmp_path, noise_0={}, noise_1={})
+    for name, one in heard.items():
+        expected = await python_hears(service.target, SPEECH[name.replace("_", "-")])
+        assert " ".join(one["finals"]) == " ".join(text for text, _ in expected if text)
+        assert (one["finalized"], one["close"]) == (len(MARKS), 1000)
+        assert one["interims"] > 0 and {"Results", "SpeechStarted", "Metadata"} <= set(one["kinds"])
+
+
+async def test_files_of_both_sdks(service: AsrService, bridge: Bridge, tmp_path: Path) -> None:
+    pcm = SPEECH["noise-0"]
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        expected = await transcribe(asr_pb2_grpc.SpeechServiceStub(channel), pcm)
+    for driver in ("deepgram_client", "openai_client"):
+        file = {"wav": wav(tmp_path, "noise", pcm), "config": {}}
+        one = run(driver, {"bridge": bridge.url, "files": {"noise": file}})["noise"]
+        assert one["finals"] == [expected] and " ".join(one["words"]) == expected
+        assert one.get("deltas", expected) == expected
+    file["config"] = {"diarize": True}
+    one = run("deepgram_client", {"bridge": bridge.url, "files": {"noise": file}})["noise"]
+    assert one["error"]["status"] == 400 and "diarize" in one["error"]["body"]["err_msg"]
+
+
+async def test_openais_sdk_hears_what_python_hears(service: AsrService, tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    cert, key = ca.issue("server")
+    pcm = speechlike(2.0, seed=83, rate=24_000)
+    cuts = [cut(pcm, PACKET)[: MARKS[0]], cut(pcm, PACKET)[MARKS[0] :]]
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+        expected = [await transcribe(stub, b"".join(pieces), sample_rate_hertz=24_000) for pieces in cuts]
+    path = tmp_path / "noise.pcm"
+    path.write_bytes(pcm)
+    with Bridge(service.target, ASR_BRIDGE_TLS_CERT=cert, ASR_BRIDGE_TLS_KEY=key) as secure:
+        order = {
+            "bridge": f"wss://localhost:{secure.port}",
+            "ca": ca.cert.read_text(),
+            "live": True,
+            "files": {"noise": {"path": str(path), "finalize": MARKS[:1]}},
+        }
+        one = run("openai_client", order)["noise"]
+    assert one["finals"] == expected and one["deltas"] == "".join(expected)
+    assert {"session.created", "session.updated", "input_audio_buffer.committed"} <= set(one["kinds"])

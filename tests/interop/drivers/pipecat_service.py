@@ -51,11 +51,11 @@ class Sink(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
-async def drive(service: Any, name: str, path: str, expected: str, *, detector: bool) -> Heard:
-    """One file through a pipeline of its own."""
+async def drive(service: Any, given: Order, name: str, *, detector: bool, at_once: bool) -> Heard:
+    """One file through a pipeline; `detector` stands in for one, `at_once` leaves out the pace of a speaker."""
     heard = Heard(name)
-    sink = Sink(heard, expected)
-    params = PipelineParams(audio_in_sample_rate=RATE)
+    sink = Sink(heard, given.expected[name])
+    params = PipelineParams(audio_in_sample_rate=given.rate)
     worker = PipelineWorker(
         Pipeline([service, sink]), params=params, cancel_on_idle_timeout=False, enable_rtvi=False
     )
@@ -67,16 +67,16 @@ async def drive(service: Any, name: str, path: str, expected: str, *, detector: 
 
     async def speak() -> None:
         await asyncio.wait_for(started.wait(), LONGEST_WAIT_S)
-        pcm = samples(path)
-        last, spoken = speech_end(pcm), 0.0
+        pcm = samples(given.files[name], given.rate)
+        last, spoken = speech_end(pcm, given.rate), 0.0
         if detector:
             await worker.queue_frame(VADUserStartedSpeakingFrame())
         began = time.monotonic()
-        for at, piece in enumerate(packets(pcm)):
-            # Segments are sent whole when they are over: nothing depends on their pace.
-            pace = 0 if detector else (at + 1) * PACKET_MS / 1000
+        for at, piece in enumerate(packets(pcm, given.rate)):
+            pace = 0 if at_once else (at + 1) * PACKET_MS / 1000
             await asyncio.sleep(max(0.0, began + pace - time.monotonic()))
-            await worker.queue_frame(InputAudioRawFrame(audio=piece, sample_rate=RATE, num_channels=1))
+            frame = InputAudioRawFrame(audio=piece, sample_rate=given.rate, num_channels=1)
+            await worker.queue_frame(frame)
             if at == last:
                 spoken = time.monotonic()
         if detector:
@@ -100,14 +100,15 @@ async def main(given: Order) -> None:
     detector = given.mode == "segmented"
     kind = NvidiaSegmentedSTTService if detector else NvidiaSTTService
     drives = [
+        # Segments are sent whole when they are over: nothing depends on their pace.
         drive(
             kind(server=given.target, use_ssl=False, sample_rate=RATE),
+            given,
             name,
-            path,
-            given.expected[name],
             detector=detector,
+            at_once=detector,
         )
-        for name, path in given.files.items()
+        for name in given.files
     ]
     # The segmented service calls from the event loop and blocks it: one file after the other.
     heard = [await one for one in drives] if detector else await asyncio.gather(*drives)
