@@ -82,7 +82,7 @@ def _tcp_ended(transport: asyncio.Transport) -> bool:
     peer = transport.get_extra_info("socket")
     try:
         state = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-    except (AttributeError, OSError):
-        # Not Linux, or just closed, which `connection_lost` tells.
+    except (AttributeError, OSError, ValueError):
+        # Not Linux, or just closed, which `connection_lost` tells; of a closed one, uvloop says ValueError.
         return False
     return bool(state[0] != _TCP_ESTABLISHED)
