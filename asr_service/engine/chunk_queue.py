@@ -169,8 +169,14 @@ class ChunkQueue:
             self._next[more] = self._after_next[more]
             self._scheduler.add(more, np.maximum(self._next["due"][more], ended))
 
-    def kill(self, slots: Indices) -> None:
-        """Drops the chunks of these slots, of which one could not be answered, and those that still come."""
+    def kill(self, slots: Indices, leases: npt.NDArray[np.uint32]) -> None:
+        """Drops the chunks of these slots, of which one could not be answered, and those that still come.
+
+        Args:
+            slots: of the chunks.
+            leases: under which they came; a slot whose lease is over is left as it is.
+        """
+        slots = slots[self._lease[slots] == leases]
         for slot in slots.tolist():
             self._scheduler.remove(slot)
         self._waiting[slots] = 0

@@ -12,22 +12,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import numpy as np
-
-from asr_service.core.errors import InternalError, InvalidArgument, ModelUnavailable, SettingsError
-from asr_service.core.model import DeviceLost, Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
-from asr_service.core.step import StepAnswers
-from asr_service.engine.answering import send_answers, send_failure
+from asr_service.core.errors import ModelUnavailable, SettingsError
+from asr_service.core.model import Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
 from asr_service.engine.capacity_news import CapacityNews
 from asr_service.engine.chunk_queue import ChunkQueue
 from asr_service.engine.contract import EngineMetrics, EngineRecord, EngineSettings, EngineState
 from asr_service.engine.engine_links import EngineLinks, Intake
-from asr_service.engine.frames import FrameKind, LeaseRequest, pack_header, pack_invalid, pack_rows
+from asr_service.engine.frames import LeaseRequest
+from asr_service.engine.leasing import Leasing
 from asr_service.engine.meter import Meter
 from asr_service.engine.pacing import Pace
 from asr_service.engine.sample_pool import SamplePool
-from asr_service.engine.slot_scheduler import Indices, SlotScheduler
+from asr_service.engine.slot_scheduler import SlotScheduler
 from asr_service.engine.slots import Slots
+from asr_service.engine.stepping import Steps
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +81,10 @@ class Engine:
         self._scheduler: SlotScheduler
         self._queue: ChunkQueue
         self._meter: Meter
+        self._steps: Steps
+        self._leasing: Leasing
         self._capacity_news = CapacityNews()
         self._was_idle = True
-        # Until then no step can be due: the last one had live chunks alone, and batches are far from full.
-        self._quiet_until = 0.0
         self._stopping = False
 
     def stop(self) -> None:
@@ -137,6 +135,27 @@ class Engine:
         self._queue = ChunkQueue(pool, self._slots, self._scheduler)
         probe = self._settings.max_streams is None
         self._meter = Meter(model, self._slots, self._max_batch, probe=probe)
+        self._steps = Steps(
+            model,
+            self._queue,
+            self._scheduler,
+            self._meter,
+            self._links,
+            self._record,
+            tick_s=self._settings.tick_s,
+            halve_batches=self._halve_batches,
+            metrics=self._metrics,
+        )
+        self._leasing = Leasing(
+            model,
+            self._slots,
+            self._queue,
+            self._meter,
+            self._links,
+            self._record,
+            max_load=self._settings.max_load,
+            before_opening=self._make_slots_idle,
+        )
         self._record.slots = model.slots
         self._record.batch_limit = self._max_batch
         self._record.limit = min(model.slots, self._settings.max_streams or model.slots)
@@ -168,9 +187,9 @@ class Engine:
         """
         now = time.monotonic()
         due_s = self._scheduler.wait(now)
-        if due_s == 0:
+        if due_s == 0 or self._steps.in_flight:
             return
-        quiet_s = max(self._quiet_until - now, self._scheduler.filling_s(now))
+        quiet_s = max(self._steps.quiet_until - now, self._scheduler.filling_s(now))
         if due_s is None and (due_s := self._meter.probe_wait(now, len(self._slots.leased))) == 0:
             return
         pause_s, until = self._pace.wait(now, due_s, quiet_s)
@@ -187,10 +206,11 @@ class Engine:
         self._pace.turn_begins(now)
         # What comes meanwhile waits for the next turn, so that steps are not starved.
         self._take_in()
-        slots = self._scheduler.take_batch(now)
-        if len(slots):
-            self._step(slots, now)
-        elif not len(self._scheduler) and self._meter.probe_wait(now, len(self._slots.leased)) == 0:
+        if (
+            not self._steps.make(now)
+            and not len(self._scheduler)
+            and self._meter.probe_wait(now, len(self._slots.leased)) == 0
+        ):
             self._probe(now)
         if self._meter.measure(now):
             if isinstance(self._model, Instrumented):
@@ -202,6 +222,12 @@ class Engine:
         self._record.ready = len(self._scheduler)
         self._record.running = self._queue.running
         self._check_when_idle()
+
+    def _make_slots_idle(self) -> None:
+        """Sees to it that no slot without a lease is in use: it may be in a step, or in one of a sweep."""
+        while self._steps.in_flight:
+            self._steps.collect()
+        self._meter.stream_comes()
 
     def _check_when_idle(self) -> None:
         """Checks the books each time that the last slot has come back."""
@@ -227,9 +253,9 @@ class Engine:
         requests = deque(self._book(self._links.read()))
         while requests:
             link, request = requests.popleft()
-            if not self._has_room(request):
+            if not self._leasing.has_room(request):
                 requests += self._book(self._links.read())
-            self._answer_request(link, request)
+            self._leasing.answer(link, request)
 
     def _book(self, intake: Intake) -> list[tuple[int, LeaseRequest]]:
         """Takes chunks in, then what is given back; returns the requests, which come last."""
@@ -243,118 +269,6 @@ class Engine:
             if freed:
                 log.warning("a front end is gone: %d slots are free again", freed)
         return intake.leases
-
-    def _has_room(self, request: LeaseRequest) -> bool:
-        taken = len(self._slots.leased)
-        return taken + request.slots <= min(self._slots.count, int(self._record.limit))
-
-    def _answer_request(self, link: int, request: LeaseRequest) -> None:
-        """Leases slots to a front end, or says why not."""
-        if not self._has_room(request):
-            self._links.send(link, pack_header(FrameKind.AT_CAPACITY, 0, request=request.request))
-            return
-        load = self._meter.load
-        if 0 < self._settings.max_load < load:
-            self._links.send(
-                link, pack_header(FrameKind.OVERLOADED, 0, request=request.request, started=load)
-            )
-            return
-        # A sweep may be using the slots.
-        self._meter.stream_comes()
-        leased: list[tuple[int, int]] = []
-        try:
-            for _ in range(request.slots):
-                lease = self._queue.open(link)
-                assert lease is not None
-                leased.append(lease)
-                self._model.open(lease[0], request.prompt, request.boosts)
-        except Exception as error:
-            for slot, number in leased:
-                self._queue.close(slot, number)
-            self._refuse(link, request, error)
-            return
-        # Front ends choose by it, and do not count a stream themselves any more once they have this answer.
-        self._record.leased = len(self._slots.leased)
-        slots, numbers = np.array(leased).T
-        rows = pack_rows(slots, numbers, None)
-        header = pack_header(FrameKind.LEASED, len(leased), request=request.request)
-        self._links.send(link, header, rows.data.cast("B"))
-
-    def _refuse(self, link: int, request: LeaseRequest, error: Exception) -> None:
-        """Refuses what a request asks for, of which the model knows nothing."""
-        if not isinstance(error, InvalidArgument):
-            bug = InternalError()
-            log.error("request %s: a stream could not be opened", bug.request_id, exc_info=error)
-            self._links.send(
-                link, pack_header(FrameKind.BROKEN, 0, request=request.request, failure=bug.request_id)
-            )
-            return
-        self._links.send(link, pack_invalid(request.request, f"{error.field}\n{error.message}"))
-
-    # --------------------------------------------------------------------------------------------------- its steps
-
-    def _step(self, slots: Indices, now: float) -> None:
-        """Steps a batch. A step that raises ends its streams and no others; one that has lost its device raises."""
-        queue = self._queue
-        links = queue.links(slots)
-        if len(self._links) > 1:
-            # The answers to one front end lie together.
-            order = np.argsort(links, kind="stable")
-            slots, links = slots[order], links[order]
-        batch, leases, due = queue.batch(slots), queue.leases(slots), queue.due(slots)
-        started = time.monotonic()
-        self._record.busy_since = started
-        try:
-            self._model.submit(batch)
-            answers = self._model.collect()
-            answers.check(len(batch))
-        except Exception as error:
-            self._fail(slots, links, leases, error)
-            if isinstance(error, DeviceLost):
-                # Nothing will work again in this process; its end makes way for another.
-                raise
-            return
-        finally:
-            self._record.busy_since = 0.0
-        ended = time.monotonic()
-        send_answers(self._links, links, slots, leases, answers, started, ended)
-        queue.stepped(slots, leases, ended)
-        if answers.broken.any():
-            log.error("%d streams are ended: the model's output is not finite", int(answers.broken.sum()))
-            queue.kill(slots[answers.broken])
-        waits_s = now - due
-        is_live = bool(waits_s.min() >= 0)
-        self._quiet_until = (
-            now + self._settings.tick_s if is_live and 2 * len(slots) < self._max_batch else 0.0
-        )
-        self._count(answers, batch.counts.sum(), waits_s, ended - started, ended)
-
-    def _count(
-        self, answers: StepAnswers, samples: int, waits_s: np.ndarray, seconds: float, ended: float
-    ) -> None:
-        """Counts a step; chunks that were due later than it began are uploads."""
-        live = waits_s >= 0
-        longest_s = float(waits_s.max(initial=0.0))
-        self._meter.step(ended, len(answers), seconds, int(np.count_nonzero(live)), longest_s)
-        self._scheduler.add_step_time(len(answers), seconds)
-        if self._metrics:
-            rate = self._model.info.sample_rate
-            self._metrics.step(
-                seconds=seconds, audio_s=float(samples) / rate, waits_s=np.maximum(0.0, waits_s)
-            )
-
-    def _fail(self, slots: Indices, links: Indices, leases: np.ndarray, error: Exception) -> None:
-        """Ends the streams of a batch, since its step has failed."""
-        if isinstance(error, OutOfMemory | MemoryError):
-            self._halve_batches(len(slots))
-        bug = InternalError()
-        log.error(
-            "request %s: %d streams ended by an internal error", bug.request_id, len(slots), exc_info=error
-        )
-        send_failure(self._links, links, slots, leases, bug.request_id)
-        self._queue.kill(slots)
-        if self._metrics:
-            self._metrics.step_failed(len(slots))
 
     def _probe(self, now: float) -> None:
         """Makes a step that no stream waits for; one that hangs would hold up streams too, so it is watched as well."""

@@ -134,7 +134,7 @@ def test_nothing_follows_a_chunk_that_could_not_be_answered() -> None:
     engine.queue.put(records(first, second))
     slots = engine.scheduler.take_batch(1.0)
     engine.queue.stepped(slots, engine.queue.leases(slots), 1.0)
-    engine.queue.kill(slots)
+    engine.queue.kill(slots, engine.queue.leases(slots))
     engine.queue.put(records(third))
     assert not len(engine.scheduler)
     assert engine.queue.close(*lease)
