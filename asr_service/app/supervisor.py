@@ -16,10 +16,10 @@ import time
 from collections.abc import Sequence
 
 from asr_common.control_channel import Received
-from asr_common.process_group import Child, ProcessGroup, how_it_ended
-from asr_service.access.permits import Permits
+from asr_common.process_group import Child, News, ProcessGroup, how_it_ended
 from asr_service.app.board import Board
 from asr_service.app.control import SHOW_STACKS, FromEngine, FromFrontEnd, ToEngine, ToFrontEnd
+from asr_service.app.permit_requests import PermitRequests
 from asr_service.app.processes import Plan, Process
 from asr_service.app.scrapes import Scrapes
 from asr_service.core.errors import SettingsError
@@ -50,7 +50,7 @@ class Supervisor:
         self._plan = plan
         self._board = board
         self._group = group
-        self._permits = Permits()
+        self._permits = PermitRequests(lambda: self._take_news(group.wait(0)))
         self._scrapes = Scrapes(group, plan.answer_scrapes)
         self._engines = [Process(True, number, name) for number, name in enumerate(plan.engines)]
         self._front_ends = [
@@ -82,20 +82,8 @@ class Supervisor:
             self._look_for_hanging(now)
             self._end_late(now)
             self._scrapes.keep_up(now)
-            news = self._group.wait(self._next_look(now))
-            for child, received in news.received:
-                if self._scrapes.is_from(child):
-                    self._scrapes.take(received.message, self._processes)
-                else:
-                    self._take(self._by_child[child.pid], received)
-            for child in news.ended:
-                if self._scrapes.is_from(child):
-                    self._scrapes.on_end(child)
-                else:
-                    self._on_end(self._by_child.pop(child.pid), child)
-            for number in news.signals:
-                if number in (signal.SIGTERM, signal.SIGINT):
-                    self._on_signal(number)
+            self._take_news(self._group.wait(self._next_look(now)))
+            self._permits.answer()
             self._tell_ready()
         if self._refusal is not None:
             raise self._refusal
@@ -103,6 +91,21 @@ class Supervisor:
 
     def _is_over(self) -> bool:
         return self._drain_until is not None and not any(process.child for process in self._processes)
+
+    def _take_news(self, news: News) -> None:
+        for child, received in news.received:
+            if self._scrapes.is_from(child):
+                self._scrapes.take(received.message, self._processes)
+            else:
+                self._take(self._by_child[child.pid], received)
+        for child in news.ended:
+            if self._scrapes.is_from(child):
+                self._scrapes.on_end(child)
+            else:
+                self._on_end(self._by_child.pop(child.pid), child)
+        for number in news.signals:
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._on_signal(number)
 
     # ------------------------------------------------------------------------------------------------- starting
 
@@ -186,10 +189,9 @@ class Supervisor:
                 if self._was_ready:
                     self._send(front_end, (ToFrontEnd.SERVE,))
             case (FromFrontEnd.ASK_PERMIT, request, key, count, limit):
-                is_granted = self._permits.ask(front_end.number, key, count, limit)
-                self._send(front_end, (ToFrontEnd.PERMIT, request, is_granted))
+                self._permits.ask(front_end, request, key, count, limit)
             case (FromFrontEnd.GIVE_BACK, key, count):
-                self._permits.give_back(front_end.number, key, count)
+                self._permits.give_back(front_end, key, count)
             case (FromFrontEnd.PAGE, number, page):
                 self._scrapes.take_page(front_end, number, page)
             case (FromFrontEnd.FAILED, error):
@@ -214,7 +216,7 @@ class Supervisor:
                 process.pool = None
         else:
             self._board.clear_front_end(process.number)
-            self._permits.forget(process.number)
+            self._permits.forget(process)
         if self._drain_until is not None:
             return
         assert child.exit_code is not None

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -134,7 +135,13 @@ class Service:
 
     def rest(self) -> list[str]:
         """Everything that it says until the last of its processes has ended."""
-        output = self.popen.communicate(timeout=PATIENCE_S)[0].splitlines()
+        assert self.popen.stdout
+        # `communicate` would not have what was read ahead for `line`.
+        patience = threading.Timer(PATIENCE_S, self.popen.kill)
+        patience.start()
+        output = [line.rstrip() for line in self.popen.stdout]
+        self.popen.wait()
+        patience.cancel()
         self.lines += output
         return output
 
@@ -192,6 +199,42 @@ def test_a_front_end_that_is_killed_comes_back_with_its_engines_and_without_its_
         # The permits that its key may have are free again, all of them.
         running.line("front 0 has 1 True")
         assert sum(line.startswith("front 0 hears") for line in running.lines) == 4
+        os.kill(running.popen.pid, signal.SIGTERM)
+        assert running.rest()[-1] == "over with 0"
+
+
+def test_no_permit_is_refused_because_of_one_that_was_given_back_before() -> None:
+    """It was given back over another front end's channel, and both messages wait when the supervisor looks."""
+    call = """
+    given_back, told = os.pipe()
+
+    def ask_and_give_back(number, control):
+        record = board.front_ends[number]
+        record.beat = time.monotonic()
+        control.send((FromFrontEnd.LISTENING, 50051))
+        for message, descriptors in messages(control, record, []):
+            if message[0] == ToFrontEnd.SERVE and number == 2:
+                control.send((FromFrontEnd.ASK_PERMIT, 1, "key", 1, 1))
+            elif message[0] == ToFrontEnd.SERVE and number == 0:
+                os.read(given_back, 1)
+                control.send((FromFrontEnd.ASK_PERMIT, 1, "key", 1, 1))
+                os.kill(os.getppid(), signal.SIGCONT)
+            elif message[0] == ToFrontEnd.PERMIT and number == 2:
+                os.kill(os.getppid(), signal.SIGSTOP)
+                while open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[0] != "T":
+                    time.sleep(0.001)
+                control.send((FromFrontEnd.GIVE_BACK, "key", 1))
+                os.write(told, b"!")
+            elif message[0] == ToFrontEnd.PERMIT and number == 0:
+                say("front 0 has", *message[1:])
+            elif message[0] == ToFrontEnd.DRAIN:
+                return 0
+        return 1
+
+    run(run_front_end=ask_and_give_back)
+    """
+    with service(call) as running:
+        assert running.line("front 0 has 1 (.*)")[1] == "True"
         os.kill(running.popen.pid, signal.SIGTERM)
         assert running.rest()[-1] == "over with 0"
 
