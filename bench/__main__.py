@@ -14,6 +14,7 @@ from pathlib import Path
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "engine": (),
+    "host": (),
     "service": (),
     "bridge": (),
     "startup": (),

@@ -65,8 +65,9 @@ def test_the_service_brings_its_data_and_no_tests(tmp_path: Path) -> None:
             "clients.grpc_client_wav, clients.loadgen.__main__, clients.demo.__main__",
             "torch nemo asr_service ws_bridge",
         ),
-        ("asr_service.app.engine_start", "torch nemo grpc google prometheus_client uvloop"),
-        ("asr_service.app.wiring", "torch nemo"),
+        ("asr_service.app.service", "torch nemo grpc google uvloop numpy"),
+        ("asr_service.app.front_end", "torch nemo"),
+        ("asr_service.app.engine_process", "torch nemo grpc google uvloop"),
     ],
 )
 def test_nothing_heavy_or_foreign_is_imported(modules: str, never: str) -> None:
