@@ -56,6 +56,7 @@ async def visit(
         look: size, colours and so on.
     """
     context = await chromium.new_context(**look)
+    context.set_default_timeout(1000 * PATIENCE_S)
     if script:
         await context.add_init_script(script)
     if microphone:

@@ -31,6 +31,7 @@ export class Session {
     this.resumeAt = 0;
     this.attempts = 0;
     this.failingSince = null;
+    // The newest result that is no final, and where its stream began.
     this.newest = null;
     this.isOver = false;
   }
@@ -94,6 +95,7 @@ export class Session {
 
   connect() {
     clearTimeout(this.timer);
+    this.timer = null;
     if (this.resumeAt < this.tape.start) {
       this.on.gap(this.tape.ms(this.tape.start - this.resumeAt), this.base + this.tape.ms(this.resumeAt));
       this.resumeAt = this.tape.start;
@@ -119,24 +121,31 @@ export class Session {
     this.on.heard(message, (ms) => this.tape.heardAt(at(ms)), this.tape.ms(at(message.audio_ms)));
     // What the server could still say before it ended the stream is heard again by the next connection, and whole.
     if (!message.final || message.reason === "ended_by_server") {
-      this.newest = message;
+      this.newest = { message, from: this.from };
       if (!message.text) this.resumeAt = Math.max(this.resumeAt, at(message.audio_ms - QUIET_MS));
       this.on.interim(message.text);
     } else {
       this.newest = null;
-      this.final(message);
-      const last = message.words?.at(-1);
-      const next = message.reason === "endpoint" && last ? last.end_ms + AFTER_WORD_MS : message.audio_ms;
-      this.resumeAt = at(Math.min(next, message.audio_ms));
+      this.final(message, this.from);
+      this.resumeAt = at(this.endOf(message));
     }
     if (this.resumeAt > before) this.attempts = 0;
     this.tape.forget(this.resumeAt);
   }
 
-  final(message) {
+  /** Up to where, in ms of its stream, no audio is needed again after a final. */
+  endOf({ reason, words, audio_ms }) {
+    const last = words?.at(-1);
+    if (reason !== "endpoint" || !last) return audio_ms;
+    // An utterance that was too long ends without a pause, right before the next word.
+    const paused = audio_ms - last.end_ms >= this.init.endpoint_ms;
+    return Math.min(audio_ms, last.end_ms + (paused ? AFTER_WORD_MS : 0));
+  }
+
+  final(message, from) {
     this.on.interim("");
     if (!message.text) return;
-    const shift = this.base + this.tape.ms(this.from);
+    const shift = this.base + this.tape.ms(from);
     const whole = (ms) => Math.round(shift + ms);
     const words = (message.words ?? []).map((word) => ({
       ...word,
@@ -177,7 +186,7 @@ export class Session {
 
   /** Connects now instead of waiting for the time to come back. */
   hurry() {
-    if (this.timer && !this.link && this.tape && !this.isOver) this.connect();
+    if (this.timer && !this.isOver) this.connect();
   }
 
   behind() {
@@ -189,7 +198,7 @@ export class Session {
 
   giveUp() {
     // The words of an interim are the best there is.
-    if (this.newest?.text) this.final(this.newest);
+    if (this.newest?.message.text) this.final(this.newest.message, this.newest.from);
     this.over();
   }
 
