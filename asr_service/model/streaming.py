@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,7 +16,7 @@ from asr_service.core.errors import first_line
 from asr_service.core.model import DeviceLost, ModelInfo, OutOfMemory, Readings
 from asr_service.core.step import ChunkFlags, Int32, StepAnswers, StepBatch, no_answers
 from asr_service.core.values import PhraseBoost
-from asr_service.model.batch import Positions
+from asr_service.model.batch import Positions, StepInput
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.decoders.boosting_tree import BoostingTree, TreeMaker
 from asr_service.model.decoders.emissions import answers_of
@@ -40,7 +41,20 @@ def _fresh(chunks: StepBatch) -> Int32:
 
 
 @dataclass(frozen=True, slots=True)
-class _Submitted:
+class _Prepared:
+    """A step that is laid out and on its way to the device.
+
+    Attributes:
+        given: what the step takes.
+        fresh: slots in which a segment begins.
+    """
+
+    given: StepInput
+    fresh: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
     """A step that the decoder has still to do.
 
     Attributes:
@@ -96,7 +110,10 @@ class NemoStreamingModel:
         self._opened_trees: dict[int, BoostingTree] = {}
         self._slot_prompts = self._opened_prompts.copy()
         self._boosted: set[int] = set()
-        self._submitted: _Submitted | StepAnswers | None = None
+        # Steps that are not collected, the oldest first: its encoder has begun, that of the next one begins once it is
+        # decoded, so that its tokens do not wait for another step.
+        self._pending: deque[_Prepared | _Encoded | StepAnswers | Exception] = deque()
+        self._most_submitted = 2 if device.type == "cuda" else 1
         self._team = Team()
         self._times = StageTimes(device)
 
@@ -112,8 +129,8 @@ class NemoStreamingModel:
 
     @property
     def most_submitted(self) -> int:
-        """See `BatchStepper.most_submitted`."""
-        return 1
+        """See `BatchStepper.most_submitted`: a CPU is busy with a step itself."""
+        return self._most_submitted
 
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""
@@ -143,20 +160,41 @@ class NemoStreamingModel:
             self._opened_trees[slot] = tree
 
     def submit(self, batch: StepBatch) -> None:
-        """See `BatchStepper.submit`."""
-        if self._submitted is not None:
-            raise RuntimeError("a batch is submitted and not collected")
-        self._times.forget()
-        self._submitted = self._run(len(batch), lambda: self._encode(batch))
+        """See `BatchStepper.submit`. A second batch is laid out and goes to the device beside the first one's step."""
+        if len(self._pending) >= self._most_submitted:
+            raise RuntimeError(f"{len(self._pending)} batches are submitted and not collected")
+        prepared = self._run(len(batch), lambda: self._prepare(batch))
+        if not self._pending and isinstance(prepared, _Prepared):
+            self._pending.append(self._run(len(batch), lambda: self._encode(prepared)))
+        else:
+            self._pending.append(prepared)
 
     def collect(self) -> StepAnswers:
         """See `BatchStepper.collect`."""
-        submitted, self._submitted = self._submitted, None
-        if submitted is None:
+        if not self._pending:
             raise RuntimeError("no batch is submitted")
-        if isinstance(submitted, StepAnswers):
-            return submitted
-        return self._run(len(submitted.frames), lambda: self._decode(submitted))
+        oldest = self._pending.popleft()
+        try:
+            if isinstance(oldest, Exception):
+                raise oldest
+            if isinstance(oldest, StepAnswers):
+                return oldest
+            assert isinstance(oldest, _Encoded)
+            return self._run(len(oldest.frames), lambda: self._decode(oldest))
+        finally:
+            if self._pending:
+                self._pending[0] = self._begin(self._pending[0])
+
+    def _begin(
+        self, step: _Prepared | _Encoded | StepAnswers | Exception
+    ) -> _Prepared | _Encoded | StepAnswers | Exception:
+        """Begins the encoder of a step that is prepared; an error is kept for its `collect`."""
+        if not isinstance(step, _Prepared):
+            return step
+        try:
+            return self._run(len(step.given.frames), lambda: self._encode(step))
+        except Exception as error:
+            return error
 
     def _run(self, rows: int, work: Callable[[], _Made]) -> _Made:
         """Does a part of a step; an error is told apart by what can be done about it."""
@@ -178,19 +216,25 @@ class NemoStreamingModel:
         except RuntimeError as lost:
             raise DeviceLost(f"{self._device} answers no more ({first_line(lost)})") from error
 
-    def _encode(self, chunks: StepBatch) -> _Submitted | StepAnswers:
+    def _prepare(self, chunks: StepBatch) -> _Prepared | StepAnswers:
         count = len(chunks)
         if not count:
             return no_answers(0)
         prompts = self._prompts_of(chunks) if self._prompts else None
         given = self._positions.lay_out(chunks, self._bucket(count), prompts)
+        return _Prepared(given, _fresh(chunks).tolist() if given.fresh is not None else [])
+
+    def _encode(self, step: _Prepared) -> _Encoded | StepAnswers:
+        given = step.given
+        # What a step that has failed has left.
+        self._times.forget()
         if given.fresh is not None:
             for part in (self._features, self._encoder, self._decoder):
                 part.reset(given.fresh)
             if self._opened_trees or self._boosted:
-                self._boost(_fresh(chunks).tolist())
+                self._boost(step.fresh)
         if not given.frames.any():
-            return no_answers(count)
+            return no_answers(len(given.frames))
         batch = given.batch
         self._times.begin()
         mel = self._features.step(batch.slots, given.audio, given.ends)
@@ -199,14 +243,17 @@ class NemoStreamingModel:
             encoded = self._encoder.step(batch, mel)
         # One pass: a sum of normalised frames is finite if all of them are.
         finite = encoded.flatten(1).sum(1).isfinite()
-        real = batch.frames
+        slots, real = batch.slots, batch.frames
+        if self._most_submitted > 1 and self._device.type == "cpu":
+            # They lie where the next batch is laid out.
+            slots, real = slots.clone(), real.clone()
         # The decoder's state stays finite; that of the encoder is cleared once the host knows. A CPU's host knows now.
         if self._device.type != "cpu" or not finite.all():
             encoded, real = encoded.masked_fill(~finite[:, None, None], 0.0), real * finite
         if self._prompts:
             encoded = self._prompts.step(given.prompts, encoded)
         self._times.end("encoder")
-        return _Submitted(batch.slots, encoded, finite, real, given.frames)
+        return _Encoded(slots, encoded, finite, real, given.frames)
 
     def _prompts_of(self, chunks: StepBatch) -> npt.NDArray[np.int64]:
         """Returns the index of each chunk's language prompt, int64 [N]. Raises ValueError if `open` did not say one."""
@@ -229,7 +276,7 @@ class NemoStreamingModel:
             else:
                 self._boosted.add(slot)
 
-    def _decode(self, submitted: _Submitted) -> StepAnswers:
+    def _decode(self, submitted: _Encoded) -> StepAnswers:
         count = len(submitted.frames)
         self._times.begin()
         emissions = self._decoder.step(

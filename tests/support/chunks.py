@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -78,18 +79,28 @@ def step_together(
 ) -> None:
     """Steps segments by arrays, in random batches, slots and rows of memory that holds NaN elsewhere.
 
-    `before` is called before each batch.
+    As many batches as the model takes are submitted before the first of them is collected. `before` is called before
+    each batch.
     """
     info, waiting = model.info, list(segments)
     live: dict[int, tuple[Segment, list[tuple[Samples, int]]]] = {}
     pool = np.empty((3 * model.slots, info.chunk_samples), np.float32)
+    in_flight: deque[list[int]] = deque()
     while waiting or live:
         free = [slot for slot in range(model.slots) if slot not in live]
         for slot in rng.sample(free, min(len(free), len(waiting), rng.randint(0 if live else 1, 4))):
             segment = waiting.pop()
             model.open(slot, segment.prompt, segment.boosts)
             live[slot] = (segment, segment.chunks(info))
-        slots = rng.sample(sorted(live), rng.randint(1, len(live)))
+        idle = sorted(set(live).difference(*in_flight))
+        if not idle or len(in_flight) == model.most_submitted:
+            slots = in_flight.popleft()
+            _hand_out(model.collect(), [live[slot][0] for slot in slots])
+            for slot in slots:
+                if not live[slot][1]:
+                    del live[slot]
+            continue
+        slots = rng.sample(idle, rng.randint(1, len(idle)))
         chunks = [live[slot][1].pop(0) for slot in slots]
         batch = _laid_out(slots, chunks, pool, info, rng)
         before()
@@ -98,10 +109,7 @@ def step_together(
         for array in (batch.slots, batch.rows, batch.counts):
             array[:] = -1
         pool[:] = np.nan
-        _hand_out(model.collect(), [live[slot][0] for slot in slots])
-        for slot in slots:
-            if not live[slot][1]:
-                del live[slot]
+        in_flight.append(slots)
 
 
 def _laid_out(
