@@ -7,6 +7,7 @@ Names that say `bridge` are the bridge's own; the others mean the same to the se
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -118,6 +119,11 @@ class Settings(BaseSettings):
         description="Whether a browser that opens the port is shown a page to speak into. Where ASR_BRIDGE_ORIGINS is "
         "set, it has to name the bridge's own origin too, or the page may not connect.",
     )
+    bridge_twilio_webhook: str = Field(
+        "",
+        description="URL that the results of calls, which Twilio streams to /twilio, are posted to as JSON. Empty: no "
+        "calls are taken. Messages of a call come in order, one at a time: a slow receiver delays its own calls only.",
+    )
     bridge_ping_s: float = Field(
         20.0,
         ge=0.1,
@@ -177,6 +183,13 @@ class Settings(BaseSettings):
         for origin in _split(value):
             if origin != "null" and ("://" not in origin or origin.endswith("/")):
                 raise ValueError(f"{origin} should be an origin, scheme://host[:port] without a path")
+        return value
+
+    @field_validator("bridge_twilio_webhook")
+    @classmethod
+    def _webhook(cls, value: str) -> str:
+        if value and not re.match(r"https?://[^/?#\s]+[^\s]*$", value):
+            raise ValueError(f"{value} should be a URL, http:// or https://")
         return value
 
     @field_validator("log_level", "log_format", mode="before")

@@ -69,6 +69,9 @@ class Dialect(Protocol):
             Refused: the message cannot be served; the connection is closed with what `failed` makes of the failure.
         """
 
+    def left(self) -> Sequence[Step]:
+        """Says what is done when the client has gone, for a dialect whose results go elsewhere."""
+
     def take(self, response: asr_pb2.RecognizeResponse) -> Sequence[str]:
         """Takes every result as it comes.
 
@@ -90,12 +93,14 @@ class GuestDialect(Dialect, Protocol):
     """Another protocol than the bridge's own, whose handshake says something already.
 
     Attributes:
-        key: the client's API key, "" for none.
+        key: the client's API key, "" for none; None if it only comes with a message.
         headers: that the handshake is answered with.
+        answers_elsewhere: whether results go to the webhook; then they do so though the client has gone.
     """
 
-    key: str
+    key: str | None
     headers: Sequence[tuple[str, str]]
+    answers_elsewhere: bool
 
     def learn(self, info: asr_pb2.GetServiceInfoResponse) -> None:
         """Takes what the service says of itself, before anything else."""

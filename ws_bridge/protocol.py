@@ -186,7 +186,7 @@ class Conversation:
                 raise _out_of_order(
                     "second init", "a connection carries one stream; open another one for the next"
                 )
-            message = _init(fields)
+            message = read_init(fields)
             self.sid = message.sid
             self.state = State.OPEN
             return message
@@ -246,8 +246,12 @@ def _parse(text: str, limit: int) -> dict[str, Any]:
     return fields
 
 
-def _init(fields: dict[str, Any]) -> Init:
-    """Reads an init message; fields that are not known are ignored, as a later version may know them."""
+def read_init(fields: dict[str, Any]) -> Init:
+    """Reads an init message; fields that are not known are ignored, as a later version may know them.
+
+    Raises:
+        Refused: the first field that cannot be served.
+    """
     endpoint_ms = None
     if fields.get("endpoint_ms") is not None:
         endpoint_ms = _whole(fields, "endpoint_ms", 0, ENDPOINT_LIMITS, "ms of silence")

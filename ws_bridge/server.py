@@ -32,6 +32,7 @@ from ws_bridge.session import Session
 from ws_bridge.status import Failure, Refused
 from ws_bridge.tls import ServerCertificate
 from ws_bridge.uploads import Uploads
+from ws_bridge.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,11 @@ _HEALTH_S = 2.0
 _FRAMES_WAITING = 8
 """Frames of one client read ahead of the service. Beyond that TCP holds the client back."""
 
+_NO_WEBHOOK = Failure(
+    "failed_precondition",
+    "ASR_BRIDGE_TWILIO_WEBHOOK is not set: there is nowhere to send results to",
+    http=503,
+)
 _DRAINING = Failure("unavailable", "the bridge is shutting down; open a new connection", retry_after_ms=1000)
 
 
@@ -64,6 +70,7 @@ class Bridge:
         self._channels = channels
         self._sessions: dict[asyncio.Task[None], Session] = {}
         self._draining = False
+        self._webhook = Webhook(settings.bridge_twilio_webhook) if settings.bridge_twilio_webhook else None
         self._uploads = Uploads(settings, channels, metrics, self._refuses, self._count)
         self._page = PageFiles() if settings.bridge_page else None
         metrics.watch(
@@ -109,7 +116,10 @@ class Bridge:
         """Serves one client, in the task that the library made for it."""
         assert isinstance(socket, Connection)
         dialect = socket.dialect or OwnProtocol()
-        session = Session(socket, dialect, self._channels, self._settings, self._metrics)
+        elsewhere = None
+        if socket.dialect is not None and socket.dialect.answers_elsewhere and self._webhook is not None:
+            elsewhere = self._webhook.post
+        session = Session(socket, dialect, self._channels, self._settings, self._metrics, elsewhere)
         self._metrics.opened()
         task = asyncio.current_task()
         assert task is not None
@@ -158,6 +168,11 @@ class Bridge:
         assert isinstance(connection, Connection)
         try:
             dialect = door.open(read_handshake(request.path, request.headers))
+            if dialect.answers_elsewhere and self._webhook is None:
+                raise Refused(_NO_WEBHOOK)
+            if dialect.key is None:
+                connection.dialect = dialect
+                return None
             metadata = credentials(dialect.key, request.headers)
             served = await what_is_served(self._channels, metadata, self._settings.bridge_open_s, door.words)
             if isinstance(served, Failure):

@@ -58,8 +58,11 @@ class Session:
         channels: Channels,
         settings: Settings,
         metrics: Metrics,
+        elsewhere: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        """`elsewhere` takes what the client is told in its place: all of it, though the client has gone."""
         self._socket = socket
+        self._elsewhere = elsewhere
         self._dialect = dialect
         self._channels = channels
         self._settings = settings
@@ -73,7 +76,7 @@ class Session:
         self._waiting: asyncio.Task[None] | None = None
         # Whether the call is half-closed for another one.
         self._reopens = False
-        socket.on_gone = lambda: self.end(End.GONE)
+        socket.on_gone = self._gone
         socket.too_large = self._too_large
 
     @property
@@ -90,6 +93,13 @@ class Session:
         """Ends the session in this way, unless it is ending already."""
         if not self._ending.done():
             self._ending.set_result(how)
+
+    def _gone(self) -> None:
+        """Takes that the client has gone; a stream whose results go elsewhere has a while to end by itself."""
+        if self._elsewhere is not None and self.has_stream:
+            self._socket.loop.call_later(self._settings.bridge_close_s, self.end, End.GONE)
+        else:
+            self.end(End.GONE)
 
     def conclude(self, failure: Failure) -> None:
         """Ends the session for a reason of the bridge's, once the service has given its last final."""
@@ -228,7 +238,15 @@ class Session:
 
     async def _receive(self) -> list[Message]:
         """Receives the client's next message; returns what of it is for the service."""
-        data = await self._socket.recv()
+        try:
+            data = await self._socket.recv()
+        except ConnectionClosed:
+            if self._elsewhere is None or not self.has_stream:
+                raise
+            if not (steps := self._dialect.left()):
+                # The last results are on their way.
+                await asyncio.wait([self._ending])
+            return self._take_in(steps)
         self._metrics.received(data)
         return self._take_in(self._dialect.receive(data))
 
@@ -308,7 +326,7 @@ class Session:
                     await self._send("interim", text)
 
     async def _send(self, kind: str, text: str) -> None:
-        await self._socket.send(text)
+        await (self._elsewhere or self._socket.send)(text)
         self._metrics.sent(kind, len(text))
 
     async def _close(self, failure: Failure | None, deliver: asyncio.Task[None]) -> None:

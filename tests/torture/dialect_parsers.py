@@ -25,6 +25,7 @@ from tests.support.routes import serving
 from ws_bridge.dialect import Dialect, HttpAnswer, Reply, Step
 from ws_bridge.dialects.deepgram.door import DeepgramDoor, DeepgramFileDoor
 from ws_bridge.dialects.openai.door import RealtimeDoor, TranscriptionsDoor
+from ws_bridge.dialects.twilio.stream import TwilioStream
 from ws_bridge.file_dialect import AudioFormat
 from ws_bridge.form import read_form
 from ws_bridge.handshake import read_handshake
@@ -63,6 +64,11 @@ def realtime(data: bytes) -> None:
         check_http(door.refuse(refused.failure), refused.failure)
         return
     check_talk(dialect, lines, None)
+
+
+def twilio(data: bytes) -> None:
+    """Events of a call, a line each."""
+    check_talk(TwilioStream(), data.split(b"\n"), None)
 
 
 def form(data: bytes) -> None:
@@ -216,6 +222,7 @@ RESPONSES = [
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "deepgram": deepgram,
     "realtime": realtime,
+    "twilio": twilio,
     "form": form,
     "recording": recording,
 }
@@ -256,6 +263,11 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"type":"input_audio_buffer.append","audio":"AA=="}\n{"type":"input_audio_buffer.commit"}',
         b"intent=conversation",
     ],
+    "twilio": [
+        b'{"event":"start","start":{"callSid":"CA1","mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,'
+        b'"channels":1},"customParameters":{"phrases":"zulu, kilo","endpoint_ms":"300","words":"true",'
+        b'"track":"inbound"},"streamSid":"MZ1"}}\n{"event":"media","media":{"track":"inbound","payload":"AAAA"}}\n{"event":"stop"}',
+    ],
     "form": [
         b"\x40x\n" + _FORM,
         b"\x01x\n" + _FORM[:-8],
@@ -273,6 +285,38 @@ SEEDS: dict[str, list[bytes]] = {
     ],
 }
 WORDS: dict[str, list[str]] = {
+    "twilio": [
+        *(
+            '"event"',
+            '"start"',
+            '"media"',
+            '"stop"',
+            '"callSid"',
+            '"mediaFormat"',
+            '"encoding"',
+            '"audio/x-mulaw"',
+        ),
+        *(
+            '"customParameters"',
+            '"sampleRate"',
+            '"channels"',
+            '"payload"',
+            '"track"',
+            '"inbound"',
+            '"phrases"',
+            "null",
+        ),
+        *(
+            '"endpoint_ms"',
+            '"interim"',
+            '"key"',
+            '"language"',
+            '"look_ahead_ms"',
+            '"boost"',
+            "1e999",
+            "\\ud800",
+        ),
+    ],
     "form": [
         *(
             "--x",

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from ws_bridge.dialect import Door
 from ws_bridge.dialects.deepgram.door import DeepgramDoor, DeepgramFileDoor
 from ws_bridge.dialects.openai.door import RealtimeDoor, TranscriptionsDoor
+from ws_bridge.dialects.twilio.stream import TwilioDoor
 from ws_bridge.file_dialect import FileDoor
 
-_DOORS: Mapping[str, Door] = {"/v1/listen": DeepgramDoor(), "/v1/realtime": RealtimeDoor()}
+_DOORS: Mapping[str, Door] = {
+    "/v1/listen": DeepgramDoor(),
+    "/v1/realtime": RealtimeDoor(),
+    "/twilio": TwilioDoor(),
+}
 
 
 _FILE_DOORS: Mapping[str, FileDoor] = {

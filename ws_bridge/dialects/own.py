@@ -43,6 +43,10 @@ class OwnProtocol:
             self._init = message
         return () if message is None else (message,)
 
+    def left(self) -> Sequence[Step]:
+        """Never comes: with its client the stream has gone."""
+        return ()
+
     def take(self, response: asr_pb2.RecognizeResponse) -> Sequence[str]:
         """Makes one message of a final."""
         return self.interim(response) if response.result.is_final else ()

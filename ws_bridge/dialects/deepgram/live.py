@@ -43,6 +43,7 @@ class DeepgramLive:
 
     patience_s = None
     words = WORDS
+    answers_elsewhere = False
 
     def __init__(self, query: Query, request_id: str, created: str, protocol: Sequence[str] = ()) -> None:
         self._query = query
@@ -53,7 +54,7 @@ class DeepgramLive:
         self._start = b""
         self.state = State.NEW
         self.sid = request_id
-        self.key = query.key
+        self.key: str | None = query.key
         self.headers: Sequence[tuple[str, str]] = [
             ("dg-request-id", request_id),
             *(("Sec-WebSocket-Protocol", one) for one in protocol),
@@ -78,6 +79,10 @@ class DeepgramLive:
             return self._close()
         self._hash.update(data)
         return (Audio(data),) if self.state is State.OPEN else self._open_file(data)
+
+    def left(self) -> Sequence[Step]:
+        """Never comes: with its client the stream has gone."""
+        return ()
 
     def take(self, response: asr_pb2.RecognizeResponse) -> Sequence[str]:
         """Makes the messages of a final, and those that tell when speech starts and when an utterance is over."""

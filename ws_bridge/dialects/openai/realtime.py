@@ -60,6 +60,7 @@ class OpenAIRealtime:
 
     patience_s = PATIENCE_S
     words = WORDS
+    answers_elsewhere = False
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class OpenAIRealtime:
         self._before_ms = self._heard_ms = self._finished_ms = 0
         self.state = State.NEW
         self.sid = sid
-        self.key = key
+        self.key: str | None = key
         self.headers: Sequence[tuple[str, str]] = [("Sec-WebSocket-Protocol", one) for one in protocol]
 
     def learn(self, info: asr_pb2.GetServiceInfoResponse) -> None:
@@ -136,7 +137,7 @@ class OpenAIRealtime:
 
     def _open(self) -> Sequence[Message]:
         """Opens the stream if there is none, or none with these settings."""
-        init = self._settings.init(self.sid, self.key)
+        init = self._settings.init(self.sid, self.key or "")
         if init == self._init:
             return ()
         self._init, self.state = init, State.OPEN
@@ -166,6 +167,10 @@ class OpenAIRealtime:
         return (cleared, Finalize(self._turns.commit(clears=True).id))
 
     # ----------------------------------------------------------------------------------------------- what is recognized
+
+    def left(self) -> Sequence[Step]:
+        """Never comes: with its client the stream has gone."""
+        return ()
 
     def take(self, response: asr_pb2.RecognizeResponse) -> Sequence[str]:
         """Tells that someone speaks, and has stopped; and what was said."""
