@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from asr_service.core.errors import ModelUnavailable, SettingsError
 from asr_service.core.model import Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
@@ -250,15 +250,27 @@ class Engine:
         Before a request is refused for want of room, everything is read once more: nobody is refused because of a
         stream that its client knows to be over.
         """
-        requests = deque(self._book(self._links.read()))
+        requests = self._read_links(())
         while requests:
-            link, request = requests.popleft()
-            if not self._leasing.has_room(request):
-                requests += self._book(self._links.read())
-            self._leasing.answer(link, request)
+            if not self._leasing.has_room(requests[0][1]):
+                requests = self._read_links(requests)
+            if requests:
+                self._leasing.answer(*requests.popleft())
 
-    def _book(self, intake: Intake) -> list[tuple[int, LeaseRequest]]:
-        """Takes chunks in, then what is given back; returns the requests, which come last."""
+    def _read_links(self, waiting: Iterable[tuple[int, LeaseRequest]]) -> deque[tuple[int, LeaseRequest]]:
+        """Takes chunks in, then what is given back; returns the requests, which come last.
+
+        Those of a front end that is gone are dropped: nobody would give back what it is given.
+        """
+        intake = self._links.read()
+        self._book(intake)
+        requests = deque(waiting)
+        requests += intake.leases
+        if not intake.closed:
+            return requests
+        return deque(request for request in requests if request[0] not in intake.closed)
+
+    def _book(self, intake: Intake) -> None:
         if intake.is_watched_ready:
             self._on_watched()
         self._queue.put(intake.chunks)
@@ -268,7 +280,6 @@ class Engine:
             freed = self._queue.close_link(link)
             if freed:
                 log.warning("a front end is gone: %d slots are free again", freed)
-        return intake.leases
 
     def _probe(self, now: float) -> None:
         """Makes a step that no stream waits for; one that hangs would hold up streams too, so it is watched as well."""
