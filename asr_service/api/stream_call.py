@@ -232,6 +232,8 @@ class StreamCall(ABC):
         for session in sessions:
             session.on_end = self._session_ended
             session.on_ending = self._session_ending
+            if session.ended is not None:
+                self._session_ended(session.ended)
         if config.fill_gaps_after_ms:
             self._gaps = self._fill_gaps(config)
         writing = asyncio.Lock() if len(sessions) > 1 else None

@@ -161,8 +161,12 @@ class Admission:
         except AsrError as refused:
             self._refuse(refused)
         for session in sessions:
-            session.on_released = self._released
-        self._sessions.update(sessions)
+            if session.ended is None:
+                session.on_released = self._released
+                self._sessions.add(session)
+            else:
+                # Its engine was gone before this could go on.
+                self._give_back(session.key_name, 1)
         self._on_count(len(self._sessions))
         self.metrics.stream_opened()
         self.open_calls += 1

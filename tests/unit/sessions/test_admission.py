@@ -10,7 +10,8 @@ from asr_service.core.errors import AsrError, AtCapacity, InternalError, Overloa
 from asr_service.core.values import StreamConfig
 from asr_service.model.null import NullModel
 from asr_service.sessions.admission import Admission
-from tests.support.desk import Desk, admission_to
+from asr_service.sessions.session import Ended
+from tests.support.desk import Desk, DeskLease, admission_to
 
 CONFIG = StreamConfig("test")
 ALICE = ApiKey("alice", b"", max_streams=2)
@@ -195,3 +196,25 @@ async def test_drained_waits_for_the_last_call() -> None:
     await drained
     assert admission.open_calls == 0
     await admission.drained()
+
+
+async def test_an_engine_that_dies_while_it_admits_leaves_nothing() -> None:
+    """Its link may end after its answer has come and before the caller goes on with it."""
+
+    class Dying(Desk):
+        async def lease(self, *arguments: Any, **options: Any) -> list[DeskLease]:
+            leases = await super().lease(*arguments, **options)
+            for lease in leases:
+                lease.stream.lost(Unavailable("the engine has stopped"))
+            return leases
+
+    desk, counts = Dying(slots=9), list[int]()
+    admission = admission_to(desk, on_count=counts.append)
+    for _ in range(3):
+        sessions = await admission.admit(CONFIG, channels=2, key=ALICE)
+        for session in sessions:
+            ended = await session.next()
+            assert isinstance(ended, Ended) and isinstance(ended.error, Unavailable)
+        assert admission.active == counts[-1] == 0
+        admission.leave()
+    assert all(lease.is_released for lease in desk.leases)
