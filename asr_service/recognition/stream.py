@@ -20,7 +20,7 @@ from asr_service.recognition.endpointing import Endpointer, frame_levels
 from asr_service.recognition.languages import AUTO, choose_language
 from asr_service.recognition.states import INPUT, WORK, Happening, Input, Work
 from asr_service.recognition.transcript import Transcript
-from asr_service.recognition.vocabulary import Vocabulary
+from asr_service.recognition.vocabulary import Vocabulary, ends_utterances
 
 END_OF_UTTERANCE = FinalReason.END_OF_UTTERANCE
 
@@ -85,6 +85,8 @@ class Stream:
         self._endpointer = Endpointer(config.endpointing, info.frame_ms)
         self._utterance = 0
         self._read_ahead = read_ahead
+        # Then an answer may change how what follows is cut.
+        self._may_restart = ends_utterances(info.pieces)
         # Chunks that are cut and not answered, in their order; those of them that `take_chunks` has not given out yet.
         self._cut_chunks: deque[_CutChunk] = deque()
         self._new_chunks: list[Chunk] = []
@@ -241,12 +243,12 @@ class Stream:
         """Cuts chunks as far as their audio is there and as many may be unanswered."""
         while len(self._cut_chunks) + self._ignored < self._read_ahead:
             clock = self._cutter.clock
-            if not self._cut_chunks:
-                chunk = self._cutter.cut(is_first=self._next_is_first)
-            elif self._cut_chunks[-1].chunk.is_last:
+            if self._cut_chunks and self._cut_chunks[-1].chunk.is_last:
                 return
-            else:
+            if self._cut_chunks and self._may_restart:
                 chunk = self._cutter.cut_ahead()
+            else:
+                chunk = self._cutter.cut(is_first=self._next_is_first)
             if chunk is None:
                 return
             self._next_is_first = False
