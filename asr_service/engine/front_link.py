@@ -76,7 +76,8 @@ class FrontLink:
 
     def __init__(self, link: socket.socket, pool: SamplePool) -> None:
         self._socket = link
-        self._pool = pool
+        # None once the engine is gone: its memory is not to wait until nothing knows of this link any more.
+        self._pool: SamplePool | None = pool
         self._loop = asyncio.get_running_loop()
         self._leases: dict[tuple[int, int], SlotLease] = {}
         self._requests: dict[int, tuple[Sequence[ChunkAnswers], asyncio.Future[list[SlotLease]]]] = {}
@@ -88,14 +89,13 @@ class FrontLink:
         # Frames that are not handled yet; of the first of them, how many rows and tokens are.
         self._frames: deque[Frame] = deque()
         self._row = self._token = 0
-        self._is_open = True
         link.setblocking(False)
         self._loop.add_reader(link, self._read)
 
     @property
     def is_open(self) -> bool:
         """Whether the engine is there."""
-        return self._is_open
+        return self._pool is not None
 
     def __len__(self) -> int:
         """Returns how many slots are leased over this link."""
@@ -105,7 +105,7 @@ class FrontLink:
         self, streams: Sequence[ChunkAnswers], prompt: int = -1, boosts: Sequence[PhraseBoost] = ()
     ) -> list[SlotLease]:
         """See `EngineLink.lease`."""
-        if not self._is_open:
+        if self._pool is None:
             raise _gone()
         self._last_request = request = self._last_request + 1 & 0xFFFFFFFF
         answer: asyncio.Future[list[SlotLease]] = self._loop.create_future()
@@ -125,7 +125,7 @@ class FrontLink:
 
     def send_chunk(self, slot: int, lease: int, place: int, samples: Samples, flags: int, due: float) -> None:
         """Sends a chunk of a slot that is leased."""
-        if not self._is_open:
+        if self._pool is None:
             return
         self._pool.write(slot, place, samples, flags)
         self._unsent += pack_chunk(slot, lease, len(samples), flags, place, due)
@@ -135,7 +135,7 @@ class FrontLink:
 
     def release(self, slot: int, lease: int) -> None:
         """Gives a slot back, before anything that the caller does next can be seen by a client."""
-        if self._leases.pop((slot, lease), None) is not None and self._is_open:
+        if self._leases.pop((slot, lease), None) is not None and self.is_open:
             self._send_now(pack_release(slot, lease))
 
     def _send_now(self, record: bytes) -> None:
@@ -242,9 +242,9 @@ class FrontLink:
 
     def close(self, error: AsrError) -> None:
         """Ends the link: streams and requests are told the error."""
-        if not self._is_open:
+        if self._pool is None:
             return
-        self._is_open = False
+        self._pool = None
         self._loop.remove_reader(self._socket)
         if self._is_writing:
             self._loop.remove_writer(self._socket)

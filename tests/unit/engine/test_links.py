@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -305,6 +306,22 @@ async def test_a_front_end_that_is_gone_frees_its_slots(make_engine: MakeEngine)
     engine.queue.check()
     assert len(engine.links) == 0
     assert engine.queue.open(0) is not None
+
+
+async def test_the_memory_of_an_engine_that_is_gone_is_given_back_while_its_link_is_known() -> None:
+    """Whoever holds the error that a request was refused with holds the link."""
+    pool = SamplePool.new(SLOTS, first_chunk_samples=SAMPLES, chunk_samples=SAMPLES)
+    pool.close()
+    memory = weakref.ref(pool)
+    mine, theirs = socket.socketpair()
+    front = FrontLink(theirs, pool)
+    del pool
+    asking = asyncio.ensure_future(front.lease([Stream()]))
+    await asyncio.sleep(0)
+    mine.close()
+    with pytest.raises(Unavailable):
+        await asking
+    assert not front.is_open and memory() is None
 
 
 async def test_many_answers_at_once_leave_turns_to_others(make_engine: MakeEngine) -> None:
