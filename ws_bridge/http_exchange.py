@@ -88,11 +88,8 @@ class HttpExchange(asyncio.Protocol):
         self._read_events()
 
     def eof_received(self) -> bool:
-        """Takes that the client sends nothing more; it may still read."""
-        if not (self._answered or self._broken):
-            self._http.receive_data(b"")
-            self._read_events()
-        return not self._answered
+        """Takes that the client has gone: nobody sends a request and then closes only half of the connection."""
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the work for a client that has gone."""
@@ -129,13 +126,8 @@ class HttpExchange(asyncio.Protocol):
                     self._transport.pause_reading()
             elif isinstance(event, h11.EndOfMessage):
                 self._ended = True
-            elif isinstance(event, h11.ConnectionClosed):
-                # Before the request there is nobody to answer.
-                self._broken = True
-                if self._task is None:
-                    self._transport.close()
             self._something.set()
-            if isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+            if self._ended:
                 return
 
     def _start(self, request: h11.Request) -> None:
@@ -195,6 +187,9 @@ class HttpExchange(asyncio.Protocol):
                 raise BodyLate from None
         part = self._parts.popleft()
         self._buffered -= len(part)
+        if self._buffered <= _MOST_BUFFERED // 2:
+            # Also when all has come: who does not read does not see the client go.
+            self._transport.resume_reading()
         return part
 
     async def respond(self, status: int, body: bytes, headers: Sequence[tuple[str, str]]) -> None:
@@ -204,32 +199,46 @@ class HttpExchange(asyncio.Protocol):
         self.finish()
 
     async def start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """Sends the start of a response."""
+        """Sends the start of a response. Raises as `send` does."""
         reason = HTTPStatus(status).phrase.encode()
         self._write(h11.Response(status_code=status, headers=[*headers, _CLOSE], reason=reason))
-        await self._writable.wait()
+        await self._until_read()
 
     async def send(self, data: bytes) -> None:
-        """Sends a part of the response's body; waits while the client does not read."""
+        """Sends a part of the response's body; waits while the client does not read.
+
+        Raises:
+            BodyBroken: the client has gone, or reads nothing for too long.
+        """
         if data:
             self._write(h11.Data(data=data))
-        await self._writable.wait()
-        if self._broken and not self._ended:
-            raise BodyBroken
+        await self._until_read()
 
     def finish(self) -> None:
         """Ends the response, and the connection once the client has it."""
         self._write(h11.EndOfMessage())
         self._answered = True
         self._parts.clear()
-        if self._ended or self._broken:
+        # Whoever does not read does not keep the connection.
+        self._late = self.loop.call_later(self._patience_s, self._transport.abort)
+        if self._ended:
             self._transport.close()
-            return
-        # What is still coming is dropped; closed at once, the connection would be reset, and the response lost with it.
-        self._transport.resume_reading()
-        self._late = self.loop.call_later(self._patience_s, self._transport.close)
+        else:
+            # What is still coming is dropped: closed at once, the connection would be reset, and the response be lost.
+            self._transport.resume_reading()
+
+    async def _until_read(self) -> None:
+        try:
+            async with asyncio.timeout(self._quiet_s):
+                await self._writable.wait()
+        except TimeoutError:
+            raise BodyBroken from None
+        if self._broken:
+            raise BodyBroken
 
     def _write(self, event: Any) -> None:
+        if self._broken and self._task is not None:
+            raise BodyBroken
         data = self._http.send(event)
         if data and not self._transport.is_closing():
             self._transport.write(data)

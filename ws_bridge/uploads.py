@@ -7,6 +7,7 @@ response <--results-- call     at the end, or as events while they come
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import math
@@ -113,7 +114,8 @@ class Uploads:
             outcome = "gone"
             if self._over is not None:
                 outcome = self._over.code
-                await upload.refuse(self._over)
+                with contextlib.suppress(ConnectionError):
+                    await upload.refuse(self._over)
         finally:
             self._tasks.discard(task)
             self._counted()
