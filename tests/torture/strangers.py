@@ -7,15 +7,17 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from testbed.processes import free_port
 from tests.support.bridge import Bridge, Heard, listen
+from tests.support.posting import post
 from tests.support.process import AsrService
 from tests.torture.parsers import seeds
 from tests.torture.streams import Behaviour, Client, Watch, learn, make_scripts
@@ -30,6 +32,7 @@ HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+POST = b"POST /v1/listen?encoding=mulaw HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n"
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 
 
@@ -50,7 +53,10 @@ async def visit(count: int, seed: int, *, show: bool) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     with (
         AsrService(ASR_MAX_STREAMS=64, ASR_MAX_LOAD=0, ASR_METRICS_PORT=port) as service,
-        Bridge(service.target, ASR_BRIDGE_OPEN_S=30) as bridge,
+        # Where nobody listens: what calls come to is told to nobody, and the calls end all the same.
+        Bridge(
+            service.target, ASR_BRIDGE_OPEN_S=30, ASR_BRIDGE_TWILIO_WEBHOOK=f"http://127.0.0.1:{free_port()}"
+        ) as bridge,
     ):
         await bridge.ready()
         scripts = make_scripts(rng, 4)
@@ -60,10 +66,13 @@ async def visit(count: int, seed: int, *, show: bool) -> Counter[str]:
             plain = grpc.insecure_channel(service.target)
             kinds: list[Callable[[random.Random], Awaitable[str]]] = [
                 lambda own: over_websocket(bridge.url, own),
+                lambda own: over_dialect(bridge.url, own),
+                lambda own: recording(bridge.port, own),
                 lambda own: over_grpc(plain, own),
                 lambda own: over_riva(plain, own),
                 lambda own: upload(plain, own),
                 lambda own: nonsense(bridge.port, HANDSHAKE, own),
+                lambda own: nonsense(bridge.port, POST, own),
                 lambda own: nonsense(int(service.target.rpartition(":")[2]), HTTP2, own),
             ]
 
@@ -116,6 +125,53 @@ async def over_websocket(url: str, rng: random.Random) -> str:
     if heard.code == 1008:
         assert heard.error["code"] in ("invalid_argument", "failed_precondition"), heard.raw
     return f"WebSocket {heard.code}"
+
+
+async def over_dialect(url: str, rng: random.Random) -> str:
+    """Messages of another protocol, on its path; ends by itself, or with what closes it there."""
+    target, path, ends = rng.choice(
+        [
+            ("deepgram", "/v1/listen?", '{"type":"CloseStream"}'),
+            ("realtime", "/v1/realtime?", None),
+            ("twilio", "/twilio?", '{"event":"stop"}'),
+        ]
+    )
+    query, *lines = spoiled(rng, rng.choice(seeds(target))).split(b"\n")
+    if target == "twilio":
+        query, lines = b"", [query, *lines]
+    asked = quote(query, safe="=&%+")
+    try:
+        socket = await connect(url + path + asked, compression=None)
+    except InvalidStatus as refused:
+        status = refused.response.status_code
+        assert status == 400, f"{status} for {asked}"
+        return f"{target} HTTP {status}"
+    heard = Heard()
+    hearing = asyncio.create_task(listen(socket, heard))
+    with contextlib.suppress(ConnectionClosed):
+        for line in lines:
+            await (socket.send(line[1:]) if line[:1] == b"\0" else socket.send(line, text=True))
+        if ends is None:
+            # Its clients end a session by closing the connection.
+            await socket.close()
+        else:
+            await socket.send(ends)
+    await hearing
+    ended = heard.code if ends else 1000
+    assert ended in CLOSES, f"closed with {heard.code} after {asked} and {lines}: {heard.raw[-1:]}"
+    return f"{target} {ended}"
+
+
+async def recording(port: int, rng: random.Random) -> str:
+    """A spoiled recording, or a spoiled form, as a request's body."""
+    if rng.random() < 0.5:
+        path, headers, body = "/v1/listen", {}, spoiled(rng, rng.choice(seeds("recording"))[1:])
+    else:
+        path, headers = "/v1/audio/transcriptions", {"Content-Type": "multipart/form-data; boundary=x"}
+        body = spoiled(rng, rng.choice(seeds("form"))[3:])
+    answer = await post(port, path, body, headers)
+    assert answer.status in (200, 400), f"{answer.status} ({answer.body!r}) for {body!r}"
+    return f"POST {answer.status}"
 
 
 async def over_grpc(channel: grpc.Channel, rng: random.Random) -> str:
