@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import h11
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHeader
 
 log = logging.getLogger(__name__)
 
@@ -112,14 +113,14 @@ class HttpExchange(asyncio.Protocol):
         while True:
             try:
                 event = self._http.next_event()
+                if isinstance(event, h11.Request):
+                    self._start(event)
             except h11.RemoteProtocolError as error:
                 self._refuse(error)
                 return
             if event is h11.NEED_DATA or event is h11.PAUSED:
                 return
-            if isinstance(event, h11.Request):
-                self._start(event)
-            elif isinstance(event, h11.Data):
+            if isinstance(event, h11.Data):
                 self._parts.append(bytes(event.data))
                 self._buffered += len(event.data)
                 if self._buffered > _MOST_BUFFERED:
@@ -134,7 +135,11 @@ class HttpExchange(asyncio.Protocol):
         self._late.cancel()
         self.method, self.target = request.method.decode(), request.target.decode("latin-1")
         for name, value in request.headers:
-            self.headers[name.decode()] = value.decode("latin-1")
+            try:
+                self.headers[name.decode()] = value.decode("latin-1")
+            except InvalidHeader as error:
+                # Control characters, which h11 lets through.
+                raise h11.RemoteProtocolError(str(error)) from None
         self._task = self.loop.create_task(self._run())
 
     async def _run(self) -> None:

@@ -340,6 +340,7 @@ async def test_a_client_that_leaves_gives_its_slot_back(bridge: Bridge, stub: St
         (b"POST /v1/listen HTTP/1.1\r\n\r\n", 400),  # no Host
         (b"POST /v1/listen HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400),
         (b"POST /v1/listen HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 40_000, 431),
+        (b"POST /v1/listen HTTP/1.1\r\nHost: a\x02\r\nContent-Length: 1\r\n\r\na", 400),
         (b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 404),
     ],
 )
