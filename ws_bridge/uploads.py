@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -97,11 +98,11 @@ class Uploads:
         handshake = read_handshake(exchange.target, exchange.headers)
         door = find_file_door(handshake.path)
         if door is None:
-            await _send(exchange, HttpAnswer(404, '{"status":"there is nothing to POST to here"}\n'))
+            await _send(exchange, _status(404, "there is nothing to POST to here"))
             return
         if refusal := self._refuses():
             self._metrics.refused("draining" if refusal == "draining" else "too_many")
-            await _send(exchange, HttpAnswer(503, f'{{"status":"{refusal}"}}\n', retry_after_ms=1000))
+            await _send(exchange, _status(503, refusal, retry_after_ms=1000))
             return
         self._tasks.add(task)
         self._counted()
@@ -288,6 +289,12 @@ def _reader(file: IO[bytes]) -> Callable[[], Awaitable[bytes]]:
         return file.read(_PIECE)
 
     return read
+
+
+def _status(status: int, says: str, retry_after_ms: int | None = None) -> HttpAnswer:
+    """An answer of the bridge's own, as on its other pages."""
+    body = json.dumps({"status": says}) + "\n"
+    return HttpAnswer(status, body, retry_after_ms=retry_after_ms)
 
 
 async def _send(exchange: HttpExchange, answer: HttpAnswer) -> None:
