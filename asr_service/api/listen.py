@@ -38,7 +38,7 @@ def make_health() -> Health:
 
 
 def make_server(
-    settings: Settings, admission: Admission, health: Health, *, shares_port: bool
+    settings: Settings, admission: Admission, health: Health, *, engines: int, shares_port: bool
 ) -> grpc.aio.Server:
     """Makes the server with all its services; it listens nowhere yet.
 
@@ -46,6 +46,7 @@ def make_server(
         settings: of the service.
         admission: admits the calls; its keys are those that callers have to show.
         health: of the services; the optional ones that are there are added.
+        engines: how many there are, whose streams may all come over one connection.
         shares_port: whether other processes listen on its port too, which somebody keeps for them.
     """
     keys, limit = admission.keys, settings.max_message_bytes
@@ -59,7 +60,7 @@ def make_server(
             # No final is lost, and one of hours of speech is long.
             ("grpc.max_send_message_length", -1),
             # Calls hold no permit before their config; this bounds them where one client opens too many.
-            ("grpc.max_concurrent_streams", max(MAX_CALLS, 2 * (settings.max_streams or 0))),
+            ("grpc.max_concurrent_streams", max(MAX_CALLS, 2 * engines * (settings.max_streams or 0))),
             # Back-pressure that is felt: else HTTP/2's window grows to megabytes, minutes of audio in our memory.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.http2.lookahead_bytes", STREAM_WINDOW_BYTES),

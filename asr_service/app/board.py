@@ -57,7 +57,7 @@ class ServiceRecord(ctypes.Structure):
     """What the supervisor tells.
 
     Attributes:
-        is_serving: whether streams are admitted.
+        is_serving: whether streams are admitted where processes for them run.
         is_draining: whether the service is about to end.
     """
 
@@ -83,6 +83,15 @@ class Board:
         self.engines = (EngineRecord * engines).from_buffer(memory)
         self.front_ends = (FrontEndRecord * front_ends).from_buffer(memory, engine_bytes)
         self.service = ServiceRecord.from_buffer(memory, engine_bytes + front_end_bytes)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether streams are admitted: by a front end that listens, to an engine that runs."""
+        return (
+            bool(self.service.is_serving)
+            and any(engine.is_running for engine in self.engines)
+            and any(front_end.beat for front_end in self.front_ends)
+        )
 
     @property
     def streams(self) -> int:

@@ -45,7 +45,7 @@ class ToFrontEnd:
     """From the supervisor to a front end.
 
     - ENGINE: (number of an engine, pickled description of its model, as above); with the descriptors of its pool and of
-      a link.
+      a link, or with none of an engine that is away.
     - SERVE: (); streams are admitted from now on.
     - DRAIN: (); no more streams; the process ends once those that are open have, or after `ASR_DRAIN_S`.
     - SCRAPE: (number); asks for the metrics.

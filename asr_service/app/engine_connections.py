@@ -8,12 +8,13 @@ from functools import lru_cache
 
 from asr_service.app.board import Board
 from asr_service.config import Settings
+from asr_service.core.lease import EngineLink
 from asr_service.core.model import ModelInfo
 from asr_service.engine.front_link import FrontLink
 from asr_service.engine.sample_pool import SamplePool
 from asr_service.recognition.chunk_cutter import finalize_silence_ms
 from asr_service.recognition.vocabulary import Vocabulary
-from asr_service.sessions.engines import Engines, LinkedEngine
+from asr_service.sessions.engines import Engines, LinkedEngine, NoLink
 
 
 class EngineConnections:
@@ -42,21 +43,27 @@ class EngineConnections:
             link: connected to it.
         """
         info, slots = pickle.loads(model)
-        vocabulary = _vocabulary(info.pieces)
         memory = SamplePool(
             pool, slots, first_chunk_samples=info.first_chunk_samples, chunk_samples=info.chunk_samples
         )
         # What is mapped stays mapped.
         memory.close()
-        engine = LinkedEngine(
-            number,
-            info,
-            vocabulary,
-            self._finalize_silence_ms(info, vocabulary),
-            FrontLink(link, memory),
-            self._board.engines[number],
-        )
-        self.engines.add(engine)
+        self._add(number, info, FrontLink(link, memory))
+
+    def know(self, number: int, model: bytes) -> None:
+        """Takes what an engine serves that is away: streams for it are told so, and those for others are let in.
+
+        Args:
+            number, model: see `connect`.
+        """
+        info, _ = pickle.loads(model)
+        self._add(number, info, NoLink())
+
+    def _add(self, number: int, info: ModelInfo, link: EngineLink) -> None:
+        vocabulary = _vocabulary(info.pieces)
+        silence_ms = self._finalize_silence_ms(info, vocabulary)
+        numbers = self._board.engines[number]
+        self.engines.add(LinkedEngine(number, info, vocabulary, silence_ms, link, numbers))
 
     def _finalize_silence_ms(self, info: ModelInfo, vocabulary: Vocabulary) -> int:
         if self._silence_ms is not None:

@@ -81,6 +81,7 @@ class _FrontEnd:
         self._number = number
         self._settings = settings
         self._record = board.front_ends[number]
+        self._engines = len(board.engines)
         self._metrics = metrics = Metrics()
         self._packets = PacketLoad()
         self._control = LoopChannel(control, self._take)
@@ -114,7 +115,9 @@ class _FrontEnd:
     async def run(self, port: int, *, shares_port: bool) -> int:
         """Listens, serves, drains; returns the exit code."""
         settings = self._settings
-        server = make_server(settings, self._admission, self._health, shares_port=shares_port)
+        server = make_server(
+            settings, self._admission, self._health, engines=self._engines, shares_port=shares_port
+        )
         port = listen(server, settings.host, port, self._identity)
         await server.start()
         self._record.beat = time.monotonic()
@@ -151,8 +154,11 @@ class _FrontEnd:
     def _take(self, received: Received) -> None:
         match received.message:
             case (ToFrontEnd.ENGINE, number, model):
-                pool, link = received.descriptors
-                self._connections.connect(number, model, pool, socket.socket(fileno=link))
+                if received.descriptors:
+                    pool, link = received.descriptors
+                    self._connections.connect(number, model, pool, socket.socket(fileno=link))
+                else:
+                    self._connections.know(number, model)
             case (ToFrontEnd.SERVE,):
                 self._told_to_serve = True
                 if not self._over.is_set():

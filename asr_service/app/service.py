@@ -153,7 +153,7 @@ class _Service:
         def answer(control: ControlChannel) -> int:
             from asr_service.app.metrics_process import answer_scrapes
 
-            return answer_scrapes(control, port=port, is_serving=lambda: bool(board.service.is_serving))
+            return answer_scrapes(control, port=port, is_serving=lambda: board.is_serving)
 
         return answer
 

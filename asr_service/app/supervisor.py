@@ -132,8 +132,12 @@ class Supervisor:
                 self._connect(engine, process)
 
     def _connect(self, engine: Process, front_end: Process) -> None:
-        """Links an engine that has its model to a front end."""
-        if engine.child is None or front_end.child is None or engine.pool is None:
+        """Links an engine that has its model to a front end; of one that is away, tells what it serves."""
+        if front_end.child is None:
+            return
+        if engine.child is None or engine.pool is None:
+            if engine.model:
+                front_end.child.control.send((ToFrontEnd.ENGINE, engine.number, engine.model))
             return
         ends = socket.socketpair()
         engine.child.control.send((ToEngine.LINK, front_end.number), [ends[0].fileno()])

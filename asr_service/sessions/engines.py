@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from asr_service.core.lease import EngineLink
+from asr_service.core.errors import Unavailable
+from asr_service.core.lease import ChunkAnswers, EngineLink, Lease
 from asr_service.core.model import ModelInfo
+from asr_service.core.values import PhraseBoost
 from asr_service.recognition.vocabulary import Vocabulary
 from asr_service.sessions.routes import Room, Routes, Served, by_room
+
+_GONE_RETRY_S = 5.0
 
 
 class EngineNumbers(Protocol):
@@ -64,6 +68,18 @@ class LinkedEngine:
         return self.link.is_open and self.numbers.is_running
 
 
+class NoLink:
+    """Stands for the link to an engine that is away: an `EngineLink`."""
+
+    is_open = False
+
+    async def lease(
+        self, streams: Sequence[ChunkAnswers], prompt: int = -1, boosts: Sequence[PhraseBoost] = ()
+    ) -> Sequence[Lease]:
+        """See `EngineLink.lease`; it always raises Unavailable."""
+        raise Unavailable("the engine has stopped", retry_after_s=_GONE_RETRY_S)
+
+
 class Engines:
     """The engines by number; one that is started again takes its own place.
 
@@ -71,7 +87,7 @@ class Engines:
         count: how many there are to be.
 
     Attributes:
-        routes: what they serve; None until all of them were linked once.
+        routes: what they serve; None until all of them were linked once, or known.
     """
 
     def __init__(self, count: int) -> None:

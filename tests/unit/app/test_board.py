@@ -21,7 +21,11 @@ def test_a_forked_process_writes_its_numbers_and_others_read_them() -> None:
     assert board.engines[1].beat == 1.5
     assert [front_end.streams for front_end in board.front_ends] == [0, 0, 7]
     assert board.service.is_serving
+    assert not board.is_serving, "no front end listens"
+    board.front_ends[0].beat = 2.5
+    assert board.is_serving
     board.clear_engine(1)
+    assert not board.is_serving
     board.clear_front_end(2)
     assert (board.streams, board.stream_limit, board.load) == (0, 0, 0.0)
     assert not board.engines[1].is_running

@@ -69,7 +69,9 @@ def front_end(number, control):
     control.send((FromFrontEnd.LISTENING, 50051))
     say("front", number, "listens as", os.getpid())
     for message, descriptors in messages(control, record, []):
-        if message[0] == ToFrontEnd.ENGINE:
+        if message[0] == ToFrontEnd.ENGINE and not descriptors:
+            say("front", number, "knows", message[2].decode(), "of engine", message[1])
+        elif message[0] == ToFrontEnd.ENGINE:
             pool, link = descriptors
             links.append(socket.socket(fileno=link))
             links[-1].send(message[2])
@@ -199,6 +201,39 @@ def test_a_front_end_that_is_killed_comes_back_with_its_engines_and_without_its_
         # The permits that its key may have are free again, all of them.
         running.line("front 0 has 1 True")
         assert sum(line.startswith("front 0 hears") for line in running.lines) == 4
+        os.kill(running.popen.pid, signal.SIGTERM)
+        assert running.rest()[-1] == "over with 0"
+
+
+def test_a_front_end_that_comes_while_an_engine_is_away_knows_what_that_serves() -> None:
+    """So it lets streams for the others in."""
+    call = """
+    import mmap
+
+    started = mmap.mmap(-1, len(ENGINES))
+
+    def slow_to_come_back(number, control):
+        if started[number]:
+            say("engine", number, "makes its model")
+            while control.is_open:
+                select.select([control], [], [])
+                control.read()
+        started[number] = 1
+        return engine(number, control)
+
+    run(run_engine=slow_to_come_back)
+    """
+    with service(call) as running:
+        running.until_ready()
+        os.kill(running.pids()["engine 1"], signal.SIGKILL)
+        running.line("engine 1 makes its model")
+        os.kill(running.pids()["front 2"], signal.SIGKILL)
+        running.line("front 2 listens as .*")
+        assert {running.line("front 2 (knows|hears) .*")[0] for _ in range(2)} == {
+            "front 2 hears model 0 from engine 0",
+            "front 2 knows model 1 of engine 1",
+        }
+        running.line("front 2 serves")
         os.kill(running.popen.pid, signal.SIGTERM)
         assert running.rest()[-1] == "over with 0"
 
