@@ -85,6 +85,8 @@ class Engine:
         self._leasing: Leasing
         self._capacity_news = CapacityNews()
         self._was_idle = True
+        # Whether `on_watched` is to be called although nothing may be there.
+        self._is_watched_due = False
         self._stopping = False
 
     def stop(self) -> None:
@@ -217,11 +219,14 @@ class Engine:
                 self.readings = self._model.readings()
             self._record.load = self._meter.load
             self._take_capacity()
-            self._on_watched()
+            self._is_watched_due = True
+        self._tell_books()
+        self._check_when_idle()
+
+    def _tell_books(self) -> None:
         self._record.leased = len(self._slots.leased)
         self._record.ready = len(self._scheduler)
         self._record.running = self._queue.running
-        self._check_when_idle()
 
     def _make_slots_idle(self) -> None:
         """Sees to it that no slot without a lease is in use: it may be in a step, or in one of a sweep."""
@@ -271,8 +276,6 @@ class Engine:
         return deque(request for request in requests if request[0] not in intake.closed)
 
     def _book(self, intake: Intake) -> None:
-        if intake.is_watched_ready:
-            self._on_watched()
         self._queue.put(intake.chunks)
         for slot, lease in intake.releases:
             self._queue.close(slot, lease)
@@ -280,6 +283,11 @@ class Engine:
             freed = self._queue.close_link(link)
             if freed:
                 log.warning("a front end is gone: %d slots are free again", freed)
+        if intake.is_watched_ready or self._is_watched_due:
+            self._is_watched_due = False
+            # Who asks for numbers is told of what has come up to now.
+            self._tell_books()
+            self._on_watched()
 
     def _probe(self, now: float) -> None:
         """Makes a step that no stream waits for; one that hangs would hold up streams too, so it is watched as well."""
