@@ -34,7 +34,7 @@ from asr_service.recognition.wav_header import AudioFormat, WavHeader, may_be_wa
 from tests.support.polyglot import LANGUAGES, PROMPTS
 from tests.support.routes import serving
 from tests.support.streams import finals, recognize
-from tests.torture import dialect_parsers
+from tests.torture import dialect_inputs, dialect_parsers
 from ws_bridge import status
 from ws_bridge.protocol import Audio, Conversation, Finalize, Init, State
 from ws_bridge.status import Refused, from_grpc
@@ -346,8 +346,8 @@ def wav_file(samples: int = 400, form: str = "WAV", subtype: str = "PCM_16", rat
 
 def seeds(target: str) -> list[bytes]:
     """Good input of each kind, for a fuzzer to spoil."""
-    if target in dialect_parsers.SEEDS:
-        return dialect_parsers.SEEDS[target]
+    if target in dialect_inputs.SEEDS:
+        return dialect_inputs.SEEDS[target]
     match target:
         case "websocket":
             init = b'{"op":"init","sid":"call-17","sr":16000,"enc":"mulaw","interim":false,"words":true,'
@@ -449,6 +449,6 @@ WORDS = {
     ],
     "config": ["zulu", "route 66", "auto", "ja_jp", "null"],
     "riva": ["force_eou", "true", "zulu", "route 66", "multi", "ja_jp"],
-    **dialect_parsers.WORDS,
+    **dialect_inputs.WORDS,
 }
 """What a fuzzer should know of the language."""

@@ -28,7 +28,7 @@ from asr.v1 import asr_pb2
 
 from ws_bridge.dialect import Ending, Reply, Step
 from ws_bridge.dialects.openai.errors import WORDS, error_fields
-from ws_bridge.dialects.openai.session import SessionSettings, invalid, read_update, show
+from ws_bridge.dialects.openai.session import SessionSettings, invalid, read_update, sendable, show
 from ws_bridge.dialects.openai.turns import Item, Turns, stable_text
 from ws_bridge.protocol import Audio, Finalize, Init, Message, State
 from ws_bridge.status import NORMAL, Failure, Refused
@@ -102,7 +102,7 @@ class OpenAIRealtime:
         try:
             event = _read_event(data)
             given = event.get("event_id")
-            event_id = given if isinstance(given, str) else None
+            event_id = given if isinstance(given, str) and sendable(given) else None
             return self._act(event)
         except Refused as refused:
             return (self._reply("error", error=error_fields(refused.failure, event_id)),)

@@ -224,7 +224,7 @@ def read_model(value: object, name: str) -> str:
     """A model's name, OpenAI's or the service's; "" for none."""
     if value is None:
         return ""
-    if isinstance(value, str) and len(value) <= MODEL_LIMITS.max_length and _sendable(value):
+    if isinstance(value, str) and len(value) <= MODEL_LIMITS.max_length and sendable(value):
         return value
     raise invalid(name, f"is {show(value)}: it should be a model's name")
 
@@ -233,7 +233,7 @@ def read_language(value: object, name: str) -> str:
     """A language's code; "" for the service's default."""
     if value is None:
         return ""
-    if isinstance(value, str) and len(value) <= LANGUAGE_LIMITS.max_length and _sendable(value):
+    if isinstance(value, str) and len(value) <= LANGUAGE_LIMITS.max_length and sendable(value):
         return value
     raise invalid(name, f"is {show(value)}: it should be a language's code, such as en")
 
@@ -253,7 +253,7 @@ def read_keywords(value: object, name: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise invalid(name, f"is {show(value)}: it should be a list of words and phrases")
     for at, phrase in enumerate(value):
-        if not isinstance(phrase, str) or not _sendable(phrase):
+        if not isinstance(phrase, str) or not sendable(phrase):
             raise invalid(f"{name}[{at}]", f"is {show(phrase)}: it should be words")
     return tuple(value)
 
@@ -274,7 +274,7 @@ def _whole(value: Any, name: str, default: int, low: int, high: int) -> int:
     raise invalid(name, f"is {show(value)}: it should be a whole number from {low} to {high}")
 
 
-def _sendable(text: str) -> bool:
+def sendable(text: str) -> bool:
     """Whether it can be sent as UTF-8: a lone surrogate, which JSON's escapes can write, cannot."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 

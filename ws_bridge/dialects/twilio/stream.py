@@ -146,7 +146,8 @@ class TwilioStream:
 
     def _told(self, text: str) -> str:
         fields: dict[str, Any] = json.loads(text)
-        return json.dumps(fields | self._more, ensure_ascii=False, separators=(",", ":"))
+        # Escaped: a parameter may hold what is no character.
+        return json.dumps(fields | self._more, separators=(",", ":"))
 
 
 class TwilioDoor:

@@ -317,6 +317,11 @@ def test_what_is_no_event_is_answered(data: str | bytes) -> None:
     assert told["type"] == "error" and told["error"]["event_id"] is None
 
 
+def test_an_events_id_is_told_as_far_as_it_can_be_sent() -> None:
+    (reply,) = opened().receive('{"type":"x","event_id":"\\ud800"}')
+    assert isinstance(reply, Reply) and json.loads(reply.text.encode())["error"]["event_id"] is None
+
+
 @pytest.mark.parametrize("audio", [None, 1, "?", "AAA", "AA==A", "\u00e9", "A A="])
 def test_audio_that_is_no_base64(audio: object) -> None:
     assert error(opened(), "input_audio_buffer.append", audio=audio)["param"] == "audio"

@@ -59,6 +59,12 @@ def test_the_call_goes_with_everything_that_is_told() -> None:
     assert (error["op"], error["stream"], error["retry_after_ms"]) == ("error", "MZ1", 5)
 
 
+def test_what_is_no_character_can_be_told_all_the_same() -> None:
+    dialect, _ = opened(customer="\ud800")
+    (text,) = dialect.done().messages
+    assert json.loads(text.encode())["parameters"] == {"customer": "\ud800"}
+
+
 def test_what_a_call_asks_for_by_default() -> None:
     _, init = opened()
     assert init == Init("CA1", 8_000, "mulaw", interim=False, endpoint_ms=800, end_tokens=True)
