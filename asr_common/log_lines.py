@@ -1,6 +1,7 @@
 """Log records as lines on stderr: text for people, or JSON for collectors. Audio and transcripts are never logged.
 
-Values that belong to a record go into `extra={"fields": {...}}`; both formats show them.
+Values that belong to a record go into `extra={"fields": {...}}`; both formats show them. Of a program of several
+processes, each may say which one it is.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
+
+_process_fields: dict[str, object] = {}
 
 
 class TextFormatter(logging.Formatter):
@@ -18,7 +21,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback below it if there is one."""
         line = f"{_time(record)} {record.levelname:<7} {record.name}: {record.getMessage()}"
-        for key, value in getattr(record, "fields", {}).items():
+        for key, value in _fields(record).items():
             line += f" {key}={value}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
@@ -36,7 +39,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        entry.update(getattr(record, "fields", {}))
+        entry.update(_fields(record))
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)
@@ -53,6 +56,16 @@ def set_up(package: str, level: str, form: Literal["text", "json"], stream: Text
     root.handlers[:] = [handler]
     root.setLevel("INFO" if level == "debug" else level.upper())
     logging.getLogger(package).setLevel(level.upper())
+
+
+def name_process(**fields: object) -> None:
+    """Adds fields to every record of this process from now on; a record's own fields go before them."""
+    _process_fields.update(fields)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    own: dict[str, Any] = getattr(record, "fields", {})
+    return own | {name: value for name, value in _process_fields.items() if name not in own}
 
 
 def _time(record: logging.LogRecord) -> str:

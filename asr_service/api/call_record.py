@@ -40,11 +40,13 @@ class CallRecord:
         # Of `received_bytes`, what the metrics have.
         self._counted_bytes = 0
         self._audio_ms = 0
+        self._engine: int | None = None
         # Monotonic times at which finals were requested (by finalize or half-close) that have not been sent yet.
         self._requested: deque[float] = deque()
 
-    def admitted(self, config: StreamConfig, channels: int) -> None:
-        """The call was admitted with this config for each of its channels."""
+    def admitted(self, config: StreamConfig, channels: int, engine: int | None = None) -> None:
+        """The call was admitted with this config for each of its channels; `engine` steps it, if there are several."""
+        self._engine = engine
         if self._trace is not None:
             self._trace.admitted(config, channels, self.key_name)
 
@@ -97,6 +99,8 @@ class CallRecord:
             "bytes": self.received_bytes,
             "peer": peer,
         }
+        if self._engine is not None:
+            fields["engine"] = self._engine
         if self.key_name:
             fields["key"] = self.key_name
         if error is not None:

@@ -222,7 +222,7 @@ class StreamCall(ABC):
             AudioFormat(config.encoding, config.sample_rate, opening.channels), self.file_hint
         )
         self._feed = sessions[0] if len(sessions) == 1 else Interleaved(sessions, config.encoding)
-        self.record.admitted(config, opening.channels)
+        self.record.admitted(config, opening.channels, sessions[0].engine)
         await self.accept(config.name)
         self._idle = IdleWatch(limit_s, heard_at=self._loop.time())
         self._timers["idle"] = self._loop.call_later(limit_s, self._check_idle)

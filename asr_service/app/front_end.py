@@ -226,4 +226,4 @@ class _FrontEnd:
 def _tracing(settings: Settings) -> Tracing | None:
     if not settings.otlp_endpoint:
         return None
-    return Tracing(settings.otlp_endpoint, version=__version__, model=settings.model)
+    return Tracing(settings.otlp_endpoint, version=__version__)

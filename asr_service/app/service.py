@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_common.control_channel import ControlChannel
+from asr_common.log_lines import name_process
 from asr_common.process_group import ProcessGroup
 from asr_common.ready_file import write_ready_file
 from asr_common.shared_port import SharedPort
@@ -105,6 +106,8 @@ class _Service:
 
     def _run_engine(self, number: int, control: ControlChannel) -> int:
         planned = self._deployment.engines[number]
+        if len(self._deployment.engines) > 1:
+            name_process(engine=number)
         if planned.cpus is not None:
             # Before torch and Numba look how many there are.
             os.sched_setaffinity(0, planned.cpus)
@@ -130,6 +133,8 @@ class _Service:
 
     def _run_front_end(self, number: int, control: ControlChannel) -> int:
         shared = self._shared_port
+        if self._deployment.front_ends > 1:
+            name_process(front_end=number)
         return run_front_end(
             number,
             control,

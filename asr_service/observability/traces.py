@@ -37,13 +37,12 @@ class Tracing:
     Args:
         endpoint: base URL of a collector that takes OTLP over HTTP, such as http://localhost:4318.
         version: of the service.
-        model: its name.
 
     Raises:
         SettingsError: OpenTelemetry is not installed.
     """
 
-    def __init__(self, endpoint: str, *, version: str, model: str) -> None:
+    def __init__(self, endpoint: str, *, version: str) -> None:
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource
@@ -55,7 +54,7 @@ class Tracing:
                 f"ASR_OTLP_ENDPOINT needs OpenTelemetry ({missing.name} is not installed): install the extra otel",
                 field="otlp_endpoint",
             ) from None
-        names = {"service.name": "asr_service", "service.version": version, "asr.model": model}
+        names = {"service.name": "asr_service", "service.version": version}
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_S)
         # OpenTelemetry's own hook at the end of the process would wait for a collector that is gone.
         self._provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
@@ -110,6 +109,10 @@ class Trace:
             "asr.interim_results": config.interim_results,
             "asr.endpointing": config.endpointing is not None,
         }
+        if config.model:
+            attributes["asr.model"] = config.model
+        if config.look_ahead_ms is not None:
+            attributes["asr.look_ahead_ms"] = config.look_ahead_ms
         if key:
             attributes["asr.key"] = key
         self._span.set_attributes(attributes)

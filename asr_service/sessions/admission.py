@@ -276,7 +276,10 @@ class Admission:
         # Two chunks at least, since fewer than one would wait for ever.
         inbox_s = max(self._inbox_s, 2 * info.chunk_ms / 1000)
         inbox_bytes = int(inbox_s * config.sample_rate) * sample_bytes(config.encoding)
-        return Session(stream, inbox_bytes, self._max_unread, key_name, interims=config.interim_results)
+        session = Session(stream, inbox_bytes, self._max_unread, key_name, interims=config.interim_results)
+        if self.engines.count > 1:
+            session.engine = engine.number
+        return session
 
     def _overloaded(self, load: float) -> Overloaded:
         message = (

@@ -87,12 +87,13 @@ class Engines:
         count: how many there are to be.
 
     Attributes:
+        count: as given.
         routes: what they serve; None until all of them were linked once, or known.
     """
 
     def __init__(self, count: int) -> None:
         self.routes: Routes | None = None
-        self._count = count
+        self.count = count
         self._engines: dict[int, LinkedEngine] = {}
         # Streams that slots were asked for, and that no engine has counted yet.
         self._asked: Counter[int] = Counter()
@@ -100,7 +101,7 @@ class Engines:
     def add(self, engine: LinkedEngine) -> None:
         """Takes a newly linked engine."""
         self._engines[engine.number] = engine
-        if len(self._engines) == self._count:
+        if len(self._engines) == self.count:
             in_order = sorted(self._engines.items())
             self.routes = Routes(Served(number, one.info.name, one.info) for number, one in in_order)
 

@@ -54,6 +54,7 @@ class Session:
 
     Attributes:
         key_name: as given.
+        engine: number of the engine that steps it; None where there is only one.
         ended: the end, once it has come.
         coalesced: interims that a later one replaced before they were fetched.
         on_released: called once, when the stream is over and has given its slot back.
@@ -71,6 +72,7 @@ class Session:
         interims: bool = True,
     ) -> None:
         self.key_name = key_name
+        self.engine: int | None = None
         self.ended: Ended | None = None
         self.coalesced = 0
         self.on_released: Callable[[Session], None] = _ignore

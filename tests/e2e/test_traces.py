@@ -137,6 +137,7 @@ async def test_a_stream_is_a_span_of_its_client_s_trace(stub: Stub, collector: C
     assert (span.name, span.kind) == ("asr.v1.SpeechService/Recognize", Span.SPAN_KIND_SERVER)
     said = facts(span.attributes)
     assert said["asr.encoding"] == "linear16"
+    assert (said["asr.model"], said["asr.look_ahead_ms"]) == ("null", 80)
     assert said["asr.sample_rate_hertz"] == 16_000
     assert said["asr.finals"] == len(finals(responses)) == 2
     assert said["asr.interims"] == len(responses) - 2

@@ -48,6 +48,23 @@ def test_text_shows_fields() -> None:
     assert out.getvalue().endswith("WARNING a: stream ended outcome=ok\n")
 
 
+def test_a_process_says_which_one_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_lines, "_process_fields", {})
+    log_lines.name_process(engine=1)
+    shown = []
+    for form in ("text", "json"):
+        out = io.StringIO()
+        log_lines.set_up("a_program", "info", form, out)  # type: ignore[arg-type]
+        logging.getLogger("a").info("ready", extra={"fields": {"steps": 3}})
+        logging.getLogger("a").info("another one's", extra={"fields": {"engine": 0}})
+        shown.append(out.getvalue())
+    assert [line.partition(": ")[2] for line in shown[0].splitlines()] == [
+        "ready steps=3 engine=1",
+        "another one's engine=0",
+    ]
+    assert [json.loads(line)["engine"] for line in shown[1].splitlines()] == [1, 0]
+
+
 @pytest.mark.parametrize("formatter", [log_lines.TextFormatter(), log_lines.JsonFormatter()])
 def test_times_are_utc_in_every_zone(formatter: logging.Formatter, monkeypatch: pytest.MonkeyPatch) -> None:
     record = logging.makeLogRecord({"name": "a", "msg": "told", "created": 0.25})
