@@ -128,7 +128,8 @@ def test_the_proxies_are_more_patient_than_we_are() -> None:
     assert all(int(seconds) > idle_s for seconds in grpc_side)
     websocket_side = re.findall(r"timeout tunnel (\d+)s", haproxy)
     websocket_side += re.findall(r"proxy_(?:read|send)_timeout (\d+)s", nginx)
-    assert len(websocket_side) == 1 + 2
+    # Of nginx, two for WebSockets and one for recordings.
+    assert len(websocket_side) == 1 + 3
     assert all(int(seconds) > dead_s for seconds in websocket_side)
 
 
