@@ -9,7 +9,9 @@ punctuation: no fault; it writes each word with a capital and a full stop.
 languages: no fault; the model is `polyglot`'s, but one named "english" is the null model, which then offers that alone.
 
 IDLE_TIMEOUT_S, where given, is taken although it is less than the settings allow. KEEPALIVE_S, where given, is how long
-a connection may be silent before it is pinged, and how long the answer may take.
+a connection may be silent before it is pinged, and how long the answer may take. RESTART_S, where given, is when a
+process that has ended is started again, however often it has. LINK_BYTES, where given, is what the links between
+engines and front ends hold, so that few answers fill them.
 """
 
 from __future__ import annotations
@@ -18,21 +20,24 @@ import dataclasses
 import mmap
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.pop(0)  # this folder, whose riva.py would stand in for NVIDIA's package
 
+from asr_common import restarts
 from asr_common.control_channel import ControlChannel
 from asr_service import model
 from asr_service.__main__ import main
-from asr_service.app import service
+from asr_service.app import service, supervisor
 from asr_service.app.service import serve
 from asr_service.config import Settings
-from asr_service.core.model import ModelInfo, OutOfMemory
+from asr_service.core.model import ModelInfo, OutOfMemory, StreamingModel
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model.null import NullModel
 from asr_service.model.slot_budget import host_slots
@@ -44,6 +49,9 @@ FAULT = os.environ.get("FAULT", "")
 HEARD = mmap.mmap(-1, 1)  # shared by all processes of the service
 IDLE_TIMEOUT_S = float(os.environ.get("IDLE_TIMEOUT_S", "0"))
 KEEPALIVE_S = float(os.environ.get("KEEPALIVE_S", "0"))
+RESTART_S = float(os.environ.get("RESTART_S", "0"))
+LINK_BYTES = int(os.environ.get("LINK_BYTES", "0"))
+make_model = model.make_model
 
 
 class FaultyModel(RequestedModel):
@@ -91,9 +99,11 @@ def serve_impatiently(settings: Settings) -> int:
     return serve(settings.model_copy(update={"idle_timeout_s": IDLE_TIMEOUT_S}))
 
 
-def make_faulty(settings: ModelSettings) -> NullModel:
+def make_faulty(settings: ModelSettings) -> StreamingModel:
     if FAULT == "load":
         threading.Event().wait()
+    if not FAULT:
+        return make_model(settings)
     slots = settings.slots or host_slots(sharers=settings.sharers)
     if FAULT != "languages":
         return FaultyModel(slots=slots)
@@ -122,10 +132,24 @@ def run_faulty_front_end(number: int, control: ControlChannel, **options: Any) -
     return front_end.run_front_end(number, control, **options)
 
 
+def small_pair() -> tuple[socket.socket, socket.socket]:
+    """A pair of sockets that hold little."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LINK_BYTES)
+    return ends
+
+
 if __name__ == "__main__":
     # Where it looks for them, not where they are.
     model.make_model = make_faulty
     service.run_front_end = run_faulty_front_end
     if IDLE_TIMEOUT_S:
         service.serve = serve_impatiently
+    if RESTART_S:
+        restarts.FIRST_WAIT_S = restarts.LONGEST_WAIT_S = RESTART_S
+        restarts.MOST_IN_A_ROW = 1_000_000
+    if LINK_BYTES:
+        # It makes no other sockets than these.
+        supervisor.socket = SimpleNamespace(socketpair=small_pair)  # type: ignore[assignment,attr-defined]
     sys.exit(main(sys.argv[1:]))

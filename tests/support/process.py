@@ -15,6 +15,8 @@ from testbed.processes import ROOT, children, children_by_name, clean_environmen
 
 SERVING = r"serving grpc on (\S+)"
 """What the service prints once it serves."""
+_FAULTS = {"FAULT", "IDLE_TIMEOUT_S", "KEEPALIVE_S", "RESTART_S", "LINK_BYTES"}
+"""Settings of `faulty_service`."""
 
 
 def gone(pid: int) -> bool:
@@ -71,8 +73,8 @@ class AsrService(ServerProcess):
     """`python -m asr_service` on a free port of 127.0.0.1, with the null model unless told otherwise."""
 
     def __init__(self, *options: str, wait: bool = True, **settings: object) -> None:
-        """`settings` by full name (ASR_MAX_STREAMS=2), FAULT, IDLE_TIMEOUT_S or KEEPALIVE_S for
-        `faulty_service`; waits until it serves."""
+        """`settings` by full name (ASR_MAX_STREAMS=2), and those of `faulty_service`, such as FAULT; waits until it
+        serves."""
         defaults: dict[str, Any] = {
             "ASR_HOST": "127.0.0.1",
             "ASR_GRPC_PORT": 0,
@@ -81,7 +83,7 @@ class AsrService(ServerProcess):
             "ASR_DRAIN_S": 5,
             "ASR_FINALIZE_SILENCE_MS": 0,  # the null model hears it
         }
-        faulty = {"FAULT", "IDLE_TIMEOUT_S", "KEEPALIVE_S"} & settings.keys()
+        faulty = _FAULTS & settings.keys()
         program = ["tests/support/faulty_service.py"] if faulty else ["-m", "asr_service"]
         super().__init__([*program, "serve", *options], **(defaults | settings))
         if wait:

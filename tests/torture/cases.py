@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import random
 import signal
 import time
@@ -14,18 +12,15 @@ from statistics import median
 from typing import Any
 
 import grpc.aio
-import websockets
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from testbed.processes import free_port
-from tests.support.audio import FULL_SCALE, cut
+from tests.support.audio import FULL_SCALE
 from tests.support.bridge import Bridge
 from tests.support.process import AsrService, ServerProcess
 from tests.torture.fuzzing import conversations, fuzz
 from tests.torture.neighbours import manners, network, overload
 from tests.torture.silence import silence
 from tests.torture.streams import (
-    HOLD_S,
     Behaviour,
     Client,
     Script,
@@ -33,21 +28,10 @@ from tests.torture.streams import (
     any_behaviour,
     learn,
     make_scripts,
+    over_websocket,
+    serving,
     shown,
 )
-
-SERVING = health_pb2.HealthCheckResponse.SERVING
-
-
-async def serving(target: str) -> bool:
-    async with grpc.aio.insecure_channel(target) as channel:
-        try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=10
-            )
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer.status == SERVING)
 
 
 async def crowd(
@@ -209,41 +193,6 @@ for _ in call:
     pass
 """
 """A client that stays until it is killed."""
-
-
-async def over_websocket(url: str, script: Script, pace: float) -> str:
-    """A stream over the bridge: exact, lost (connection dropped without a word), or the code of its error."""
-    heard: list[str] = []
-    try:
-        async with asyncio.timeout(HOLD_S), websockets.connect(url) as socket_:
-
-            async def send() -> None:
-                with contextlib.suppress(websockets.ConnectionClosed):
-                    await socket_.send(json.dumps({"op": "init", "sid": "t", "sr": 16_000, "interim": False}))
-                    for number, segment in enumerate(script.segments):
-                        if number:
-                            await socket_.send(json.dumps({"op": "finalize"}))
-                        for packet in cut(segment, 3200):
-                            await socket_.send(packet)
-                            await asyncio.sleep(0.1 / pace)
-                    await socket_.send(json.dumps({"op": "close", "sid": "t"}))
-
-            sending = asyncio.create_task(send())
-            try:
-                async for message in socket_:
-                    said = json.loads(message)
-                    if said["op"] == "error":
-                        return str(said["code"])
-                    if said["op"] == "final":
-                        heard.append(said["text"])
-            finally:
-                sending.cancel()
-    except (websockets.ConnectionClosed, websockets.InvalidHandshake, OSError):
-        return "lost"
-    except TimeoutError:
-        raise AssertionError(f"a WebSocket stream hung for {HOLD_S:g} s") from None
-    assert heard == script.finals, f"heard {heard}, alone it is {script.finals}"
-    return "exact"
 
 
 async def faults(seconds: float, seed: int, *, streams: int = 24) -> dict[str, Any]:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import random
 import re
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import grpc.aio
+import websockets
+from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients.pacing import duration_s
-from tests.support.audio import RATE, speechlike
+from tests.support.audio import RATE, cut, speechlike
 from tests.support.process import resident_bytes
 from tests.support.rpc import Stub, audio, config, finalize
 from ws_bridge.call import Call, Outcome  # with the service's statuses; grpc.aio makes some up
 
 HOLD_S = 120.0
 """Nothing that a service promises takes longer: whoever waits so long was left hanging."""
+_BY_SERVER = pb.FINAL_REASON_ENDED_BY_SERVER
 
 
 @dataclass
@@ -42,6 +48,11 @@ class Script:
                 size = rng.choice((640, 640, 1999, 6400, 64_000))
                 yield segment[begin : begin + size]
                 begin += size
+
+    def check(self, heard: Sequence[str], *, whole: bool) -> None:
+        """Checks the finals of a stream that has ended well, or those before an error; wrong ones raise."""
+        right = self.finals if whole else self.finals[: len(heard)]
+        assert list(heard) == right, f"heard {heard}, alone it is {self.finals}"
 
 
 def make_scripts(rng: random.Random, count: int) -> list[Script]:
@@ -90,15 +101,22 @@ def any_behaviour(rng: random.Random) -> Behaviour:
 
 
 class Client:
-    """One stream over gRPC."""
+    """One stream over gRPC.
 
-    def __init__(self, channel: grpc.aio.Channel, script: Script, rng: random.Random, how: Behaviour) -> None:
+    Args:
+        key: the API key that it shows, "" for none.
+    """
+
+    def __init__(
+        self, channel: grpc.aio.Channel, script: Script, rng: random.Random, how: Behaviour, key: str = ""
+    ) -> None:
         self.channel, self.script, self.rng, self.how = channel, script, rng, how
+        self.metadata = credentials(key)
 
     async def run(self) -> str:
         """How it ended: exact, refused, cancel, vanish, or the code of an error. A wrong text raises."""
         stub: Stub = asr_pb2_grpc.SpeechServiceStub(self.channel)
-        call = Call(stub)
+        call = Call(stub, self.metadata)
         try:
             async with asyncio.timeout(HOLD_S):
                 return await self._talk(call)
@@ -116,7 +134,7 @@ class Client:
         sending = asyncio.create_task(self._send(call))
         try:
             await asyncio.sleep(self.how.deaf_s)
-            heard = [response.result.text async for response in call.responses() if response.result.is_final]
+            finals = [response.result async for response in call.responses() if response.result.is_final]
         except asyncio.CancelledError:
             if not self.how.leave:  # the call was cancelled, by us
                 raise
@@ -127,10 +145,9 @@ class Client:
         if left:
             return self.how.leave
         outcome = await call.outcome()
-        if not outcome.ok:
-            return _named(outcome)
-        assert heard == self.script.finals, f"{self.how}: heard {heard}, alone it is {self.script.finals}"
-        return "exact"
+        heard = [final.text for final in finals if final.final_reason != _BY_SERVER]
+        self.script.check(heard, whole=outcome.ok)
+        return "exact" if outcome.ok else _named(outcome)
 
     async def _send(self, call: Call) -> bool:
         """Whether it left early."""
@@ -163,14 +180,69 @@ def _named(outcome: Outcome) -> str:
     return "refused"
 
 
-async def learn(target: str, scripts: list[Script]) -> None:
+async def over_websocket(url: str, script: Script, pace: float, key: str = "") -> str:
+    """A stream over the bridge: exact, lost (connection dropped without a word), or the code of its error."""
+    heard: list[str] = []
+    init = {"op": "init", "sid": "t", "sr": 16_000, "interim": False, "details": True}
+    headers = {"Authorization": f"Bearer {key}"} if key else None
+    try:
+        async with asyncio.timeout(HOLD_S), websockets.connect(url, additional_headers=headers) as socket:
+
+            async def send() -> None:
+                with contextlib.suppress(websockets.ConnectionClosed):
+                    await socket.send(json.dumps(init))
+                    for number, segment in enumerate(script.segments):
+                        if number:
+                            await socket.send(json.dumps({"op": "finalize"}))
+                        for packet in cut(segment, 3200):
+                            await socket.send(packet)
+                            await asyncio.sleep(0.1 / pace)
+                    await socket.send(json.dumps({"op": "close", "sid": "t"}))
+
+            sending = asyncio.create_task(send())
+            try:
+                async for message in socket:
+                    said = json.loads(message)
+                    if said["op"] == "error":
+                        script.check(heard, whole=False)
+                        return str(said["code"])
+                    if said["op"] == "final" and said["reason"] != "ended_by_server":
+                        heard.append(said["text"])
+            finally:
+                sending.cancel()
+    except (websockets.ConnectionClosed, websockets.InvalidHandshake, OSError):
+        return "lost"
+    except TimeoutError:
+        raise AssertionError(f"a WebSocket stream hung for {HOLD_S:g} s") from None
+    script.check(heard, whole=True)
+    return "exact"
+
+
+def credentials(key: str) -> tuple[tuple[str, str], ...]:
+    """Metadata that shows an API key; none for ""."""
+    return (("authorization", f"Bearer {key}"),) if key else ()
+
+
+async def serving(target: str) -> bool:
+    async with grpc.aio.insecure_channel(target) as channel:
+        try:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=10
+            )
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def learn(target: str, scripts: list[Script], key: str = "") -> None:
     """Notes what each script's finals are on a service that does nothing else."""
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
         for script in scripts:
             pieces = script.pieces(random.Random(0))
             requests = [config(), *(finalize() if piece is None else audio(piece) for piece in pieces)]
-            answers = [response async for response in stub.Recognize(iter(requests))]
+            call = stub.Recognize(iter(requests), metadata=credentials(key))
+            answers = [response async for response in call]
             script.finals = [answer.result.text for answer in answers if answer.result.is_final]
             assert len(script.finals) == len(script.segments)
 
