@@ -27,10 +27,15 @@ def route_fields(args: argparse.Namespace) -> dict[str, object]:
     return {name: value for name, value in asked.items() if value not in ("", None)}
 
 
-def add_recognition(parser: argparse.ArgumentParser) -> None:
-    """Adds what `add_route` does, `--endpoint-ms`, `--phrase` and `--boost`."""
+def add_recognition(parser: argparse.ArgumentParser, endpoint_ms: int | None = None) -> None:
+    """Adds what `add_route` does, `--endpoint-ms` with its default, `--phrase` and `--boost`."""
     add_route(parser)
-    parser.add_argument("--endpoint-ms", type=int, help="end utterances after so much silence (off)")
+    parser.add_argument(
+        "--endpoint-ms",
+        type=int,
+        default=endpoint_ms,
+        help=f"end utterances after so much silence ({endpoint_ms or 'off'})",
+    )
     parser.add_argument(
         "--phrase", action="append", default=[], help="word or phrase to listen for; may be given again"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
+
+Samples = npt.NDArray[np.float32]
 
 _BLOCK_S = 10
 _MOST_CHUNKS = 64
@@ -30,22 +34,54 @@ def read_wav(path: str | Path, rate: int = 16_000) -> bytes:
     Raises:
         WavError: no such file, or not audio.
     """
+    with opened(path) as file:
+        parts = [np.zeros((0, file.channels), np.float32), *blocks(file, _BLOCK_S)]
+        mono = mixed(np.concatenate(parts))
+        return pcm16(soxr.resample(mono, file.samplerate, rate) if file.samplerate != rate else mono)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    """Opens a file that libsndfile reads.
+
+    Raises:
+        WavError: no such file, or not audio; also where that shows only while the file is read.
+    """
     file = Path(path)
     if not file.is_file():
         raise WavError(f"{file}: no such file")
     try:
-        with file.open("rb") as data:
-            audio, file_rate = _read(_finished(data))
+        with file.open("rb") as data, _Forwards(_finished(data)) as audio:
+            yield audio
     except soundfile.LibsndfileError as error:
         raise WavError(
             f"{file}: not an audio file that can be read ({error.error_string.rstrip('.')})"
         ) from error
-    # What is no number at all is silence.
-    mono: npt.NDArray[np.float32] = np.nan_to_num(audio).clip(-1, 1).mean(axis=1, dtype=np.float32)
-    if file_rate != rate:
-        mono = soxr.resample(mono, file_rate, rate)
-    # Files of 16-bit samples come back bit for bit: libsndfile divides by 32768.
-    pcm: bytes = np.clip(np.rint(mono * 32768.0), -32768, 32767).astype("<i2").tobytes()
+
+
+def blocks(file: soundfile.SoundFile, seconds: float) -> Iterator[Samples]:
+    """Yields all there is, float32 [samples, channels] with full scale at 1, so many seconds at a time."""
+    # Some say more than there is, some decoders would go on after it.
+    left, most = file.frames, max(1, round(seconds * file.samplerate))
+    while len(block := file.read(min(left, most), "float32", always_2d=True)):
+        yield block
+        left -= len(block)
+
+
+def clipped(audio: Samples) -> Samples:
+    """Clips what is louder than full scale; what is no number at all is silence."""
+    return np.nan_to_num(audio).clip(-1, 1)
+
+
+def mixed(audio: Samples) -> Samples:
+    """Averages channels: [samples, channels] to [samples], clipped."""
+    mono: Samples = clipped(audio).mean(axis=1, dtype=np.float32)
+    return mono
+
+
+def pcm16(audio: Samples) -> bytes:
+    """Makes 16-bit samples. Files of such come back bit for bit: libsndfile divides by 32768."""
+    pcm: bytes = np.clip(np.rint(audio * 32768.0), -32768, 32767).astype("<i2").tobytes()
     return pcm
 
 
@@ -53,18 +89,6 @@ class _Forwards(soundfile.SoundFile):  # type: ignore[misc]  # untyped base
     def seekable(self) -> bool:
         """Keeps soundfile from looking for the end of a file that does not know it, such as FLAC from a pipe."""
         return False
-
-
-def _read(data: BinaryIO) -> tuple[npt.NDArray[np.float32], int]:
-    """Reads all there is, float32 [samples, channels] with full scale at 1, and the sample rate in Hz."""
-    with _Forwards(data) as file:
-        blocks = [np.zeros((0, file.channels), np.float32)]
-        # Some say more than there is, some decoders would go on after it.
-        left, most = file.frames, _BLOCK_S * file.samplerate
-        while len(block := file.read(min(left, most), "float32", always_2d=True)):
-            blocks.append(block)
-            left -= len(block)
-        return np.concatenate(blocks), file.samplerate
 
 
 def _finished(data: BinaryIO) -> BinaryIO:

@@ -144,7 +144,7 @@ async def test_captions_are_short_and_end_at_pauses(browser: Browser, bridge: Br
     assert [number for number, *_ in blocks] == ["1", "2", "3", "4"]
     for _, _, *lines in blocks:
         assert len(lines) <= 2 and max(map(len, lines)) <= 42
-    assert [len(" ".join(lines).split()) for _, _, *lines in blocks] == [12, 8, 4, 1]
-    assert blocks[0][1] == "00:00:00,000 --> 00:00:05,900"
+    assert [len(" ".join(lines).split()) for _, _, *lines in blocks] == [13, 7, 4, 1]
+    assert blocks[0][1] == "00:00:00,000 --> 00:00:06,400"
     assert blocks[2][1].startswith("00:00:15,000")
     assert blocks[3][1:] == ["01:02:03,004 --> 01:02:04,004", "whole"]

@@ -2,8 +2,9 @@
 
 const LINE_CHARS = 42;
 const LINES = 2;
-const LONGEST_MS = 6000;
+const LONGEST_MS = 7000;
 const PAUSE_MS = 700;
+const SENTENCE_END = /[.?!…。？！।؟]["'”’»)\]]*$/u;
 /** Short words stay readable for so long, unless the next caption begins. */
 const SHORTEST_MS = 1000;
 
@@ -11,7 +12,7 @@ export const asText = (segments) => segments.map(({ text }) => `${text}\n`).join
 
 export const asJson = (segments) => `${JSON.stringify({ segments }, null, 2)}\n`;
 
-/** SubRip: numbered captions of two short lines, which end at pauses. */
+/** SubRip: numbered captions of two short lines, which end at pauses and sentences. */
 export function asSrt(segments) {
   const cues = segments.flatMap(cut);
   return cues
@@ -30,7 +31,7 @@ function cut({ text, start_ms, end_ms, words }) {
     const cue = cues.at(-1);
     const fits =
       cue &&
-      word.start_ms - cue.end_ms < PAUSE_MS &&
+      !(lasted(cue, word) && (word.start_ms - cue.end_ms >= PAUSE_MS || SENTENCE_END.test(cue.words.at(-1)))) &&
       word.end_ms - cue.start_ms <= LONGEST_MS &&
       wrap([...cue.words, word.word]).length <= LINES;
     if (fits) {
@@ -42,6 +43,9 @@ function cut({ text, start_ms, end_ms, words }) {
   }
   return cues;
 }
+
+/** Whether a caption that ends before the word has been there long enough to be read. */
+const lasted = (cue, word) => word.start_ms - cue.start_ms >= SHORTEST_MS;
 
 function wrap(words) {
   const lines = [];

@@ -1,0 +1,1 @@
+"""Transcribes files: many at once, as text, JSON and captions."""
