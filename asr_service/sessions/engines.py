@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from asr_service.recognition.vocabulary import Vocabulary
 from asr_service.sessions.routes import Room, Routes, Served, by_room
 
 _GONE_RETRY_S = 5.0
+# Steps take less; one that takes longer makes its engine the last that is asked, no more.
+_SILENT_S = 3.0
 
 
 class EngineNumbers(Protocol):
@@ -39,6 +42,11 @@ class EngineNumbers(Protocol):
     @property
     def load(self) -> float:
         """How long live chunks take, over their duration."""
+        ...
+
+    @property
+    def beat(self) -> float:
+        """Monotonic time of its last sign of life."""
         ...
 
 
@@ -66,6 +74,11 @@ class LinkedEngine:
     def is_running(self) -> bool:
         """Whether it may be asked for slots."""
         return self.link.is_open and self.numbers.is_running
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it seems to hang: who waits for it may wait until it is killed."""
+        return time.monotonic() - self.numbers.beat > _SILENT_S
 
 
 class NoLink:
@@ -111,9 +124,13 @@ class Engines:
         return any(engine.is_running for engine in self._engines.values())
 
     def running(self, numbers: Iterable[int]) -> list[LinkedEngine]:
-        """Returns those of these that run, the one with most room first; full ones too: each has the last word."""
+        """Returns those of these that run, the one with most room first and those that seem to hang last.
+
+        Full ones too: each has the last word.
+        """
         running = [number for number in numbers if self._engines[number].is_running]
-        return [self._engines[number] for number in by_room(running, self.room)]
+        in_order = [self._engines[number] for number in by_room(running, self.room)]
+        return sorted(in_order, key=lambda engine: engine.is_silent)
 
     def room(self, number: int) -> Room:
         """Returns how much room an engine has; none while it is away."""

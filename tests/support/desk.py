@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -95,6 +96,7 @@ class Desk:
             streams=0,
             stream_limit=slots,
             measured_streams=0,
+            beat=math.inf,
         )
 
     async def lease(

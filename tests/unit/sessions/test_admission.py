@@ -118,6 +118,17 @@ async def test_the_engine_with_most_room_is_asked_first() -> None:
     assert (len(busy.leases), len(free.leases)) == (0, 1)
 
 
+async def test_an_engine_that_seems_to_hang_is_asked_last() -> None:
+    """Whoever waits for it may wait until the watchdog kills it; it is asked all the same."""
+    hanging, full = Desk(slots=4), Desk(slots=1)
+    hanging.numbers.beat = 0.0
+    admission = admission_to(hanging, full)
+    await admission.admit(CONFIG)
+    assert (len(hanging.leases), len(full.leases)) == (0, 1)
+    await admission.admit(CONFIG)
+    assert (len(hanging.leases), len(full.leases)) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("refusal", "kind", "text"),
     [
