@@ -60,7 +60,10 @@ MAX_CONTROL_CHARS = 4_096
 MAX_INIT_CHARS = 65_536
 """Longest text message before `init`, which may list phrases."""
 
-ENCODINGS = ("linear16", "mulaw", "alaw")
+COMPRESSED = ("flac", "ogg_opus", "webm_opus", "auto")
+"""Encodings of audio that says its sample rate itself."""
+
+ENCODINGS = ("linear16", "mulaw", "alaw", "float32", *COMPRESSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,8 @@ class Init:
     Attributes:
         sid: the client's label of the stream, echoed in every message; printable ASCII characters. It need not be
             unique: two connections with one sid are two streams.
-        sr: samples per second.
-        enc: "linear16", "mulaw" or "alaw".
+        sr: samples per second; 0 for what compressed audio says itself.
+        enc: one of `ENCODINGS`.
         interim: whether interims are sent.
         words: whether finals carry `words` with times and confidence.
         details: whether results carry `utterance`, `audio_ms`, `language`, and finals `reason` and `confidence`.
@@ -261,10 +264,13 @@ def read_init(fields: dict[str, Any]) -> Init:
     look_ahead_ms = None
     if fields.get("look_ahead_ms") is not None:
         look_ahead_ms = _whole(fields, "look_ahead_ms", 0, LOOK_AHEAD_LIMITS, "ms of audio")
+    enc, sr = _encoding(fields), 0
+    if enc not in COMPRESSED or fields.get("sr") is not None:
+        sr = _whole(fields, "sr", 16_000, RATE_LIMITS, "samples per second")
     return Init(
         sid=_sid(fields),
-        sr=_whole(fields, "sr", 16_000, RATE_LIMITS, "samples per second"),
-        enc=_encoding(fields),
+        sr=sr,
+        enc=enc,
         interim=_flag(fields, "interim", True),
         words=_flag(fields, "words", False),
         details=_flag(fields, "details", False),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from asr.v1 import asr_pb2
 
-from ws_bridge.protocol import Audio, Finalize, Init, KeepAlive, Message, contract_limits
+from ws_bridge.protocol import COMPRESSED, Audio, Finalize, Init, KeepAlive, Message, contract_limits
 from ws_bridge.status import Failure
 
 MAX_AUDIO_BYTES = int(contract_limits(asr_pb2.GetServiceInfoResponse, "max_message_bytes").min) // 2
@@ -17,6 +17,11 @@ _ENCODINGS = {
     "linear16": asr_pb2.AUDIO_ENCODING_LINEAR16,
     "mulaw": asr_pb2.AUDIO_ENCODING_MULAW,
     "alaw": asr_pb2.AUDIO_ENCODING_ALAW,
+    "float32": asr_pb2.AUDIO_ENCODING_FLOAT32,
+    "flac": asr_pb2.AUDIO_ENCODING_FLAC,
+    "ogg_opus": asr_pb2.AUDIO_ENCODING_OGG_OPUS,
+    "webm_opus": asr_pb2.AUDIO_ENCODING_WEBM_OPUS,
+    "auto": asr_pb2.AUDIO_ENCODING_AUTO,
 }
 _REASONS = {
     asr_pb2.FINAL_REASON_ENDPOINT: "endpoint",
@@ -42,19 +47,22 @@ def to_requests(message: Message) -> Iterator[asr_pb2.RecognizeRequest]:
 
 
 def joins_packets(init: Init) -> bool:
-    """Whether packets may wait for those that complete a chunk: not where their times matter, nor for two channels."""
-    return init.gap_ms is None and init.channels == 1
+    """Whether packets may wait for those that complete a chunk.
+
+    Not where their times matter, nor for two channels, nor compressed: nobody knows how many bytes make a chunk then.
+    """
+    return init.gap_ms is None and init.channels == 1 and init.enc not in COMPRESSED
 
 
 def bytes_per_s(init: Init) -> int:
-    """Bytes of a second of the stream's audio."""
-    return init.sr * init.channels * (2 if init.enc == "linear16" else 1)
+    """Bytes of a second of the stream's audio; of compressed audio, of what would be raw."""
+    return (init.sr or 16_000) * init.channels * {"mulaw": 1, "alaw": 1, "float32": 4}.get(init.enc, 2)
 
 
 def _config(init: Init) -> asr_pb2.RecognitionConfig:
     config = asr_pb2.RecognitionConfig(
         encoding=_ENCODINGS[init.enc],
-        sample_rate_hertz=init.sr,
+        sample_rate_hertz=init.sr or None,
         interim_results=init.interim,
         word_times=init.words,
         stream_id=init.sid,

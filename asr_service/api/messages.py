@@ -16,6 +16,7 @@ from asr_service.core.errors import AsrError, InternalError, InvalidArgument, wi
 from asr_service.core.model import ModelInfo
 from asr_service.core.values import (
     DEFAULT_BOOST,
+    Coding,
     Encoding,
     EndpointingConfig,
     FinalReason,
@@ -34,6 +35,13 @@ _ENCODINGS = {
     pb.AUDIO_ENCODING_LINEAR16: Encoding.LINEAR16,
     pb.AUDIO_ENCODING_MULAW: Encoding.MULAW,
     pb.AUDIO_ENCODING_ALAW: Encoding.ALAW,
+    pb.AUDIO_ENCODING_FLOAT32: Encoding.FLOAT32,
+}
+_CODINGS = {
+    pb.AUDIO_ENCODING_FLAC: Coding.FLAC,
+    pb.AUDIO_ENCODING_OGG_OPUS: Coding.OGG_OPUS,
+    pb.AUDIO_ENCODING_WEBM_OPUS: Coding.WEBM_OPUS,
+    pb.AUDIO_ENCODING_AUTO: Coding.AUTO,
 }
 _REASONS = {
     FinalReason.ENDPOINT: pb.FINAL_REASON_ENDPOINT,
@@ -83,11 +91,16 @@ def stream_config(config: pb.RecognitionConfig, route: Route | None = None) -> S
         InvalidArgument: the first field that cannot be served, by its path in the request.
     """
     info = None if route is None else route.info
-    encoding = _ENCODINGS.get(config.encoding)
+    coding = _CODINGS.get(config.encoding)
+    encoding = Encoding.LINEAR16 if coding else _ENCODINGS.get(config.encoding)
     if encoding is None:
+        known = [value for value in (*_ENCODINGS, *_CODINGS) if value != pb.AUDIO_ENCODING_UNSPECIFIED]
+        names = [
+            f"{pb.AudioEncoding.Name(value).removeprefix('AUDIO_ENCODING_')} ({value})" for value in known
+        ]
         raise InvalidArgument(
-            f"config.encoding is {config.encoding}, which is no AudioEncoding; it should be LINEAR16 (1), MULAW (2) or "
-            "ALAW (3), or unset for LINEAR16",
+            f"config.encoding is {config.encoding}, which is no AudioEncoding; it should be {', '.join(names[:-1])} or "
+            f"{names[-1]}, or unset for LINEAR16",
             field="config.encoding",
         )
     name = config.stream_id
@@ -100,9 +113,7 @@ def stream_config(config: pb.RecognitionConfig, route: Route | None = None) -> S
     return StreamConfig(
         name=name or uuid.uuid4().hex,
         encoding=encoding,
-        sample_rate=checked_rate(config.sample_rate_hertz)
-        if config.HasField("sample_rate_hertz")
-        else 16_000,
+        sample_rate=stated_rate(config) or 16_000,
         interim_results=config.interim_results if config.HasField("interim_results") else True,
         word_times=config.word_times,
         endpointing=_endpointing(config.endpointing) if config.HasField("endpointing") else None,
@@ -113,7 +124,17 @@ def stream_config(config: pb.RecognitionConfig, route: Route | None = None) -> S
         fill_gaps_after_ms=_gap(config),
         model=route.model if route else "",
         look_ahead_ms=route.look_ahead_ms if route else None,
+        coding=coding,
     )
+
+
+def stated_rate(config: pb.RecognitionConfig) -> int | None:
+    """The sample rate that a config states, None if it states none.
+
+    Raises:
+        InvalidArgument: audio of this rate cannot be recognized.
+    """
+    return checked_rate(config.sample_rate_hertz) if config.HasField("sample_rate_hertz") else None
 
 
 def channels(config: pb.RecognitionConfig) -> int:
@@ -323,7 +344,7 @@ def service_info(
         look_ahead_ms=round(info.look_ahead_ms),
         chunk_ms=round(info.chunk_ms),
         languages=info.languages,
-        encodings=[value for value in _ENCODINGS if value != pb.AUDIO_ENCODING_UNSPECIFIED],
+        encodings=[value for value in (*_ENCODINGS, *_CODINGS) if value != pb.AUDIO_ENCODING_UNSPECIFIED],
         min_sample_rate_hertz=limits.MIN_RATE_HZ,
         max_sample_rate_hertz=limits.MAX_RATE_HZ,
         model_sample_rate_hertz=info.sample_rate,

@@ -72,8 +72,12 @@ class _SpeechCall(StreamCall):
             raise OutOfOrder(f"{kind} came before config; the first message has to be config", field=kind)
         config = request.config
         route = messages.find_route(config, self.admission.routes)
-        opening = Opening(messages.stream_config(config, route), messages.channels(config))
-        if config.chunk_ends and opening.channels == 1 and route is not None:
+        opening = Opening(
+            messages.stream_config(config, route), messages.channels(config), messages.stated_rate(config)
+        )
+        # Of compressed audio nobody knows ahead how many bytes make a chunk.
+        raw = opening.config.coding is None
+        if config.chunk_ends and opening.channels == 1 and route is not None and raw:
             self._tells_chunk = True
             # A model that ends utterances by itself starts anew where nobody knows ahead.
             self._tells_later_chunks = not ends_utterances(route.info.pieces)

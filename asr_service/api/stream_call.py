@@ -12,7 +12,8 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc.aio
@@ -22,6 +23,7 @@ from grpc_status import rpc_status
 from asr_service.access.api_keys import ApiKey
 from asr_service.api import messages
 from asr_service.api.call_record import CallRecord
+from asr_service.api.compressed_audio import CompressedAudio, open_decoder
 from asr_service.api.key_check import caller_key
 from asr_service.core.errors import (
     AsrError,
@@ -56,10 +58,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What the client asked for at first: the config of every channel, and how many channels its audio has."""
+    """What the client asked for at first: the config of every channel, and how many channels its audio has.
+
+    The rate that was stated, None if none was, is for compressed audio, which may say another.
+    """
 
     config: StreamConfig
     channels: int = 1
+    stated_rate: int | None = None
 
 
 class StreamCall(ABC):
@@ -99,6 +105,8 @@ class StreamCall(ABC):
         # What of the input is audio, where it goes, and whether the client is heard and reads. Made when the call is
         # admitted.
         self._raw: RawAudio
+        # In its place, where the audio comes compressed.
+        self._compressed: CompressedAudio | None = None
         self._feed: Feed
         self._idle: IdleWatch
         # Where the config asks for it.
@@ -222,6 +230,11 @@ class StreamCall(ABC):
             AudioFormat(config.encoding, config.sample_rate, opening.channels), self.file_hint
         )
         self._feed = sessions[0] if len(sessions) == 1 else Interleaved(sessions, config.encoding)
+        if config.coding is not None:
+            decoder = await open_decoder(config.coding, opening.stated_rate, opening.channels)
+            self._compressed = CompressedAudio(
+                decoder, self._feed, partial(self._format_known, config), self._end_streams
+            )
         self.record.admitted(config, opening.channels, sessions[0].engine)
         await self.accept(config.name)
         self._idle = IdleWatch(limit_s, heard_at=self._loop.time())
@@ -234,20 +247,31 @@ class StreamCall(ABC):
             session.on_ending = self._session_ending
             if session.ended is not None:
                 self._session_ended(session.ended)
-        if config.fill_gaps_after_ms:
+        if config.fill_gaps_after_ms and config.coding is None:
             self._gaps = self._fill_gaps(config)
         writing = asyncio.Lock() if len(sessions) > 1 else None
         self._writers = len(sessions)
         parts = [self._read(), *(self._write(at, session, writing) for at, session in enumerate(sessions))]
         self._tasks = [self._loop.create_task(self._guard(part)) for part in parts]
 
+    def _format_known(self, config: StreamConfig, found: AudioFormat) -> None:
+        """Takes the format that compressed audio has, before the first of its samples."""
+        known = replace(config, encoding=found.encoding, sample_rate=found.sample_rate)
+        scale = known.bytes_per_s / config.bytes_per_s
+        for session in self.sessions:
+            session.set_format(found.encoding, found.sample_rate, scale)
+        if isinstance(self._feed, Interleaved):
+            self._feed.set_encoding(found.encoding)
+        if config.fill_gaps_after_ms:
+            self._gaps = self._fill_gaps(known)
+
     def _fill_gaps(self, config: StreamConfig) -> GapFiller:
-        idle, record = self._idle, self.record
+        idle, record, compressed = self._idle, self.record, self._compressed
         return GapFiller(
             self._feed,
             config,
             len(self.sessions),
-            received_bytes=lambda: record.received_bytes,
+            received_bytes=lambda: compressed.decoded_bytes if compressed else record.received_bytes,
             held_back=lambda: idle.held_back,
         )
 
@@ -273,7 +297,7 @@ class StreamCall(ABC):
         """Takes requests from the client to the session until half-close. Its first lines are what a packet costs."""
         read, send, clock = self._context.read, self._feed.send_audio, self._loop.time
         audio_of, raw, control, pending = self.audio, self._raw.take, self.control, self.pending
-        idle, record = self._idle, self.record
+        idle, record, compressed = self._idle, self.record, self._compressed
         while True:
             try:
                 request = pending.popleft() if pending else await read()
@@ -284,7 +308,7 @@ class StreamCall(ABC):
                 idle.half_closed = True
                 if self._gaps is not None:
                     self._gaps.stop()
-                await send(self._raw.rest())
+                await (send(self._raw.rest()) if compressed is None else compressed.finish())
                 record.final_requested()
                 self._feed.half_close()
                 return
@@ -292,7 +316,7 @@ class StreamCall(ABC):
             if audio:
                 record.received_bytes += len(audio)
                 idle.held_back = True
-                await send(raw(audio))
+                await (send(raw(audio)) if compressed is None else compressed.take(audio))
                 idle.held_back = False
                 idle.heard_at = clock()
             control(request)

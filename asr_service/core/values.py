@@ -21,6 +21,21 @@ class Encoding(Enum):
     LINEAR16 = "linear16"
     MULAW = "mulaw"
     ALAW = "alaw"
+    FLOAT32 = "float32"
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample of one channel."""
+        return {"linear16": 2, "float32": 4}.get(self.value, 1)
+
+
+class Coding(Enum):
+    """What audio that is not raw comes as."""
+
+    FLAC = "flac"
+    OGG_OPUS = "ogg_opus"
+    WEBM_OPUS = "webm_opus"
+    AUTO = "auto"
 
 
 class FinalReason(Enum):
@@ -85,6 +100,8 @@ class StreamConfig:
         fill_gaps_after_ms: time without audio after which silence takes its place; 0 for never.
         model: name of the model that recognizes it, as it was set; "" for the first one.
         look_ahead_ms: of the model; None for its first one.
+        coding: what the samples come compressed as, None for raw ones; encoding and rate are then those of the decoded
+            samples, as far as they are known before there is audio.
     """
 
     name: str
@@ -100,6 +117,12 @@ class StreamConfig:
     fill_gaps_after_ms: int = 0
     model: str = ""
     look_ahead_ms: int | None = None
+    coding: Coding | None = None
+
+    @property
+    def bytes_per_s(self) -> int:
+        """Bytes of a second of one channel's samples."""
+        return self.sample_rate * self.encoding.sample_bytes
 
 
 @dataclass(frozen=True, slots=True)

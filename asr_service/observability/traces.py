@@ -103,7 +103,7 @@ class Trace:
         """Notes that the stream was admitted; `key` is the name of its API key, "" without keys."""
         attributes: dict[str, str | int | bool] = {
             "asr.stream_id": config.name,
-            "asr.encoding": config.encoding.name.lower(),
+            "asr.encoding": (config.coding or config.encoding).name.lower(),
             "asr.sample_rate_hertz": config.sample_rate,
             "asr.channels": channels,
             "asr.interim_results": config.interim_results,

@@ -151,7 +151,8 @@ class AudioReader:
     """Reads one stream's bytes as samples, which do not depend on how the bytes were split into packets.
 
     Args:
-        encoding: how bytes are to be read; LINEAR16 is little-endian.
+        encoding: how bytes are to be read; LINEAR16 and FLOAT32 are little-endian. Of floats, what is louder than full
+            scale (1) is clipped, and what is no number is 0.
         source_rate: of the bytes, Hz.
         target_rate: of the samples, Hz.
 
@@ -162,12 +163,12 @@ class AudioReader:
     def __init__(self, encoding: Encoding, source_rate: int, target_rate: int) -> None:
         if source_rate <= 0 or target_rate <= 0:
             raise ValueError(f"sample rates must be positive: {source_rate}, {target_rate}")
-        self._width = 2 if encoding is Encoding.LINEAR16 else 1
+        self._width = encoding.sample_bytes
         self._table = {Encoding.MULAW: _mulaw_table, Encoding.ALAW: _alaw_table}.get(encoding)
         self._source_rate = source_rate
         self._target_rate = target_rate
         self._resampler = None if source_rate == target_rate else Resampler(source_rate, target_rate)
-        # First byte of a sample whose second has not come.
+        # First bytes of a sample whose last has not come.
         self._odd = b""
 
     def bytes_for(self, samples: int) -> int:
@@ -181,12 +182,15 @@ class AudioReader:
 
     def read(self, data: bytes) -> Samples:
         """Takes bytes and returns the samples that they complete, float32 [n] at the target rate."""
-        if self._width == 2:
+        if self._width > 1:
             data = self._odd + data if self._odd else data
-            whole = len(data) & ~1
+            whole = len(data) - len(data) % self._width
             self._odd = data[whole:]
-            pcm = np.frombuffer(data, "<i2", whole // 2)
-            samples = pcm.astype(np.float32) * np.float32(1 / 32768)
+            if self._width == 2:
+                pcm = np.frombuffer(data, "<i2", whole // 2)
+                samples = pcm.astype(np.float32) * np.float32(1 / 32768)
+            else:
+                samples = np.clip(np.nan_to_num(np.frombuffer(data, "<f4", whole // 4)), -1, 1)
         else:
             assert self._table is not None
             samples = self._table()[np.frombuffer(data, np.uint8)]
@@ -195,6 +199,6 @@ class AudioReader:
     def flush(self) -> Samples:
         """Returns the samples that the resampler has held back; the next byte starts new audio.
 
-        The first half of a split sample stays: its second half is the next byte, whatever lies between them.
+        The first bytes of a split sample stay: the others are the next bytes, whatever lies between them.
         """
         return _NO_SAMPLES if self._resampler is None else self._resampler.flush()

@@ -98,15 +98,12 @@ class ChunkCutter:
     ) -> None:
         self.silence_added = False
         self._info = info
-        self._reader = AudioReader(encoding, sample_rate, info.sample_rate)
         # Undecoded bytes, and where they and the marks lie in the stream's bytes.
         self._bytes = bytearray()
         self._received = 0
         self._decoded = 0
         self._marks: deque[Mark] = deque()
-        # Fewer undecoded bytes cannot make a chunk; bytes of each chunk, 0 where that is not always the same.
-        self._least_bytes = self._reader.bytes_for(info.first_chunk_samples)
-        self._chunk_bytes = self._reader.exact_bytes(info.chunk_samples)
+        self.set_format(encoding, sample_rate)
         # (Bytes received by then, monotonic time.)
         self._arrivals: deque[tuple[int, float]] = deque()
         # Decoded samples that no chunk has taken, and how many of them at the end are silence that was added.
@@ -115,6 +112,14 @@ class ChunkCutter:
         self._silent_count = 0
         self._silence = np.zeros(finalize_silence_ms * info.sample_rate // 1000, np.float32)
         self.clock = now - BURST_S
+
+    def set_format(self, encoding: Encoding, sample_rate: int) -> None:
+        """Says how bytes are to be read, before the first of them; arguments as for the class."""
+        assert not self._received
+        self._reader = AudioReader(encoding, sample_rate, self._info.sample_rate)
+        # Fewer undecoded bytes cannot make a chunk; bytes of each chunk, 0 where that is not always the same.
+        self._least_bytes = self._reader.bytes_for(self._info.first_chunk_samples)
+        self._chunk_bytes = self._reader.exact_bytes(self._info.chunk_samples)
 
     @property
     def mark(self) -> Mark | None:

@@ -25,7 +25,12 @@ _RIFF = b"RIFF"
 _NAME_BYTES = 4
 # WAV files in one packet: more than anybody sends, and few enough to be read at once.
 _MOST_FILES = 64
-_ENCODINGS = {Encoding.LINEAR16: "16-bit PCM", Encoding.MULAW: "mu-law", Encoding.ALAW: "A-law"}
+_ENCODINGS = {
+    Encoding.LINEAR16: "16-bit PCM",
+    Encoding.MULAW: "mu-law",
+    Encoding.ALAW: "A-law",
+    Encoding.FLOAT32: "32-bit float PCM",
+}
 
 
 class _Place(Enum):

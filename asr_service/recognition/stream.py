@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from asr_service.core.errors import OutOfOrder
 from asr_service.core.model import ModelInfo
-from asr_service.core.values import FinalReason, Result, StreamConfig
+from asr_service.core.values import Encoding, FinalReason, Result, StreamConfig
 from asr_service.recognition.chunk_cutter import Chunk, ChunkCutter
 from asr_service.recognition.endpointing import Endpointer, frame_levels
 from asr_service.recognition.languages import AUTO, choose_language
@@ -101,6 +101,10 @@ class Stream:
         self._segment_start = 0
 
     # ------------------------------------------------------------------------------------------------- what comes in
+
+    def set_format(self, encoding: Encoding, sample_rate: int) -> None:
+        """Says how audio is to be read, where that is known later than the config; before the first of it."""
+        self._cutter.set_format(encoding, sample_rate)
 
     def audio(self, data: bytes, now: float) -> None:
         """Takes audio bytes. Raises OutOfOrder after the input's end."""

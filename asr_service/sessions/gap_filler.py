@@ -14,7 +14,12 @@ _LOOKS = 4
 _GAP_LOOK_S = 0.1
 # A look that comes so much later than it should: the event loop was busy, and packets may wait to be read.
 _LATE_S = 0.05
-_SILENCE = {Encoding.LINEAR16: b"\0\0", Encoding.MULAW: b"\xff", Encoding.ALAW: b"\xd5"}
+_SILENCE = {
+    Encoding.LINEAR16: b"\0\0",
+    Encoding.MULAW: b"\xff",
+    Encoding.ALAW: b"\xd5",
+    Encoding.FLOAT32: bytes(4),
+}
 
 
 class GapFiller:

@@ -52,6 +52,10 @@ class Interleaved:
         self._width = sample_bytes(encoding)
         self._rest = b""
 
+    def set_encoding(self, encoding: Encoding) -> None:
+        """Says how many bytes a sample has, where that is known late; before the first of them."""
+        self._width = sample_bytes(encoding)
+
     async def send_audio(self, data: bytes) -> None:
         """Sends the samples that are complete in every channel; waits for the slowest channel's inbox."""
         data = self._rest + data
@@ -81,10 +85,10 @@ class Interleaved:
         count, width = len(self._sessions), self._width
         if width == 1:
             return [data[channel::count] for channel in range(count)]
-        pairs = memoryview(data).cast("H")
-        return [pairs[channel::count].tobytes() for channel in range(count)]
+        samples = memoryview(data).cast("H" if width == 2 else "I")
+        return [samples[channel::count].tobytes() for channel in range(count)]
 
 
 def sample_bytes(encoding: Encoding) -> int:
     """Bytes of one sample of one channel."""
-    return 2 if encoding is Encoding.LINEAR16 else 1
+    return encoding.sample_bytes

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from asr_service.core.errors import AsrError, ClientError, InternalError, LimitReached, OutOfOrder
 from asr_service.core.lease import Lease
-from asr_service.core.values import FinalReason, Result
+from asr_service.core.values import Encoding, FinalReason, Result
 from asr_service.recognition.chunk_cutter import Chunk
 from asr_service.recognition.states import Work
 from asr_service.recognition.stream import Stream
@@ -102,6 +102,17 @@ class Session:
             lease.release()
 
     # --------------------------------------------------------------------------------------------------------- sending
+
+    def set_format(self, encoding: Encoding, sample_rate: int, inbox_scale: float) -> None:
+        """Says how audio is to be read, where that is known later than the config; before the first of it.
+
+        Args:
+            encoding: of the audio.
+            sample_rate: of the audio, Hz.
+            inbox_scale: bytes of a second of it, over those of the config's.
+        """
+        self._stream.set_format(encoding, sample_rate)
+        self._inbox_bytes = int(self._inbox_bytes * inbox_scale)
 
     async def send_audio(self, data: bytes) -> None:
         """Sends audio; returns at once unless more than the high-water mark waits to be stepped.

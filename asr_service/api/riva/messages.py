@@ -22,6 +22,7 @@ from asr_service.core.errors import InvalidArgument
 from asr_service.core.model import ModelInfo
 from asr_service.core.values import (
     DEFAULT_BOOST,
+    Coding,
     Encoding,
     EndpointingConfig,
     FinalReason,
@@ -45,6 +46,7 @@ _ENCODINGS = {
     audio_pb.MULAW: Encoding.MULAW,
     audio_pb.ALAW: Encoding.ALAW,
 }
+_CODINGS = {audio_pb.FLAC: Coding.FLAC, audio_pb.OGGOPUS: Coding.OGG_OPUS}
 _RIVA_ENCODINGS = {
     Encoding.LINEAR16: audio_pb.LINEAR_PCM,
     Encoding.MULAW: audio_pb.MULAW,
@@ -70,6 +72,7 @@ class RequestedConfig:
         fill_gaps_after_ms: see `StreamConfig`.
         model: as the client names it. It chooses only where several are served: clients of Riva send the names of
             NVIDIA's.
+        coding: see `StreamConfig`.
     """
 
     format: AudioFormat
@@ -81,6 +84,7 @@ class RequestedConfig:
     language: str = ""
     fill_gaps_after_ms: int = 0
     model: str = ""
+    coding: Coding | None = None
 
     def stream_config(
         self,
@@ -113,6 +117,7 @@ class RequestedConfig:
             fill_gaps_after_ms=self.fill_gaps_after_ms,
             model=route.model if route else "",
             look_ahead_ms=route.look_ahead_ms if route else None,
+            coding=self.coding,
         )
 
 
@@ -123,7 +128,7 @@ def read_config(
 
     Args:
         message: the config.
-        endpoints: whether utterances end by themselves where the config does not say so.
+        endpoints: whether it is of a stream, whose utterances end by themselves where the config does not say so.
         routes: what is served, None before the models are made.
 
     Raises:
@@ -131,12 +136,14 @@ def read_config(
     """
     config = message.config
     route = _find_route(config.model, config.language_code, routes)
-    encoding = _ENCODINGS.get(config.encoding)
+    # Whole files are decoded before.
+    coding = _CODINGS.get(config.encoding) if endpoints else None
+    encoding = Encoding.LINEAR16 if coding else _ENCODINGS.get(config.encoding)
     if encoding is None:
         names = {number: name for name, number in audio_pb.AudioEncoding.items()}
         raise InvalidArgument(
-            f"config.encoding is {names.get(config.encoding, config.encoding)}; streams take LINEAR_PCM, MULAW and "
-            "ALAW, and whole FLAC and Ogg files go to Recognize",
+            f"config.encoding is {names.get(config.encoding, config.encoding)}; streams take LINEAR_PCM, MULAW, ALAW, "
+            "FLAC and OGGOPUS, and Recognize takes raw audio of the first three and whole files",
             field="config.encoding",
         )
     return RequestedConfig(
@@ -151,6 +158,7 @@ def read_config(
         language=config.language_code,
         fill_gaps_after_ms=_gap(config, default_ms=DEFAULT_GAP_MS) if endpoints else 0,
         model=config.model,
+        coding=coding,
     )
 
 

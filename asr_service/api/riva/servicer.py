@@ -104,6 +104,9 @@ class _StreamCall(StreamCall):
         self._channels = requested.format.channels
         await self.admission.check(config, self._channels, self.key)
         await self.accept(name)
+        if config.coding is not None:
+            stated_rate = request.streaming_config.config.sample_rate_hertz or None
+            return Opening(config, self._channels, stated_rate)
         audio_format = await self._read_format()
         if audio_format:
             messages.check_file(audio_format, request.streaming_config.config.sample_rate_hertz)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from ws_bridge.handshake import Handshake
 from ws_bridge.protocol import (
-    ENCODINGS,
     ENDPOINT_LIMITS,
     LANGUAGE_LIMITS,
     LOOK_AHEAD_LIMITS,
@@ -78,6 +77,9 @@ _NEEDED_ABSENT = {
     "diarize_model": "speakers are not told apart here",
     "translate": "words stay in the language that they were spoken in",
 }
+
+
+_ENCODINGS = ("linear16", "mulaw", "alaw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +211,8 @@ def read_key(handshake: Handshake) -> str:
 
 def _encoding(handshake: Handshake) -> str:
     asked = (handshake.last("encoding") or "").lower()
-    if asked and asked not in ENCODINGS:
-        served = ", ".join(ENCODINGS)
+    if asked and asked not in _ENCODINGS:
+        served = ", ".join(_ENCODINGS)
         raise _invalid(
             "encoding", f"is {_show(asked)}: it should be one of {served}, or left out for a WAV file"
         )

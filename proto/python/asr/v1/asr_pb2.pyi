@@ -65,6 +65,22 @@ class _AudioEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AudioEn
     """8-bit G.711 mu-law."""
     AUDIO_ENCODING_ALAW: _AudioEncoding.ValueType  # 3
     """8-bit G.711 A-law."""
+    AUDIO_ENCODING_FLOAT32: _AudioEncoding.ValueType  # 4
+    """32-bit little-endian float PCM, full scale at 1; louder samples are clipped."""
+    AUDIO_ENCODING_FLAC: _AudioEncoding.ValueType  # 5
+    """A FLAC stream, from its first byte (`fLaC`) on. It says its sample rate and channels itself: the config's have to
+    agree, or be unset.
+    """
+    AUDIO_ENCODING_OGG_OPUS: _AudioEncoding.ValueType  # 6
+    """Opus in Ogg, from its first page on. It is decoded at 48000 Hz into as many channels as the config says, whatever
+    its encoder was given; `sample_rate_hertz` changes nothing.
+    """
+    AUDIO_ENCODING_WEBM_OPUS: _AudioEncoding.ValueType  # 7
+    """Opus in WebM or Matroska, as a browser's MediaRecorder makes it, from its first byte on; otherwise as OGG_OPUS."""
+    AUDIO_ENCODING_AUTO: _AudioEncoding.ValueType  # 8
+    """What the first bytes say: a FLAC file, Opus in Ogg or WebM, or a WAV file of 16-bit PCM, mu-law or A-law. Raw
+    samples say nothing, and are refused.
+    """
 
 class AudioEncoding(_AudioEncoding, metaclass=_AudioEncodingEnumTypeWrapper):
     """How audio bytes are to be read."""
@@ -77,6 +93,22 @@ AUDIO_ENCODING_MULAW: AudioEncoding.ValueType  # 2
 """8-bit G.711 mu-law."""
 AUDIO_ENCODING_ALAW: AudioEncoding.ValueType  # 3
 """8-bit G.711 A-law."""
+AUDIO_ENCODING_FLOAT32: AudioEncoding.ValueType  # 4
+"""32-bit little-endian float PCM, full scale at 1; louder samples are clipped."""
+AUDIO_ENCODING_FLAC: AudioEncoding.ValueType  # 5
+"""A FLAC stream, from its first byte (`fLaC`) on. It says its sample rate and channels itself: the config's have to
+agree, or be unset.
+"""
+AUDIO_ENCODING_OGG_OPUS: AudioEncoding.ValueType  # 6
+"""Opus in Ogg, from its first page on. It is decoded at 48000 Hz into as many channels as the config says, whatever
+its encoder was given; `sample_rate_hertz` changes nothing.
+"""
+AUDIO_ENCODING_WEBM_OPUS: AudioEncoding.ValueType  # 7
+"""Opus in WebM or Matroska, as a browser's MediaRecorder makes it, from its first byte on; otherwise as OGG_OPUS."""
+AUDIO_ENCODING_AUTO: AudioEncoding.ValueType  # 8
+"""What the first bytes say: a FLAC file, Opus in Ogg or WebM, or a WAV file of 16-bit PCM, mu-law or A-law. Raw
+samples say nothing, and are refused.
+"""
 Global___AudioEncoding: _TypeAlias = AudioEncoding  # noqa: Y015
 
 class _FinalReason:
@@ -126,7 +158,9 @@ class RecognizeRequest(_message.Message):
     FINALIZE_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_FIELD_NUMBER: _builtins.int
     audio: _builtins.bytes
-    """Raw audio in the configured encoding. Any number of bytes; a sample may be split between two packets."""
+    """Audio in the configured encoding. Any number of bytes; a sample, or a compressed frame, may be split between two
+    packets.
+    """
     @_builtins.property
     def config(self) -> Global___RecognitionConfig:
         """First, and only once."""
@@ -181,7 +215,7 @@ class RecognitionConfig(_message.Message):
     encoding: Global___AudioEncoding.ValueType
     """Default LINEAR16."""
     sample_rate_hertz: _builtins.int
-    """Samples per second. Default 16000. Other rates than the model's are resampled."""
+    """Samples per second. Default 16000, or what compressed audio says itself. Other rates than the model's are resampled."""
     interim_results: _builtins.bool
     """Whether revisable results are sent between finals. Default true."""
     word_times: _builtins.bool
