@@ -20,6 +20,10 @@ MOST_CHANNELS = 2
 """Of a call: `audio_channel_count` of the contract."""
 _UNKNOWN = 2**62
 """So many samples and more has a file that does not know how many it has."""
+_TOLD = {"mov", "matroska"}
+"""Containers of FFmpeg's whose duration is told by whoever wrote them; that of others may be a guess."""
+_SLACK_S = 1.0
+"""What of a duration may be the silence of encoders, or rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +102,7 @@ def _by_libsndfile(path: Path) -> Iterator[_Decoded]:
                 yield block
             # Other forms do not say, or are taken at their length.
             if file.format == "FLAC" and frames is not None and count < frames:
-                raise WavError(
-                    f"{path}: broken: {count / file.samplerate:.1f} of {frames / file.samplerate:.1f} s can be read"
-                )
+                raise _broken(path, count / file.samplerate, frames / file.samplerate)
 
         duration_s = None if frames is None else frames / file.samplerate
         yield _Decoded(file.samplerate, file.channels, duration_s, whole())
@@ -126,21 +128,33 @@ def _by_ffmpeg(path: Path, refused: WavError) -> Iterator[_Decoded]:
         if not (rate and channels):
             raise WavError(f"{path}: its audio has no rate or no channels")
         duration_s = container.duration / av.time_base if container.duration else None
-        yield _Decoded(rate, channels, duration_s, _frames(av, path, container, stream))
+        told_s = float(stream.duration * stream.time_base) if stream.duration else None
+        if told_s is None and len(container.streams) == 1:
+            told_s = duration_s
+        if not _TOLD & set(container.format.name.split(",")):
+            told_s = None
+        yield _Decoded(rate, channels, duration_s, _frames(av, path, container, stream, told_s))
 
 
-def _frames(av: Any, path: Path, container: Any, stream: Any) -> Iterator[Samples]:
-    """Yields what a stream decodes to, in one form from its first frame to its last."""
-    context = stream.codec_context
+def _frames(av: Any, path: Path, container: Any, stream: Any, told_s: float | None) -> Iterator[Samples]:
+    """Yields what a stream decodes to, in one form from its first frame to its last; WavError if much is missing."""
+    context, count = stream.codec_context, 0
     convert = av.AudioResampler(format="flt", layout=context.layout, rate=context.sample_rate)
     try:
         for frame in container.decode(stream):
+            count += frame.samples
             for part in convert.resample(frame):
                 yield part.to_ndarray().reshape(-1, context.channels)
         for part in convert.resample(None):
             yield part.to_ndarray().reshape(-1, context.channels)
     except (av.FFmpegError, ValueError) as error:  # the latter where a stream changes its form
         raise _unreadable(path, error) from error
+    if told_s is not None and count / context.sample_rate < told_s - _SLACK_S:
+        raise _broken(path, count / context.sample_rate, told_s)
+
+
+def _broken(path: Path, read_s: float, told_s: float) -> WavError:
+    return WavError(f"{path}: breaks off: {read_s:.1f} of its {told_s:.1f} s can be read")
 
 
 def _unreadable(path: Path, error: Exception) -> WavError:
