@@ -138,6 +138,9 @@ class ProcessGroup:
                 # The parent says what a child is to do.
                 signal.signal(number, signal.SIG_IGN)
             parents_end.close()
+            for child in self.children:
+                # With what others have not taken yet.
+                child.control.close()
             for descriptor in self._private:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)

@@ -154,3 +154,23 @@ def test_closing_the_group_ends_what_is_left() -> None:
             print("gone")
     """)
     assert lines == ["gone"]
+
+
+def test_what_waits_for_one_child_is_not_anothers() -> None:
+    """Descriptors that a stopped child has not taken yet end with it, though others were forked meanwhile."""
+    lines = run("""
+        stopped = group.fork("asr-stopped", echo)
+        group.kill(stopped, signal.SIGSTOP)
+        while not stopped.control.has_unsent:
+            stopped.control.send((bytes(1000),))
+        reading, writing = os.pipe()
+        group.keep_private(reading)
+        stopped.control.send(("yours",), [writing])
+        os.close(writing)
+        other = group.fork("asr-other", echo)
+        group.kill(stopped)
+        until(ended)
+        print(os.read(reading, 1))
+        group.close()
+    """)
+    assert lines == ["b''"]
