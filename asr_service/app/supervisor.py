@@ -223,13 +223,13 @@ class Supervisor:
             self._permits.forget(process)
         if self._drain_until is not None:
             return
-        assert child.exit_code is not None
-        if process.failure is None:
-            log.critical("%s has ended %s", process.name, how_it_ended(child.exit_code))
-        elif not self._was_ready:
+        if process.failure is not None and not self._was_ready:
             # What cannot be had at the start cannot be had: it is for a person to mend.
             self._give_up(process.failure)
             return
+        assert child.exit_code is not None
+        why = f": {process.failure}" if process.failure is not None else ""
+        log.critical("%s has ended %s%s", process.name, how_it_ended(child.exit_code), why)
         wait_s = process.restarts.ended(time.monotonic())
         if not self._was_ready and not was_ready:
             wait_s = None

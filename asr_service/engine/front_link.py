@@ -257,7 +257,11 @@ class FrontLink:
             if not answer.done():
                 answer.set_exception(error)
         for lease in list(self._leases.values()):
-            lease.stream.lost(error)
+            try:
+                lease.stream.lost(error)
+            except Exception:
+                # Others are to be told all the same.
+                log.exception("the end of an engine could not be handled")
         self._leases.clear()
 
 

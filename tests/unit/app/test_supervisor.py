@@ -322,6 +322,23 @@ def test_what_fails_again_and_again_ends_the_service() -> None:
         assert running.rest()[-1] == "over with 1"
 
 
+def test_why_an_engine_cannot_be_had_again_is_told() -> None:
+    with service("""
+        import logging
+        logging.basicConfig(stream=sys.stdout, format="%(message)s")
+        def failing(number, control):
+            if number == 1 and board.service.is_serving:
+                control.send((FromEngine.FAILED, pickle.dumps(ModelUnavailable("the file is gone"))))
+                return 1
+            return engine(number, control)
+        run(failing)
+    """) as running:
+        running.until_ready()
+        os.kill(running.pids()["engine 1"], signal.SIGKILL)
+        running.line("two has ended with exit code 1: the file is gone")
+        assert running.rest()[-1] == "over with 1"
+
+
 def test_a_second_signal_ends_all_at_once() -> None:
     with service("""
         def slow(number, control):
