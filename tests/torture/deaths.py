@@ -22,18 +22,24 @@ from tests.torture.many import Many, many
 from tests.torture.streams import HOLD_S, Script, learn, over_websocket, shown
 
 KINDS = ("engine", "front", "metrics")
-ENOUGH = 20
+ENOUGH = 10
 """Streams that have to begin and end well while a process is stopped: the others go on."""
 CLIPS = ROOT / "asr_service/assets/clips"
 
 
 async def kills(
-    seconds: float, seed: int, *, streams: int = 200, model: str = "null", pause_s: float = 2.0
+    seconds: float,
+    seed: int,
+    *,
+    streams: int = 200,
+    model: str = "null",
+    pause_s: float = 2.0,
+    longest_s: float = 2.5,
 ) -> dict[str, Any]:
     """Case 9: kill -9 of engines, front ends and the process that answers scrapes, at random, again and again."""
     rng = random.Random(seed)
     scripts = spoken(rng, 8) if model == "demo" else None
-    async with many(rng, scripts=scripts, ASR_MODEL=model) as it:
+    async with many(rng, longest_s=longest_s, scripts=scripts, ASR_MODEL=model) as it:
         ends = time.monotonic() + seconds
         async with it.crowd(streams, rng):
             while time.monotonic() < ends or len(it.killed) < len(KINDS):
@@ -69,7 +75,7 @@ def check_outcomes(outcomes: Counter[str]) -> None:
 
 
 async def stops(
-    seconds: float, seed: int, *, streams: int = 100, watchdog_s: float = 5.0, link_bytes: int = 4096
+    seconds: float, seed: int, *, streams: int = 100, watchdog_s: float = 5.0, longest_s: float = 2.5
 ) -> dict[str, Any]:
     """Case 12: SIGSTOP of an engine, of a front end, of the supervisor, while links hold next to nothing.
 
@@ -78,7 +84,7 @@ async def stops(
     """
     rng = random.Random(seed)
     figures: Counter[str] = Counter()
-    async with many(rng, ASR_WATCHDOG_S=watchdog_s, LINK_BYTES=link_bytes) as it:
+    async with many(rng, longest_s=longest_s, ASR_WATCHDOG_S=watchdog_s, LINK_BYTES=4096) as it:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends or not figures:
             for kind in ("front", "engine", "supervisor"):
@@ -135,7 +141,7 @@ async def until_hung(it: Many, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def drains(seconds: float, seed: int, *, streams: int = 60) -> dict[str, Any]:
+async def drains(seconds: float, seed: int, *, streams: int = 60, longest_s: float = 2.5) -> dict[str, Any]:
     """Case 13: SIGTERM while an engine and a front end are killed, just before it or in it.
 
     Those that run end their streams in order; what was killed is not waited for; the exit code is 0.
@@ -145,7 +151,7 @@ async def drains(seconds: float, seed: int, *, streams: int = 60) -> dict[str, A
     outcomes: Counter[str] = Counter()
     ends = time.monotonic() + seconds
     while time.monotonic() < ends or not figures:
-        async with many(rng, RESTART_S=rng.choice((0.05, 0.3))) as it:
+        async with many(rng, longest_s=longest_s, RESTART_S=rng.choice((0.05, 0.3))) as it:
             outcomes += await drain(it, rng, streams)
             code = await asyncio.to_thread(it.service.wait)
             assert code == 0, f"{code}: {it.service.output[-6000:]}"
@@ -180,7 +186,7 @@ async def drain(it: Many, rng: random.Random, streams: int) -> Counter[str]:
     return outcomes
 
 
-async def orphans(seconds: float, seed: int, *, streams: int = 60) -> dict[str, Any]:
+async def orphans(seconds: float, seed: int, *, streams: int = 60, longest_s: float = 2.5) -> dict[str, Any]:
     """Case 14: kill -9 of the supervisor, also while a process is stopped or being started again.
 
     No process is left behind, and with them all memory that they shared goes, which has no name; the streams are told;
@@ -192,7 +198,7 @@ async def orphans(seconds: float, seed: int, *, streams: int = 60) -> dict[str, 
     ends = time.monotonic() + seconds
     while time.monotonic() < ends or not figures:
         mark = f"torture-{rng.randrange(2**60)}"
-        async with many(rng, TORTURE_MARK=mark) as it:
+        async with many(rng, longest_s=longest_s, TORTURE_MARK=mark) as it:
             async with it.crowd(streams, rng):
                 await asyncio.sleep(rng.uniform(0.5, 1.5))
                 match rng.choice(("killed", "stopped", "quiet")):

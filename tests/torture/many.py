@@ -282,13 +282,19 @@ def open_ends(pid: int) -> dict[str, int]:
 
 @asynccontextmanager
 async def many(
-    rng: random.Random, *, slots: int = 200, scripts: list[Script] | None = None, **settings: Any
+    rng: random.Random,
+    *,
+    slots: int = 200,
+    longest_s: float = 2.5,
+    scripts: list[Script] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Many]:
     """Starts the service and the bridge, and ends them.
 
     Args:
         slots: of each engine.
-        scripts: what clients say, unless it is made here.
+        longest_s: longest segment of what clients say.
+        scripts: what they say, unless it is made here.
         settings: of the service, besides these.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -314,6 +320,6 @@ async def many(
         ):
             await bridge.ready()
             it = Many(service, bridge, settings, list(keys))
-            it.scripts = scripts or make_scripts(rng, 12)
+            it.scripts = scripts or make_scripts(rng, 12, longest_s=longest_s)
             await learn(it.target, it.scripts, it.key)
             yield it

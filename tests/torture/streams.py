@@ -55,11 +55,11 @@ class Script:
         assert list(heard) == right, f"heard {heard}, alone it is {self.finals}"
 
 
-def make_scripts(rng: random.Random, count: int) -> list[Script]:
+def make_scripts(rng: random.Random, count: int, *, longest_s: float = 2.5) -> list[Script]:
     return [
         Script(
             [
-                speechlike(rng.uniform(0.1, 2.5), seed=rng.randrange(2**30))
+                speechlike(rng.uniform(0.1, longest_s), seed=rng.randrange(2**30))
                 for _ in range(rng.choice((1, 1, 1, 2, 3)))
             ]
         )

@@ -8,8 +8,10 @@ import pytest
 
 from asr_service.api.listen import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS
 from tests.torture.cases import crowd, faults, killing
+from tests.torture.deaths import drains, kills, orphans, stops
 from tests.torture.fuzzing import fuzz
 from tests.torture.neighbours import DEAD_S, network
+from tests.torture.shares import limits, room
 from tests.torture.silence import silence
 
 pytestmark = [
@@ -42,6 +44,30 @@ async def test_a_slow_connection_and_one_that_goes_silent() -> None:
 
 async def test_injected_faults() -> None:
     await faults(5, seed=3)
+
+
+async def test_killed_processes_of_many() -> None:
+    await kills(2, seed=9, streams=60, pause_s=0.6, longest_s=0.8)
+
+
+async def test_a_full_engine_beside_an_empty_one() -> None:
+    await room(0, seed=10, slots=30)
+
+
+async def test_a_keys_limit_raced_over_front_ends() -> None:
+    await limits(1, seed=11, clients=20)
+
+
+async def test_stopped_processes_of_many() -> None:
+    await stops(0, seed=12, streams=40, watchdog_s=3.0, longest_s=0.8)
+
+
+async def test_a_drain_with_a_restart_in_it() -> None:
+    await drains(0, seed=13, streams=40, longest_s=0.8)
+
+
+async def test_a_supervisor_that_is_killed_leaves_nothing_behind() -> None:
+    await orphans(0, seed=14, streams=40, longest_s=0.8)
 
 
 async def test_strangers_who_say_anything() -> None:
