@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from asr_service.core.values import Coding
+
 ENOUGH = 16_384
 """So many bytes are looked at; what is not known by then is raw audio."""
 
@@ -25,11 +27,13 @@ class Kind:
         name: with its article, for a sentence.
         decodable: whether libsndfile reads files of it (those that this service lets it read).
         parts: what stands where, all of it: (offset, bytes). Empty for kinds that are known otherwise.
+        coding: what a stream's config may say for audio to come as it.
     """
 
     name: str
     decodable: bool = False
     parts: tuple[tuple[int, bytes], ...] = ()
+    coding: Coding | None = None
 
 
 MP3 = Kind("an MP3 file", decodable=True)
@@ -51,9 +55,9 @@ MARKED: tuple[Kind, ...] = (
     Kind("an AU file", True, ((0, b".snd\0"),)),
     Kind("a little-endian AU file", True, ((0, b"dns."), (6, b"\0\0"))),
     Kind("a CAF file", True, ((0, b"caff\0"),)),
-    Kind("a FLAC file", True, ((0, b"fLaC"),)),
-    Kind("an Ogg file (Opus, Vorbis)", True, ((0, b"OggS\0"),)),
-    Kind("a WebM or Matroska file", False, ((0, b"\x1a\x45\xdf\xa3"),)),
+    Kind("a FLAC file", True, ((0, b"fLaC"),), Coding.FLAC),
+    Kind("an Ogg file (Opus, Vorbis)", True, ((0, b"OggS\0"),), Coding.OGG_OPUS),
+    Kind("a WebM or Matroska file", False, ((0, b"\x1a\x45\xdf\xa3"),), Coding.WEBM_OPUS),
     Kind("an MP4 file (M4A, MOV)", False, ((0, b"\0\0\0"), (4, b"ftyp"))),
     Kind("an AMR file", False, ((0, b"#!AMR"),)),
     Kind("a Windows Media file (ASF)", False, ((0, _ASF),)),

@@ -169,10 +169,11 @@ class RawAudio:
 
 
 def _no_raw_audio(kind: Kind, advice: str) -> InvalidArgument:
+    known = f", or send it as it is with encoding {kind.coding.name}" if kind.coding else ""
     return InvalidArgument(
         f"audio begins as {kind.name}; it should be raw samples: 16-bit little-endian PCM, mu-law or A-law, as the "
         "config says, or a WAV file of those; decode it first, for example with ffmpeg -i FILE -f s16le -ac 1 -ar "
-        f"16000 -{advice if kind.decodable else ''}",
+        f"16000 -{known}{advice if kind.decodable else ''}",
         field="audio",
     )
 

@@ -170,6 +170,24 @@ async def test_a_finalize_amid_a_stream(doors: Doors, name: str) -> None:
     assert (first.finalize_tag, bool(first.text), bool(last.text)) == ("now", True, True)
 
 
+async def test_a_pause_without_packets_ends_an_utterance(doors: Doors) -> None:
+    opening = rpc.config(encoding=pb.AUDIO_ENCODING_FLAC, fill_gaps_after_ms=200)
+    opening.config.endpointing.trailing_silence_ms = 500
+    call = doors.stub.Recognize()
+    await call.write(opening)
+    for packet in cut(FILES["FLAC"], 640):
+        await call.write(rpc.audio(packet))
+    said = ""
+    async for response in call:
+        if response.result.is_final and response.result.text:
+            assert response.result.final_reason == pb.FINAL_REASON_ENDPOINT
+            said = f"{said} {response.result.text}".strip()
+            if said == SAID:
+                break
+    call.cancel()
+    assert said == SAID
+
+
 async def test_what_was_heard_of_a_damaged_stream_comes_before_the_error(doors: Doors) -> None:
     data = FILES["FLAC"]
     spoiled = data[: len(data) * 2 // 3] + bytes(1_000_000)

@@ -37,12 +37,16 @@ def compressed(pcm: bytes, form: str, rate: int = 16_000, channels: int = 1, **o
     return file.getvalue()
 
 
-def decoded(data: bytes) -> bytes:
-    """All samples of a file, 16-bit, as FFmpeg reads its container, and FFmpeg or libopus decodes what is in it."""
+def decoded(data: bytes, channels: int | None = None) -> bytes:
+    """All samples of a file, 16-bit, as FFmpeg reads its container, and FFmpeg or libopus decodes what is in it.
+
+    Of Opus, `channels` says how many libopus is to make of it; None for those of the encoder.
+    """
     with av.open(io.BytesIO(data), "r") as file:
         stream = file.streams.audio[0]
         name = "libopus" if stream.codec_context.name in ("opus", "libopus") else stream.codec_context.name
         context: Any = av.CodecContext.create(name, "r")
-        context.extradata = stream.codec_context.extradata
+        head = bytes(stream.codec_context.extradata or b"")
+        context.extradata = head if channels is None else head[:9] + bytes((channels,)) + head[10:]
         frames = [frame for packet in file.demux(stream) for frame in context.decode(packet)]
     return b"".join(frame.to_ndarray().astype("<i2").tobytes() for frame in frames)

@@ -34,7 +34,7 @@ from asr_service.recognition.wav_header import AudioFormat, WavHeader, may_be_wa
 from tests.support.polyglot import LANGUAGES, PROMPTS
 from tests.support.routes import serving
 from tests.support.streams import finals, recognize
-from tests.torture import dialect_inputs, dialect_parsers
+from tests.torture import compressed_parsers, dialect_inputs, dialect_parsers
 from ws_bridge import status
 from ws_bridge.protocol import Audio, Conversation, Finalize, Init, State
 from ws_bridge.status import Refused, from_grpc
@@ -280,7 +280,7 @@ def raw_audio(data: bytes) -> None:
     heard = np.concatenate((*pieces, reader.flush()))
     assert heard.dtype == np.float32 and np.array_equal(heard, expected)
     assert np.isfinite(heard).all()
-    count = len(audio) // (2 if encoding is Encoding.LINEAR16 else 1)
+    count = len(audio) // encoding.sample_bytes
     assert abs(heard.size - count * 16_000 / rate) < 2 + count / 1000
     if rate == 16_000:
         assert np.abs(heard).max(initial=0) <= 1
@@ -333,6 +333,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "audio": raw_audio,
     "status": call_status,
     **dialect_parsers.TARGETS,
+    **compressed_parsers.TARGETS,
 }
 
 
@@ -346,8 +347,9 @@ def wav_file(samples: int = 400, form: str = "WAV", subtype: str = "PCM_16", rat
 
 def seeds(target: str) -> list[bytes]:
     """Good input of each kind, for a fuzzer to spoil."""
-    if target in dialect_inputs.SEEDS:
-        return dialect_inputs.SEEDS[target]
+    for known in (dialect_inputs.SEEDS, compressed_parsers.SEEDS):
+        if target in known:
+            return known[target]
     match target:
         case "websocket":
             init = b'{"op":"init","sid":"call-17","sr":16000,"enc":"mulaw","interim":false,"words":true,'
@@ -407,7 +409,7 @@ def seeds(target: str) -> list[bytes]:
             rng = np.random.default_rng(5)
             return [bytes((kind, kind * 9, *rng.bytes(4))) + rng.bytes(300) for kind in range(len(FORMS))]
         case "audio":
-            return [bytes((kind, rate, 7)) + bytes(range(256)) for kind in range(3) for rate in range(3)]
+            return [bytes((kind, rate, 7)) + bytes(range(256)) for kind in range(4) for rate in range(3)]
     error = InvalidArgument("m", field="config.sample_rate_hertz", retry_after_s=1.5)
     return [bytes((3,)) + wire.status(error).SerializeToString(), bytes((14,))]
 
@@ -450,5 +452,6 @@ WORDS = {
     "config": ["zulu", "route 66", "auto", "ja_jp", "null"],
     "riva": ["force_eou", "true", "zulu", "route 66", "multi", "ja_jp"],
     **dialect_inputs.WORDS,
+    **compressed_parsers.WORDS,
 }
 """What a fuzzer should know of the language."""

@@ -29,7 +29,7 @@ _fields = {
     "op": st.sampled_from(["init", "finalize", "keepalive", "close"]),
     "sid": st.sampled_from(["call-17", "a" * 128]) | st.text(max_size=130),
     "sr": st.sampled_from([8000, 16000, 48000, 192000, 7999, 192001]),
-    "enc": st.sampled_from(["linear16", "mulaw", "alaw", "opus"]),
+    "enc": st.sampled_from(["linear16", "mulaw", "alaw", "float32", "flac", "auto", "opus"]),
     "interim": st.booleans(),
     "words": st.booleans(),
     "details": st.booleans(),

@@ -26,6 +26,14 @@ def test_linear16_is_the_integer_divided_by_32768() -> None:
     assert samples.tolist() == [0, 1 / 32768, -1 / 32768, 32767 / 32768, -1]
 
 
+def test_floats_are_themselves_and_what_is_none_or_too_loud_is_mended() -> None:
+    data = np.array([0, 0.25, -1, 1, 1.5, -3e38, np.nan, np.inf, -np.inf], "<f4").tobytes()
+    reader = AudioReader(Encoding.FLOAT32, 16_000, 16_000)
+    pieces = [reader.read(data[at : at + 3]) for at in range(0, len(data), 3)]
+    assert np.concatenate(pieces).tolist() == [0, 0.25, -1, 1, 1, -1, 0, 1, -1]
+    assert reader.bytes_for(10) == 40
+
+
 @pytest.mark.parametrize(
     ("encoding", "known"),
     [

@@ -61,6 +61,15 @@ def test_samples_of_two_bytes(data: bytes, cuts: list[int]) -> None:
 
 @settings(deadline=None)  # an event loop an example
 @given(st.binary(max_size=120), CUTS)
+def test_samples_of_four_bytes(data: bytes, cuts: list[int]) -> None:
+    got = [channel.data for channel in sent(data, cuts, Encoding.FLOAT32)]
+    whole = data[: len(data) // 8 * 8]
+    samples = [whole[at : at + 4] for at in range(0, len(whole), 4)]
+    assert got == [b"".join(samples[0::2]), b"".join(samples[1::2])]
+
+
+@settings(deadline=None)  # an event loop an example
+@given(st.binary(max_size=120), CUTS)
 def test_samples_of_one_byte(data: bytes, cuts: list[int]) -> None:
     got = [channel.data for channel in sent(data, cuts, Encoding.MULAW)]
     whole = data[: len(data) // 2 * 2]

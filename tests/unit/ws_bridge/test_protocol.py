@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from asr.v1 import asr_pb2
@@ -22,7 +23,14 @@ from ws_bridge.protocol import (
     State,
 )
 from ws_bridge.status import Failure, Refused
-from ws_bridge.wire import MAX_AUDIO_BYTES, error_json, result_json, to_requests
+from ws_bridge.wire import (
+    MAX_AUDIO_BYTES,
+    bytes_per_s,
+    error_json,
+    joins_packets,
+    result_json,
+    to_requests,
+)
 
 INIT = '{"op":"init","sid":"call-17","sr":16000}'
 
@@ -358,6 +366,29 @@ def test_config_says_what_init_said() -> None:
     assert not request.config.HasField("endpointing")
     assert request.config.encoding == asr_pb2.AUDIO_ENCODING_LINEAR16
     assert list(to_requests(Close())) == []
+
+
+@pytest.mark.parametrize(
+    ("enc", "encoding", "a_second"),
+    [
+        ("float32", asr_pb2.AUDIO_ENCODING_FLOAT32, 64_000),
+        ("flac", asr_pb2.AUDIO_ENCODING_FLAC, 0),
+        ("ogg_opus", asr_pb2.AUDIO_ENCODING_OGG_OPUS, 0),
+        ("webm_opus", asr_pb2.AUDIO_ENCODING_WEBM_OPUS, 0),
+        ("auto", asr_pb2.AUDIO_ENCODING_AUTO, 0),
+    ],
+)
+def test_compressed_audio_says_its_rate_itself(enc: str, encoding: Any, a_second: int) -> None:
+    plain = Conversation().receive(json.dumps({"op": "init", "sid": "a", "enc": enc}))
+    stated = Conversation().receive(json.dumps({"op": "init", "sid": "a", "enc": enc, "sr": 44_100}))
+    assert isinstance(plain, Init) and isinstance(stated, Init)
+    (first,), (second,) = to_requests(plain), to_requests(stated)
+    assert first.config.encoding == encoding
+    assert first.config.HasField("sample_rate_hertz") == bool(a_second)
+    assert second.config.sample_rate_hertz == 44_100
+    # Of compressed audio nobody can say how many bytes make a chunk.
+    assert joins_packets(plain) == first.config.chunk_ends == bool(a_second)
+    assert not a_second or bytes_per_s(plain) == a_second
 
 
 def result(final: bool) -> asr_pb2.RecognizeResponse:
