@@ -1,7 +1,7 @@
 """The life of one connection: messages are passed between a WebSocket client and one `Recognize` call until it ends.
 
     client --uplink--> call            waits where the service does not take more: TCP then holds the client back
-    client <--deliver-- outbox <--downlink-- call        waits where the client does not read: interims coalesce
+    client <--delivery-- outbox <--downlink-- call       waits where the client does not read: interims coalesce
 
 What the client's messages mean, and how results are written, is its dialect's to say (`dialect.py`).
 
@@ -27,9 +27,9 @@ from ws_bridge.call_metadata import credentials, trace_context
 from ws_bridge.channels import Channels
 from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
+from ws_bridge.delivery import Delivery
 from ws_bridge.dialect import Dialect, Reply, Step
 from ws_bridge.metrics import Metrics
-from ws_bridge.outbox import Outbox, Told
 from ws_bridge.protocol import Audio, Init, Message, State
 from ws_bridge.sender import Sender
 from ws_bridge.status import INTERNAL_ERROR, RETRY_AFTER_MS, Failure, Refused, from_grpc
@@ -38,7 +38,6 @@ from ws_bridge.wire import last_final
 log = logging.getLogger(__name__)
 
 _PINGS_UNANSWERED = 3
-_MAX_CLOSE_REASON = 123
 
 
 class End(Enum):
@@ -67,7 +66,7 @@ class Session:
         self._channels = channels
         self._settings = settings
         self._metrics = metrics
-        self._outbox = Outbox(settings.bridge_max_unread)
+        self._delivery = Delivery(socket, dialect, settings, metrics, elsewhere)
         self._ending: asyncio.Future[End | Failure] = socket.loop.create_future()
         self._opened_at = socket.loop.time()
         self._audio_bytes = 0
@@ -77,7 +76,7 @@ class Session:
         # Whether the call is half-closed for another one.
         self._reopens = False
         socket.on_gone = self._gone
-        socket.too_large = self._too_large
+        socket.too_large = self._delivery.too_large
 
     @property
     def state(self) -> State:
@@ -126,7 +125,7 @@ class Session:
     async def run(self) -> None:
         """Serves the client to the end; raises nothing that the client or the service caused."""
         uplink = asyncio.create_task(self._guard(self._uplink))
-        deliver = asyncio.create_task(self._guard(self._deliver))
+        deliver = asyncio.create_task(self._guard(self._delivery.run))
         how: End | Failure = End.GONE
         try:
             how = await self._ending
@@ -136,11 +135,16 @@ class Session:
             if how is End.GONE:
                 await _stop(deliver)
             else:
-                self._outbox.close()
+                self._delivery.close()
             self._log(how)
         if how is not End.GONE:
-            await self._close(None if how is End.DONE else how, deliver)
-        self._metrics.closed(self._socket.close_code, self._outbox.skipped)
+            # The client's close frame comes behind whatever it still sends; it may not read before it has sent that.
+            discard = asyncio.create_task(self._guard(self._discard))
+            try:
+                await self._delivery.finish(None if how is End.DONE else how, deliver)
+            finally:
+                await _stop(discard)
+        self._metrics.closed(self._socket.close_code, self._delivery.skipped)
 
     async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
         """Runs one of the session's tasks; whatever it raises ends the session."""
@@ -255,7 +259,7 @@ class Session:
         messages: list[Message] = []
         for step in steps:
             if isinstance(step, Reply):
-                self._outbox.reply(step.text)
+                self._delivery.reply(step.text)
                 continue
             if isinstance(step, Audio):
                 self._audio_bytes += len(step.data)
@@ -285,8 +289,7 @@ class Session:
             )
             for last in newest.values() if failure.lost else ():
                 if not last.result.is_final and last.result.text:
-                    final = last_final(last)
-                    self._outbox.put(final, self._dialect.take(final), forced=True)
+                    self._delivery.put(last_final(last), forced=True)
             raise Refused(failure)
         if self._reopens:
             self._reopens = False
@@ -296,16 +299,14 @@ class Session:
         self.end(End.DONE)
 
     def _take(self, response: asr_pb2.RecognizeResponse) -> None:
-        """Puts a result into the outbox; a client that has left too many unread has its stream ended."""
+        """Leaves a result to the client; one that has left too many unread has its stream ended."""
         if self._concluding is None:
-            messages = self._dialect.take(response)
             try:
-                self._outbox.put(response, messages)
+                self._delivery.put(response)
             except Refused as refused:
                 if self._dialect.state is not State.OPEN:
                     raise
                 self.conclude(refused.failure)
-                self._outbox.put(response, messages, forced=True)
             return
         result = response.result
         if result.final_reason == asr_pb2.FINAL_REASON_END_OF_STREAM:
@@ -313,51 +314,7 @@ class Session:
             result.final_reason = asr_pb2.FINAL_REASON_ENDED_BY_SERVER
             if not result.text:
                 return
-        self._outbox.put(response, self._dialect.take(response), forced=True)
-
-    async def _deliver(self) -> None:
-        """Sends what is in the outbox to the client, until the outbox is closed and empty."""
-        while (item := await self._outbox.next()) is not None:
-            if isinstance(item, Told):
-                for text in item.messages:
-                    await self._send(item.kind, text)
-            else:
-                for text in self._dialect.interim(item):
-                    await self._send("interim", text)
-
-    async def _send(self, kind: str, text: str) -> None:
-        await (self._elsewhere or self._socket.send)(text)
-        self._metrics.sent(kind, len(text))
-
-    async def _close(self, failure: Failure | None, deliver: asyncio.Task[None]) -> None:
-        """Sends the results that still wait and the failure, and closes; drops a client that is too slow for that."""
-        # The client's close frame comes behind whatever it still sends, and it may not read before it has sent that.
-        discard = asyncio.create_task(self._guard(self._discard))
-        try:
-            async with asyncio.timeout(self._settings.bridge_close_s):
-                await deliver
-                ending = self._dialect.done() if failure is None else self._dialect.failed(failure)
-                for text in ending.messages:
-                    await self._send("event" if failure is None else "error", text)
-                await self._socket.close(ending.code, _cut(ending.reason))
-        except TimeoutError:
-            self._socket.abort()
-        except ConnectionClosed:
-            # The client did not wait for all of it.
-            pass
-        finally:
-            await _stop(discard)
-
-    def _too_large(self) -> Iterable[str]:
-        """Makes the messages for a message that is larger than the settings allow."""
-        limit = self._settings.bridge_max_message_bytes
-        failure = Failure(
-            "invalid_argument", f"message of more than {limit} bytes: send audio in smaller ones", "message"
-        )
-        messages = self._dialect.failed(failure).messages
-        for text in messages:
-            self._metrics.sent("error", len(text))
-        return messages
+        self._delivery.put(response, forced=True)
 
     async def _discard(self) -> None:
         while True:
@@ -370,7 +327,7 @@ class Session:
             "outcome": how.value if isinstance(how, End) else how.code,
             "seconds": round(self._socket.loop.time() - self._opened_at, 3),
             "audio_bytes": self._audio_bytes,
-            "interims_skipped": self._outbox.skipped,
+            "interims_skipped": self._delivery.skipped,
         }
         level = logging.INFO
         if isinstance(how, Failure):
@@ -382,8 +339,3 @@ class Session:
 async def _stop(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _cut(reason: str) -> str:
-    """The reason in a close frame, cut to what the frame holds."""
-    return reason.encode()[:_MAX_CLOSE_REASON].decode(errors="ignore")
