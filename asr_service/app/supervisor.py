@@ -22,6 +22,7 @@ from asr_service.app.control import SHOW_STACKS, FromEngine, FromFrontEnd, ToEng
 from asr_service.app.permit_requests import PermitRequests
 from asr_service.app.processes import Plan, Process
 from asr_service.app.scrapes import Scrapes
+from asr_service.app.watchdog import Watchdog
 from asr_service.core.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ ENGINE_STOP_S = 1.0
 """How long engines have to finish their steps once no front end is left."""
 LAST_WORDS_S = 4.0
 """How long after the time of a drain a front end has for the last finals and statuses of its streams."""
-_LONGEST_LOOK_S = 1.0
 # From showing what a process that hangs does until killing it.
 _STACKS_S = 0.2
 
@@ -52,6 +52,7 @@ class Supervisor:
         self._group = group
         self._permits = PermitRequests(lambda: self._take_news(group.wait(0)))
         self._scrapes = Scrapes(group, plan.answer_scrapes)
+        self._watchdog = Watchdog(plan.watchdog_s)
         self._engines = [Process(True, number, name) for number, name in enumerate(plan.engines)]
         self._front_ends = [
             Process(False, number, f"front end {number}") for number in range(plan.front_ends)
@@ -212,6 +213,7 @@ class Supervisor:
         was_ready, process.is_ready = process.is_ready, False
         process.child, process.kill_at = None, None
         self._scrapes.on_process_end(process)
+        self._watchdog.forget(process.name)
         if process.is_engine:
             self._board.clear_engine(process.number)
             if process.pool is not None:
@@ -291,6 +293,7 @@ class Supervisor:
 
     def _look_for_hanging(self, now: float) -> None:
         """Kills processes that give no sign of life, after they were made to show what they do."""
+        self._watchdog.look(now)
         for process in self._processes:
             if process.child is None or not process.is_ready:
                 continue
@@ -300,18 +303,18 @@ class Supervisor:
                 continue
             records = self._board.engines if process.is_engine else self._board.front_ends
             record = records[process.number]
-            if now - record.beat > self._plan.watchdog_s:
+            if self._watchdog.hangs(process.name, record.beat):
                 log.critical(
                     "%s has given no sign of life for ASR_WATCHDOG_S=%g s; its threads:",
                     process.name,
-                    self._plan.watchdog_s,
+                    self._watchdog.limit_s,
                 )
                 self._group.kill(process.child, SHOW_STACKS)
                 process.kill_at = now + _STACKS_S
 
     def _next_look(self, now: float) -> float:
         """Returns how long to wait at most."""
-        moments = [now + min(_LONGEST_LOOK_S, self._plan.watchdog_s / 4)]
+        moments = [now + self._watchdog.look_s]
         moments += [process.start_at for process in self._processes if process.start_at is not None]
         moments += [process.kill_at for process in self._processes if process.kill_at is not None]
         moments += [moment for moment in (self._drain_until, self._stop_until) if moment is not None]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -284,6 +285,25 @@ def test_a_process_that_gives_no_sign_of_life_is_killed_and_started_again() -> N
             assert running.pids()[name] != stopped
         os.kill(running.popen.pid, signal.SIGTERM)
         assert running.rest()[-1] == "over with 0"
+
+
+def test_processes_that_were_stopped_together_with_the_supervisor_are_left_alone() -> None:
+    """As Ctrl-Z stops them, or a machine that stands still for a while: no sign of life, and nobody hangs."""
+    with service("run(watchdog_s=1.0)") as running:
+        running.until_ready()
+        pids = running.pids()
+        for pid in (*pids.values(), running.popen.pid):
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(2.5)
+        # The supervisor may look before the others have gone on.
+        os.kill(running.popen.pid, signal.SIGCONT)
+        time.sleep(0.2)
+        for pid in pids.values():
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(1.0)
+        os.kill(running.popen.pid, signal.SIGTERM)
+        running.rest()
+        assert running.pids() == pids and running.lines[-1] == "over with 0"
 
 
 @pytest.mark.parametrize(
