@@ -14,6 +14,7 @@ import signal
 import time
 import wave
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,15 @@ def check_outcomes(outcomes: Counter[str]) -> None:
 
 
 async def stops(
-    seconds: float, seed: int, *, streams: int = 100, watchdog_s: float = 5.0, longest_s: float = 2.5
+    seconds: float,
+    seed: int,
+    *,
+    streams: int = 100,
+    kinds: Sequence[str] = ("front", "engine", "supervisor", "all"),
+    watchdog_s: float = 5.0,
+    longest_s: float = 2.5,
 ) -> dict[str, Any]:
-    """Case 12: SIGSTOP of an engine, of a front end, of the supervisor, while links hold next to nothing.
+    """Case 12: SIGSTOP of an engine, of a front end, of the supervisor, of all, while links hold next to nothing.
 
     Others go on meanwhile. A process that goes on again has lost nothing: answers that its link had no room for have
     waited, and so have chunks. One that does not is killed by the watchdog and started again.
@@ -87,8 +94,8 @@ async def stops(
     async with many(rng, longest_s=longest_s, ASR_WATCHDOG_S=watchdog_s, LINK_BYTES=4096) as it:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends or not figures:
-            for kind in ("front", "engine", "supervisor"):
-                figures["stopped and continued"] += await stop_for_a_while(it, rng, streams, kind)
+            for kind in kinds:
+                figures["stopped and continued"] += await stop_for_a_while(it, rng, streams, kind, watchdog_s)
             async with it.crowd(streams, rng):
                 found = it.hung
                 for kind in ("front", "engine"):
@@ -102,31 +109,45 @@ async def stops(
     return {"streams at once": streams, **figures, "outcomes": shown(it.outcomes)}
 
 
-async def stop_for_a_while(it: Many, rng: random.Random, streams: int, kind: str) -> int:
-    """Stops a process until others have shown that they go on; returns whether it was let go on itself."""
+async def stop_for_a_while(it: Many, rng: random.Random, streams: int, kind: str, watchdog_s: float) -> int:
+    """Stops a process until others have shown that they go on; returns whether it was let go on itself.
+
+    All are stopped for longer than the watchdog waits: it may not take that for a hang.
+    """
     before, found, enough = it.outcomes.copy(), it.hung, asyncio.Event()
     stopped_at = float("inf")
     well = 0
 
     def note(outcome: str, began: float) -> None:
         nonlocal well
-        # Streams come and go without the supervisor as long as no key's limit is asked for.
+        # Newcomers need the supervisor, which knows the limits of keys.
         well += outcome == "exact" and (began > stopped_at or kind == "supervisor")
         if well >= ENOUGH:
             enough.set()
 
     async with it.crowd(streams, rng, note):
         await asyncio.sleep(rng.uniform(0.5, 1.5))
-        pid = it.service.pid if kind == "supervisor" else rng.choice(it.living(kind))
-        os.kill(pid, signal.SIGSTOP)
+        match kind:
+            case "supervisor":
+                stopped = [it.service.pid]
+            case "all":
+                stopped = [it.service.pid, *it.living("")]
+            case _:
+                stopped = [rng.choice(it.living(kind))]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
         stopped_at, well = time.monotonic(), 0
         try:
-            await asyncio.wait_for(enough.wait(), HOLD_S)
+            if kind == "all":
+                await asyncio.sleep(1.5 * watchdog_s)
+            else:
+                await asyncio.wait_for(enough.wait(), HOLD_S)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
     await it.until_all_run()
-    if it.hung > found:
+    if it.hung > found and kind != "all":
         # On a busy machine the watchdog may have been faster.
         return 0
     ended = it.outcomes - before
