@@ -224,12 +224,12 @@ async def test_refusals_name_the_field_and_what_would_be_right(doors: Doors) -> 
     assert "raw samples need their encoding" in heard.error["message"]
 
 
-async def test_hours_of_silence_in_a_packet_hold_nobody_up(doors: Doors) -> None:
+async def test_minutes_of_silence_in_a_packet_hold_nobody_up(doors: Doors) -> None:
     """Its stream goes on as fast as it is recognized, and another beside it has its words."""
-    hours = compressed(bytes(2 * RATE * 1_200), "flac", frame_size="65535")
+    silent = compressed(bytes(2 * RATE * 1_200), "flac", frame_size="65535")
     call = doors.stub.Recognize()
     await call.write(rpc.config(encoding=pb.AUDIO_ENCODING_FLAC))
-    for packet in cut(hours, 1_000_000):
+    for packet in cut(silent, 1_000_000):
         await call.write(rpc.audio(packet))
     assert await rpc.transcribe(doors.stub, PCM) == SAID
     call.cancel()

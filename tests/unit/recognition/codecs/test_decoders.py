@@ -190,7 +190,7 @@ def test_nothing_that_was_spoiled_does_more_than_be_refused(form: str) -> None:
 
 
 def test_silence_that_expands_is_made_a_frame_at_a_time() -> None:
-    """Hours in a packet: whoever takes the pieces decides how fast they are made."""
+    """A minute in a packet, or hours: whoever takes the pieces decides how fast they are made."""
     data = compressed(bytes(2 * 16_000 * 60), "flac")
     assert len(data) < 100_000
     taken = make_decoder(Coding.FLAC, None, 1).take(data)
