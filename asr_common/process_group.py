@@ -103,6 +103,9 @@ class ProcessGroup:
         Args:
             name: of the process.
             run: is called in it with its channel to the parent, and returns its exit code.
+
+        Raises:
+            OSError: the system has no room for one more process.
         """
         mine, its = ControlChannel.pair()
         # Both processes would write what is still in the buffers.
@@ -111,7 +114,12 @@ class ProcessGroup:
         # What is there now stays; children that never look at it again share its memory with the parent.
         gc.freeze()
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            mine.close()
+            its.close()
+            raise
         if pid == 0:
             self._run_child(name, run, its, parent, mine)
         its.close()

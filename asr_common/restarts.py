@@ -6,6 +6,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 STEADY_S = 60.0
 """A process that ran for so long after it was ready has not failed for the reason that the one before had."""
 MOST_IN_A_ROW = 5
+FORK_RETRY_S = 5.0
+"""Until the next try where the system had no room for one more process, which is not the process's failure."""
 
 
 class Restarts:

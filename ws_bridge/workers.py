@@ -15,6 +15,8 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from prometheus_client import start_http_server
@@ -23,7 +25,7 @@ from asr_common.control_channel import ControlChannel
 from asr_common.metric_pages import Page, Scrape, ServicePages, registry_of
 from asr_common.process_group import Child, ProcessGroup, how_it_ended
 from asr_common.ready_file import write_ready_file
-from asr_common.restarts import Restarts
+from asr_common.restarts import FORK_RETRY_S, Restarts
 from asr_common.settings import BadSettings, variable
 from asr_common.shared_port import SharedPort
 from ws_bridge.config import Settings
@@ -123,13 +125,22 @@ class Workers:
 
     def _start(self, number: int) -> None:
         self._start_at.pop(number, None)
+        name: str
+        run: Callable[[ControlChannel], int]
         if number == _METRICS:
-            self._children[number] = self._group.fork("ws-metrics", self._answer_scrapes)
-            return
-        self._children[number] = self._group.fork(
-            f"ws-bridge-{number}",
-            lambda control: self._run_worker(number, control),
-        )
+            name, run = "ws-metrics", self._answer_scrapes
+        else:
+            name, run = f"ws-bridge-{number}", partial(self._run_worker, number)
+        try:
+            self._children[number] = self._group.fork(name, run)
+        except OSError as error:
+            log.critical("%s cannot be started: %s", name, error.strerror)
+            if self._was_ready:
+                # The others serve meanwhile.
+                self._start_at[number] = time.monotonic() + FORK_RETRY_S
+            else:
+                self._exit_code = 1
+                self._drain()
 
     def _run_worker(self, number: int, control: ControlChannel) -> int:
         # gRPC is not to be there before a fork.

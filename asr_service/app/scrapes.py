@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from asr_common.control_channel import ControlChannel, Message
 from asr_common.metric_pages import Page, Scrape, ServicePages
 from asr_common.process_group import Child, ProcessGroup, how_it_ended
-from asr_common.restarts import LONGEST_WAIT_S, Restarts
+from asr_common.restarts import FORK_RETRY_S, LONGEST_WAIT_S, Restarts
 from asr_service.app.control import FromMetrics, ToEngine, ToMetrics
 from asr_service.app.processes import Process
 from asr_service.observability.metrics import GAUGES
@@ -48,12 +48,20 @@ class Scrapes:
     def keep_up(self, now: float) -> None:
         """Starts the process where it is due, and gives it the page that it waits for as soon as that is whole."""
         if self._run is not None and self._start_at is not None and self._start_at <= now:
-            self._start_at = None
-            self._child = self._group.fork("asr-metrics", self._run)
-            self._restarts.ready(now)
+            self._start(now, self._run)
         if self._scrape is not None and self._child is not None and self._scrape.is_over(now):
             self._scrape = None
             self._child.control.send((ToMetrics.PAGE, self._pages.merged()))
+
+    def _start(self, now: float, run: Callable[[ControlChannel], int]) -> None:
+        self._start_at = None
+        try:
+            self._child = self._group.fork("asr-metrics", run)
+        except OSError as error:
+            log.error("asr-metrics cannot be started: %s", error.strerror)
+            self._start_at = now + FORK_RETRY_S
+            return
+        self._restarts.ready(now)
 
     def is_from(self, child: Child) -> bool:
         """Whether a child is the process that answers scrapes."""

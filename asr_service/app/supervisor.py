@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Sequence
 
+from asr_common import restarts
 from asr_common.control_channel import Received
 from asr_common.process_group import Child, News, ProcessGroup, how_it_ended
 from asr_service.app.board import Board
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 FAILED, REFUSED = 1, 2
 """Exit codes: what was started has failed, or cannot be had now; the settings cannot be served."""
+FRONT_END_START_S = 60.0
+"""How long a front end may take until it listens; an engine's model may take as long as it takes."""
 ENGINE_STOP_S = 1.0
 """How long engines have to finish their steps once no front end is left."""
 LAST_WORDS_S = 4.0
@@ -118,19 +121,27 @@ class Supervisor:
     def _start(self, process: Process) -> None:
         process.start_at, process.failure = None, None
         number = process.number
-        if process.is_engine:
-            child = self._group.fork(
-                f"asr-engine-{number}", lambda control: self._plan.run_engine(number, control)
-            )
-        else:
-            child = self._group.fork(
-                f"asr-front-{number}", lambda control: self._plan.run_front_end(number, control)
-            )
+        kind, run = (
+            ("engine", self._plan.run_engine) if process.is_engine else ("front", self._plan.run_front_end)
+        )
+        try:
+            child = self._group.fork(f"asr-{kind}-{number}", lambda control: run(number, control))
+        except OSError as error:
+            self._on_no_process(process, error)
+            return
         process.child = child
         self._by_child[child.pid] = process
         if not process.is_engine:
             for engine in self._engines:
                 self._connect(engine, process)
+
+    def _on_no_process(self, process: Process, error: OSError) -> None:
+        """Tries again later where the system has no room for a process now; others serve meanwhile."""
+        log.critical("%s cannot be started: %s", process.name, error.strerror)
+        if self._was_ready:
+            process.start_at = time.monotonic() + restarts.FORK_RETRY_S
+        else:
+            self._give_up(None)
 
     def _connect(self, engine: Process, front_end: Process) -> None:
         """Links an engine that has its model to a front end; of one that is away, tells what it serves."""
@@ -295,7 +306,7 @@ class Supervisor:
         """Kills processes that give no sign of life, after they were made to show what they do."""
         self._watchdog.look(now)
         for process in self._processes:
-            if process.child is None or not process.is_ready:
+            if process.child is None or (process.is_engine and not process.is_ready):
                 continue
             if process.kill_at is not None:
                 if now >= process.kill_at:
@@ -303,11 +314,12 @@ class Supervisor:
                 continue
             records = self._board.engines if process.is_engine else self._board.front_ends
             record = records[process.number]
-            if self._watchdog.hangs(process.name, record.beat):
+            starting_s = 0.0 if process.is_ready else FRONT_END_START_S
+            if self._watchdog.hangs(process.name, record.beat, at_least_s=starting_s):
                 log.critical(
-                    "%s has given no sign of life for ASR_WATCHDOG_S=%g s; its threads:",
+                    "%s has given no sign of life for %s s; its threads:",
                     process.name,
-                    self._watchdog.limit_s,
+                    f"{starting_s:g}" if starting_s else f"ASR_WATCHDOG_S={self._watchdog.limit_s:g}",
                 )
                 self._group.kill(process.child, SHOW_STACKS)
                 process.kill_at = now + _STACKS_S

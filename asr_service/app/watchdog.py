@@ -37,18 +37,19 @@ class Watchdog:
             self._watched_s += min(now - self._looked_at, 2 * self.look_s)
         self._looked_at = now
 
-    def hangs(self, process: Hashable, beat: float) -> bool:
+    def hangs(self, process: Hashable, beat: float, *, at_least_s: float = 0.0) -> bool:
         """Returns whether a process hangs.
 
         Args:
             process: any name of it.
             beat: its last sign of life, of any kind as long as the next one differs.
+            at_least_s: that it may take, where that is longer than the limit.
         """
         known, seen_at = self._beats.get(process, (None, 0.0))
         if beat != known:
             self._beats[process] = beat, self._watched_s
             return False
-        return self._watched_s - seen_at > self.limit_s
+        return self._watched_s - seen_at > max(self.limit_s, at_least_s)
 
     def forget(self, process: Hashable) -> None:
         """Takes that a process has ended."""

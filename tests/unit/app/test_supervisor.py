@@ -342,6 +342,47 @@ def test_what_fails_again_and_again_ends_the_service() -> None:
         assert running.rest()[-1] == "over with 1"
 
 
+def test_a_process_that_the_system_has_no_room_for_is_started_later() -> None:
+    with service("""
+        import errno
+        fork, refused = os.fork, []
+        def refusing():
+            if board.service.is_serving and not refused:
+                refused.append("once")
+                say("refused")
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return fork()
+        os.fork, restarts.FORK_RETRY_S = refusing, 0.01
+        run()
+    """) as running:
+        running.until_ready()
+        os.kill(running.pids()["front 1"], signal.SIGKILL)
+        running.line("refused")
+        running.line("front 1 listens as .*")
+        os.kill(running.popen.pid, signal.SIGTERM)
+        assert running.rest()[-1] == "over with 0"
+
+
+def test_a_front_end_that_hangs_before_it_listens_is_started_again() -> None:
+    with service("""
+        from asr_service.app import supervisor
+        supervisor.FRONT_END_START_S = 0.5
+        def hanging(number, control):
+            if number == 1 and board.service.is_serving:
+                faulthandler.register(SHOW_STACKS)
+                say("front 1 hangs as", os.getpid())
+                time.sleep(1000.0)
+            return front_end(number, control)
+        run(run_front_end=hanging, watchdog_s=1.0)
+    """) as running:
+        running.until_ready()
+        os.kill(running.pids()["front 1"], signal.SIGKILL)
+        first = running.line("front 1 hangs as (.*)")[1]
+        assert running.line("front 1 hangs as (.*)")[1] != first
+        os.kill(running.popen.pid, signal.SIGTERM)
+        running.rest()
+
+
 def test_why_an_engine_cannot_be_had_again_is_told() -> None:
     with service("""
         import logging
