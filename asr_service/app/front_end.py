@@ -84,10 +84,14 @@ class _FrontEnd:
         self._engines = len(board.engines)
         self._metrics = metrics = Metrics()
         self._packets = PacketLoad()
+        # What may not be had with these settings is made before messages can come.
+        keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
+        files = tls.files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        self._identity = tls.FollowedIdentity(files, self._certificate_used) if files else None
+        self._tracing = _tracing(settings)
         self._control = LoopChannel(control, self._take)
         self._connections = EngineConnections(settings, board)
         self._permits = PermitsByMessage(self._control.send)
-        self._tracing = _tracing(settings)
         self._admission = Admission(
             self._connections.engines,
             self._permits,
@@ -99,14 +103,12 @@ class _FrontEnd:
             idle_timeout_s=settings.idle_timeout_s,
             max_stream_s=settings.max_stream_s,
             tracing=self._tracing,
-            keys=KeyRing(settings.api_keys_file) if settings.api_keys_file else None,
+            keys=keys,
             packets=self._packets if settings.max_streams is None else None,
             on_count=self._count,
         )
         metrics.watch_active(lambda: self._admission.active)
         self._health = make_health()
-        files = tls.files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-        self._identity = tls.FollowedIdentity(files, self._certificate_used) if files else None
         self._told_to_serve = False
         # Whether a background task has failed, without which the front end is not what it promises to be.
         self._unwatched = False
