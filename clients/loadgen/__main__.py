@@ -1,6 +1,7 @@
 """Opens many paced streams over gRPC or WebSocket and tells how well they were served.
 
     python -m clients.loadgen --streams 100 --duration 30
+    python -m clients.loadgen --streams 2000 --channels 32
     python -m clients.loadgen --ws ws://localhost:8080 --streams 100 --json load.json
     python -m clients.loadgen --find-max --duration 15
 
@@ -26,7 +27,7 @@ from clients import access, recognition_options
 from clients.handshake import NoConnection
 from clients.loadgen.plan import RATE, Heard, Plan, noise
 from clients.loadgen.report import show, summarize
-from clients.loadgen.streams import GrpcRunner, WebSocketRunner, run_streams
+from clients.loadgen.streams import CHANNELS, GrpcRunner, WebSocketRunner, run_streams
 from clients.wav import WavError, read_wav
 
 CONNECT_S = 5.0
@@ -92,7 +93,9 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
         config = pb.RecognitionConfig(
             language_code=args.language, model=args.model, look_ahead_ms=args.look_ahead
         )
-        runner = GrpcRunner(args.grpc, plan, access=args.access, config=config)
+        runner = GrpcRunner(
+            args.grpc, plan, channels=args.channels or CHANNELS, access=args.access, config=config
+        )
     try:
         await runner.connect(CONNECT_S)
     except TimeoutError:
@@ -132,6 +135,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--grpc", default="localhost:50051", metavar="HOST:PORT", help="the service (%(default)s)"
     )
     where.add_argument("--ws", metavar="URL", help="the bridge instead, such as ws://localhost:8080")
+    parser.add_argument(
+        "--channels",
+        type=int,
+        metavar="N",
+        help=f"connections to the service that the streams share: each leads to one of its front ends ({CHANNELS}); "
+        "over WebSocket, each stream has its own",
+    )
     parser.add_argument("--wav", help="audio file that every stream sends, round and round (bursts of noise)")
     recognition_options.add_route(parser)
     parser.add_argument("--packet-ms", type=float, default=20.0, help="length of a packet (%(default)g)")
@@ -160,6 +170,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("streams", "duration", "packet_ms"):
         if getattr(args, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} should be more than 0")
+    if args.channels is not None and args.channels < 1:
+        parser.error("--channels should be at least 1")
+    if args.ws and args.channels:
+        parser.error("--channels is of gRPC; over WebSocket, each stream has a connection of its own")
     if args.ws and not args.ws.startswith(("ws://", "wss://")):
         parser.error(f"--ws {args.ws!r} should start with ws:// or wss://, such as ws://localhost:8080")
     if args.json:

@@ -24,6 +24,8 @@ from clients.pacing import Pacer
 METHOD = "/asr.v1.SpeechService/Recognize"
 DIRECT = Access()
 """No TLS and no key."""
+CHANNELS = 4
+"""Connections to the service that streams over gRPC share, unless said otherwise."""
 FINAL_S = 60.0
 """Longest wait for the last final after the end of the audio."""
 ASKED_FOR = (pb.FINAL_REASON_FINALIZE, pb.FINAL_REASON_END_OF_STREAM)
@@ -83,7 +85,7 @@ class GrpcRunner:
         target: str,
         plan: Plan,
         *,
-        channels: int = 4,
+        channels: int = CHANNELS,
         access: Access = DIRECT,
         config: pb.RecognitionConfig | None = None,
     ) -> None:

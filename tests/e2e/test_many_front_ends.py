@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import sys
@@ -31,7 +32,7 @@ from tests.support.audio import cut, speechlike
 from tests.support.certificates import Authority
 from tests.support.collector import Collector, facts
 from tests.support.front_ends import ALONE, reach_each
-from tests.support.process import PATIENCE_S, AsrService
+from tests.support.process import PATIENCE_S, AsrService, run_python
 from ws_bridge.call import Call
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a port is shared on Linux only")
@@ -89,7 +90,7 @@ async def test_each_answers_for_the_whole_and_all_drain_together(stack: AsyncExi
         AsrService,
         ASR_FRONT_ENDS=FRONT_ENDS,
         ASR_ENGINES=2,
-        ASR_MAX_STREAMS=5,
+        ASR_MAX_STREAMS=25,
         ASR_MAX_LOAD=0,
         ASR_METRICS_PORT=metrics_port,
     ) as service:
@@ -107,8 +108,8 @@ async def test_each_answers_for_the_whole_and_all_drain_together(stack: AsyncExi
         for channel, stub in zip(channels, stubs, strict=True):
             told = await stub.GetServiceInfo(pb.GetServiceInfoRequest())
             (served,) = told.served
-            assert (told.max_streams, told.active_streams) == (10, 6)
-            assert (served.max_streams, served.active_streams) == (10, 6)
+            assert (told.max_streams, told.active_streams) == (50, 6)
+            assert (served.max_streams, served.active_streams) == (50, 6)
             assert list(served.devices) == ["cpu", "cpu"]
             watches.append(health_pb2_grpc.HealthStub(channel).Watch(HEALTH))
             assert (await watches[-1].read()).status == SERVING
@@ -127,11 +128,7 @@ async def test_each_answers_for_the_whole_and_all_drain_together(stack: AsyncExi
         assert {text.lower().replace(".", "") for text in texts} == {texts[0]}
         page = await asyncio.to_thread(page_of, metrics_port)
         assert page["asr_streams_active"] == page['asr_slots{state="leased"}'] == 6
-        assert (
-            page["asr_streams_limit"]
-            == page['asr_slots{state="leased"}'] + page['asr_slots{state="free"}']
-            == 10
-        )
+        assert page["asr_streams_limit"] == 6 + page['asr_slots{state="free"}'] == 50
         assert page["asr_streams_opened_total"] - before["asr_streams_opened_total"] == 6 + 6
         assert page["asr_received_bytes_total"] - before["asr_received_bytes_total"] == 6 * len(PCM)
 
@@ -144,6 +141,27 @@ async def test_each_answers_for_the_whole_and_all_drain_together(stack: AsyncExi
             await call.write(rpc.audio(PCM))
             assert await end(call) == texts[0]
         assert await asyncio.to_thread(service.wait) == 0
+
+
+async def test_the_load_generator_reaches_as_many_as_it_has_connections() -> None:
+    """Connections are dealt out, and streams stay on theirs."""
+    with await asyncio.to_thread(
+        AsrService, ASR_FRONT_ENDS=FRONT_ENDS, ASR_MAX_STREAMS=48, ASR_MAX_LOAD=0
+    ) as service:
+        reached = []
+        for streams, channels in ((8, 1), (48, 48)):
+            seen = len(service.lines)
+            options = ["--streams", streams, "--channels", channels, "--duration", 0.2, "--ramp", 0, "--fast"]
+            done = await asyncio.to_thread(
+                run_python, "-m", "clients.loadgen", "--grpc", service.target, *options
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            found = re.findall(r"stream=load-\d+ .*front_end=(\d)", "\n".join(service.lines[seen:]))
+            assert len(found) == streams
+            reached.append(len({*found}))
+        assert reached == [1, FRONT_ENDS]
+    done = await asyncio.to_thread(run_python, "-m", "clients.loadgen", "--ws", "ws://a", "--channels", 2)
+    assert done.returncode == 2 and "--channels is of gRPC" in done.stderr
 
 
 # --------------------------------------------------------------------------------------------------------------- access
