@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.process import ROOT, AsrService, gone
-from tests.torture.many import Many, many
+from tests.torture.many import Many, full_links, many
 from tests.torture.streams import HOLD_S, Script, learn, over_websocket, shown
 
 KINDS = ("engine", "front", "metrics")
@@ -91,11 +91,11 @@ async def stops(
     """
     rng = random.Random(seed)
     figures: Counter[str] = Counter()
-    async with many(rng, longest_s=longest_s, ASR_WATCHDOG_S=watchdog_s, LINK_BYTES=4096) as it:
+    async with many(rng, longest_s=longest_s, ASR_WATCHDOG_S=watchdog_s, LINK_BYTES=2048) as it:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends or not figures:
             for kind in kinds:
-                figures["stopped and continued"] += await stop_for_a_while(it, rng, streams, kind, watchdog_s)
+                figures += await stop_for_a_while(it, rng, streams, kind, watchdog_s)
             async with it.crowd(streams, rng):
                 found = it.hung
                 for kind in ("front", "engine"):
@@ -109,8 +109,10 @@ async def stops(
     return {"streams at once": streams, **figures, "outcomes": shown(it.outcomes)}
 
 
-async def stop_for_a_while(it: Many, rng: random.Random, streams: int, kind: str, watchdog_s: float) -> int:
-    """Stops a process until others have shown that they go on; returns whether it was let go on itself.
+async def stop_for_a_while(
+    it: Many, rng: random.Random, streams: int, kind: str, watchdog_s: float
+) -> Counter[str]:
+    """Stops a process until others have shown that they go on.
 
     All are stopped for longer than the watchdog waits: it may not take that for a hang.
     """
@@ -142,6 +144,7 @@ async def stop_for_a_while(it: Many, rng: random.Random, streams: int, kind: str
                 await asyncio.sleep(1.5 * watchdog_s)
             else:
                 await asyncio.wait_for(enough.wait(), HOLD_S)
+            full = sum(map(full_links, it.living({"front": "engine", "engine": "front"}.get(kind, "-"))))
         finally:
             for pid in stopped:
                 with contextlib.suppress(ProcessLookupError):
@@ -149,10 +152,10 @@ async def stop_for_a_while(it: Many, rng: random.Random, streams: int, kind: str
     await it.until_all_run()
     if it.hung > found and kind != "all":
         # On a busy machine the watchdog may have been faster.
-        return 0
+        return Counter()
     ended = it.outcomes - before
     assert set(ended) == {"exact"}, f"after a stop of {kind}: {shown(ended)}"
-    return 1
+    return Counter({"stopped and continued": 1, "links that were full then": full})
 
 
 async def until_hung(it: Many, count: int) -> None:

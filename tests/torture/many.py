@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import random
 import re
+import select
 import signal
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -47,6 +50,8 @@ CHANNELS = 16
 """Connections of the crowd over gRPC: so many that all front ends have some of them."""
 KEY_LIMIT = 5
 """Streams that the limited key may have open."""
+_LIBC = ctypes.CDLL(None)
+_PIDFD_GETFD = 438
 FAULTS_TOLD = r"has ended by signal 9 \(SIGKILL\)|has given no sign of life|processes? that .* gone"
 """What the log says of faults that are made here; nothing else may be an error."""
 
@@ -278,6 +283,20 @@ def open_ends(pid: int) -> dict[str, int]:
             continue
         sockets += kind == "socket" and inode.strip("[]") in local
     return {"sockets": sockets, "pools": Path(f"/proc/{pid}/maps").read_text().count("memfd:asr-samples")}
+
+
+def full_links(pid: int) -> int:
+    """Counts the local sockets of a process that take nothing more now; 0 where the system lets nobody look."""
+    found = 0
+    handle = os.pidfd_open(pid)
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        if str(descriptor.readlink()).startswith("socket:"):
+            copy = _LIBC.syscall(_PIDFD_GETFD, handle, int(descriptor.name), 0)
+            if copy >= 0:
+                with socket.socket(fileno=copy) as one:
+                    found += one.family == socket.AF_UNIX and not select.select([], [one], [], 0)[1]
+    os.close(handle)
+    return found
 
 
 @asynccontextmanager
