@@ -54,7 +54,7 @@ def test_a_process_says_which_one_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     shown = []
     for form in ("text", "json"):
         out = io.StringIO()
-        log_lines.set_up("a_program", "info", form, out)  # type: ignore[arg-type]
+        log_lines.set_up("a_program", "info", form, out)
         logging.getLogger("a").info("ready", extra={"fields": {"steps": 3}})
         logging.getLogger("a").info("another one's", extra={"fields": {"engine": 0}})
         shown.append(out.getvalue())
