@@ -70,7 +70,7 @@ def test_a_hub_that_is_away_is_no_error_of_the_settings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ASR_GRPC_PORT", "ASR_METRICS_PORT"])
 def test_a_port_that_is_taken_is_told_before_anything_is_started(name: str) -> None:
-    ports = {name: free_port()}
+    ports: dict[str, Any] = {name: free_port()}
     with AsrService(**MANY, **ports), AsrService(**MANY, **ports, wait=False) as second:
         assert second.wait() == 2
         (line,) = bad_news(second)
