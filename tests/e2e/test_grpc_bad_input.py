@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("bystander")
 INVALID, PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 
 REFUSED_CONFIGS = {
-    "unknown encoding": ({"encoding": 7}, "config.encoding", "LINEAR16"),
+    "unknown encoding": ({"encoding": 77}, "config.encoding", "LINEAR16"),
     "rate 0": ({"sample_rate_hertz": 0}, "config.sample_rate_hertz", "8000 to 192000"),
     "rate 7": ({"sample_rate_hertz": 7}, "config.sample_rate_hertz", "8000 to 192000"),
     "rate 10 MHz": ({"sample_rate_hertz": 10_000_000}, "config.sample_rate_hertz", "8000 to 192000"),

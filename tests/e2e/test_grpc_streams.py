@@ -108,11 +108,7 @@ async def test_info(stub: Stub) -> None:
     assert (info.min_sample_rate_hertz, info.max_sample_rate_hertz) == (8000, 192000)
     assert info.model_sample_rate_hertz == 16000
     assert (info.max_streams, info.max_message_bytes) == (16, 4 * 1024 * 1024)
-    assert list(info.encodings) == [
-        pb.AUDIO_ENCODING_LINEAR16,
-        pb.AUDIO_ENCODING_MULAW,
-        pb.AUDIO_ENCODING_ALAW,
-    ]
+    assert list(info.encodings) == [value for value in pb.AudioEncoding.values() if value]
 
 
 async def test_many_at_once_each_with_its_own_text(stub: Stub) -> None:

@@ -256,7 +256,7 @@ async def test_what_cannot_be_served_is_told(client: Any) -> None:
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     error = await failure(client, [riva.opening(), riva.audio(b"ab"), riva.opening()])
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-    wrong: dict[str, Any] = {"sample_rate_hertz": 4000, "audio_channel_count": 3, "encoding": 2}
+    wrong: dict[str, Any] = {"sample_rate_hertz": 4000, "audio_channel_count": 3, "encoding": 99}
     for field, value in wrong.items():
         error = await failure(client, [riva.opening(**{field: value})])
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT

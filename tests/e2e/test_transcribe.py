@@ -205,17 +205,18 @@ async def test_a_file_goes_on_with_the_service_that_follows_a_drained_one(tmp_pa
 LONG_S = 1_200
 
 
-def long_recording(folder: Path) -> Path:
-    """Twenty minutes, which take seconds."""
+def long_recording(folder: Path, seconds: int = LONG_S) -> Path:
+    """Twenty minutes, which take seconds, or more."""
     path = folder / "long.flac"
     with soundfile.SoundFile(path, "w", 16_000, 1) as file:
-        for _ in range(LONG_S // 60):
+        for _ in range(seconds // 60):
             file.write(np.zeros(60 * 16_000, np.int16))
     return path
 
 
 async def test_nothing_is_left_behind_where_it_is_stopped(service: AsrService, tmp_path: Path) -> None:
-    path = long_recording(tmp_path)
+    # Long enough not to be done before it is stopped.
+    path = long_recording(tmp_path, 6 * LONG_S)
     async with connected(service.target) as stub:
         with started(service.target, path, "--text", "--srt") as process:
             await until_active(stub, 1)

@@ -12,7 +12,7 @@ from asr_service.core.errors import InternalError
 from asr_service.core.step import StepAnswers, StepBatch
 from asr_service.core.values import PhraseBoost, StreamConfig
 from asr_service.model.null import NullModel
-from tests.support.engines import PATIENCE_S, Audio, Cancel, HalfClose, Open, running
+from tests.support.engines import PATIENCE_S, Audio, Bench, Cancel, HalfClose, Open, running
 from tests.support.streams import finals, recognize, speech
 
 CONFIG = StreamConfig("test")
@@ -41,6 +41,14 @@ class DeviceModel(NullModel):
     def most_submitted(self) -> int:
         return 2
 
+    def begin_two(self, bench: Bench) -> None:
+        """Returns once two batches are in flight: all chunks are there when the first of all is answered."""
+        assert self.begun.acquire(timeout=PATIENCE_S)
+        bench.wait_sent()
+        self.gate.release()
+        for _ in range(2):
+            assert self.begun.acquire(timeout=PATIENCE_S)
+
     def open(self, slot: int, prompt: int = -1, boosts: Sequence[PhraseBoost] = ()) -> None:
         if any(slot in slots for slots, _ in self._device):
             self.reopened.append(slot)
@@ -67,8 +75,7 @@ def test_a_second_batch_begins_before_the_first_is_answered() -> None:
         data = {stream: speech(0.6, seed=stream) for stream in range(1, 5)}
         for stream, audio in data.items():
             bench.submit(Audio(stream, audio), HalfClose(stream))
-        for _ in range(2):
-            assert model.begun.acquire(timeout=PATIENCE_S)
+        model.begin_two(bench)
         assert bench.record.busy_since > 0
         model.gate.release(1_000)
         bench.wait_ended(*data)
@@ -98,8 +105,7 @@ def test_a_batch_that_fails_leaves_the_other_alone(caplog: pytest.LogCaptureFixt
         bench.open(1, 2)
         data = speech(0.6)
         bench.submit(Audio(1, data), HalfClose(1), Audio(2, data), HalfClose(2))
-        for _ in range(2):
-            assert model.begun.acquire(timeout=PATIENCE_S)
+        model.begin_two(bench)
         model.fails = True
         model.gate.release(1_000)
         bench.wait_ended(1, 2)
