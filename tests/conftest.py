@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,11 @@ from hypothesis import settings
 from tests.support import workers
 from tests.support.instruction_sets import NO_TILES, instruction_sets
 from tests.support.process import ROOT, clean_environment
+
+# A shell that runs the tests in the background has them, and all that they start, ignore Ctrl-C: programs that are
+# tested with it would run on.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("no deadline", deadline=None)
