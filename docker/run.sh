@@ -88,13 +88,17 @@ while IFS= read -r name; do
     # Not the programs': this script's, a client's. And what was seen to above.
     ASR_IMAGE | ASR_API_KEY | ASR_HOST | ASR_METRICS_HOST | ASR_BRIDGE_METRICS_HOST) ;;
     ASR_MODEL)
-      models=
+      models='' copies=1
       IFS=';' read -ra names <<< "$ASR_MODEL"
       for model in "${names[@]}"; do
         read -r model <<< "$model" # without spaces around it
         if [ -f "$model" ]; then
-          options+=(--volume "$(realpath "$model"):/model/$(basename "$model"):ro")
-          model=/model/$(basename "$model")
+          target=/model/$(basename "$model")
+          case ";$models;" in
+            *";$target;"*) target=/model/$((++copies))/$(basename "$model") ;; # another one of that name
+          esac
+          options+=(--volume "$(realpath "$model"):$target:ro")
+          model=$target
         fi
         models+=${models:+;}$model
       done

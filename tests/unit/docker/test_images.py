@@ -139,7 +139,7 @@ def test_the_gpu_overlay_changes_services_that_exist() -> None:
     base, overlay = compose("compose.yaml", "compose.gpu.yaml")
     assert set(overlay["services"]) <= set(base["services"])
     devices = overlay["services"]["service"]["deploy"]["resources"]["reservations"]["devices"]
-    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert devices == [{"driver": "nvidia", "count": "${GPUS:-1}", "capabilities": ["gpu"]}]
     assert (ROOT / overlay["services"]["service"]["build"]["dockerfile"]).exists()
 
 

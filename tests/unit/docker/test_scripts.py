@@ -350,3 +350,15 @@ def test_run_mounts_each_file_of_several_models(environment: dict[str, str], tmp
     for file in files:
         assert f"{file}:/model/{file.name}:ro" in values(asked, "--volume")
     assert values(asked, "--env") == ["ASR_MODEL=/model/de.nemo;nvidia/some-model;/model/my fr.nemo"]
+
+
+def test_run_keeps_models_of_one_name_apart(environment: dict[str, str], tmp_path: Path) -> None:
+    files = [tmp_path / folder / "model.nemo" for folder in ("de", "fr", "it")]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    asked = asked_of_docker(environment, "cpu", "service", ASR_MODEL=";".join(map(str, files)))
+    targets = ["/model/model.nemo", "/model/2/model.nemo", "/model/3/model.nemo"]
+    mounted = [f"{file}:{target}:ro" for file, target in zip(files, targets, strict=True)]
+    assert set(mounted) <= set(values(asked, "--volume"))
+    assert values(asked, "--env") == [f"ASR_MODEL={';'.join(targets)}"]

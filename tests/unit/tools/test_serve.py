@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -17,10 +19,10 @@ from asr.v1 import asr_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.asyncio.client import connect
 
-from testbed.processes import free_port
+from testbed.processes import children_by_name, free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, listen, until_ready
-from tests.support.process import ServerProcess, children, gone
+from tests.support.process import ServerProcess, children, gone, run_python
 from tests.support.rpc import config as grpc_config
 from tests.support.rpc import failure, retry_after_s, transcribe
 from tools.serve import page_address, service_target
@@ -34,13 +36,14 @@ def serving() -> Iterator[tuple[ServerProcess, list[int]]]:
 
 
 @contextmanager
-def serving_at(grpc_port: int, port: int, host: str = "127.0.0.1") -> Iterator[ServerProcess]:
+def serving_at(grpc_port: int, port: int, host: str = "127.0.0.1", **more: object) -> Iterator[ServerProcess]:
     """Both programs up on these ports."""
     settings: dict[str, Any] = {
         "ASR_HOST": host,
         "ASR_GRPC_PORT": grpc_port,
         "ASR_PORT": port,
         "ASR_MODEL": "null",
+        **more,
     }
     with ServerProcess(["tools/serve.py"], **settings) as process:
         try:
@@ -89,6 +92,44 @@ async def test_a_signal_lets_a_stream_over_the_bridge_finish_while_both_take_no_
             heard = await listen(socket)
         assert (heard.final["text"], heard.code) == (expected, 1000)
         assert await asyncio.to_thread(process.wait) == 0, process.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a port is shared on Linux only")
+async def test_both_in_several_processes_each(tmp_path: Path) -> None:
+    """One file says that all of them serve, one check finds them healthy, one signal ends them."""
+    grpc_port, port = free_port(), free_port()
+    ready = tmp_path / "ready.json"
+    settings: dict[str, Any] = {
+        "ASR_FRONT_ENDS": 3,
+        "ASR_ENGINES": 2,
+        "ASR_DEVICE": "cpu",
+        "ASR_BRIDGE_WORKERS": 2,
+        "ASR_READY_FILE": ready,
+    }
+    with serving_at(grpc_port, port, **settings) as process:
+        assert json.loads(ready.read_text())["grpc_port"] == grpc_port
+        service, bridge = children(process.pid)
+        ours = [service, bridge, *children(service), *children(bridge)]
+        names = [*children_by_name(service), *children_by_name(bridge)]
+        assert sorted(names) == [
+            *("asr-engine-0", "asr-engine-1"),
+            *("asr-front-0", "asr-front-1", "asr-front-2"),
+            *("ws-bridge-0", "ws-bridge-1"),
+        ]
+        await until_ready(port)
+        addresses = {"ASR_HOST": "127.0.0.1", "ASR_GRPC_PORT": grpc_port, "ASR_PORT": port}
+        check = await asyncio.to_thread(run_python, "docker/healthcheck.py", "all", **addresses)
+        assert (check.returncode, check.stdout) == (0, ""), check.stdout + check.stderr
+        texts = set()
+        for _ in range(8):
+            socket = await connect(f"ws://127.0.0.1:{port}", compression=None)
+            for message in (INIT, speechlike(0.5), CLOSE):
+                await socket.send(message)
+            texts.add((await listen(socket)).final["text"])
+        assert len(texts) == 1 and texts != {""}
+        process.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait) == 0, process.output
+        assert all(gone(pid) for pid in ours)
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["service", "bridge"])
