@@ -90,8 +90,8 @@ class Settings(BaseSettings):
         ge=4096,
         le=1 << 34,
         description="Largest recording that is sent by POST; a larger one is answered with HTTP 413. One that has to "
-        "be decoded first (FLAC, MP3, ...), or that comes in a form, lies in the temporary folder meanwhile: larger "
-        "ones let one client fill it.",
+        "be decoded first (MP3, 24-bit WAV, ...), or that comes in a form, lies in the temporary folder meanwhile: "
+        "larger ones let one client fill it.",
     )
     bridge_max_header_bytes: int = Field(
         16 * 1024,

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from asr.v1 import asr_pb2
 
 from ws_bridge.dialect import HttpAnswer
+from ws_bridge.file_start import AudioFormat
 from ws_bridge.handshake import Handshake
 from ws_bridge.protocol import Init
 from ws_bridge.status import Failure, Vocabulary
-
-
-@dataclass(frozen=True, slots=True)
-class AudioFormat:
-    """What raw audio is: `enc` as in `Init`, samples per second, channels."""
-
-    enc: str
-    sr: int
-    channels: int
 
 
 class FileRequest(Protocol):

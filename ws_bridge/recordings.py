@@ -1,4 +1,4 @@
-"""Makes streams' audio of recordings: what a stream takes as it is, is passed on as it comes; the rest is decoded.
+"""Makes streams' audio of recordings: what the service takes as it is, is passed on as it comes; the rest is decoded.
 
 libsndfile decodes, a second at a time, in one thread for all; it needs the whole file, which lies in the temporary
 folder meanwhile.
@@ -14,16 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ws_bridge.file_dialect import AudioFormat
+from ws_bridge.file_start import MOST_CHANNELS, AudioFormat, as_stream, may_be_wav, read_start
 from ws_bridge.status import Failure, Refused
 from ws_bridge.unfinished_wav import mend_wav
-from ws_bridge.wav_start import may_be_wav, read_wav_start
 
 IN_MEMORY = 1024 * 1024
 """Bytes of a file up to which none is written."""
 
 _MAGIC_BYTES = 12
-_MOST_CHANNELS = 2
 _BLOCK_S = 1.0
 _FULL_SCALE = 32_768
 
@@ -109,15 +107,14 @@ async def open_recording(body: Body, raw: AudioFormat | None, *, separate_channe
         raise _bad_audio("is empty: send the recording as the request's body")
     if raw is not None:
         return Recording(raw, body.pieces())
-    if may_be_wav(start[:_MAGIC_BYTES]):
-        found = read_wav_start(start)
-        while found is None:
-            longer = await body.start(len(start) + 1)
-            if longer == start:
-                raise _bad_audio("is a WAV file that ends in its header")
-            start, found = longer, read_wav_start(longer)
-        if found.enc and (found.channels == 1 or (separate_channels and found.channels <= _MOST_CHANNELS)):
-            return Recording(AudioFormat(found.enc, found.sr, found.channels), body.pieces())
+    while (found := read_start(start)) is None:
+        longer = await body.start(len(start) + 1)
+        if longer == start:
+            kind = "a WAV file" if may_be_wav(start) else "a file"
+            raise _bad_audio(f"is {kind} that ends in its header")
+        start = longer
+    if streamed := as_stream(found, separate_channels=separate_channels):
+        return Recording(streamed, body.pieces())
     return await _decode(body, separate_channels=separate_channels)
 
 
@@ -183,8 +180,8 @@ def _open(file: IO[bytes], separate_channels: bool) -> _Decoder:
         sound = File(_FromStart(file))
     except soundfile.LibsndfileError as error:
         raise _bad_audio(f"is no file that can be read: {error.error_string}") from None
-    if separate_channels and sound.channels > _MOST_CHANNELS:
-        raise _bad_audio(f"has {sound.channels} channels: at most {_MOST_CHANNELS} are recognized separately")
+    if separate_channels and sound.channels > MOST_CHANNELS:
+        raise _bad_audio(f"has {sound.channels} channels: at most {MOST_CHANNELS} are recognized separately")
     return _Decoder(sound, mixes=not separate_channels and sound.channels > 1)
 
 

@@ -6,6 +6,7 @@ registry: 1008 the client's fault, 1011 ours, 1013 try again later.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -95,6 +96,8 @@ OWN = Vocabulary(
 )
 """Of the documented WebSocket protocol."""
 
+_PATH = re.compile(r"\bconfig\.([a-z_]+)")
+
 _ERROR_DOMAIN = "asr.v1"
 """Whose reasons the bridge knows."""
 
@@ -177,6 +180,7 @@ def from_grpc(
         or message
         or f"the speech service ended the stream ({code})"
     )
+    sentence = _PATH.sub(lambda path: words.fields.get(path[1], path[1]), sentence)
     return Failure(code, sentence, field_name, told.retry_after_ms)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import IO
 
-from ws_bridge.wav_start import LONGEST_START
+from ws_bridge.file_start import LONGEST_START
 
 _MOST_CHUNKS = 64
 _RIFF_BYTES = 12

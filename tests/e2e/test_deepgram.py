@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from asr_service.access.api_keys import new_key
 from tests.support.audio import cut, silence, speechlike
 from tests.support.bridge import Bridge, Heard, admit, listen, result, scripted_service
+from tests.support.compressed import compressed, decoded
 from tests.support.process import PATIENCE_S, AsrService
 from tests.support.rpc import Stub, transcribe, until_active
 
@@ -177,6 +178,63 @@ async def test_a_wav_file(bridge: Bridge, stub: Stub, size: int) -> None:
     assert text(heard) == await transcribe(stub, pcm, sample_rate_hertz=8_000) != ""
 
 
+@pytest.mark.parametrize("size", [53, 100_000])
+@pytest.mark.parametrize(
+    ("form", "query"),
+    [
+        ("flac", ""),
+        ("flac", "encoding=flac&sample_rate=48000"),
+        ("ogg_opus", ""),
+        ("ogg_opus", "encoding=ogg-opus"),
+        ("webm_opus", "model=nova-3"),
+        ("matroska", ""),
+    ],
+)
+async def test_compressed_audio(bridge: Bridge, stub: Stub, form: str, query: str, size: int) -> None:
+    data = compressed(speechlike(1.0, seed=9, rate=48_000), form, rate=48_000)
+    heard = await talk(bridge, f"{query}&interim_results=true", [*cut(data, size), CLOSE])
+    assert heard.code == 1000
+    assert text(heard) == await transcribe(stub, decoded(data), sample_rate_hertz=48_000) != ""
+
+
+async def test_two_channels_of_opus_are_one_unless_each_is_asked_for(bridge: Bridge, stub: Stub) -> None:
+    sides = [speechlike(1.0, seed=seed, rate=48_000) for seed in (9, 10)]
+    both = np.stack([np.frombuffer(side, "<i2") for side in sides], 1).tobytes()
+    data = compressed(both, "webm_opus", rate=48_000, channels=2)
+    heard = await talk(bridge, "multichannel=true", [*cut(data, 640), CLOSE])
+    apart = np.frombuffer(decoded(data, 2), "<i2").reshape(-1, 2)
+    for channel in (0, 1):
+        side = apart[:, channel].tobytes()
+        assert text(heard, channel) == await transcribe(stub, side, sample_rate_hertz=48_000) != ""
+    heard = await talk(bridge, "", [*cut(data, 640), CLOSE])
+    assert text(heard) == await transcribe(stub, decoded(data, 1), sample_rate_hertz=48_000)
+    assert heard.messages[-1]["channels"] == 1
+
+
+async def test_audio_that_is_not_what_was_said(bridge: Bridge) -> None:
+    for query, data, says in (
+        (
+            "encoding=opus",
+            bytes(range(100)),
+            "audio does not begin as an Ogg stream of Opus, and encoding is OGG_OPUS",
+        ),
+        (
+            "encoding=flac",
+            compressed(bytes(960), "ogg_opus"),
+            "audio begins as an Ogg file (Opus, Vorbis), and encoding is FLAC",
+        ),
+        (
+            "encoding=flac",
+            compressed(bytes(960), "flac", channels=2),
+            "channels is 1, and the audio is a FLAC",
+        ),
+        ("", b"\x1aE\xdf\xa3" + bytes(9) + b"\x1fC\xb6u" + bytes(9), "audio "),
+    ):
+        heard = await talk(bridge, query, [data, CLOSE])
+        assert heard.code == 1008, heard
+        assert heard.reason.removeprefix("DATA-0000: ").startswith(says[:100]), heard.reason
+
+
 async def test_a_stream_without_audio(bridge: Bridge) -> None:
     for query in (RAW, ""):
         heard = await talk(bridge, query, [CLOSE])
@@ -187,7 +245,7 @@ async def test_a_stream_without_audio(bridge: Bridge) -> None:
 @pytest.mark.parametrize(
     ("query", "said", "says"),
     [
-        ("", b"no audio at all", "DATA-0000: audio is no WAV file"),
+        ("", b"no audio at all", "DATA-0000: audio is no file that streams take"),
         (RAW, b"fLaC" + bytes(100), "DATA-0000: audio "),
         (f"{RAW}&model=mine", b"\0\0", "model "),
         (f"{RAW}&keyterm=route%2066", b"\0\0", "keyterm[0] has '6'"),

@@ -23,6 +23,8 @@ from asr_service.access.api_keys import new_key
 from tests.support.audio import cut, silence, speechlike
 from tests.support.bridge import Bridge, admit, result, scripted_service
 from tests.support.certificates import Authority
+from tests.support.compressed import compressed
+from tests.support.compressed import decoded as by_ffmpeg
 from tests.support.posting import Answer, form, post, posting, request
 from tests.support.process import AsrService
 from tests.support.rpc import Stub, transcribe, until_active
@@ -87,7 +89,9 @@ async def test_files_of_each_kind(bridge: Bridge, stub: Stub, container: str, su
     answer = await post(
         bridge.port, f"{LISTEN}?model=nova-3&punctuate=true", data, {"Content-Type": "audio/x"}
     )
-    assert transcript(answer) == await transcribe(stub, decoded(data)) != ""
+    # Opus is decoded by the service, at its own rate.
+    pcm, rate = (by_ffmpeg(data, 1), 48_000) if subtype == "OPUS" else (decoded(data), 16_000)
+    assert transcript(answer) == await transcribe(stub, pcm, sample_rate_hertz=rate) != ""
     metadata = answer.json["metadata"]
     assert metadata["sha256"] == hashlib.sha256(data).hexdigest()
     assert (metadata["channels"], answer.headers["dg-request-id"]) == (1, metadata["request_id"])
@@ -95,6 +99,23 @@ async def test_files_of_each_kind(bridge: Bridge, stub: Stub, container: str, su
     best = answer.json["results"]["channels"][0]["alternatives"][0]
     assert " ".join(word["punctuated_word"] for word in best["words"]) == best["transcript"]
     assert 0 < best["confidence"] <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("form", ["webm_opus", "ogg_opus", "flac"])
+async def test_what_a_browser_records(bridge: Bridge, stub: Stub, form: str, channels: int) -> None:
+    data = compressed(PCM * channels, form, rate=16_000, channels=channels)
+    pcm = by_ffmpeg(data, None if form == "flac" else channels)
+    sides = np.frombuffer(pcm, "<i2").reshape(-1, channels)
+    rate = 16_000 if form == "flac" else 48_000
+    answer = await post(bridge.port, f"{LISTEN}?multichannel=true", cut(data, 700))
+    for channel in range(channels):
+        expected = await transcribe(stub, sides[:, channel].tobytes(), sample_rate_hertz=rate)
+        assert transcript(answer, channel) == expected != ""
+    if form != "flac":
+        mixed = await transcribe(stub, by_ffmpeg(data, 1), sample_rate_hertz=rate)
+        assert (await transcribed(bridge, ("model", "whisper-1"), ("file", data))).json["text"] == mixed
+        assert transcript(await post(bridge.port, LISTEN, data)) == mixed
 
 
 @pytest.mark.parametrize("size", [1_000, 70_000])

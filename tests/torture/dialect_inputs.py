@@ -33,7 +33,10 @@ SEEDS: dict[str, list[bytes]] = {
         b"&keywords=kilo:2.5&language=multi&vad_events=true&punctuate=true&channels=2&multichannel=true\n\0ab\n"
         b'{"type":"KeepAlive"}\n{"type":"Finalize","channel":1}\n\0c\n{"type":"CloseStream"}',
         b"model=nova-3&smart_format=true\n\0" + _WAV.replace(b"\n", b"\0") + b'\nx\n{"type":"Configure"}\n\0',
-        b"encoding=opus",
+        b"encoding=speex",
+        b"encoding=flac&channels=2&multichannel=true\n\0fLaC\0\0\0\x22abcdefghijkl\0\2\xf0ab",
+        b"\n\0OggS" + bytes(22) + b"\1\x13OpusHead\1\2ab\n\0c",
+        b"multichannel=true\n\0\x1aE\xdf\xa3OpusHead\1\2\n\0\x1fC\xb6uab",
     ],
     "realtime": [
         b"intent=transcription&model=gpt-4o\n"
@@ -136,7 +139,19 @@ WORDS: dict[str, list[str]] = {
         ),
         *("&endpointing=", "false", "&utterance_end_ms=", "&keyterm=", "&keywords=", ":2.5", "&language="),
         *("&redact=", "&diarize=true", "%00", "%E2%96%81", '{"type":"', 'KeepAlive"}', 'Finalize"}'),
-        *('CloseStream"}', "RIFF", "WAVE", "fmt ", "data", "LIST"),
+        *(
+            'CloseStream"}',
+            "RIFF",
+            "WAVE",
+            "fmt ",
+            "data",
+            "LIST",
+            "fLaC",
+            "OggS",
+            "OpusHead",
+            "ogg-opus",
+            "flac",
+        ),
     ],
     "realtime": [
         *(

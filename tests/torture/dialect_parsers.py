@@ -20,7 +20,7 @@ from ws_bridge.dialect import Dialect, HttpAnswer, Reply, Step
 from ws_bridge.dialects.deepgram.door import DeepgramDoor, DeepgramFileDoor
 from ws_bridge.dialects.openai.door import RealtimeDoor, TranscriptionsDoor
 from ws_bridge.dialects.twilio.stream import TwilioStream
-from ws_bridge.file_dialect import AudioFormat
+from ws_bridge.file_start import AudioFormat
 from ws_bridge.form import read_form
 from ws_bridge.handshake import read_handshake
 from ws_bridge.protocol import Audio, Init, State

@@ -90,6 +90,16 @@ def test_messages_name_fields_as_the_client_did(config: dict[str, Any], told: st
     assert told.split()[0] == failure.field
 
 
+def test_fields_amid_a_sentence_have_the_clients_names_too() -> None:
+    message = "audio begins as a WAV file, and config.encoding is FLAC; config.endpointing.other stays"
+    status = wire.status(InvalidArgument(message, field="audio"))
+    failure = from_grpc(status.code, status.message, status.SerializeToString(), admitted=True)
+    assert (
+        failure.message == "audio begins as a WAV file, and enc is FLAC; endpointing.other stays"
+        and failure.field == "audio"
+    )
+
+
 @pytest.mark.parametrize("number", [1, 13, 14], ids=["reset by HAProxy", "reset by nginx", "of gRPC"])
 def test_a_service_that_cannot_be_reached_and_one_that_was_lost(number: int) -> None:
     unreached = from_grpc(number, "failed to connect to ipv4:10.0.0.7:50051", b"", admitted=False)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.audio import cut, speechlike
 from tests.support.posting import form
-from ws_bridge.file_dialect import AudioFormat
+from ws_bridge.file_start import AudioFormat
 from ws_bridge.form import Form, read_form
 from ws_bridge.recordings import Body, open_recording
 from ws_bridge.status import Refused
@@ -51,11 +51,12 @@ def written(samples: np.ndarray, form: str = "WAV", subtype: str = "PCM_16", rat
 @given(st.integers(1, 3_000))
 def test_files_are_the_same_however_they_come(size: int) -> None:
     samples = np.frombuffer(PCM, "<i2")
-    plain, flac = written(samples), written(samples, "FLAC")
-    assert opened(cut(plain, size)) == (AudioFormat("linear16", 16_000, 1), plain), (
-        "the header is for the service"
+    plain, flac, deep = written(samples), written(samples, "FLAC"), written(samples, subtype="PCM_24")
+    passed_on = (AudioFormat("linear16", 16_000, 1), plain), (AudioFormat("flac", 0, 1), flac)
+    assert (opened(cut(plain, size)), opened(cut(flac, size))) == passed_on, (
+        "what is around is for the service"
     )
-    assert opened(cut(flac, size)) == (AudioFormat("linear16", 16_000, 1), PCM)
+    assert opened(cut(deep, size)) == (AudioFormat("linear16", 16_000, 1), PCM)
 
 
 def test_raw_audio_is_passed_on() -> None:
@@ -72,9 +73,12 @@ def test_channels() -> None:
     assert np.frombuffer(mono[1], "<i2").tolist() == [2000, -6, 32767]
     deep = written(sides, subtype="PCM_24")
     assert opened([deep], separate_channels=True) == (AudioFormat("linear16", 16_000, 2), sides.tobytes())
+    flac = written(sides, "FLAC")
+    assert opened([flac], separate_channels=True) == (AudioFormat("flac", 0, 2), flac)
+    assert opened([flac]) == mono, "the service mixes none"
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"RIFF", bytes(100), b"fLaC" + bytes(50), b"OggS" + bytes(50)])
+@pytest.mark.parametrize("data", [b"", b"x", b"RIFF", bytes(100), b"fLaC" + bytes(9), b"OggS" + bytes(50)])
 def test_what_is_no_recording(data: bytes) -> None:
     with pytest.raises(Refused) as caught:
         opened([data])

@@ -8,7 +8,7 @@
     {"type":"CloseStream"}, or a binary message of      the last {"type":"Results",...,"is_final":true,...},
     no bytes                                            {"type":"Metadata",...}, then close code 1000
 
-Without `encoding` the audio is a WAV file, whose header says what it is. A text message that cannot be read is answered
+Without `encoding` the audio is a file, which says what it is. A text message that cannot be read is answered
 with `{"type":"Error","variant":"SchemaError",...}`, and the stream goes on.
 """
 
@@ -23,9 +23,9 @@ from asr.v1 import asr_pb2
 from ws_bridge.dialect import Ending, Reply, Step
 from ws_bridge.dialects.deepgram.query import WORDS, Query
 from ws_bridge.dialects.deepgram.results import Model, ResultWriter, dump
+from ws_bridge.file_start import MOST_CHANNELS, as_stream, read_start
 from ws_bridge.protocol import MAX_CONTROL_CHARS, Audio, Close, Finalize, KeepAlive, State
 from ws_bridge.status import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION, Failure, Refused
-from ws_bridge.wav_start import may_be_wav, read_wav_start
 
 _TYPES = ("KeepAlive", "Finalize", "CloseStream")
 _SHOWN = 200
@@ -117,22 +117,22 @@ class DeepgramLive:
     def _open_file(self, data: bytes) -> Sequence[Step]:
         """Takes the start of a file, which opens the stream once it says what its audio is."""
         self._start += data
-        if not may_be_wav(self._start[:12]):
-            raise _bad_audio(
-                "is no WAV file: for raw audio set encoding and sample_rate, such as "
-                "encoding=linear16&sample_rate=16000"
-            )
-        found = read_wav_start(self._start)
+        found = read_start(self._start)
         if found is None:
             return ()
         if not found.enc:
-            raise _bad_audio("is a WAV file of a kind that streams do not take: 16-bit PCM, mu-law or A-law")
-        if found.channels > 1 and not self._query.multichannel:
             raise _bad_audio(
-                f"has {found.channels} channels: set multichannel=true, since channels are not mixed here"
+                "is no file that streams take, which are WAV of 16-bit PCM, mu-law or A-law, FLAC, and Opus in Ogg or "
+                "WebM; raw audio needs encoding and sample_rate, such as encoding=linear16&sample_rate=16000"
+            )
+        streamed = as_stream(found, separate_channels=self._query.multichannel)
+        if streamed is None:
+            raise _bad_audio(
+                f"has {found.channels} channels: send at most {MOST_CHANNELS}, with multichannel=true, since channels "
+                "are not mixed here"
             )
         start, self._start = self._start, b""
-        return (*self._open(found.enc, found.sr, found.channels), Audio(start))
+        return (*self._open(streamed.enc, streamed.sr, streamed.channels), Audio(start))
 
     def _control(self, text: str) -> Sequence[Step]:
         kind, channel = _read_control(text)

@@ -78,8 +78,16 @@ _NEEDED_ABSENT = {
     "translate": "words stay in the language that they were spoken in",
 }
 
-
-_ENCODINGS = ("linear16", "mulaw", "alaw")
+_ENCODINGS = {
+    "linear16": "linear16",
+    "linear32": "float32",
+    "mulaw": "mulaw",
+    "alaw": "alaw",
+    "flac": "flac",
+    "opus": "ogg_opus",
+    "ogg-opus": "ogg_opus",
+}
+"""As in `Init`; Opus without a container comes as it pleases, and is refused by the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +95,9 @@ class Query:
     """What a client asks for.
 
     Attributes:
-        enc: the encoding of raw audio as in `Init`; "" where the audio is a file that says so itself.
-        sr: samples per second of raw audio.
-        channels: of raw audio.
+        enc: the encoding as in `Init`; "" where the audio is a file that says so itself.
+        sr: samples per second of what has an encoding, as in `Init`.
+        channels: of the same.
         multichannel: whether each channel is to be recognized by itself.
         interims: whether results that are not final are wanted.
         silence_ms: pause that ends an utterance; None where only the client ends one.
@@ -214,23 +222,18 @@ def _encoding(handshake: Handshake) -> str:
     if asked and asked not in _ENCODINGS:
         served = ", ".join(_ENCODINGS)
         raise _invalid(
-            "encoding", f"is {_show(asked)}: it should be one of {served}, or left out for a WAV file"
+            "encoding",
+            f"is {_show(asked)}: it should be one of {served}, or left out for a file that says it",
         )
-    return asked
+    return _ENCODINGS[asked] if asked else ""
 
 
 def _rate(handshake: Handshake, enc: str) -> int:
     low, high = int(RATE_LIMITS.min), int(RATE_LIMITS.max)
     if not enc:
         return 16_000
-    rate = _whole(
-        handshake,
-        "sample_rate",
-        None if enc == "linear16" else _G711_RATE,
-        low,
-        high,
-        "samples per second",
-    )
+    default = {"linear16": None, "float32": None, "mulaw": _G711_RATE, "alaw": _G711_RATE}.get(enc, 0)
+    rate = _whole(handshake, "sample_rate", default, low, high, "samples per second")
     if rate is None:
         raise _invalid("sample_rate", "is missing: raw audio needs it, such as sample_rate=16000")
     return rate

@@ -21,7 +21,7 @@ from ws_bridge.dialects.openai.session import (
     show,
 )
 from ws_bridge.dialects.openai.turns import Item, stable_text
-from ws_bridge.file_dialect import AudioFormat
+from ws_bridge.file_start import AudioFormat
 from ws_bridge.protocol import LOOK_AHEAD_LIMITS, Init
 from ws_bridge.status import Failure
 

@@ -138,6 +138,8 @@ def test_a_wav_file_opens_the_stream_with_what_its_header_says(size: int, before
         (b"RIFFxxxxAVI ", "encoding=linear16"),
         (wav(1, 24), "16-bit PCM, mu-law or A-law"),
         (wav(channels=2), "multichannel=true"),
+        (b"fLaC" + bytes(16) + b"\2\0", "multichannel=true"),
+        (b"OggS" + bytes(23) + b"\1vorbis", "Opus in Ogg"),
         (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "does not say what its audio is"),
         (b"RIFF\0\0\0\0WAVELIST" + struct.pack("<I", 70_000), "longer than"),
     ],

@@ -102,6 +102,21 @@ def test_smart_format_is_punctuation() -> None:
     assert query(f"{RAW}&smart_format=true").punctuate
 
 
+@pytest.mark.parametrize(
+    ("text", "enc", "rate"),
+    [
+        ("encoding=linear32&sample_rate=48000", "float32", 48_000),
+        ("encoding=alaw", "alaw", 8_000),
+        ("encoding=flac", "flac", 0),
+        ("encoding=FLAC&sample_rate=44100", "flac", 44_100),
+        ("encoding=ogg-opus", "ogg_opus", 0),
+        ("encoding=opus&sample_rate=48000", "ogg_opus", 48_000),
+    ],
+)
+def test_encodings(text: str, enc: str, rate: int) -> None:
+    assert (query(text).enc, query(text).sr) == (enc, rate)
+
+
 def test_a_file_says_what_it_is() -> None:
     assert query("sample_rate=8000&channels=7").enc == ""
 
@@ -116,7 +131,11 @@ def test_whether_the_language_is_told(text: str, tells: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "field", "right"),
     [
-        ("encoding=opus&sample_rate=48000", "encoding", "linear16, mulaw, alaw, or left out for a WAV file"),
+        (
+            "encoding=speex&sample_rate=16000",
+            "encoding",
+            "mulaw, alaw, flac, opus, ogg-opus, or left",
+        ),
         ("encoding=linear16", "sample_rate", "sample_rate=16000"),
         ("encoding=linear16&sample_rate=7999", "sample_rate", "8000 to 192000"),
         ("encoding=linear16&sample_rate=1e4", "sample_rate", "whole number"),

@@ -11,7 +11,8 @@ from websockets.datastructures import Headers
 
 from ws_bridge.dialects.deepgram.door import DeepgramFileDoor
 from ws_bridge.dialects.openai.door import TranscriptionsDoor
-from ws_bridge.file_dialect import AudioFormat, FileRequest
+from ws_bridge.file_dialect import FileRequest
+from ws_bridge.file_start import AudioFormat
 from ws_bridge.handshake import read_handshake
 from ws_bridge.status import Failure
 
