@@ -1,4 +1,7 @@
-"""Augmentation of waveforms: level, noise, reverberation and the telephone band. All audio is 16 kHz float32."""
+"""Augmentation of waveforms: level, noise, reverberation, clipping, the telephone band and lost packets.
+
+All audio is 16 kHz float32. All that is random comes from the generator given, so equal seeds give equal samples.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,32 @@ def noise(rng: np.random.Generator, samples: int, kind: str = "") -> np.ndarray:
         wave = 0.3 * wave / wave.std() + sum(
             np.sin(2 * np.pi * base * k * time + rng.uniform(0, 6)) / k for k in range(1, 6)
         )
+    return (wave / max(1e-9, float(np.sqrt(np.mean(wave**2))))).astype(np.float32)
+
+
+def music(rng: np.random.Generator, samples: int) -> np.ndarray:
+    """Make unit-power music: chords of plucked, trembling tones over a bass, four beats to a chord, with drums."""
+    wave = np.zeros(samples + RATE)
+    beat = round(RATE * 60 / rng.uniform(80, 140))
+    root = rng.uniform(110, 220)
+    steps = {False: (0, 4, 7), True: (0, 3, 7)}
+    time = np.arange(RATE) / RATE
+    for start in range(0, samples, beat):
+        bar = (start // (4 * beat)) % 4
+        base = (0, 5, 9, 7)[bar]
+        chord = [base + step for step in steps[bar == 2]]
+        tones = [
+            rng.choice(chord) + 12 * rng.integers(0, 2),
+            *((base - 12, *chord) if start // beat % 4 == 0 else ()),
+        ]
+        for tone in tones:
+            hertz = root * 2 ** (tone / 12) * (1 + 0.002 * np.sin(2 * np.pi * 5 * time))
+            phase = 2 * np.pi * np.cumsum(hertz) / RATE
+            pluck = sum(np.sin(k * phase) * np.exp(-time * (2 + k)) / k for k in range(1, 7))
+            wave[start : start + RATE] += pluck * np.minimum(1, time * 200)
+        hit = rng.standard_normal(RATE // 8) * np.exp(-np.arange(RATE // 8) / RATE * 60)
+        wave[start : start + RATE // 8] += rng.uniform(0.2, 0.8) * hit
+    wave = wave[:samples]
     return (wave / max(1e-9, float(np.sqrt(np.mean(wave**2))))).astype(np.float32)
 
 
@@ -77,14 +106,87 @@ def telephone(audio: np.ndarray, return_narrow: bool = False) -> np.ndarray:
     return narrow if return_narrow else soxr.resample(narrow, 8000, RATE, quality="HQ").astype(np.float32)
 
 
+def clip(audio: np.ndarray, over_db: float) -> np.ndarray:
+    """Cut off what a microphone or line that is set `over_db` decibels too loud cannot carry; the level stays."""
+    limit = float(np.abs(audio).max(initial=0.0)) * 10 ** (-over_db / 20)
+    cut: np.ndarray = np.clip(audio, -limit, limit).astype(np.float32)
+    return cut
+
+
+def lost_packets(rng: np.random.Generator, packets: int, rate: float, burst: float = 2.0) -> np.ndarray:
+    """Draw which of a call's packets never arrive, bool [packets]: a share of `rate` in runs of `burst` on average.
+
+    A chain of two states: within a run each packet is the last with probability 1 / burst, and runs begin as often as
+    the share asks for. The first packet arrives.
+    """
+    ends = 1 / max(1.0, burst)
+    begins = min(1.0, ends * rate / max(1e-9, 1 - rate))
+    draws = rng.random(packets)
+    lost = np.zeros(packets, bool)
+    for index in range(1, packets):
+        lost[index] = draws[index] >= ends if lost[index - 1] else draws[index] < begins
+    return lost
+
+
+def drop_packets(
+    rng: np.random.Generator, audio: np.ndarray, rate: float, conceal: bool, packet_ms: int = 20
+) -> np.ndarray:
+    """Lose packets on the way: silence in their place, or concealed as telephones do it.
+
+    Concealment repeats the last pitch period that arrived, falling to nothing within 60 ms, which is the idea of
+    G.711's appendix I without its cross-fades.
+    """
+    size = RATE * packet_ms // 1000
+    lost = lost_packets(rng, -(-len(audio) // size), rate)
+    out = audio.copy()
+    for index in np.flatnonzero(lost):
+        start = int(index) * size
+        stop = min(len(out), start + size)
+        out[start:stop] = 0
+        if not conceal:
+            continue
+        first = int(index)
+        while lost[first - 1]:
+            first -= 1
+        period = _period(out[max(0, first * size - RATE // 20) : first * size])
+        if not len(period):
+            continue
+        place = np.arange(start, stop) - first * size
+        fade = np.clip(1 - place / (0.06 * RATE), 0, 1)
+        out[start:stop] = period[place % len(period)] * fade
+    return out.astype(np.float32)
+
+
+def _period(past: np.ndarray) -> np.ndarray:
+    """Return the last pitch period (66 to 400 Hz) of what arrived; nothing where too little did."""
+    shortest, longest = RATE // 400, RATE // 66
+    if len(past) < 2 * longest:
+        return past[:0]
+    tail = past[-longest:]
+    scores = [
+        float(tail @ past[len(past) - longest - lag : len(past) - lag]) for lag in range(shortest, longest)
+    ]
+    return past[-(shortest + int(np.argmax(scores))) :]
+
+
+def room(rng: np.random.Generator, audio: np.ndarray, dbfs: float) -> np.ndarray:
+    """Let a room's own sound go on under the speech and its pauses, at `dbfs` decibels (RMS)."""
+    kind = str(rng.choice(("pink", "brown", "band", "hum")))
+    return (audio + noise(rng, len(audio), kind) * 10 ** (dbfs / 20)).astype(np.float32)
+
+
 def distort(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
-    """Apply a random mixture of the above to one training utterance."""
+    """Apply a random mixture of the above to one training utterance, of which no sample moves in time."""
     kind = rng.choice(4, p=(0.3, 0.25, 0.25, 0.2))
     audio = set_peak(audio, rng.uniform(-20, -1))
     if kind in (1, 3):
         audio = reverberate(rng, audio)
+    if rng.random() < 0.15:
+        audio = clip(audio, rng.uniform(3, 15))
     if kind in (0, 3):
         audio = add_noise(rng, audio, rng.uniform(3, 25))
     if kind == 2 or (kind != 1 and rng.random() < 0.25):
         audio = telephone(audio)
+        if rng.random() < 0.4:
+            audio = drop_packets(rng, audio, rng.uniform(0.01, 0.1), conceal=bool(rng.random() < 0.6))
     return audio

@@ -1,6 +1,7 @@
 """The training corpus: text and voices drawn from a seed, spoken, and stored as shards of features.
 
-A shard is of one source: `shard_0000.npz` and so on hold espeak-ng and flite, `natural_0000.npz` and so on Kokoro.
+A shard is of one source: `shard_0000.npz` and so on hold espeak-ng and flite, `natural_0000.npz` and so on Kokoro,
+`distilled_0000.npz` and so on hibari.
 It is one `.npz` with every utterance's frames back to back:
 `clean`, `noisy` float16 [frames, 80] log-mels; `phones` uint8 [frames]; `starts` int64 [utterances + 1];
 `texts`, `voices` str [utterances]. Shards are independent of each other, so they are made in parallel
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,19 +22,28 @@ from demo_model import grammar, phones, voices
 from demo_model.augment import distort, set_peak
 from demo_model.features import RATE, log_mel, resample
 
-SHARD, NATURAL = "shard", "natural"
+SHARD, NATURAL, DISTILLED = "shard", "natural", "distilled"
 # Utterances of a shard. Kokoro takes long, and what a killed run loses is the shard it was at.
-SIZES = {SHARD: 500, NATURAL: 100}
+SIZES = {SHARD: 500, NATURAL: 100, DISTILLED: 500}
+# What sets a source's random numbers apart from those of espeak-ng's and flite's shard of the same number.
+_APART = {SHARD: "", NATURAL: "natural/", DISTILLED: "distilled/"}
+_DRAW = {SHARD: voices.draw, NATURAL: voices.draw_natural, DISTILLED: voices.draw_distilled}
+# What people say alone: single numbers, days and commands, which no sentence around them helps to hear.
+SHORT_TEMPLATES = (
+    "{digit}", "{digit}", "{tens}", "{scale}", "{small}", "{num}", "{ordinal}", "{ordinal}", "{day}", "{month}",
+    "{month}", "{date}", "{clock}", "{digits3}", "{digits4}", "{nato}", "{city}", "{rank} of {suit}",
+    "{small} {rank} of {suit}", "go {direction} {small} {unit}",
+)  # fmt: skip
 PAUSE_MS = 150  # silence kept around an utterance; training adds its own
 
 
 def draw_text(rng: random.Random, kind: str, vocab: tuple[str, ...]) -> str:
     """Draw the text of one utterance: `short` (one or two words), `words` (no grammar) or `sentence`."""
     if kind == "short":
-        if rng.random() < 0.3:
-            return grammar.expand(
-                rng, rng.choice(("{num}", "{clock}", "{ordinal}", "{day}", "{city}", "{nato}"))
-            )
+        if rng.random() < 0.6:
+            while grammar.is_held_out(text := grammar.expand(rng, rng.choice(SHORT_TEMPLATES))):
+                pass
+            return text
         return grammar.random_words(rng, vocab, 1, 2)
     if kind == "words":
         return grammar.random_words(rng, vocab, 3, 8)
@@ -57,7 +67,7 @@ def shard_kind(index: int) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One shard to make: its source and number, the corpus's seed and folder, and the folder of Kokoro's packages."""
+    """One shard to make: its source and number, the corpus's seed and folder, and the natural voices' packages."""
 
     source: str
     index: int
@@ -74,12 +84,11 @@ class Job:
 
 def draws(job: Job) -> Iterator[tuple[str, voices.Voice]]:
     """Yield the text and the voice of every utterance of a shard; they depend on seed, source and number alone."""
-    natural = job.source == NATURAL
-    rng = random.Random(f"{job.seed}/natural/{job.index}" if natural else f"{job.seed}/{job.index}")
+    rng = random.Random(f"{job.seed}/{_APART[job.source]}{job.index}")
     vocab = grammar.vocabulary()
     for _ in range(job.utterances or SIZES[job.source]):
         text = draw_text(rng, shard_kind(job.index), vocab)
-        yield text, voices.draw_natural(rng) if natural else voices.draw(rng)
+        yield text, _DRAW[job.source](rng)
 
 
 def make_shard(job: Job) -> tuple[Path, float]:
@@ -89,7 +98,8 @@ def make_shard(job: Job) -> tuple[Path, float]:
     import torch
 
     torch.set_num_threads(1)
-    generator = np.random.default_rng([job.seed, job.index, *([1] if job.source == NATURAL else [])])
+    apart = list(SIZES).index(job.source)
+    generator = np.random.default_rng([job.seed, job.index, *([apart] if apart else [])])
     speaker = voices.Speaker(job.packages)
     clean, noisy, labels, texts, names, starts = [], [], [], [], [], [0]
     for text, voice in draws(job):
@@ -114,12 +124,11 @@ def make_shard(job: Job) -> tuple[Path, float]:
 
 
 def make_corpus(
-    folder: Path, shards: int, seed: int, processes: int, natural: int = 0, packages: Path | None = None
+    folder: Path, shards: Mapping[str, int], seed: int, processes: int, packages: Path | None = None
 ) -> None:
-    """Make `shards` shards and `natural` natural ones under `folder` with a line of progress for each."""
+    """Make so many shards of each source under `folder`, with a line of progress for each."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [Job(SHARD, index, seed, folder) for index in range(shards)]
-    jobs += [Job(NATURAL, index, seed, folder, packages) for index in range(natural)]
+    jobs = [Job(source, index, seed, folder, packages) for source in SIZES for index in range(shards[source])]
     seconds = 0.0
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for done, (path, added) in enumerate(pool.imap_unordered(make_shard, jobs), 1):
@@ -128,5 +137,6 @@ def make_corpus(
 
 
 __all__ = [
-    "NATURAL", "RATE", "SHARD", "SIZES", "Job", "draw_text", "draws", "make_corpus", "make_shard", "shard_kind", "trim",
+    "DISTILLED", "NATURAL", "RATE", "SHARD", "SIZES", "Job", "draw_text", "draws", "make_corpus", "make_shard",
+    "shard_kind", "trim",
 ]  # fmt: skip

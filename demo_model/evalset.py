@@ -1,14 +1,16 @@
-"""The evaluation set and the demo clips: held-out sentences, spoken, distorted by group, written as FLAC.
+"""The synthesised evaluation sets and the demo clips: held-out sentences, spoken, distorted by group, written as FLAC.
 
-`manifest.jsonl` has one line an utterance: id, file, group, voice, seen (whether the voice trained), rate (Hz),
-seconds, text, and words: text with start_ms and end_ms on the file's clock, null where the synthesiser gives
-no times (flite).
+A set is a folder with a `manifest.jsonl`, which has one line an utterance: id, file, group, voice, seen (whether the
+voice trained), rate (Hz), seconds, text, words: text with start_ms and end_ms on the file's clock, null where the
+synthesiser gives no times (flite), and where the recording is from: source, licence. Two sets are made here: voices of
+espeak-ng and flite, and natural voices. That of people is in `people.py`.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,26 @@ GROUPS = (
     ("seen", 60, False), ("unseen", 60, True), ("telephone-seen", 24, False), ("telephone-unseen", 24, True),
     ("noise-seen", 24, False), ("noise-unseen", 24, True), ("long-seen", 4, False), ("long-unseen", 4, True),
 )  # fmt: skip
-_KEPT_BITS = {"noise": 10}  # what lies below is inaudible beside the noise, and FLAC need not store it
+NATURAL_GROUPS = (
+    ("natural", 48),
+    ("natural-room", 16),
+    ("natural-telephone", 40),
+)  # none of these voices trains
+TELEPHONE_NOISE_DB = 10.0
+LICENCE = "Apache-2.0"  # made by this project
+_SOURCES = {
+    "espeak": "spoken by espeak-ng", "flite": "spoken by flite",
+    "kokoro": "spoken by Kokoro-82M (Apache-2.0; docs/demo-model.md)",
+}  # fmt: skip
+_KEPT_BITS = {
+    "noise": 10,
+    "natural-room": 10,
+    "natural-telephone": 9,
+}  # what lies below is inaudible beside the noise, and FLAC need not store it
 _DEFAULT_BITS = 11
 
 CLIPS = (
-    ("i would like to book a table for eight at twenty past five", "flite", "slt", 1.0),
+    ("i would like to book a table for eight at twenty past five", "espeak", "en-gb-x-rp", 150),
     ("my account number is eight six seven oh seven eight", "espeak", "en-us+Mike", 160),
     ("what is the weather in dublin in february", "flite", "rms", 1.1),
     ("please transfer sixty two pounds to patricia watson", "espeak", "en-us+f3", 155),
@@ -80,7 +97,8 @@ def _speak(
     return audio.astype(np.float32), word_times(text, spoken, lead_ms - cut_ms)
 
 
-def _write(path: Path, audio: np.ndarray, rate: int, bits: int) -> None:
+def write_audio(path: Path, audio: np.ndarray, rate: int, bits: int = 16) -> None:
+    """Write float32 samples as FLAC, keeping the upper `bits` of 16."""
     step = 1 << (16 - bits)
     samples = np.clip(np.round(audio * 32768 / step), -(1 << (bits - 1)), (1 << (bits - 1)) - 1) * step
     soundfile.write(path, samples.astype(np.int16), rate, format="FLAC", subtype="PCM_16")
@@ -121,14 +139,64 @@ def make_eval_set(folder: Path, seed: int) -> None:
             elif kind == "telephone":
                 audio, rate = augment.telephone(audio, return_narrow=True), 8000
             name = f"{group}-{index:02d}"
-            _write(folder / f"{name}.flac", audio, rate, _KEPT_BITS.get(kind, _DEFAULT_BITS))
+            write_audio(folder / f"{name}.flac", audio, rate, _KEPT_BITS.get(kind, _DEFAULT_BITS))
             lines.append({
                 "id": name, "file": f"{name}.flac", "group": group, "voice": voice.label, "seen": not held_out,
                 "rate": rate, "seconds": round(len(audio) / rate, 3), "text": " ".join(texts),
-                "words": [{"text": w.text, "start_ms": w.start_ms, "end_ms": w.end_ms} for w in words],
+                "words": _listed(words), "source": _SOURCES[voice.engine], "licence": LICENCE,
             })  # fmt: skip
+    write_manifest(folder, lines)
+
+
+def make_natural_set(folder: Path, seed: int, packages: Path) -> None:
+    """Write the set of natural voices: clear, in a room with a second of it before and after, by noisy telephone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    speaker = voices.Speaker(packages)
+    lines: list[dict[str, Any]] = []
+    used: set[str] = set()
+    for group, count in NATURAL_GROUPS:
+        rng = random.Random(f"{seed}/eval/{group}")
+        generator = np.random.default_rng([seed, *group.encode()])
+        for index in range(count):
+            voice = voices.draw_natural(rng, True, blend_share=group == "natural-telephone")
+            text = _fresh(rng, used)
+            lead, trail = (
+                (1000, 1000) if group == "natural-room" else (rng.randint(200, 400), rng.randint(200, 500))
+            )
+            audio, words = _speak(speaker, rng, text, voice, lead, trail)
+            rate = RATE
+            if group == "natural-room":
+                audio = augment.room(generator, augment.reverberate(generator, audio), rng.uniform(-55, -45))
+            elif group == "natural-telephone":
+                audio = augment.add_noise(generator, audio, TELEPHONE_NOISE_DB)
+                audio, rate = (
+                    augment.telephone(audio / max(1.0, float(np.abs(audio).max()) / 0.97), True),
+                    8000,
+                )
+            name = f"{group}-{index:02d}"
+            write_audio(folder / f"{name}.flac", audio, rate, _KEPT_BITS.get(group, _DEFAULT_BITS))
+            lines.append({
+                "id": name, "file": f"{name}.flac", "group": group, "voice": voice.label, "seen": False, "rate": rate,
+                "seconds": round(len(audio) / rate, 3), "text": text, "words": _listed(words),
+                "source": _SOURCES[voice.engine], "licence": LICENCE,
+            })  # fmt: skip
+            print(f"evalset: {name}", flush=True)
+    write_manifest(folder, lines)
+
+
+def write_manifest(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write `manifest.jsonl`, a line an utterance."""
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "manifest.jsonl").write_text(text, encoding="utf-8")
+
+
+def listed(text: str) -> list[dict[str, Any]]:
+    """List the words of a text for a manifest, their times unknown."""
+    return [{"text": word, "start_ms": None, "end_ms": None} for word in text.split()]
+
+
+def _listed(words: Sequence[Word]) -> list[dict[str, Any]]:
+    return [{"text": word.text, "start_ms": word.start_ms, "end_ms": word.end_ms} for word in words]
 
 
 def _fresh(rng: random.Random, used: set[str]) -> str:

@@ -24,7 +24,9 @@ def write_nemo(model: Any, path: Path) -> None:
         model.save_to(str(whole))
         unpacked = Path(folder) / "unpacked"
         with tarfile.open(whole) as archive:
-            archive.extractall(unpacked, filter="data")
+            # As `filter="data"`, which Python before 3.11.4 does not know.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(unpacked)
         weights = next(unpacked.rglob(_WEIGHTS))
         state = torch.load(weights, map_location="cpu", weights_only=True)
         names = {name for name, _ in model.named_parameters()}

@@ -27,9 +27,13 @@ LISTS: dict[str, tuple[str, ...]] = {
     "verb": words.VERBS, "past": words.PAST_VERBS, "adv": words.ADVERBS, "weather": words.WEATHER,
     "subject": words.SUBJECTS, "sport": words.SPORTS, "music": words.MUSIC, "company": words.COMPANIES,
     "item": words.ORDER_ITEMS, "nato": words.SPELLING, "unit": words.UNITS,
+    "rank": words.CARD_RANKS, "suit": words.CARD_SUITS, "direction": words.DIRECTIONS,
 }  # fmt: skip
 
 RULES: dict[str, Callable[[random.Random], str]] = {
+    "digit": lambda r: numbers.digits(r, 1),
+    "tens": lambda r: r.choice(numbers.TENS[2:]),
+    "scale": lambda r: r.choice(("hundred", "thousand", "million")),
     "num": lambda r: numbers.cardinal(r.choice((r.randrange(2, 21), r.randrange(2, 100), r.randrange(100, 1000)))),
     "small": lambda r: numbers.cardinal(r.randrange(2, 60)),
     "big": lambda r: numbers.cardinal(r.choice((r.randrange(1000, 10000), r.randrange(1, 100) * 1000,

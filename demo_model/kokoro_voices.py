@@ -39,13 +39,13 @@ def is_british(name: str) -> bool:
     return name[0] in "bh"
 
 
-def draw(rng: random.Random, held_out: bool = False) -> tuple[str, float]:
+def draw(rng: random.Random, held_out: bool = False, blend_share: float = BLEND_SHARE) -> tuple[str, float]:
     """Draw a speaker of the wanted side of the split, and a speed; a blend is of voices of that side only."""
     english = HELD_OUT if held_out else TRAIN
     accents = HELD_OUT_ACCENTS if held_out else TRAIN_ACCENTS
     first = rng.choice(accents if rng.random() < ACCENT_SHARE else english)
     name = first
-    if rng.random() < BLEND_SHARE:
+    if rng.random() < blend_share:
         second = rng.choice([voice for voice in english if voice != first])
         name = f"{first}+{second}@{rng.uniform(0.3, 0.7):.2f}"
     return name, round(rng.uniform(SLOWEST, FASTEST), 2)

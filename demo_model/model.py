@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from nemo.collections.asr.models import EncDecHybridRNNTCTCBPEModel
 
 LOOK_AHEADS = ([70, 13], [70, 6], [70, 1], [70, 0])  # [left, right] encoder frames of 80 ms
-D_MODEL, LAYERS, HEADS, CHANNELS, HIDDEN, PIECES = 144, 8, 4, 64, 160, 256
+# Widths are multiples of 32, which the service's compiled CPU step asks for (asr_service/model/cpu_encoder).
+D_MODEL, LAYERS, HEADS, CHANNELS, HIDDEN, PIECES = 192, 8, 4, 64, 192, 256
 
 
-def config(tokenizer_dir: Path) -> dict[str, Any]:
+def config(tokenizer_dir: Path, width: int = D_MODEL, hidden: int = HIDDEN) -> dict[str, Any]:
     """Return the model configuration; only sizes differ from stt_en_fastconformer_hybrid_large_streaming_multi."""
     asr = "nemo.collections.asr.modules"
     return {
@@ -21,7 +22,7 @@ def config(tokenizer_dir: Path) -> dict[str, Any]:
         "log_prediction": False,
         "rnnt_reduction": "mean_volume",
         "skip_nan_grad": False,
-        "model_defaults": {"enc_hidden": D_MODEL, "pred_hidden": HIDDEN, "joint_hidden": HIDDEN},
+        "model_defaults": {"enc_hidden": width, "pred_hidden": hidden, "joint_hidden": hidden},
         "tokenizer": {"dir": str(tokenizer_dir), "type": "bpe"},
         "preprocessor": {
             "_target_": f"{asr}.AudioToMelSpectrogramPreprocessor", "sample_rate": 16000, "normalize": "NA",
@@ -34,7 +35,7 @@ def config(tokenizer_dir: Path) -> dict[str, Any]:
         },
         "encoder": {
             "_target_": f"{asr}.ConformerEncoder", "feat_in": 80, "feat_out": -1, "n_layers": LAYERS,
-            "d_model": D_MODEL, "subsampling": "dw_striding", "subsampling_factor": 8,
+            "d_model": width, "subsampling": "dw_striding", "subsampling_factor": 8,
             "subsampling_conv_channels": CHANNELS, "causal_downsampling": True, "ff_expansion_factor": 4,
             "self_attention_model": "rel_pos", "n_heads": HEADS,
             "att_context_size": [list(pair) for pair in LOOK_AHEADS], "att_context_style": "chunked_limited",
@@ -45,12 +46,12 @@ def config(tokenizer_dir: Path) -> dict[str, Any]:
         "decoder": {
             "_target_": f"{asr}.RNNTDecoder", "normalization_mode": None, "random_state_sampling": False,
             "blank_as_pad": True,
-            "prednet": {"pred_hidden": HIDDEN, "pred_rnn_layers": 1, "t_max": None, "dropout": 0.1},
+            "prednet": {"pred_hidden": hidden, "pred_rnn_layers": 1, "t_max": None, "dropout": 0.1},
         },
         "joint": {
             "_target_": f"{asr}.RNNTJoint", "log_softmax": None, "preserve_memory": False,
             "fuse_loss_wer": False, "fused_batch_size": -1,
-            "jointnet": {"joint_hidden": HIDDEN, "activation": "relu", "dropout": 0.1},
+            "jointnet": {"joint_hidden": hidden, "activation": "relu", "dropout": 0.1},
         },
         "decoding": {"strategy": "greedy_batch", "greedy": {"max_symbols": 10}},
         "aux_ctc": {
@@ -68,12 +69,12 @@ def config(tokenizer_dir: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def build(tokenizer_dir: Path) -> EncDecHybridRNNTCTCBPEModel:
+def build(tokenizer_dir: Path, width: int = D_MODEL, hidden: int = HIDDEN) -> EncDecHybridRNNTCTCBPEModel:
     """Make the model with fresh weights; seed torch before."""
     from nemo.collections.asr.models import EncDecHybridRNNTCTCBPEModel
     from omegaconf import OmegaConf
 
-    return EncDecHybridRNNTCTCBPEModel(cfg=OmegaConf.create(config(tokenizer_dir)))
+    return EncDecHybridRNNTCTCBPEModel(cfg=OmegaConf.create(config(tokenizer_dir, width, hidden)))
 
 
 def set_dropout(model: Any, rate: float) -> None:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 class Plan:
     """What a training run does; steps count from 0."""
 
+    start: str = ""  # a .nemo to begin with, as wide or narrower
     minutes: float = 108.0
     seed: int = 7
     frames: int = 11000
     peak_lr: float = 1.8e-3
-    natural_share: float = 0.6  # of the utterances of a batch, where there are natural shards
+    # Of the utterances of a batch, where there are such shards; the rest is by espeak-ng and flite.
+    natural_share: float = 0.22
+    distilled_share: float = 0.48
     warmup: int = 200
     hold: float = 0.5  # share of the budget before the rate falls along a cosine
     short_until: int = 250
@@ -21,6 +24,7 @@ class Plan:
     regularise_from: int = 20000  # dropout and masks slow a small model down: for much longer runs
     dropout: float = 0.05
     export_every: float = 20.0  # minutes of compute
+    save_every: int = 50  # steps between checkpoints, which are what a killed run loses at most
     device: str = "cpu"
     max_steps: int = 0
     deadline: float = (

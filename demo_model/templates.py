@@ -210,6 +210,18 @@ TEMPLATES: tuple[str, ...] = tuple(
     between {clock} and {clock} on {day}
     from {day} to {day} at {clock}
     every {day} at {clock}
+    {digits4}
+    {digits6}
+    {date} {year}
+    the {rank} of {suit}
+    {rank} of {suit} {rank} of {suit}
+    {rank} of {suit} and {rank} of {suit} please
+    {small} {rank} of {suit} {rank} of {suit}
+    do you have the {rank} of {suit} or the {rank} of {suit}
+    go {direction} {small} {unit}
+    move {direction} by {small} {unit}
+    turn {direction} and go {direction} {small} {unit}
+    go somewhere else and {verb} the {thing}
     """.splitlines()
     if line.strip()
 )

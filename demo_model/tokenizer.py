@@ -1,8 +1,9 @@
-"""The SentencePiece vocabulary: byte-pair pieces trained on the grammar's text and on every word."""
+"""The SentencePiece vocabulary: byte-pair pieces trained on the grammar's text and on every word, or a model's own."""
 
 from __future__ import annotations
 
 import random
+import tarfile
 from pathlib import Path
 
 import sentencepiece
@@ -27,3 +28,16 @@ def train_tokenizer(folder: Path, pieces: int, seed: int, sentences: int = 30000
     names = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
     (folder / "vocab.txt").write_text("\n".join(names[1:]) + "\n", encoding="utf-8")
     return model
+
+
+def unpack_tokenizer(nemo: Path, folder: Path) -> Path:
+    """Write the tokenizer of a `.nemo` under `folder` as `train_tokenizer` names its files; return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(nemo) as archive:
+        for known in ("tokenizer.model", "tokenizer.vocab", "vocab.txt"):
+            # NeMo puts a random word before each name.
+            (name,) = (name for name in archive.getnames() if name.endswith(known))
+            file = archive.extractfile(name)
+            assert file is not None
+            (folder / known).write_bytes(file.read())
+    return folder

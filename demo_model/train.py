@@ -21,14 +21,17 @@ import torch.distributed as dist
 from torch.nn import functional
 
 from demo_model import stem
+from demo_model.corpus import DISTILLED, NATURAL, SHARD
 from demo_model.data import Batch, Batches, Corpus
+from demo_model.grow import grow
 from demo_model.model import build, set_dropout
 from demo_model.phones import COUNT, IGNORE
 from demo_model.plan import Plan
 from demo_model.rnnt_loss import transducer_loss, valid_nodes
 
+CHECKPOINT = "last.ckpt"
 SHORT = {"short": 0.6, "sentence": 0.36, "empty": 0.04}
-FULL = {"sentence": 0.58, "words": 0.14, "short": 0.06, "joined": 0.17, "empty": 0.05}
+FULL = {"sentence": 0.48, "words": 0.12, "short": 0.15, "joined": 0.15, "empty": 0.1}
 _PAUSE = 5.0  # a step that takes longer was stopped from outside; the excess is no compute time
 _OFFSETS = (7, 4, 1)  # mel frames before the newest one an encoder frame sees, for its three phone labels
 
@@ -40,8 +43,10 @@ class Trainer:
         self.plan, self.folder = plan, folder
         self.device = torch.device(plan.device)
         torch.manual_seed(plan.seed)
-        self.model: Any = build(folder / "tokenizer").to(self.device)
-        self.model.train()
+        self.model: Any = build(folder / "tokenizer")
+        if plan.start and not (folder / CHECKPOINT).exists():
+            grow(Path(plan.start), self.model)
+        self.model.to(self.device).train()
         set_dropout(self.model, 0.0)
         self.heads = torch.nn.Linear(self.model.cfg.encoder.d_model, len(_OFFSETS) * COUNT).to(self.device)
         if self.device.type == "cpu":
@@ -59,6 +64,8 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.step, self.seconds, self.audio_hours, self.now = 0, 0.0, 0.0, 0.0
         self.workers = dist.get_world_size() if dist.is_initialized() else 1
+        # A processor that has no products of bf16 does them several times slower than those of fp32.
+        self._has_bf16 = self.device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
     def _keep_middle(self, _module: Any, _inputs: Any, output: Any) -> None:
         self._middle = output[0] if isinstance(output, tuple) else output
@@ -86,7 +93,7 @@ class Trainer:
         if self.step >= self.plan.regularise_from:
             features = mask(features, batch.lengths)
         found: dict[str, torch.Tensor] = {}
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._has_bf16):
             encoded, frames = self.model.encoder(audio_signal=features, length=lengths)
             log_probs = self.model.ctc_decoder(encoder_output=encoded)
             found["phones"] = self._phone_loss(batch.phones.to(self.device))
@@ -179,11 +186,11 @@ class Trainer:
         }  # fmt: skip
         partial = self.folder / "last.part"
         torch.save(state, partial)
-        partial.rename(self.folder / "last.ckpt")
+        partial.rename(self.folder / CHECKPOINT)
 
     def resume(self) -> bool:
         """Load the last checkpoint if there is one."""
-        path = self.folder / "last.ckpt"
+        path = self.folder / CHECKPOINT
         if not path.exists():
             return False
         state = torch.load(path, map_location=self.device, weights_only=True)
@@ -242,9 +249,12 @@ def train(plan: Plan, folder: Path, rank: int = 0) -> Path:
         f"training: {size / 1e6:.2f} M parameters, {'resumed' if resumed else 'new'} at step {trainer.step}"
     )
     torch.manual_seed(1000 * plan.seed + trainer.step * workers + rank)
-    batches = Batches(
-        corpus, plan.seed + trainer.step * workers + rank, plan.frames // workers, plan.natural_share
-    )
+    shares = {
+        SHARD: 1 - plan.natural_share - plan.distilled_share,
+        NATURAL: plan.natural_share,
+        DISTILLED: plan.distilled_share,
+    }
+    batches = Batches(corpus, plan.seed + trainer.step * workers + rank, plan.frames // workers, shares)
     full = trainer.step >= plan.short_until
     stream = batches.stream(FULL if full else SHORT)
     trainer.count_time(time.monotonic())
@@ -278,7 +288,7 @@ def train(plan: Plan, folder: Path, rank: int = 0) -> Path:
                 writer.writerow([trainer.step, f"{minutes:.2f}", f"{trainer.audio_hours:.2f}", *cells,
                                  f"{mean['lr']:.2e}"])  # fmt: skip
                 curve.flush()
-            if trainer.step % 50 == 0:
+            if trainer.step % plan.save_every == 0:
                 corpus.scan()
                 if rank == 0:
                     trainer.save()

@@ -11,9 +11,11 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo_model import flite, kokoro_voices
+from demo_model import flite, hibari, kokoro_voices
 from demo_model.espeak import Espeak, Spoken
+from demo_model.hibari import Hibari
 from demo_model.kokoro import Kokoro
+from demo_model.spelling import Spelling
 
 ACCENTS = (
     "en-us", "en-us", "en-us", "en", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan",
@@ -46,7 +48,7 @@ FLITE_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Voice:
-    """One way of speaking; `rate` is words a minute for espeak-ng, a stretch for flite, a speed for Kokoro."""
+    """One way of speaking; `rate` is words a minute for espeak-ng, a stretch for flite, a speed for others."""
 
     engine: str
     name: str
@@ -70,10 +72,18 @@ def draw(rng: random.Random, held_out: bool = False, flite_share: float = FLITE_
     return Voice("espeak", name, rng.randint(130, 200), rng.randint(30, 70), rng.randint(30, 70))
 
 
-def draw_natural(rng: random.Random, held_out: bool = False) -> Voice:
+def draw_natural(
+    rng: random.Random, held_out: bool = False, blend_share: float = kokoro_voices.BLEND_SHARE
+) -> Voice:
     """Draw one of Kokoro's speakers of the wanted side of the split."""
-    name, speed = kokoro_voices.draw(rng, held_out)
+    name, speed = kokoro_voices.draw(rng, held_out, blend_share)
     return Voice("kokoro", name, speed, None)
+
+
+def draw_distilled(rng: random.Random) -> Voice:
+    """Draw one of the speakers that hibari's voice is turned into; all of them train."""
+    name, speed = hibari.draw(rng)
+    return Voice("hibari", name, speed, None)
 
 
 @functools.cache
@@ -83,14 +93,24 @@ def _espeak() -> Espeak:
 
 
 @functools.cache
+def _spelling(packages: Path) -> Spelling:
+    return Spelling(packages)
+
+
+@functools.cache
 def _kokoro(packages: Path) -> Kokoro:
-    return Kokoro(packages)
+    return Kokoro(packages, _spelling(packages))
+
+
+@functools.cache
+def _hibari(packages: Path) -> Hibari:
+    return Hibari(packages, _spelling(packages))
 
 
 class Speaker:
     """Speaks with any voice; a synthesiser is opened when the first of its voices is wanted.
 
-    `packages` is the folder that `packages.fetch` made, without which there is no Kokoro.
+    `packages` is the folder that `packages.fetch` made, without which there are neither Kokoro nor hibari.
     """
 
     def __init__(self, packages: Path | None = None) -> None:
@@ -100,8 +120,9 @@ class Speaker:
         """Speak `text` at the synthesiser's own sampling rate."""
         if voice.engine == "flite":
             return flite.say(text, voice.name, voice.rate, voice.pitch)
-        if voice.engine == "kokoro":
+        if voice.engine in ("kokoro", "hibari"):
             if self._packages is None:
-                raise ValueError(f"{voice.label} needs the folder of Kokoro's packages")
-            return _kokoro(self._packages).say(text, voice.name, voice.rate)
+                raise ValueError(f"{voice.label} needs the folder of the natural voices' packages")
+            engine = _kokoro(self._packages) if voice.engine == "kokoro" else _hibari(self._packages)
+            return engine.say(text, voice.name, voice.rate)
         return _espeak().say(text, voice.name, int(voice.rate), int(voice.pitch or 50), voice.spread)

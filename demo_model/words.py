@@ -134,6 +134,9 @@ UNITS = _phrases(
     "degrees, dollars, euros, feet, gallons, grams, hours, inches, kilograms, kilometers, liters, meters, miles, "
     "minutes, months, ounces, pages, percent, pieces, points, pounds, seconds, weeks, years, days, times, cups"
 )
+CARD_RANKS = _list("ace two three four five six seven eight nine ten jack queen king")
+CARD_SUITS = _list("clubs diamonds hearts spades")
+DIRECTIONS = _list("forward backward back left right up down ahead")
 FUNCTION_WORDS = _list(
     "a about above across after against all along also although am among an and another any anybody anything "
     "anywhere are around as at away back be because been before behind below beside best better between both "

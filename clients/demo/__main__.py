@@ -36,6 +36,10 @@ RANDOM_MODEL = ROOT / "build" / "demo-random.nemo"
 FIRST_START_S = 600.0
 """Longest wait for the service: its first start compiles the encoder step, minutes on a busy machine."""
 START_S = 30.0
+OF_PEOPLE = (
+    "The bundled model is small and learnt from synthesised voices: it mishears many people, and knows 1,700 words.\n"
+    "docs/demo-model.md has its figures, docs/models.md the models for people, one setting away (ASR_MODEL)."
+)
 
 
 def choose_clips(console: Console) -> list[Clip]:
@@ -102,12 +106,15 @@ def report(console: Console, clips: Sequence[Clip], heard: dict[str, list[Heard]
     console.print("\n[bold]What was said, and what was heard[/bold]")
     for index, clip in enumerate(clips):
         if clip.text:
-            console.print(f"  {clip.name:<8} said       {escape(clip.text)}", soft_wrap=True)
+            speaker = "  [dim](a person)[/dim]" if clip.human else ""
+            console.print(f"  {clip.name:<8} said       {escape(clip.text)}{speaker}", soft_wrap=True)
         for transport, results in heard.items():
             text = results[index].text
             judged = f"  [dim]({difference(clip.text, text)})[/dim]" if clip.text else ""
             shown = escape(tail(text)) or "(nothing)"
             console.print(f"  {clip.name:<8} {transport:<10} {shown}{judged}", soft_wrap=True)
+    if any(clip.human for clip in clips):
+        console.print(OF_PEOPLE, style="dim", soft_wrap=True)
 
     def row(
         name: str, values: Callable[[list[Heard]], list[float]], of: Callable[[list[float]], float]

@@ -11,18 +11,19 @@ from clients.wav import WavError, read_wav
 
 ASSETS = ROOT / "asr_service" / "assets"
 RATE = 16_000
-CLIPS = 3
-"""Clips streamed at the same time: as many rows as are pleasant to watch."""
+CLIPS = 2
+"""Synthesised clips; two of people are streamed beside them. More rows than that are not pleasant to watch."""
 NOISE_S = 4.0
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Speech to stream, 16-bit mono PCM at `RATE`, and what is said in it ("" if nobody knows)."""
+    """Speech to stream, 16-bit mono PCM at `RATE`; what is said in it, "" if nobody knows; whether a person says it."""
 
     name: str
     pcm: bytes
     text: str
+    human: bool = False
 
 
 def bundled_clips() -> list[Clip]:
@@ -31,14 +32,18 @@ def bundled_clips() -> list[Clip]:
     Raises:
         DemoError: a clip cannot be read.
     """
-    listing = ASSETS / "clips" / "clips.jsonl"
+    return [*_listed("clips.jsonl", CLIPS, human=False), *_listed("people.jsonl", None, human=True)]
+
+
+def _listed(name: str, most: int | None, *, human: bool) -> list[Clip]:
+    listing = ASSETS / "clips" / name
     if not listing.exists():
         return []
-    entries = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()[:CLIPS]]
+    entries = [json.loads(line) for line in listing.read_text(encoding="utf-8").splitlines()[:most]]
     files = [listing.parent / entry["file"] for entry in entries]
     try:
         return [
-            Clip(file.stem, read_wav(file, RATE), entry["text"])
+            Clip(file.stem, read_wav(file, RATE), entry["text"], human)
             for file, entry in zip(files, entries, strict=True)
         ]
     except WavError as error:

@@ -52,20 +52,33 @@ def test_words_come_over_both_transports_and_everything_stops() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiled")
 def test_the_bundled_model_hears_what_is_said_in_the_bundled_clips() -> None:
-    """As `make demo`: the words over gRPC and WebSocket are the same, and those of clips.jsonl but for a fifth."""
+    """As `make demo`: the words over gRPC and WebSocket are the same, and those of clips.jsonl but for a fifth.
+
+    Of the two people, one is heard right.
+    """
     done = demo(timeout=480)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Both stopped cleanly" in done.stdout.splitlines()[-1]
-    listing = [json.loads(line) for line in (ASSETS / "clips" / "clips.jsonl").read_text().splitlines()]
-    said = {Path(entry["file"]).stem: entry["text"] for entry in listing[:CLIPS]}
+    clips, people = (
+        [json.loads(line) for line in (ASSETS / "clips" / name).read_text().splitlines()]
+        for name in ("clips.jsonl", "people.jsonl")
+    )
+    said = {Path(entry["file"]).stem: entry["text"] for entry in clips[:CLIPS]}
+    by_people = {Path(entry["file"]).stem: entry["text"] for entry in people}
     shown = re.compile(r"^  (\w+) +(gRPC|WebSocket) +(.*?)  \(.*\)$", re.MULTILINE)
     heard = {(clip, transport): text for clip, transport, text in shown.findall(done.stdout)}
-    assert set(heard) == {(clip, transport) for clip in said for transport in ("gRPC", "WebSocket")}
+    assert set(heard) == {
+        (clip, transport) for clip in said | by_people for transport in ("gRPC", "WebSocket")
+    }
     errors = 0
     for clip, text in said.items():
         assert heard[clip, "gRPC"] == heard[clip, "WebSocket"]
         errors += word_errors(text, heard[clip, "gRPC"])
     assert errors <= 0.2 * sum(len(text.split()) for text in said.values()), heard
+    assert [heard[clip, "gRPC"] == heard[clip, "WebSocket"] for clip in by_people] == [True, True]
+    assert heard["person1", "gRPC"] == by_people["person1"]
+    assert heard["person2", "gRPC"] != by_people["person2"], "one that it mishears is shown too"
+    assert done.stdout.count("(a person)") == 2 and "mishears many people" in done.stdout
 
 
 def test_a_service_that_does_not_start_fails_the_demo_with_its_log() -> None:

@@ -1,8 +1,9 @@
-"""The committed evaluation set and clips are whole, held out, and as docs/demo-model.md describes them."""
+"""The committed evaluation sets and clips are whole, held out, and as docs/demo-model.md describes them."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,55 @@ import pytest
 import soundfile
 
 import demo_model
-from demo_model import grammar, voices
+from demo_model import grammar, kokoro_voices, voices
 from demo_model.__main__ import CLIPS
 
 EVAL = Path(demo_model.__file__).parent / "eval"
 
 
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 @pytest.fixture(scope="module")
 def manifest() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (EVAL / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    return lines(EVAL)
 
 
-def test_every_file_is_there_and_as_described(manifest: list[dict[str, Any]]) -> None:
-    assert {line["file"] for line in manifest} == {path.name for path in EVAL.glob("*.flac")}
-    for line in manifest:
-        info = soundfile.info(EVAL / line["file"])
+@pytest.mark.parametrize(
+    ("folder", "most_bytes"), [(".", 8_000_000), ("natural", 4_000_000), ("people", 2_000_000)]
+)
+def test_every_file_is_there_and_as_described(folder: str, most_bytes: int) -> None:
+    found = lines(EVAL / folder)
+    assert {line["file"] for line in found} == {path.name for path in (EVAL / folder).glob("*.flac")}
+    for line in found:
+        info = soundfile.info(EVAL / folder / line["file"])
         assert (info.samplerate, info.channels) == (line["rate"], 1)
         assert info.frames / info.samplerate == pytest.approx(line["seconds"], abs=0.001)
-    assert sum(path.stat().st_size for path in EVAL.iterdir()) < 8_000_000
+        assert line["source"] and line["licence"]
+    assert sum(path.stat().st_size for path in (EVAL / folder).glob("*.flac")) < most_bytes
+
+
+def test_natural_voices_and_their_sentences_do_not_train() -> None:
+    found = lines(EVAL / "natural")
+    held_out = {*kokoro_voices.HELD_OUT, *kokoro_voices.HELD_OUT_ACCENTS}
+    for line in found:
+        assert {voice for voice, _ in kokoro_voices.parts(line["voice"].removeprefix("kokoro:"))} <= held_out
+        assert ("+" in line["voice"]) == (line["group"] == "natural-telephone")
+        assert grammar.is_held_out(line["text"])
+    groups = Counter(line["group"] for line in found)
+    assert groups == {"natural": 48, "natural-room": 16, "natural-telephone": 40}
+
+
+def test_people_are_of_clean_licence_and_written_as_the_model_writes() -> None:
+    found = lines(EVAL / "people")
+    licences = {"BSD-2-Clause", "CC0-1.0", "CC-BY-4.0", "public domain"}
+    notice = (EVAL / "people" / "LICENCES.md").read_text(encoding="utf-8")
+    for line in found:
+        assert line["licence"] in licences
+        assert f"`{line['group']}-" in notice
+        assert line["group"].startswith("people-") and not line["seen"]
+        assert set(line["text"]) <= set("abcdefghijklmnopqrstuvwxyz' ")
 
 
 def test_half_is_spoken_by_voices_that_did_not_train(manifest: list[dict[str, Any]]) -> None:

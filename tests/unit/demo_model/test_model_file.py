@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 
-import asr_service
-from demo_model.__main__ import CLIPS
+from demo_model.__main__ import CLIPS, SHIPPED
 from demo_model.evaluate import load, transcribe
 from demo_model.model import LOOK_AHEADS
-
-MODEL = Path(asr_service.__file__).parent / "assets" / "demo.nemo"
 
 
 @pytest.mark.slow
 def test_clips_are_heard_right() -> None:
-    assert MODEL.stat().st_size <= 16_000_000
-    model = load(MODEL)
+    assert SHIPPED.stat().st_size <= 18_000_000
+    model = load(SHIPPED)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert [list(pair) for pair in model.cfg.encoder.att_context_size] == list(LOOK_AHEADS)
     clips = [json.loads(line) for line in (CLIPS / "clips.jsonl").read_text(encoding="utf-8").splitlines()]

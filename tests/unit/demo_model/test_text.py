@@ -8,6 +8,7 @@ import re
 import pytest
 
 from demo_model import grammar, numbers
+from demo_model.corpus import draw_text
 
 
 def test_same_seed_same_sentences() -> None:
@@ -18,7 +19,9 @@ def test_same_seed_same_sentences() -> None:
 def test_training_and_held_out_sentences_never_meet() -> None:
     rng = random.Random(4)
     training = {grammar.sentence(rng) for _ in range(4000)}
-    training |= {grammar.random_words(rng, grammar.vocabulary(), 3, 8) for _ in range(1000)}
+    training |= {
+        draw_text(rng, kind, grammar.vocabulary()) for kind in ("short", "words") for _ in range(4000)
+    }
     held_out = {grammar.sentence(rng, held_out=True) for _ in range(300)}
     assert not training & held_out
     assert all(grammar.is_held_out(text) for text in held_out)
