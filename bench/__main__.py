@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "endpoints": ("--table",),
     "trailing": ("--table",),
     "word_times": (),
+    "fleet": (),
 }
 """What is run, with what each is told besides. Not `score`, which needs a running service."""
 

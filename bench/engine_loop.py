@@ -98,7 +98,9 @@ def _run_engine(links: list[socket.socket], pool: SamplePool, slots: int, tell: 
     """Runs the engine in a forked process; at SIGUSR1 it tells what its model has taken so far."""
     model = _TimedModel(slots=slots)
     ends = EngineLinks()
-    names = "state slots limit leased ready running measured batch_limit load busy_since beat".split()
+    names = (
+        "state slots limit leased ready running measured batch_limit step_kind load busy_since beat".split()
+    )
     record = SimpleNamespace(**dict.fromkeys(names, 0))
 
     def on_signal(_number: int, _frame: object) -> None:

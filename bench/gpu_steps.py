@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from statistics import median
 from typing import Any
@@ -15,10 +14,12 @@ import torch
 
 from asr_service.core.model_settings import ModelSettings
 from asr_service.core.step import ChunkFlags, StepBatch
+from asr_service.model.devices import cpu_has_bf16
 from asr_service.model.loading import assemble
+from asr_service.model.precision import why_unsupported
 from asr_service.model.reading import ModelParts
 from asr_service.model.streaming import NemoStreamingModel
-from asr_service.model.torch_encoder.cuda_graphs import RecordedEncoder
+from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder, EagerRecorder
 from bench.gpu import Section
 from bench.gpu_timing import device_ms, profile
 from testbed.babble import babble
@@ -44,6 +45,8 @@ def measure(section: Section) -> None:
         if not section.attempt(f"{name}: weights", partial(_make_parts, section, name, device, made)):
             continue
         for precision in _PRECISIONS[name]:
+            if why_unsupported(precision, device.type, cpu_has_bf16=cpu_has_bf16()):
+                continue
             for encoder in ("torch", "fused") if device.type == "cuda" else ("torch",):
                 what = f"{name} in {precision} {encoder}"
                 section.attempt(what, partial(_precision, section, name, made[0], precision, encoder, device))
@@ -68,6 +71,9 @@ def _precision(
     began = time.perf_counter()
     settings = ModelSettings(name, LOOK_AHEAD, precision=precision, encoder=encoder)
     model = assemble(parts, settings, device, max(batches))
+    if device.type == "cpu":
+        # As on a GPU, where the recorder is not there too.
+        model.record_with(EagerRecorder())
     section.row(
         "model", model=name, precision=precision, encoder=encoder, seconds=round(time.perf_counter() - began, 2),
         slot_mb=round(model.state_bytes() / 1e6, 3),
@@ -129,8 +135,7 @@ def _cell(
         "p99_ms": round(sorted(times)[int(0.99 * len(times))], 3), "host_cpu_ms": round(median(cpu), 3),
     }  # fmt: skip
     row["tokens_per_frame"] = round(sum(tokens) / len(tokens) / batch / info.chunk_frames, 2)
-    with suppress(AttributeError):
-        row |= _stages(model, step, device)
+    row |= _stages(model, step, batch, device)
     row["encoder_ms"] = round(_encoder_ms(model, batch, device), 4)
     row["gflop"] = round(batch * step_operations(shape, info.chunk_frames) / 1e9, 1)
     row["first_s"] = round(first_s, 2)
@@ -151,8 +156,19 @@ def _cell(
     section.row("step", **row)
 
 
-def _stages(model: NemoStreamingModel, step: Callable[[], None], device: torch.device) -> dict[str, float]:
-    """Times the stages by events on the device, ms: from a stage's first work to its last, gaps included."""
+def _stages(
+    model: NemoStreamingModel, step: Callable[[], None], batch: int, device: torch.device
+) -> dict[str, float]:
+    """Times the stages by events on the device, ms: from a stage's first work to its last, gaps included.
+
+    Of a recorded step these are `step`, all of it, and `decoder`, as many rounds of the decoder as are in it.
+    """
+    if model._recorded is not None:
+        # What follows a step's replay finds the same memory again: both can be replayed one by one.
+        one = model._recorded._recordings[model._bucket(batch)]
+        with torch.inference_mode():
+            step_ms, decoder_ms = (device_ms(device, work, 0.3) for work in (one.step, one.more))
+        return {"step_ms": round(step_ms, 3), "decoder_ms": round(decoder_ms, 3)}
     if device.type != "cuda":
         before = dict(model.readings().stages)
         for _ in range(4):
@@ -193,13 +209,8 @@ def _stages(model: NemoStreamingModel, step: Callable[[], None], device: torch.d
 
 
 def _encoder_ms(model: NemoStreamingModel, batch: int, device: torch.device) -> float:
-    """Times the encoder alone, replay after replay where it is recorded."""
+    """Times the encoder alone, recorded where a GPU has it."""
     encoder = model._encoder
-    if isinstance(encoder, RecordedEncoder):
-        recording = encoder._recordings.get(model._bucket(batch))
-        if recording is not None:
-            return device_ms(device, recording.replay, 0.3)
-        encoder = encoder._inner
     from asr_service.model.batch import Batch
 
     plan = model._plan
@@ -211,8 +222,9 @@ def _encoder_ms(model: NemoStreamingModel, batch: int, device: torch.device) -> 
         any_young=False,
     )
     mel = torch.randn(batch, plan.chunk_mels, model._features.mels, device=device)
+    recorder = CudaRecorder(device) if device.type == "cuda" else EagerRecorder()
     with torch.inference_mode():
-        return device_ms(device, lambda: encoder.step(rows, mel), 0.2)
+        return device_ms(device, recorder.record(lambda: encoder.step(rows, mel)), 0.3)
 
 
 def step_operations(shape: Shape, frames: int, left: int = LOOK_AHEAD[0]) -> float:

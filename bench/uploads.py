@@ -125,7 +125,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measures all of it."""
     samples = recording(options.minutes)
     pcm, audio = samples.tobytes(), file_of(samples, options.form)
-    settings: dict[str, object] = {"ASR_MAX_STREAMS": options.uploads + options.live + 1}
+    settings: dict[str, Any] = {"ASR_MAX_STREAMS": options.uploads + options.live + 1}
     figures: dict[str, Any] = vars(options) | {"file_mib": len(audio) / 2**20}
     with AsrService(options.model, ASR_MAX_MESSAGE_BYTES=LARGEST_MESSAGE, **settings) as service:
         limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]

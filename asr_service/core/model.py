@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol, runtime_checkable
 
 from asr_service.core.step import BatchStepper
@@ -68,6 +69,14 @@ class ModelInfo:
         return self.frame_ms * (self.chunk_frames - 1)
 
 
+class StepKind(IntEnum):
+    """How a model's steps run: on the host, or on a device that replays recordings or is told each kernel."""
+
+    HOST = 0
+    RECORDED = 1
+    EAGER = 2
+
+
 class OutOfMemory(Exception):
     """The device had no memory for a step or a warm-up; smaller batches may fit.
 
@@ -109,11 +118,21 @@ class Readings:
         stages: seconds spent in each stage of all steps so far, by its name.
         memory_used: bytes of the device's memory that are taken, 0 where it has none of its own.
         memory_total: bytes of memory the device has.
+        recorded: sizes of batches whose steps are replayed from recordings; none where all are launched kernel by
+            kernel; None where nothing is to be recorded, as on a CPU.
     """
 
     stages: tuple[tuple[str, float], ...] = ()
     memory_used: int = 0
     memory_total: int = 0
+    recorded: tuple[int, ...] | None = None
+
+    @property
+    def step_kind(self) -> StepKind:
+        """How steps run."""
+        if self.recorded is None:
+            return StepKind.HOST
+        return StepKind.RECORDED if self.recorded else StepKind.EAGER
 
 
 @runtime_checkable

@@ -51,6 +51,7 @@ class EngineRecord(Protocol):
         running: slots whose segment has begun.
         measured: streams that the machine was measured to sustain, 0 if that is not known.
         batch_limit: most slots in a step.
+        step_kind: one of `asr_service.core.model.StepKind`.
         load: how long live chunks take, over their duration; see `load.Load`.
         busy_since: monotonic time at which the step now running began, 0 between steps.
         beat: monotonic time of its last sign of life.
@@ -64,6 +65,7 @@ class EngineRecord(Protocol):
     running: Any
     measured: Any
     batch_limit: Any
+    step_kind: Any
     load: Any
     busy_since: Any
     beat: Any

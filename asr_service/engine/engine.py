@@ -104,6 +104,7 @@ class Engine:
             self._set_state(EngineState.WARMING)
             self._warm_up()
             self._meter.start()
+            self._take_readings()
             log.info(
                 "ready: the model took %.1f s to make and %.1f s to warm up",
                 made - began,
@@ -215,13 +216,17 @@ class Engine:
         ):
             self._probe(now)
         if self._meter.measure(now):
-            if isinstance(self._model, Instrumented):
-                self.readings = self._model.readings()
+            self._take_readings()
             self._record.load = self._meter.load
             self._take_capacity()
             self._is_watched_due = True
         self._tell_books()
         self._check_when_idle()
+
+    def _take_readings(self) -> None:
+        if isinstance(self._model, Instrumented):
+            self.readings = self._model.readings()
+            self._record.step_kind = self.readings.step_kind
 
     def _tell_books(self) -> None:
         self._record.leased = len(self._slots.leased)

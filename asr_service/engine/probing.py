@@ -15,8 +15,8 @@ import numpy as np
 
 from asr_service.core.model import StreamingModel
 from asr_service.core.step import ChunkFlags, StepBatch
-from asr_service.core.values import Samples
 from asr_service.engine.capacity import SHARE, Estimate
+from asr_service.engine.probe_audio import probe_audio
 from asr_service.engine.slots import Slots
 
 START_S = 0.2
@@ -82,10 +82,9 @@ class Sweep:
         self._repeats = repeats
         self._clock = clock
         self._first_samples, self._samples = info.first_chunk_samples, info.chunk_samples
-        # A first chunk, which stands at the end of its row, and a later one.
-        self._audio = np.zeros((2, info.chunk_samples), np.float32)
-        self._audio[0, -info.first_chunk_samples :] = _noise(info.first_chunk_samples, 0)
-        self._audio[1] = _noise(info.chunk_samples, 1)
+        self._audio = probe_audio(info.sample_rate, info.first_chunk_samples, info.chunk_samples)
+        # Steps after the first, which streams that come to the sweep later have missed.
+        self._steps = 0
         self._prompt = info.first_prompt
         self._started = 0
         self._times: list[float] = []
@@ -109,6 +108,7 @@ class Sweep:
         if is_first:
             for slot in slots:
                 self._model.open(slot, self._prompt)
+        self._steps += not is_first
         batch = self._batch(slots, is_first=is_first)
         began = self._clock()
         self._model.submit(batch)
@@ -139,8 +139,8 @@ class Sweep:
         count = len(slots)
         return StepBatch(
             slots=np.array(slots, np.int32),
-            audio=self._audio,
-            rows=np.full(count, 0 if is_first else 1, np.int32),
+            audio=self._audio.memory,
+            rows=self._audio.rows(count, 0 if is_first else self._steps),
             counts=np.full(count, self._first_samples if is_first else self._samples, np.int32),
             flags=np.full(count, ChunkFlags.FIRST if is_first else 0, np.uint8),
         )
@@ -266,8 +266,3 @@ class Prober:
         free = self._slots.free[: self._estimate.max_batch]
         rows = self._estimate.short_batch(now, _SHORT_SHARE * self._chunk_s, len(free)) if streams else 1
         return Sweep(self._model, free[:rows], SHARE * self._chunk_s, rows=rows, repeats=1, clock=self._clock)
-
-
-def _noise(count: int, seed: int) -> Samples:
-    """Makes audio that is not silent, the same each time."""
-    return (np.random.default_rng(seed).standard_normal(count) * 0.1).astype(np.float32)

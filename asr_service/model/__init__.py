@@ -7,6 +7,7 @@ from asr_service.core.model import StreamingModel
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model.locate import find_model
 from asr_service.model.look_ahead import choose_att_context
+from asr_service.model.packages import check_installed, not_importable
 from asr_service.model.slot_budget import host_slots
 from asr_service.model.torch_import import import_torch
 
@@ -25,10 +26,15 @@ def make_model(settings: ModelSettings) -> StreamingModel:
         context = choose_att_context(settings.att_context, ATT_CONTEXTS, FRAME_MS)
         slots = settings.slots or host_slots(sharers=settings.sharers)
         return NullModel(slots=slots, att_context=context)
+    check_installed(settings.name)
     # Before torch is imported, which takes seconds: a mistyped path is reported at once, a hub's model is fetched.
     find_model(settings.name)
     calm_openmp()
-    import_torch()
+    try:
+        import_torch()
+    # The latter where a library of its own is missing.
+    except (ImportError, OSError) as error:
+        raise not_importable(settings.name, "torch", error) from error
     from asr_service.model.loading import make_nemo_model
 
     return make_nemo_model(settings)

@@ -43,7 +43,7 @@ class StepInput:
         audio: float32 [B, chunk_samples]; see `StepBatch` for where samples lie in their row.
         fresh: slots that a segment begins in, int64 [n]; None for none.
         ends: None if no row's samples end before their row does; else such rows, int64 [n], and where they end,
-            int64 [n].
+            int64 [n]; or where those of each row end, int64 [B].
         prompts: the index of each row's language prompt, int64 [B].
         frames: real encoder frames of the chunks, int32 [N], on the host.
     """
@@ -51,14 +51,35 @@ class StepInput:
     batch: Batch
     audio: Tensor
     fresh: Tensor | None
-    ends: tuple[Tensor, Tensor] | None
+    ends: tuple[Tensor, Tensor] | Tensor | None
     prompts: Tensor
+    frames: Int32
+
+
+@dataclass(frozen=True, slots=True)
+class FixedInput:
+    """What a step of fixed shapes takes.
+
+    Attributes:
+        memory: all of it, on the device, as `Positions.on_device` reads it.
+        rows: of the batch: those of the chunks, then those that pad it.
+        more_fresh: slots that a segment begins in beside those that are listed in `memory`, int64 [n]; None for none.
+        slots: of the chunks, int32 [N], on the host.
+        frames: real encoder frames of the chunks, int32 [N], on the host.
+    """
+
+    memory: Tensor
+    rows: int
+    more_fresh: Tensor | None
+    slots: Int32
     frames: Int32
 
 
 # Rows of the integers that go to the device. FRESH, CUT and ENDS are lists, whose lengths the host knows; HIGH and
 # those after it say where real frames end, at the input and after each subsampling layer.
 _SLOT, _STEPS, _FRAMES, _PROMPT, _IS_FIRST, _FRESH, _CUT, _ENDS, _HIGH = range(9)
+_FRESH_ROWS = 16
+"""Slots that a step of fixed shapes puts at the start of a stream at most; more are by further operations."""
 
 
 class Positions:
@@ -71,6 +92,8 @@ class Positions:
         device: where batches go.
 
     Attributes:
+        slots: rows of pooled state, the spare one included.
+        chunk_frames: encoder frames of a step.
         steps: full steps taken by each slot's stream, int64 [slots].
         samples: samples that each slot's stream has stepped, int64 [slots].
     """
@@ -78,6 +101,8 @@ class Positions:
     def __init__(self, plan: ChunkPlan, slots: int, ring_chunks: int, device: torch.device) -> None:
         self._plan = plan
         self._ring_chunks = ring_chunks
+        self._device = device
+        self.slots, self.chunk_frames = slots, plan.chunk_frames
         self.steps = np.zeros(slots, dtype=np.int64)
         self.samples = np.zeros(slots, dtype=np.int64)
         layers = plan.sampling_layers + 1
@@ -93,13 +118,85 @@ class Positions:
             pad_to: rows of the batch; rows beyond the chunks repeat the spare slot.
             prompts: the index of each chunk's language prompt, int64 [N]; None for a model that takes none.
         """
+        ragged = bool(chunks.flags.any())
+        integers, frames, fresh, ending = self._write(chunks, pad_to, prompts, ragged)
+        on_device, there = self._staging.upload(pad_to)
+        batch = Batch(
+            slots=there[_SLOT],
+            steps=there[_STEPS],
+            masks=self._masks(there) if ragged else None,
+            frames=there[_FRAMES],
+            any_young=bool(integers[_STEPS, : len(chunks)].min() < self._ring_chunks),
+        )
+        return StepInput(
+            batch=batch,
+            audio=on_device,
+            fresh=there[_FRESH, :fresh] if fresh else None,
+            ends=(there[_CUT, :ending], there[_ENDS, :ending]) if ending else None,
+            prompts=there[_PROMPT],
+            frames=frames,
+        )
+
+    def lay_out_fixed(
+        self, chunks: StepBatch, pad_to: int, prompts: npt.NDArray[np.int64] | None
+    ) -> FixedInput:
+        """Makes the input of a step of fixed shapes, and moves the positions on; arguments as in `lay_out`."""
+        integers, frames, fresh, ending = self._write(chunks, pad_to, prompts, ragged=True)
+        # Lists are as long as the batch: what they do not say changes nothing.
+        integers[_FRESH, fresh:] = self.slots - 1
+        cut, ends = integers[_CUT, :ending].copy(), integers[_ENDS, :ending].copy()
+        integers[_ENDS] = self._plan.chunk_samples
+        integers[_ENDS, cut] = ends
+        memory = self._staging.upload_memory(pad_to)
+        more = (
+            self._staging.views(memory, pad_to)[1][_FRESH, _FRESH_ROWS:fresh] if fresh > _FRESH_ROWS else None
+        )
+        return FixedInput(memory, pad_to, more, chunks.slots.copy(), frames)
+
+    def on_device(self, memory: Tensor, rows: int) -> StepInput:
+        """Reads what `lay_out_fixed` has laid out; operations on the device alone."""
+        audio, there = self._staging.views(memory, rows)
+        batch = Batch(there[_SLOT], there[_STEPS], self._masks(there), there[_FRAMES], any_young=True)
+        fresh = there[_FRESH, :_FRESH_ROWS]
+        return StepInput(batch, audio, fresh, there[_ENDS], there[_PROMPT], np.zeros(0, np.int32))
+
+    def static_memory(self, rows: int) -> Tensor:
+        """Makes memory on the device for steps of so many rows; they are all the spare slot."""
+        memory = self._staging.new_memory(rows)
+        self.fill_static(memory, rows)
+        return memory
+
+    def fill_static(self, memory: Tensor, rows: int) -> None:
+        """Makes all rows of such memory the spare slot, with silence in the middle of a stream."""
+        audio, integers = self._staging.views(memory, rows)
+        audio.zero_()
+        integers.zero_()
+        integers[_SLOT] = integers[_FRESH] = self.slots - 1
+        integers[_STEPS] = self._ring_chunks
+        integers[_ENDS] = self._plan.chunk_samples
+        integers[_HIGH:] = torch.from_numpy(self._full).to(self._device)
+
+    def fill_with_noise(self, memory: Tensor, rows: int, loudness: float) -> None:
+        """Gives all rows of such memory the same noise to decode."""
+        audio, integers = self._staging.views(memory, rows)
+        audio.copy_(loudness * torch.randn(audio.shape[1:], device=self._device))
+        integers[_FRAMES] = self._plan.chunk_frames
+
+    def _write(
+        self, chunks: StepBatch, pad_to: int, prompts: npt.NDArray[np.int64] | None, ragged: bool
+    ) -> tuple[npt.NDArray[np.int64], Int32, int, int]:
+        """Writes samples and integers of a batch; edges of segments too if it is `ragged`.
+
+        Returns:
+            The integers, the real frames of the chunks, how many slots are listed as fresh, and how many rows as cut.
+        """
         count, slots = len(chunks), chunks.slots
         audio, integers = self._staging.arrays(pad_to)
         # With this mode numpy writes to where it is told to, without memory of its own between.
         np.take(chunks.audio, chunks.rows, axis=0, out=audio[:count], mode="clip")
         frames = np.full(count, self._plan.chunk_frames, dtype=np.int32)
         fresh = ending = 0
-        if ragged := bool(chunks.flags.any()):
+        if ragged:
             fresh, ending = self._mark_edges(chunks, integers, frames)
         else:
             self.samples[slots] += chunks.counts
@@ -112,22 +209,7 @@ class Positions:
             integers[_PROMPT, :count] = prompts
         if pad_to > count:
             self._pad(audio, integers, count)
-        on_device, there = self._staging.upload(pad_to)
-        batch = Batch(
-            slots=there[_SLOT],
-            steps=there[_STEPS],
-            masks=self._masks(there) if ragged else None,
-            frames=there[_FRAMES],
-            any_young=bool(steps.min() < self._ring_chunks),
-        )
-        return StepInput(
-            batch=batch,
-            audio=on_device,
-            fresh=there[_FRESH, :fresh] if fresh else None,
-            ends=(there[_CUT, :ending], there[_ENDS, :ending]) if ending else None,
-            prompts=there[_PROMPT],
-            frames=frames,
-        )
+        return integers, frames, fresh, ending
 
     def _mark_edges(
         self, chunks: StepBatch, integers: npt.NDArray[np.int64], frames: Int32
@@ -162,7 +244,8 @@ class Positions:
         integers[:_FRESH, count:] = 0
         integers[_SLOT, count:] = len(self.steps) - 1
         integers[_STEPS, count:] = self._ring_chunks
-        integers[_FRAMES, count:] = self._plan.chunk_frames
+        # What nobody hears is not decoded.
+        integers[_FRAMES, count:] = 0
 
     def _masks(self, integers: Tensor) -> list[Tensor]:
         """Makes the masks of `Batch`. A first step begins `stride - 1` frames early: those are not real."""

@@ -47,13 +47,19 @@ class FeatureExtractor:
         bank = weights.take("preprocessor.featurizer.fb", 1, shape.mels, shape.n_fft // 2 + 1)
         self._filters = bank[0].to(device).t().contiguous()
         self._tails = torch.zeros(slots, plan.tail_samples, device=device)
+        self._column = torch.arange(plan.chunk_samples + plan.tail_samples - 1, device=device)
 
     @property
     def mels(self) -> int:
         """Features of a frame."""
         return int(self._filters.shape[1])
 
-    def step(self, slots: Tensor, audio: Tensor, ends: tuple[Tensor, Tensor] | None) -> Tensor:
+    @property
+    def working_memory(self) -> Tensor:
+        """Memory that steps write to; another one takes its place for a batch that is larger than those before."""
+        return self._windowed
+
+    def step(self, slots: Tensor, audio: Tensor, ends: tuple[Tensor, Tensor] | Tensor | None) -> Tensor:
         """Makes the mel frames of one step.
 
         Args:
@@ -61,6 +67,7 @@ class FeatureExtractor:
             audio: float32 [B, chunk_samples]: the new samples. A first step's are right-aligned with zeros before, a
                 last step's left-aligned (after that offset, if it is both) with zeros after.
             ends: rows whose samples end before `audio` does, int64 [n], and where they end, int64 [n]; None for none.
+                Or where each row's samples end, int64 [B].
 
         Returns:
             float32 [B, chunk_mels, mels]. Frames outside the stream hold whatever their windows gave; the caller masks
@@ -70,7 +77,9 @@ class FeatureExtractor:
         raw = torch.cat([self._tails[slots], audio], dim=1)
         self._tails[slots] = raw[:, -plan.tail_samples :]
         signal = raw[:, 1:] - self._shape.preemphasis * raw[:, :-1]
-        if ends is not None:
+        if isinstance(ends, Tensor):
+            signal = signal.masked_fill(self._column == (ends + (plan.tail_samples - 1))[:, None], 0.0)
+        elif ends is not None:
             # Pre-emphasis leaves a trace of the last sample just after it, where NeMo has zeros.
             ending, end = ends
             signal[ending, end + (plan.tail_samples - 1)] = 0.0

@@ -32,8 +32,9 @@ from asr_service.model.slot_budget import DEVICE_SHARE, MOST_DEVICE_SLOTS, host_
 from asr_service.model.step_parts import Decoder, Encoder
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.threads import step_threads
-from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder, RecordedEncoder
+from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder
 from asr_service.model.torch_encoder.encoder import TorchEncoder
+from asr_service.model.torch_encoder.kernel_check import why_without_kernels
 from asr_service.model.weights import EncoderWeights, UnsupportedLayer, read_encoder
 from asr_service.recognition.phrases import alphabet
 
@@ -44,7 +45,7 @@ Made = TypeVar("Made")
 _OTHER_STATE_BYTES = 2**19
 _ROOM_FRAMES = 16
 WORD_LAG_MS = {"rnnt": (250.0, 148.0), "ctc": (241.0, 158.0)}
-"""Lag of words' starts and ends by decoder, ms: medians that `bench.word_times` measured on the demo model;
+"""Lag of words' starts and ends by decoder, ms: medians that `bench.word_times` measured on an earlier demo model;
 docs/words.md."""
 
 
@@ -171,7 +172,9 @@ def assemble(
         word_lag_ms=WORD_LAG_MS[decoder_name],
     )
     trees = TreeMaker(parts.tokenizer.encode, alphabet(info.pieces), len(info.pieces), UNKNOWN)
-    return NemoStreamingModel(info, plan, features, encoder, decoder, slots, device, trees, prompts)
+    is_recorded = device.type == "cuda" and isinstance(encoder, TorchEncoder)
+    recorder = CudaRecorder(device) if is_recorded else None
+    return NemoStreamingModel(info, plan, features, encoder, decoder, slots, device, trees, prompts, recorder)
 
 
 def _make_plan(
@@ -233,7 +236,7 @@ def _make_encoder(
 ) -> Encoder:
     """Makes the encoder step that the settings name, or NeMo's own where the fast one cannot run the model."""
     if settings.encoder not in ("fast", "torch", "fused", "nemo"):
-        raise SettingsError(f"ASR_ENCODER is {settings.encoder!r}: fast or nemo", field="ASR_ENCODER")
+        raise SettingsError(f"ASR_ENCODER is {settings.encoder!r}: fast, torch or nemo", field="ASR_ENCODER")
     mels = parts.architecture.features.mels
     why = "ASR_ENCODER=nemo"
     if settings.encoder != "nemo":
@@ -270,8 +273,9 @@ def _make_fast_encoder(
 ) -> Encoder:
     """Makes the encoder step for a device.
 
-    It is compiled loops on a CPU, recorded torch operations on a GPU, and plain ones on a CPU where the loops cannot
-    run the model, or where they are asked for to compare a GPU with ("torch").
+    It is compiled loops on a CPU. On a GPU it is products with Triton kernels between them, where these work ("fused"
+    asks for them anyhow), and torch operations where not, as on a CPU where the loops cannot run the model, or where
+    they are asked for to compare with ("torch").
     """
     dtype = _products_type(settings)
     if device.type == "cpu" and torch._C._has_mkldnn and settings.encoder == "fast":
@@ -288,10 +292,12 @@ def _make_fast_encoder(
                 "the compiled encoder step does not know this model (%s): torch operations are used", reason
             )
     fused, tf32 = settings.encoder == "fused", settings.precision == "tf32"
-    plain = TorchEncoder(weights, plan, rows, device, dtype, tf32=tf32, fused=fused)
-    if device.type == "cuda":
-        return RecordedEncoder(plain, plan, mels, rows, device, CudaRecorder(device))
-    return plain
+    if device.type == "cuda" and settings.encoder == "fast":
+        why = why_without_kernels(weights, plan, mels, device, dtype, tf32=tf32)
+        if why:
+            _log.warning("Triton's kernels are not used on %s (%s): torch's operations serve", device, why)
+        fused = not why
+    return TorchEncoder(weights, plan, rows, device, dtype, tf32=tf32, fused=fused)
 
 
 def _refuse_unknown_weights(parts: ModelParts) -> None:

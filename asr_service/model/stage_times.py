@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-STAGES = ("features", "encoder", "decoder")
+STAGES = ("features", "encoder", "decoder", "step")
+"""Of steps of fixed shapes, whose stages are one to the host, the last one alone."""
 
 
 class StageTimes:

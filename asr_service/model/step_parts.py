@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Protocol
 
 from torch import Tensor
 
 from asr_service.model.batch import Batch
+from asr_service.model.decoders.boosting_tables import BoostTables
 from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.decoders.emissions import Emissions
+from asr_service.model.decoders.rounds import Rounds
 
 
 class Encoder(Protocol):
@@ -67,4 +70,23 @@ class Decoder(Protocol):
 
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""
+        ...
+
+
+class DeviceDecoder(Decoder, Protocol):
+    """A `Decoder` that can also work by operations of fixed shapes, without the host."""
+
+    blank: int
+
+    @property
+    def host_boosted(self) -> Set[int]:
+        """The slots that `step` alone boosts."""
+        ...
+
+    def use(self, tables: BoostTables) -> None:
+        """Has the slots whose trees there is room for in tables be boosted by `rounds` alone."""
+        ...
+
+    def rounds(self, tables: BoostTables, rows: int, frames: int) -> Rounds:
+        """Makes a decoder of fixed shapes for batches of so many rows."""
         ...

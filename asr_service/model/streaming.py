@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,8 @@ from asr_service.core.errors import first_line
 from asr_service.core.model import DeviceLost, ModelInfo, OutOfMemory, Readings
 from asr_service.core.step import ChunkFlags, Int32, StepAnswers, StepBatch, no_answers
 from asr_service.core.values import PhraseBoost
-from asr_service.model.batch import Positions, StepInput
+from asr_service.model.batch import FixedInput, Positions, StepInput
+from asr_service.model.batch_sizes import padded_size
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.decoders.boosting_tree import BoostingTree, TreeMaker
 from asr_service.model.decoders.emissions import answers_of
@@ -24,9 +25,11 @@ from asr_service.model.devices import ask_device
 from asr_service.model.features import FeatureExtractor
 from asr_service.model.out_of_memory import is_out_of_memory
 from asr_service.model.prompts import PromptProjection
+from asr_service.model.recorded_steps import RecordedSteps
 from asr_service.model.stage_times import StageTimes
-from asr_service.model.step_parts import Decoder, Encoder
+from asr_service.model.step_parts import Decoder, DeviceDecoder, Encoder
 from asr_service.model.threads import Team
+from asr_service.model.torch_encoder.cuda_graphs import Recorder
 from asr_service.recognition.vocabulary import SPACE_MARK
 
 # Streams of a batch that has many rows for the encoder steps of CPUs, at any look-ahead.
@@ -49,8 +52,15 @@ class _Prepared:
         fresh: slots in which a segment begins.
     """
 
-    given: StepInput
+    given: StepInput | FixedInput
     fresh: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A step of fixed shapes of so many chunks that `RecordedSteps` has begun."""
+
+    chunks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +86,8 @@ class NemoStreamingModel:
     """Implements `asr_service.core.step.BatchStepper` for NeMo's cache-aware FastConformer models.
 
     What a step takes goes to the device in one copy, and what comes of it comes back in one, for which the host waits.
-    Else it waits for the device only where a round of the decoder says whether there is another, and follows the tokens
-    of boosted rows round by round.
+    Where steps are of fixed shapes it waits for nothing else, unless a row says more than usual. Elsewhere it asks
+    after each round of the decoder whether there is another, and follows the tokens of boosted rows round by round.
 
     Row `slots` of every pool is a spare: rows that pad a batch to its bucket use it.
 
@@ -89,11 +99,14 @@ class NemoStreamingModel:
         device: where the parts run.
         trees: makes the trees by which the decoder boosts phrases.
         prompts: conditions the encoder's frames on a language, for models with language prompts.
+        recorder: records steps of fixed shapes, by which the model then steps; None for steps as they come, which suit
+            a CPU. It takes a `DeviceDecoder` and an encoder whose work can be recorded.
     """
 
     def __init__(
         self, info: ModelInfo, plan: ChunkPlan, features: FeatureExtractor, encoder: Encoder, decoder: Decoder,
         slots: int, device: torch.device, trees: TreeMaker, prompts: PromptProjection | None = None,
+        recorder: Recorder | None = None,
     ) -> None:  # fmt: skip
         self._info = info
         self._plan = plan
@@ -112,10 +125,20 @@ class NemoStreamingModel:
         self._boosted: set[int] = set()
         # Steps that are not collected, the oldest first: its encoder has begun, that of the next one begins once it is
         # decoded, so that its tokens do not wait for another step.
-        self._pending: deque[_Prepared | _Encoded | StepAnswers | Exception] = deque()
+        self._pending: deque[_Prepared | _Encoded | _Begun | StepAnswers | Exception] = deque()
         self._most_submitted = 2 if device.type == "cuda" else 1
+        self._recorded: RecordedSteps | None = None
+        if recorder is not None:
+            self.record_with(recorder)
         self._team = Team()
         self._times = StageTimes(device)
+
+    def record_with(self, recorder: Recorder, table_rows: int | None = None) -> None:
+        """Steps by recordings from now on; for a model that has not stepped yet. Arguments as of `RecordedSteps`."""
+        self._recorded = RecordedSteps(
+            self._positions, self._features, self._encoder, cast(DeviceDecoder, self._decoder), self._prompts,
+            self._device, recorder, table_rows,
+        )  # fmt: skip
 
     @property
     def info(self) -> ModelInfo:
@@ -142,7 +165,11 @@ class NemoStreamingModel:
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
             used = total - free
-        return Readings(tuple(self._times.seconds.items()), used, total)
+        # A GPU's steps that are not recorded, NeMo's own, are launched kernel by kernel.
+        recorded: tuple[int, ...] | None = None if self._device.type == "cpu" else ()
+        if self._recorded is not None:
+            recorded = self._recorded.recorded
+        return Readings(tuple(self._times.seconds.items()), used, total, recorded)
 
     def open(self, slot: int, prompt: int = -1, boosts: Sequence[PhraseBoost] = ()) -> None:
         """See `BatchStepper.open`.
@@ -179,6 +206,8 @@ class NemoStreamingModel:
                 raise oldest
             if isinstance(oldest, StepAnswers):
                 return oldest
+            if isinstance(oldest, _Begun):
+                return self._run(oldest.chunks, self._finish)
             assert isinstance(oldest, _Encoded)
             return self._run(len(oldest.frames), lambda: self._decode(oldest))
         finally:
@@ -186,8 +215,8 @@ class NemoStreamingModel:
                 self._pending[0] = self._begin(self._pending[0])
 
     def _begin(
-        self, step: _Prepared | _Encoded | StepAnswers | Exception
-    ) -> _Prepared | _Encoded | StepAnswers | Exception:
+        self, step: _Prepared | _Encoded | _Begun | StepAnswers | Exception
+    ) -> _Prepared | _Encoded | _Begun | StepAnswers | Exception:
         """Begins the encoder of a step that is prepared; an error is kept for its `collect`."""
         if not isinstance(step, _Prepared):
             return step
@@ -221,11 +250,13 @@ class NemoStreamingModel:
         if not count:
             return no_answers(0)
         prompts = self._prompts_of(chunks) if self._prompts else None
-        given = self._positions.lay_out(chunks, self._bucket(count), prompts)
-        return _Prepared(given, _fresh(chunks).tolist() if given.fresh is not None else [])
+        lay_out = self._positions.lay_out_fixed if self._recorded else self._positions.lay_out
+        return _Prepared(lay_out(chunks, self._bucket(count), prompts), _fresh(chunks).tolist())
 
-    def _encode(self, step: _Prepared) -> _Encoded | StepAnswers:
+    def _encode(self, step: _Prepared) -> _Encoded | _Begun | StepAnswers:
         given = step.given
+        if isinstance(given, FixedInput):
+            return self._begin_fixed(given, step.fresh)
         # What a step that has failed has left.
         self._times.forget()
         if given.fresh is not None:
@@ -254,6 +285,28 @@ class NemoStreamingModel:
             encoded = self._prompts.step(given.prompts, encoded)
         self._times.end("encoder")
         return _Encoded(slots, encoded, finite, real, given.frames)
+
+    def _begin_fixed(self, given: FixedInput, fresh: list[int]) -> _Begun | StepAnswers:
+        assert self._recorded is not None
+        self._times.forget()
+        if fresh and (self._opened_trees or self._boosted):
+            self._boost(fresh)
+        if not given.frames.any():
+            # Segments that begin here end here too: what begins in their slots next finds them at the start.
+            return no_answers(len(given.frames))
+        self._times.begin()
+        with self._team.together():
+            self._recorded.begin(given)
+        self._times.end("step")
+        return _Begun(len(given.frames))
+
+    def _finish(self) -> StepAnswers:
+        assert self._recorded is not None
+        answers, broken = self._recorded.finish()
+        self._times.count()
+        if broken is not None:
+            self._encoder.clear(broken)
+        return answers
 
     def _prompts_of(self, chunks: StepBatch) -> npt.NDArray[np.int64]:
         """Returns the index of each chunk's language prompt, int64 [N]. Raises ValueError if `open` did not say one."""
@@ -290,11 +343,12 @@ class NemoStreamingModel:
         return answers
 
     def warm_up(self, max_batch: int, progress: Callable[[str], None]) -> None:
-        """Steps batches of growing sizes, every other row boosted, through the start, middle and end of a stream.
+        """Steps batches of several sizes, every other row boosted, through the start, middle and end of a stream.
 
-        On a GPU these are all the sizes that live steps are padded to. On a CPU they are two, of few rows and of many,
-        which take all ways through the code; any other size costs a few milliseconds once, when it is first met, since
-        the products are laid out for it.
+        On a GPU these are all the sizes that live steps are padded to, the largest first: the memory that it takes
+        serves the others too, and if there is none for it, that is known at once. On a CPU they are two, of few rows
+        and of many, which take all ways through the code; any other size costs a few milliseconds once, when it is
+        first met, since the products are laid out for it.
         """
         plan = self._plan
         most = min(max_batch, self._slots)
@@ -306,7 +360,7 @@ class NemoStreamingModel:
         silence = np.zeros((1, plan.chunk_samples), np.float32)
         for slot in range(most):
             self.open(slot, self._info.first_prompt, phrase * (slot % 2))
-        for rows in sorted(sizes):
+        for rows in sorted(sizes, reverse=True):
             progress(f"batch of {rows}")
             slots, none = np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32)
             for samples, flags in (
@@ -320,5 +374,5 @@ class NemoStreamingModel:
         self._opened_trees.clear()
 
     def _bucket(self, size: int) -> int:
-        """Returns how many rows a batch is padded to: a power of two on a GPU; no more on a CPU, where each costs."""
-        return size if self._device.type == "cpu" else 1 << (size - 1).bit_length()
+        """Returns how many rows a batch is padded to: one of few sizes on a GPU; no more on a CPU, where each costs."""
+        return padded_size(size) if self._recorded is not None or self._device.type != "cpu" else size

@@ -54,20 +54,28 @@ class Staging:
                 self._memory = torch.zeros(
                     self._bytes(streams), dtype=torch.uint8, pin_memory=self._device.type == "cuda"
                 )
-            audio, integers = self._views(self._memory, streams)
+            audio, integers = self.views(self._memory, streams)
             found = self._arrays[streams] = audio.numpy(), integers.numpy()
         return found
+
+    def upload_memory(self, streams: int) -> Tensor:
+        """Carries what was written for so many streams to the device, without waiting for it; `views` reads it."""
+        there = self._memory[: self._bytes(streams)].to(self._device, non_blocking=True)
+        if self._device.type == "cuda":
+            self._copied = torch.cuda.current_stream(self._device).record_event()
+        return there
+
+    def new_memory(self, streams: int) -> Tensor:
+        """Makes memory on the device for what is uploaded for so many streams."""
+        return torch.zeros(self._bytes(streams), dtype=torch.uint8, device=self._device)
 
     def upload(self, streams: int) -> tuple[Tensor, Tensor]:
         """Carries what was written for so many streams to the device, without waiting for it."""
         if self._device.type != "cpu":
-            there = self._memory[: self._bytes(streams)].to(self._device, non_blocking=True)
-            if self._device.type == "cuda":
-                self._copied = torch.cuda.current_stream(self._device).record_event()
-            return self._views(there, streams)
+            return self.views(self.upload_memory(streams), streams)
         found = self._tensors.get(streams)
         if found is None:
-            found = self._tensors[streams] = self._views(self._memory, streams)
+            found = self._tensors[streams] = self.views(self._memory, streams)
         return found
 
     def _bytes(self, streams: int) -> int:
@@ -76,7 +84,8 @@ class Staging:
     def _integers_at(self, streams: int) -> int:
         return -(-4 * self._samples * streams // _ALIGNMENT) * _ALIGNMENT
 
-    def _views(self, memory: Tensor, streams: int) -> tuple[Tensor, Tensor]:
+    def views(self, memory: Tensor, streams: int) -> tuple[Tensor, Tensor]:
+        """Returns the samples, float32 [streams, samples], and integers, int64 [fields, streams], in some memory."""
         audio = memory[: 4 * self._samples * streams].view(torch.float32)
         integers = memory[self._integers_at(streams) : self._bytes(streams)].view(torch.int64)
         return audio.view(streams, self._samples), integers.view(self._fields, streams)

@@ -13,11 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asr_service.model.decoders.boosting_tables import BoostTables
 from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.decoders.ctc import CtcDecoder
-from asr_service.model.decoders.emissions import answers_of
+from asr_service.model.decoders.emissions import Emissions, answers_of
 from asr_service.model.decoders.heads import read_ctc, read_rnnt
 from asr_service.model.decoders.rnnt import RnntDecoder
+from asr_service.model.decoders.rounds import decoded, goes_on
 from asr_service.model.nemo_file.weights import WeightReader
 from testbed.by_request import StepResult, as_results
 from tests.model.test_boosting_tree import bonus
@@ -26,6 +28,7 @@ VOCABULARY = 12
 WIDTH = 16
 CHUNK = 3
 SLOTS = 6
+MAX_SYMBOLS = 10
 Phrases = list[tuple[list[int], float]]
 
 
@@ -121,6 +124,39 @@ def _one(token: int, time: int, scores: Tensor) -> StepResult:
     return StepResult((token,), (time,), (float(scores.softmax(0)[token]),), 1)
 
 
+class ByRounds:
+    """Decodes with operations of fixed shapes alone, in batches that are padded to one size, as a GPU does."""
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+        tables = BoostTables(SLOTS + 1, VOCABULARY, torch.device("cpu"), rows=1000)
+        decoder.use(tables)
+        self._rounds = decoder.rounds(tables, SLOTS, CHUNK)
+        self.runs = 0
+
+    def reset(self, slots: Tensor) -> None:
+        self._decoder.reset(slots)
+
+    def boost(self, slot: int, tree: BoostingTree | None) -> None:
+        self._decoder.boost(slot, tree)
+        assert not self._decoder.host_boosted
+
+    def step(self, slots: Tensor, encoded: Tensor, frames: Tensor) -> Emissions:
+        count, more = len(slots), SLOTS - len(slots)
+        padded = torch.cat([slots, torch.full((more,), SLOTS)])
+        encoded = torch.cat([encoded, torch.randn(more, CHUNK, WIDTH)])
+        frames = torch.cat([frames, torch.zeros(more, dtype=torch.int64)])
+        self._rounds.begin(padded, encoded, frames, torch.ones(SLOTS, dtype=torch.bool))
+        outs: list[Any] = []
+        while not outs or goes_on(outs[-1], count):
+            self._rounds.run()
+            outs.append(self._rounds.out.numpy().copy())
+        self.runs = max(self.runs, len(outs))
+        found = decoded(outs, count)
+        assert found.finite.all()
+        return Emissions(*map(torch.from_numpy, (found.rows, found.frames, found.tokens, found.probs)))
+
+
 def with_bonus(scores: Tensor, phrases: Phrases, history: list[int]) -> int:
     """The best token of one frame's scores [vocabulary + 1] if any but the blank may be meant."""
     worth = torch.tensor([bonus(phrases, history, token) for token in range(VOCABULARY)])
@@ -134,7 +170,7 @@ def rnnt_rule(model: Any, frames: Tensor, phrases: Phrases) -> Row:
     lstm, joint = model.decoder.prediction["dec_rnn"].lstm, model.joint
     out, state = lstm(torch.zeros(1, 1, WIDTH))
     for time, frame in enumerate(frames):
-        for _ in range(10):
+        for _ in range(MAX_SYMBOLS):
             scores = joint.joint_net(joint.enc(frame) + joint.pred(out[0, 0]))
             token = int(scores.argmax())
             if token == VOCABULARY:
@@ -174,14 +210,14 @@ def make_rnnt(model: Any) -> RnntDecoder:
         "joint.joint_net": model.joint.joint_net,
     }
     found = read_rnnt(_reader(parts), WIDTH, VOCABULARY, "tanh")
-    return RnntDecoder(found, 10, SLOTS, torch.device("cpu"))
+    return RnntDecoder(found, MAX_SYMBOLS, SLOTS + 1, torch.device("cpu"))
 
 
 def make_ctc(model: Any) -> CtcDecoder:
     """The decoder of a model's CTC head."""
     name = "ctc_decoder.decoder_layers.0"
     reader = _reader({name: model.ctc_decoder.decoder_layers[0]})
-    return CtcDecoder(read_ctc(reader, name, WIDTH, VOCABULARY), SLOTS, torch.device("cpu"))
+    return CtcDecoder(read_ctc(reader, name, WIDTH, VOCABULARY), SLOTS + 1, torch.device("cpu"))
 
 
 def _reader(parts: dict[str, nn.Module]) -> WeightReader:
@@ -191,7 +227,12 @@ def _reader(parts: dict[str, nn.Module]) -> WeightReader:
     return WeightReader(tensors, "made up")
 
 
-DECODERS = {"rnnt": (make_rnnt, rnnt_rule), "ctc": (make_ctc, ctc_rule)}
+DECODERS = {
+    "rnnt": (make_rnnt, rnnt_rule),
+    "ctc": (make_ctc, ctc_rule),
+    "rnnt by rounds": (lambda model: ByRounds(make_rnnt(model)), rnnt_rule),
+    "ctc by rounds": (lambda model: ByRounds(make_ctc(model)), ctc_rule),
+}
 
 
 @pytest.mark.parametrize("kind", DECODERS)
@@ -247,3 +288,51 @@ def test_no_boost_makes_a_token_of_silence(kind: str) -> None:
         decoder = make(model)
     decode(decoder, [stream], 0, together=1)
     assert stream.tokens == []
+
+
+@pytest.mark.parametrize("eager", [0.0, 3.0])
+def test_a_row_that_says_much_takes_more_runs_than_one(eager: float) -> None:
+    """Up to the most that each frame may emit, beside rows that say little."""
+    model = weights(2)
+    model.joint.joint_net[1].bias.data[VOCABULARY] = -eager
+    with torch.inference_mode():
+        decoder = ByRounds(make_rnnt(model))
+    streams = rows(9, 12)
+    decode(decoder, streams, 4, together=SLOTS)
+    for stream in streams:
+        expected = rnnt_rule(model, stream.frames, stream.phrases)
+        assert (stream.tokens, stream.times) == (expected.tokens, expected.times)
+    most = max(stream.times.count(time) for stream in streams for time in stream.times)
+    assert (most == MAX_SYMBOLS and decoder.runs > 2) if eager else decoder.runs >= 1
+
+
+def test_trees_have_the_same_place_for_all_and_make_room_when_nobody_needs_them() -> None:
+    tables = BoostTables(4, VOCABULARY, torch.device("cpu"), rows=12)
+    one, other = (BoostingTree([(tokens, 1.0)], VOCABULARY) for tokens in ([1, 2, 3, 4], [5, 6, 7, 8]))
+    large = BoostingTree([(list(range(9)), 1.0)], VOCABULARY)
+    assert tables.set(0, one) and tables.set(1, one) and tables.set(2, other)
+    assert tables.at.tolist() == [1, 1, 6, 0]
+    assert not tables.set(3, large), "ten nodes, of twelve rows of which eleven are used"
+    assert tables.set(0, None) and tables.set(2, None)
+    assert tables.at.tolist() == [0, 1, 0, 0]
+    assert not tables.set(3, large), "one of the streams is still there"
+    assert tables.set(1, large)
+    assert tables.at.tolist() == [0, 1, 0, 0]
+    assert tables.following[0].eq(0).all() and tables.bonus[0].eq(0).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_tables_say_what_the_tree_says(seed: int) -> None:
+    rng = random.Random(seed)
+    phrases = [
+        ([rng.randrange(4) for _ in range(rng.randint(1, 5))], rng.choice([0.5, 1.0, 2.0])) for _ in range(9)
+    ]
+    tree = BoostingTree(phrases, VOCABULARY)
+    following, worth = tree.tables(VOCABULARY)
+    for node in range(len(tree)):
+        assert following[node].tolist() == [tree.advance(node, token) for token in range(VOCABULARY)]
+        expected = tree.root.copy()
+        if node:
+            tokens, values = tree.bonuses(node)
+            expected[tokens] = values
+        assert worth[node].tolist() == expected.tolist()

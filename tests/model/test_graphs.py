@@ -1,78 +1,104 @@
-"""Recorded steps: static inputs, batch sizes and the way out, on the CPU with a recorder that records nothing."""
+"""Steps of fixed shapes, as a GPU replays them: on the CPU, with a recorder that records nothing, equal to others."""
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
-from torch import Tensor
 
 from asr_service.core.model import OutOfMemory
-from asr_service.model.chunk_plan import ChunkPlan
-from asr_service.model.reading import ModelParts
+from asr_service.model.batch_sizes import padded_size, padded_sizes
 from asr_service.model.streaming import NemoStreamingModel
-from asr_service.model.torch_encoder.cuda_graphs import EagerRecorder, RecordedEncoder, Recorder
-from asr_service.model.torch_encoder.encoder import TorchEncoder
-from asr_service.model.weights import read_encoder
-from testbed.models import SHAPES, babble
+from asr_service.model.torch_encoder.cuda_graphs import EagerRecorder
+from testbed.models import babble
 from tests.model import reference
 from tests.model.driver import run
+from tests.model.test_step_batches import MODELS, segments
+from tests.support.chunks import assert_same, step_alone, step_together
 
 SECONDS = (4.0, 0.5, 2.2, 0.1, 3.3, 0.0, 1.7)
+Out = TypeVar("Out")
 
 
-def _recorded(model: NemoStreamingModel, parts: ModelParts, recorder: Recorder) -> RecordedEncoder:
-    """Puts a recorded torch encoder into a model, and batches padded as on a GPU."""
-    plan: ChunkPlan = model._plan
-    cpu = torch.device("cpu")
-    weights = read_encoder(parts.weights, parts.architecture.encoder, plan, SHAPES["tiny"].mels)
-    inner = TorchEncoder(weights, plan, model.slots + 1, cpu, torch.float32)
-    encoder = RecordedEncoder(inner, plan, SHAPES["tiny"].mels, model.slots + 1, cpu, recorder)
-    model._encoder = encoder
-    return encoder
-
-
-@pytest.fixture
-def buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches padded to powers of two."""
-    monkeypatch.setattr(NemoStreamingModel, "_bucket", lambda self, size: 1 << (size - 1).bit_length())
-
-
-@pytest.mark.usefixtures("buckets")
-@pytest.mark.parametrize("context", [(70, 1), (70, 0)])
+@pytest.mark.parametrize(
+    ("shape", "context", "decoder"),
+    [
+        ("tiny", (70, 1), "rnnt"),
+        ("tiny", (70, 0), "rnnt"),
+        ("tiny", (70, 13), "rnnt"),
+        ("tiny", (70, 6), "ctc"),
+    ],
+)
 def test_recorded_steps_give_the_reference_tokens(
     nemo_model: Callable[[str], Any],
-    model_parts: Callable[[str], ModelParts],
     streaming: Callable[..., NemoStreamingModel],
+    shape: str,
     context: tuple[int, int],
+    decoder: str,
 ) -> None:
     """Streams start, end and share batches of many sizes at random: the static tensors carry nothing over."""
-    loaded, model = nemo_model("tiny"), streaming("tiny", context)
-    encoder = _recorded(model, model_parts("tiny"), EagerRecorder())
+    loaded, model = nemo_model(shape), streaming(shape, context, decoder=decoder, encoder="torch")
+    model.record_with(EagerRecorder())
     audios = [babble(4.0, seed)[: int(16_000 * s)] for seed, s in enumerate(SECONDS)]
     streams = run(model, audios, seed=7, together=6)
-    assert [s.tokens for s in streams] == [reference.tokens(loaded, a, context, "rnnt") for a in audios]
-    assert encoder.recorded == (1, 2, 4, 8)
+    assert [s.tokens for s in streams] == [reference.tokens(loaded, a, context, decoder) for a in audios]
+    assert {1, 2, 4} <= set(model.readings().recorded or ()) <= {1, 2, 4, 8}
 
 
-@pytest.mark.usefixtures("buckets")
+@pytest.mark.parametrize("most_submitted", [1, 2])
+@pytest.mark.parametrize("table_rows", [None, 80, 2], ids=["room", "little room", "no room"])
+@MODELS
+def test_recorded_steps_equal_the_steps_of_cpus(
+    streaming: Callable[..., NemoStreamingModel],
+    shape: str,
+    context: tuple[int, int],
+    decoder: str,
+    table_rows: int | None,
+    most_submitted: int,
+) -> None:
+    """Boosted rows, rows that are not finite, languages; trees on the device, on the host, and some on each."""
+    alone = streaming(shape, context, decoder=decoder, slots=1)
+    together = streaming(shape, context, decoder=decoder, encoder="torch", slots=7)
+    together.record_with(EagerRecorder(), table_rows)
+    together._most_submitted = most_submitted
+    rng = random.Random(context[1])
+    given = segments(together, rng)
+    step_together(together, given, rng)
+    for segment in given:
+        assert_same(segment.results, step_alone(alone, segment), 1e-4)
+    results = [result for segment in given for result in segment.results]
+    assert sum(len(result.tokens) for result in results) > 50
+    assert 3 < sum(result.broken for result in results) < len(given)
+
+
+def test_many_streams_may_begin_at_once(streaming: Callable[..., NemoStreamingModel]) -> None:
+    """More than a recording puts at their start, in slots that others have used."""
+    alone = streaming("tiny", (70, 1), slots=1)
+    together = streaming("tiny", (70, 1), encoder="torch", slots=40)
+    together.record_with(EagerRecorder())
+    audios = [babble(2.0, seed) for seed in range(40)]
+    expected = [one.tokens for one in run(alone, audios, seed=1, together=1)]
+    for seed in (2, 3):
+        streams = run(together, audios, seed=seed, together=40)
+        assert [one.tokens for one in streams] == expected
+
+
 def test_warm_up_records_every_size_that_live_steps_take(
-    model_parts: Callable[[str], ModelParts], streaming: Callable[..., NemoStreamingModel]
+    streaming: Callable[..., NemoStreamingModel],
 ) -> None:
     """Nothing is left to be recorded once the service reports that it serves."""
-    model = streaming("tiny", (70, 1), slots=12)
-    encoder = _recorded(model, model_parts("tiny"), EagerRecorder())
+    model = streaming("tiny", (70, 1), encoder="torch", slots=12)
+    model.record_with(EagerRecorder())
     model.warm_up(12, lambda _: None)
-    assert encoder.recorded == (1, 2, 4, 8, 16)
+    assert model.readings().recorded == (1, 2, 4, 8, 16)
 
 
-@pytest.mark.usefixtures("buckets")
 def test_when_recording_fails_steps_go_on_without(
     nemo_model: Callable[[str], Any],
-    model_parts: Callable[[str], ModelParts],
     streaming: Callable[..., NemoStreamingModel],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -81,20 +107,45 @@ def test_when_recording_fails_steps_go_on_without(
     class Once(EagerRecorder):
         tries = 0
 
-        def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def record(self, work: Callable[[], Out]) -> Callable[[], Out]:
             self.tries += 1
-            if self.tries > 1:
+            # Each size takes two.
+            if self.tries > 2:
                 raise RuntimeError("operation not permitted when stream is capturing")
             return super().record(work)
 
-    loaded, model, recorder = nemo_model("tiny"), streaming("tiny", (70, 1)), Once()
-    encoder = _recorded(model, model_parts("tiny"), recorder)
+    loaded, model, recorder = nemo_model("tiny"), streaming("tiny", (70, 1), encoder="torch"), Once()
+    model.record_with(recorder)
     audios = [babble(3.0, seed) for seed in range(5)]
-    with caplog.at_level(logging.WARNING, logger="asr_service.model.torch_encoder.cuda_graphs"):
+    with caplog.at_level(logging.WARNING, logger="asr_service.model.recorded_steps"):
         streams = run(model, audios, seed=1, together=5)
     assert [s.tokens for s in streams] == [reference.tokens(loaded, a, (70, 1), "rnnt") for a in audios]
-    assert recorder.tries == 2 and encoder.recorded == ()
+    assert recorder.tries == 3 and model.readings().recorded == ()
     assert len(caplog.records) == 1 and "kernel by kernel" in caplog.text
+
+
+def test_a_recording_that_does_something_else_is_not_used(
+    nemo_model: Callable[[str], Any],
+    streaming: Callable[..., NemoStreamingModel],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As one that was recorded on another device, whose output stays what it was."""
+
+    class Stale(EagerRecorder):
+        def record(self, work: Callable[[], Out]) -> Callable[[], Out]:
+            out = work()
+            if isinstance(out, tuple):
+                stale = tuple(one.clone() for one in out)
+                return lambda: stale  # type: ignore[return-value]
+            return work
+
+    loaded, model = nemo_model("tiny"), streaming("tiny", (70, 1), encoder="torch")
+    model.record_with(Stale())
+    audio = babble(3.0, 1)
+    with caplog.at_level(logging.WARNING, logger="asr_service.model.recorded_steps"):
+        (stream,) = run(model, [audio], seed=1, together=1)
+    assert stream.tokens == reference.tokens(loaded, audio, (70, 1), "rnnt")
+    assert model.readings().recorded == () and "differs from a launched one" in caplog.text
 
 
 def _no_memory() -> None:
@@ -108,11 +159,9 @@ def _no_memory_told_as_no_end() -> None:
         raise RuntimeError("operation failed due to a previous error during capture")
 
 
-@pytest.mark.usefixtures("buckets")
 @pytest.mark.parametrize("full", [_no_memory, _no_memory_told_as_no_end])
 def test_no_memory_for_a_recording_is_told_and_the_others_stay(
     nemo_model: Callable[[str], Any],
-    model_parts: Callable[[str], ModelParts],
     streaming: Callable[..., NemoStreamingModel],
     caplog: pytest.LogCaptureFixture,
     full: Callable[[], None],
@@ -121,24 +170,38 @@ def test_no_memory_for_a_recording_is_told_and_the_others_stay(
 
     class Small(EagerRecorder):
         tries = 0
-        fits = 3
+        refused = 1
 
-        def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def record(self, work: Callable[[], Out]) -> Callable[[], Out]:
             self.tries += 1
-            if self.tries > self.fits:
+            if self.tries <= self.refused:
                 full()
             return super().record(work)
 
-    loaded, model, recorder = nemo_model("tiny"), streaming("tiny", (70, 1)), Small()
-    encoder = _recorded(model, model_parts("tiny"), recorder)
+    loaded, model, recorder = nemo_model("tiny"), streaming("tiny", (70, 1), encoder="torch"), Small()
+    model.record_with(recorder)
     with pytest.raises(OutOfMemory):
         model.warm_up(8, lambda _: None)
-    assert encoder.recorded == (1, 2, 4)
+    # The largest comes first.
+    assert model.readings().recorded == () and recorder.tries == 1
     model.warm_up(4, lambda _: None)
+    assert model.readings().recorded == (1, 2, 4)
+    recorder.refused = recorder.tries + 1
+    with pytest.raises(OutOfMemory):
+        model.warm_up(8, lambda _: None)
     audios = [babble(3.0, seed) for seed in range(5)]
     streams = run(model, audios, seed=1, together=4)
     assert [s.tokens for s in streams] == [reference.tokens(loaded, a, (70, 1), "rnnt") for a in audios]
-    assert recorder.tries == 4 and encoder.recorded == (1, 2, 4) and not caplog.records
-    recorder.fits = 8  # there is memory again
+    assert model.readings().recorded == (1, 2, 4) and not caplog.records
+    # There is memory again.
     model.warm_up(8, lambda _: None)
-    assert encoder.recorded == (1, 2, 4, 8)
+    assert model.readings().recorded == (1, 2, 4, 8)
+
+
+def test_batches_are_padded_to_few_sizes_that_are_near() -> None:
+    assert padded_sizes(2048) == [1, 2, 4, 8, 16, 32, 64, 128, *range(256, 2049, 128)]
+    for most in (1, 5, 128, 129, 700):
+        sizes = padded_sizes(most)
+        assert sizes == sorted({padded_size(rows) for rows in range(1, most + 1)})
+    assert all(rows <= padded_size(rows) < max(2 * rows, 2) + 1 for rows in range(1, 3000))
+    assert all(padded_size(rows) - rows < 128 for rows in range(1, 3000))

@@ -23,6 +23,7 @@ from asr_service.model.streaming import NemoStreamingModel
 from testbed.models import babble
 from tests.model import reference
 from tests.model.driver import run
+from tests.support.nemo_reads import nemo_reads
 
 OFFERED = [(70, 13), (70, 6), (70, 1), (70, 0)]
 
@@ -232,6 +233,7 @@ def test_a_model_too_large_for_the_device_is_no_mistaken_name(
         _load(str(tiny_nemo))
 
 
+@nemo_reads
 def test_an_unknown_layer_falls_back_to_nemos_step(
     model_file: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

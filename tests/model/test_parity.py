@@ -15,6 +15,7 @@ from testbed.by_request import StepRequest, StepResult, step
 from testbed.models import SHAPES, babble
 from tests.model import reference
 from tests.model.driver import frames_by_slot, joined, run
+from tests.support.nemo_reads import nemo_reads
 
 CASES = [(shape, context) for shape in ("tiny", "small", "odd") for context in SHAPES[shape].look_aheads]
 LENGTHS = [
@@ -93,6 +94,7 @@ def test_encoder_equals_offline_encoder(
         assert reference.distance(torch.cat(encoded[stream.slot]), expected) <= 1e-5
 
 
+@nemo_reads
 @pytest.mark.parametrize("decoder", ["rnnt", "ctc"])
 def test_nemo_encoder_equals_reference_beyond_look_ahead_0(
     nemo_model: Callable[[str], Any], streaming: Callable[..., NemoStreamingModel], decoder: str

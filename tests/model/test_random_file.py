@@ -10,8 +10,10 @@ import torch
 from asr_service.model.reference.nemo_model import read_nemo
 from testbed.random_file import write_random_file
 from testbed.shapes import CLASSES, SHAPES
+from tests.support.nemo_reads import nemo_reads
 
 
+@nemo_reads
 @pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("name", ["tiny", "nemotron-3.5", "ctc"])
 def test_nemo_reads_every_weight_and_no_other(name: str, tmp_path: Path) -> None:

@@ -11,12 +11,23 @@ import torch
 
 from asr_service.core.step import StepBatch
 from asr_service.core.values import PhraseBoost
+from asr_service.model.batch_sizes import padded_size
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.transfers import Staging, download, pack, unpack
 from asr_service.recognition.vocabulary import SPACE_MARK
 from testbed.models import babble
 from tests.support.chunks import Segment, assert_same, step_alone, step_together
 
+MODELS = pytest.mark.parametrize(
+    ("shape", "context", "decoder"),
+    [
+        ("tiny", (70, 1), "rnnt"),
+        ("tiny", (70, 6), "ctc"),
+        ("odd", (28, 0), "rnnt"),
+        ("nemotron-3.5", (56, 3), "rnnt"),
+    ],
+)
+"""Decoders, an odd shape, and a model with language prompts."""
 SAMPLES = (0, 1, 159, 200, 1279, 1480, 1481, 4000, 9001, 16_000, 30_000, 41_037)
 
 
@@ -34,15 +45,7 @@ def segments(model: NemoStreamingModel, rng: random.Random) -> list[Segment]:
 
 
 @pytest.mark.parametrize("most_submitted", [1, 2])
-@pytest.mark.parametrize(
-    ("shape", "context", "decoder"),
-    [
-        ("tiny", (70, 1), "rnnt"),
-        ("tiny", (70, 6), "ctc"),
-        ("odd", (28, 0), "rnnt"),
-        ("nemotron-3.5", (56, 3), "rnnt"),
-    ],
-)
+@MODELS
 def test_arrays_of_many_streams_equal_requests_of_one(
     streaming: Callable[..., NemoStreamingModel],
     shape: str,
@@ -73,7 +76,7 @@ def test_padded_batches_give_the_same(
     rng = random.Random(8)
     given = segments(alone, rng)
     expected = [step_alone(alone, segment) for segment in given]
-    monkeypatch.setattr(NemoStreamingModel, "_bucket", lambda self, size: 1 << (size - 1).bit_length())
+    monkeypatch.setattr(NemoStreamingModel, "_bucket", lambda self, size: padded_size(size))
     step_together(streaming("tiny", (70, 1), slots=7), given, rng)
     for segment, results in zip(given, expected, strict=True):
         assert_same(segment.results, results, 1e-4)

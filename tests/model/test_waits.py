@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from asr_service.core.step import ChunkFlags, StepBatch
+from asr_service.core.values import PhraseBoost
 from asr_service.model.streaming import NemoStreamingModel
+from asr_service.model.torch_encoder.cuda_graphs import EagerRecorder
+from asr_service.recognition.vocabulary import SPACE_MARK
 from testbed.models import babble
 
 # Operations whose result's size, or whose next one, depends on what is in a tensor.
@@ -26,6 +29,16 @@ WAITING = (
 )
 # Operations of a middle step of the tiny model, which has two layers: up to the decoder, and in each of its rounds.
 MOST_OPERATIONS, MOST_IN_A_ROUND = 260, 70
+
+# Of the same in recordings: up to the decoder, and in a few of its rounds, which serve all frames. A step is both.
+MOST_IN_FRAMES, MOST_IN_ROUNDS = 235, {"rnnt": 260, "ctc": 80}
+# What makes no kernel.
+VIEWS = (
+    "view", "_unsafe_view", "slice", "select", "unsqueeze", "squeeze", "expand", "permute", "transpose", "t", "detach",
+    "alias", "split", "chunk", "unbind", "unfold", "_reshape_alias", "as_strided", "empty", "real", "imag",
+    "view_as_real", "split_with_sizes", "lift_fresh",
+)  # fmt: skip
+Out = TypeVar("Out")
 
 # Two of the streams end with a step and begin anew with the next.
 EDGES = {4: ChunkFlags.LAST, 5: ChunkFlags.FIRST}
@@ -57,13 +70,29 @@ class Noted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return [name for name in self.names if name in WAITING]
 
 
-@pytest.mark.parametrize("decoder", ["rnnt", "ctc"])
-def test_a_step_waits_once_a_round_of_the_decoder(
-    streaming: Callable[..., NemoStreamingModel], decoder: str
-) -> None:
-    model = streaming("tiny", (70, 1), decoder=decoder, encoder="torch", slots=8)
-    # Any that is no CPU, whose host looks at once whether all is finite. The arithmetic stays where it is.
-    model._device = torch.device("meta")
+class Replayed(EagerRecorder):
+    """Replays work as one operation; notes what is in it when it is recorded."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+        self.works: list[list[str]] = []
+
+    def record(self, work: Callable[[], Out]) -> Callable[[], Out]:
+        with Noted() as noted:
+            work()
+        assert noted.waits == [], "a recording cannot wait"
+        self.works.append([name for name in noted.names if name not in VIEWS])
+
+        def replay() -> Out:
+            self.replays += 1
+            with _disable_current_modes():
+                return work()
+
+        return replay
+
+
+def batches(model: NemoStreamingModel) -> Iterator[StepBatch]:
+    """Steps of eight streams, of which two end and begin anew."""
     info, slots = model.info, np.arange(8, dtype=np.int32)
     audio, size = babble(6.0, 3), info.chunk_samples
     for number in range(8):
@@ -76,14 +105,59 @@ def test_a_step_waits_once_a_round_of_the_decoder(
         rows = np.stack([audio[p : p + size] for p in (1600 * slots + size * number)])
         rows[first, : size - info.first_chunk_samples] = 0.0
         rows[(flags & ChunkFlags.LAST) != 0, 700:] = 0.0
+        yield StepBatch(slots, rows, slots, counts, flags)
+
+
+@pytest.mark.parametrize("boosted", [False, True])
+@pytest.mark.parametrize("decoder", ["rnnt", "ctc"])
+def test_a_recorded_step_is_one_replay_and_two_copies(
+    streaming: Callable[..., NemoStreamingModel], decoder: str, boosted: bool
+) -> None:
+    """Boosted rows or not, edges of segments or none; one replay more for each few tokens that a row has beyond few."""
+    model = streaming("tiny", (70, 1), decoder=decoder, encoder="torch", slots=8)
+    recorder = Replayed()
+    model.record_with(recorder)
+    phrase = model.info.pieces[-1].replace(SPACE_MARK, " ").strip()
+    for slot in range(0, 8, 2) if boosted else ():
+        model.open(slot, boosts=(PhraseBoost((phrase,), 5.0),))
+    tokens = 0
+    for number, batch in enumerate(batches(model)):
+        before = recorder.replays
         with Noted() as noted:
-            model.submit(StepBatch(slots, rows, slots, counts, flags))
+            model.submit(batch)
+            answers = model.collect()
+        replays = recorder.replays - before
+        # Of two frames there are four rounds, of which the last says that there is nothing more.
+        most = int(answers.counts.max()) if decoder == "rnnt" else 0
+        # The first step is recorded, and what is recorded is tried.
+        assert number == 0 or replays == 1 + most // 4
+        if number and not (boosted and (batch.flags & ChunkFlags.FIRST).any()):
+            assert noted.waits == []
+            # To the device, to where the recording reads it, and back after each run of the decoder.
+            done = [name for name in noted.names if name not in VIEWS]
+            assert done == ["to", "copy_"] + ["copy_"] * replays
+        tokens += int(answers.counts.sum())
+    assert tokens
+    step, rounds = map(len, recorder.works)
+    assert rounds <= MOST_IN_ROUNDS[decoder] and step <= MOST_IN_FRAMES + MOST_IN_ROUNDS[decoder]
+
+
+@pytest.mark.parametrize("decoder", ["rnnt", "ctc"])
+def test_a_step_waits_once_a_round_of_the_decoder(
+    streaming: Callable[..., NemoStreamingModel], decoder: str
+) -> None:
+    model = streaming("tiny", (70, 1), decoder=decoder, encoder="torch", slots=8)
+    # Any that is no CPU, whose host looks at once whether all is finite. The arithmetic stays where it is.
+    model._device = torch.device("meta")
+    for batch in batches(model):
+        with Noted() as noted:
+            model.submit(batch)
             assert noted.waits == [], "the host is free once a batch is submitted"
             begun = len(noted.names)
             answers = model.collect()
         rounds = 1 + (int(answers.counts.max()) if decoder == "rnnt" else 0)
         assert noted.waits == ["nonzero"] * rounds
-        if not flags.any():
+        if not batch.flags.any():
             assert begun <= MOST_OPERATIONS
             assert len(noted.names) - begun <= MOST_IN_A_ROUND * (rounds + 1)
     assert len(answers.tokens)

@@ -19,12 +19,16 @@ import numpy as np
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.compiler_lock import global_compiler_lock
 
-from asr_service.model.cpu_encoder.machine_code import clean_once, code_folder, locked, source_key
+from asr_service.model.cpu_encoder.machine_code import clean_once, code_folder, locked, source_key, target
 from asr_service.model.cpu_encoder.one_pass import loops_in_one_pass
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _log = logging.getLogger(__name__)
+
+if (_kind := target().kind) is not None:
+    # Read when the first function is compiled or looked for. Numba's variables, where they are set, say the same.
+    numba.config.CPU_NAME, numba.config.CPU_FEATURES = _kind.cpu, _kind.features  # type: ignore[attr-defined]
 
 Array = np.ndarray[Any, Any]
 """What compiled functions take. uint16 holds bfloat16 numbers; arithmetic is float32 throughout."""

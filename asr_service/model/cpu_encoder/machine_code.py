@@ -6,8 +6,11 @@ code. Here the folder's name is a hash of every source of this package and of th
 made from other sources is never found.
 
 The folder lies in NUMBA_CACHE_DIR if that is set. Else it lies beside the sources or in the user's cache folder: where
-everything has been compiled for this processor already (`prepare.py`), if only to be read, else the first that can be
-written to. Where none can, functions are compiled at each start.
+everything has been compiled already (`prepare.py`) for this processor, or for its kind (`processors.py`), if only to be
+read, else the first that can be written to. Where none can, functions are compiled at each start.
+
+What is compiled for a kind is used by the processors of that kind and by no more able ones, and only where all of it is
+there: a process that has to compile does so for its own processor.
 
 Standard library only: whether anything has to be compiled is answered without importing a compiler.
 """
@@ -27,6 +30,9 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
+
+from asr_service.model.cpu_encoder.processors import CPU_INFO, KINDS, Kind, kind_of_processor
 
 _log = logging.getLogger(__name__)
 
@@ -34,12 +40,13 @@ SOURCES = Path(__file__).parent
 FOLDER_PREFIX = "asr-kernels-"
 UNUSED_DAYS = 30
 """A folder that no process has opened for so long is removed by the next one that compiles something."""
-_CPU_INFO = Path("/proc/cpuinfo")
 # As x86 and Arm name what LLVM goes by.
 _CPU_INFO_LINES = (
     "vendor_id", "cpu family", "model", "model name", "flags",
     "CPU implementer", "CPU part", "CPU variant", "Features",
 )  # fmt: skip
+# What tells Numba to make code for another processor than this one.
+_NUMBA_VARIABLES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX")
 
 
 @cache
@@ -54,14 +61,50 @@ def source_key() -> str:
     return digest.hexdigest()[:20]
 
 
+class Target(NamedTuple):
+    """What this process's machine code is made for.
+
+    Attributes:
+        key: of the file that says that all of it is there.
+        kind: of processors; None for this very one, or for what Numba's variables say.
+        may_have_tiles: whether code may use a unit for products on tiles where the processor has one.
+    """
+
+    key: str
+    kind: Kind | None
+    may_have_tiles: bool
+
+
 @cache
-def processor_key() -> str:
-    """Returns a hash of what machine code is made for: this processor, or the one that Numba is told to take."""
-    told = [os.environ.get(name, "") for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX")]
+def target() -> Target:
+    """Returns what this process's machine code is made for: the same from its first call on.
+
+    That is what Numba's variables name, if they name anything. Else it is this very processor, unless all is there for
+    its kind and not for itself.
+    """
+    name, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
+    for kind in KINDS:
+        if (name, features) == (kind.cpu, kind.features):
+            return _for_kind(kind)
+    told = [os.environ.get(name, "") for name in _NUMBA_VARIABLES]
+    own = Target(_processor_key(told), None, features is None or "+amx-bf16" in features)
+    if not any(told) and (own_kind := kind_of_processor()) is not None:
+        for_kind = _for_kind(own_kind)
+        if _prepared_folder(own) is None and _prepared_folder(for_kind) is not None:
+            return for_kind
+    return own
+
+
+def _for_kind(kind: Kind) -> Target:
+    return Target(kind.name, kind, kind.has_tiles)
+
+
+def _processor_key(told: list[str]) -> str:
+    """Returns a hash of this processor, and of what Numba is told to take in its place."""
     described = [platform.machine(), *told]
     try:
         # Up to an empty line is the first processor; those of a machine are taken to be alike.
-        lines = _CPU_INFO.read_text().partition("\n\n")[0].splitlines()
+        lines = CPU_INFO.read_text().partition("\n\n")[0].splitlines()
         described += [line for line in lines if line.partition(":")[0].strip() in _CPU_INFO_LINES]
     except OSError:
         described.append(platform.processor())
@@ -71,18 +114,10 @@ def processor_key() -> str:
 @cache
 def code_folder() -> Path | None:
     """Returns this process's folder for machine code, made if it is not there; None if nothing can be written."""
-    name = FOLDER_PREFIX + source_key()
-    told = os.environ.get("NUMBA_CACHE_DIR")
-    parents = [Path(told)] if told else []
-    parents.append(SOURCES / "__pycache__")
-    # A user whom the machine does not know has no home.
-    with contextlib.suppress(RuntimeError):
-        parents.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr-service")
-    for parent in parents[: 1 if told else None]:
-        if _has_stamp(parent / name):
-            return parent / name
-    for parent in parents:
-        folder = parent / name
+    if (prepared := _prepared_folder(target())) is not None:
+        return prepared
+    for parent in _parents():
+        folder = parent / (FOLDER_PREFIX + source_key())
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # Its date says when it was last used.
@@ -99,18 +134,39 @@ def code_folder() -> Path | None:
     return None
 
 
+def _prepared_folder(wanted: Target) -> Path | None:
+    """Finds the folder in which all is compiled for a target."""
+    for parent in _parents()[: 1 if os.environ.get("NUMBA_CACHE_DIR") else None]:
+        folder = parent / (FOLDER_PREFIX + source_key())
+        # A folder that this user may not enter has none of use to it.
+        with contextlib.suppress(OSError):
+            if _stamp(folder, wanted).exists():
+                return folder
+    return None
+
+
+def _parents() -> list[Path]:
+    """Where folders for machine code may lie, the first choice first."""
+    told = os.environ.get("NUMBA_CACHE_DIR")
+    parents = [Path(told)] if told else []
+    parents.append(SOURCES / "__pycache__")
+    # A user whom the machine does not know has no home.
+    with contextlib.suppress(RuntimeError):
+        parents.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asr-service")
+    return parents
+
+
 def is_prepared() -> bool:
-    """Returns whether `mark_prepared` was called for these sources and this processor."""
-    folder = code_folder()
-    return folder is not None and _has_stamp(folder)
+    """Returns whether `mark_prepared` was called for these sources and this process's target."""
+    return _prepared_folder(target()) is not None
 
 
 def mark_prepared() -> None:
-    """Notes that everything is compiled for this processor. Without a folder that can be written to, does nothing."""
+    """Notes that all is compiled for this process's target. Does nothing without a folder that can be written to."""
     folder = code_folder()
     if folder is not None:
         with contextlib.suppress(OSError):
-            _stamp(folder).touch()
+            _stamp(folder, target()).touch()
 
 
 @contextlib.contextmanager
@@ -169,12 +225,5 @@ def clean_once(parent: Path) -> None:
         _log.info("removed machine code that was not used for %d days: %s", UNUSED_DAYS, folder)
 
 
-def _has_stamp(folder: Path) -> bool:
-    # A folder that this user may not enter has none of use to it.
-    with contextlib.suppress(OSError):
-        return _stamp(folder).exists()
-    return False
-
-
-def _stamp(folder: Path) -> Path:
-    return folder / f"prepared-{processor_key()}"
+def _stamp(folder: Path, wanted: Target) -> Path:
+    return folder / f"prepared-{wanted.key}"

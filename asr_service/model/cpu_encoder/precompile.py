@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Timer
+from threading import Event, Thread, Timer
 
 import torch
 
@@ -23,13 +23,15 @@ from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.compiling import Call, noting_calls
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
 from asr_service.model.cpu_encoder.kernels.gemm_choice import FEW_ROWS
-from asr_service.model.cpu_encoder.machine_code import code_folder
+from asr_service.model.cpu_encoder.machine_code import code_folder, target
 
 _log = logging.getLogger(__name__)
 
 # What takes longest begins first, so that all processes end at about the same time. Others follow as they are called.
 _LONGEST_FIRST = ("run_layers", "attend", "first_stages", "convolve")
 
+TELL_S = 10.0
+"""How often it is told how far the compiling is."""
 HELP_S = 180.0
 """How long other processes may help. One that hangs holds the lock of the function that it was at."""
 
@@ -53,12 +55,14 @@ def compile_missing(
     missing.sort(key=lambda call: (*_LONGEST_FIRST, call.name).index(call.name))
     # Where nothing is kept, what other processes compile is of no use.
     processes = 1 if code_folder() is None else min(usable_cpus().threads, len(missing))
+    kind = target().kind
     say(
-        f"compiling the encoder step for this processor, some 10 to 40 s: {len(missing)} functions in {processes} "
-        f"process{'es' if processes > 1 else ''}; `make setup` and the building of an image do it ahead"
+        f"compiling the encoder step for {'this processor' if kind is None else kind.name}, some 10 to 40 s: "
+        f"{len(missing)} functions in {processes} process{'es' if processes > 1 else ''}; `make setup` and the "
+        "building of an image do it ahead"
     )
     began = time.monotonic()
-    with helping_processes(processes - 1, missing):
+    with helping_processes(processes - 1, missing), telling(missing, say):
         for call in missing:
             call.compile(wait=False)
         # Those that others are compiling, or were when they were stopped.
@@ -66,6 +70,25 @@ def compile_missing(
             call.compile()
     say(f"compiled in {time.monotonic() - began:.1f} s")
     return missing
+
+
+@contextmanager
+def telling(missing: Sequence[Call], say: Callable[[str], None]) -> Iterator[None]:
+    """Tells every `TELL_S` seconds how far the compiling is, until the block ends."""
+    began, over = time.monotonic(), Event()
+
+    def tell() -> None:
+        while not over.wait(TELL_S):
+            done = sum(call.is_compiled() for call in missing)
+            say(f"compiled {done} of {len(missing)} functions in {time.monotonic() - began:.0f} s")
+
+    thread = Thread(target=tell, name="telling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

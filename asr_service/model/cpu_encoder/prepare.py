@@ -1,6 +1,8 @@
-"""Compiles what any supported model needs on this processor, so that a start finds it on disk.
+"""Compiles what any supported model needs, so that a start finds it on disk.
 
-    python -m asr_service.model.cpu_encoder.prepare
+    python -m asr_service.model.cpu_encoder.prepare                 for this processor
+    python -m asr_service.model.cpu_encoder.prepare all-kinds       for all kinds that processors.py has, as an image
+    python -m asr_service.model.cpu_encoder.prepare x86-64-v3       for one of them
 
 `make setup` and the building of an image do it. Without a model: functions are compiled for the types of what they are
 called with, whatever its size. Where everything is there already, this is found out without importing a compiler.
@@ -8,9 +10,16 @@ called with, whatever its size. Where everything is there already, this is found
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
 import sys
 
 from asr_service.model.cpu_encoder.machine_code import code_folder, is_prepared, mark_prepared
+from asr_service.model.cpu_encoder.processors import KINDS, Kind
+
+_MODULE = "asr_service.model.cpu_encoder.prepare"
+_ALL_KINDS = "all-kinds"
 
 
 def prepare() -> int:
@@ -29,14 +38,31 @@ def prepare() -> int:
     return len(missing)
 
 
+def prepare_kind(kind: Kind) -> int:
+    """Compiles for a kind of processors, in a process that never runs what it compiles; returns its exit code."""
+    _say(f"for processors of the kind {kind.name}:")
+    told = {"NUMBA_CPU_NAME": kind.cpu, "NUMBA_CPU_FEATURES": kind.features}
+    isolated = ["-I"] if sys.flags.isolated else []
+    return subprocess.run([sys.executable, *isolated, "-m", _MODULE], env=os.environ | told).returncode
+
+
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-def main() -> None:
-    """Runs the command line; takes no arguments."""
-    if not is_prepared():
+def main(arguments: list[str]) -> None:
+    """Runs the command line: kinds of processors, or none for this one."""
+    kinds = {kind.name: kind for kind in KINDS}
+    if arguments == [_ALL_KINDS]:
+        # Elsewhere there is none: this processor it is.
+        arguments = list(kinds) if platform.machine() == "x86_64" else []
+    if unknown := set(arguments) - set(kinds):
+        raise SystemExit(f"{min(unknown)!r} should be {_ALL_KINDS}, {', '.join(kinds)}, or left out")
+    for name in arguments:
+        if code := prepare_kind(kinds[name]):
+            raise SystemExit(code)
+    if not arguments and not is_prepared():
         prepare()
         if code_folder() is None:
             raise SystemExit("there is no folder that machine code can be kept in")
@@ -47,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Makes a small encoder of every kind that this processor can step, for `prepare.py`."""
+"""Makes a small encoder of every kind that a processor can step, for `prepare.py`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
+from asr_service.model.cpu_encoder.isa.tiles import NoTiles, amx_tiles, find_tiles
+from asr_service.model.cpu_encoder.machine_code import target
 from asr_service.model.devices import cpu_has_bf16
 from asr_service.model.weights import Affine, EncoderWeights, LayerWeights, Linear, StageWeights
 
@@ -16,10 +18,19 @@ _PLAN = ChunkPlan(hop=160, window=400, stride=8, chunk_frames=2, left_frames=4)
 
 
 def sample_encoders() -> list[tuple[CpuEncoder, ChunkPlan, int]]:
-    """Makes the encoders, each with its plan and the features of a mel frame; their weights are zeros."""
-    dtypes = (torch.float32, torch.bfloat16) if cpu_has_bf16() else (torch.float32,)
+    """Makes the encoders, each with its plan and the features of a mel frame; their weights are zeros.
+
+    They are those of this process's target. Where that is a kind of processors, this one may have fewer instructions:
+    what a library's products in bfloat16 cannot do here is left out, and compiled at a start that needs it.
+    """
+    kind = target().kind
+    tiles = find_tiles() if kind is None else amx_tiles() if kind.has_tiles else NoTiles(0)
+    bf16 = kind is None or kind.has_bf16
+    dtypes = (torch.float32, torch.bfloat16) if bf16 and cpu_has_bf16() else (torch.float32,)
     return [
-        (CpuEncoder(_weights(width), _PLAN, 2, dtype), _PLAN, _MELS) for dtype in dtypes for width in _WIDTHS
+        (CpuEncoder(_weights(width), _PLAN, 2, dtype, tiles), _PLAN, _MELS)
+        for dtype in dtypes
+        for width in _WIDTHS
     ]
 
 

@@ -6,12 +6,13 @@ token, a bonus only changes which one. So silence stays silence whatever is boos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from asr_service.model.decoders.boosting_tables import BoostTables
 from asr_service.model.decoders.boosting_tree import BoostingTree
 
 
@@ -22,11 +23,15 @@ class Boosts:
         slots: rows of pooled state.
         vocabulary: token ids without the blank, which is the id after them.
         device: of the pool.
+
+    Attributes:
+        tables: where trees go first, if there are any; a slot whose tree is there is not boosted here.
     """
 
     def __init__(self, slots: int, vocabulary: int, device: torch.device) -> None:
         self._device = device
         self._vocabulary = vocabulary
+        self.tables: BoostTables | None = None
         self._trees: dict[int, BoostingTree] = {}
         self._nodes: dict[int, int] = {}
         # Bonuses of the tokens of each slot: at its tree's root, and where it is in the tree now.
@@ -37,10 +42,17 @@ class Boosts:
         """Puts a slot at the root of a tree, from which on its phrases are boosted; None boosts nothing."""
         self._trees.pop(slot, None)
         self._nodes.pop(slot, None)
+        if self.tables is not None and self.tables.set(slot, tree):
+            return
         if tree is not None:
             self._trees[slot] = tree
             self._nodes[slot] = 0
             self._root[slot] = self._bonus[slot] = torch.from_numpy(tree.root).to(self._device)
+
+    @property
+    def slots(self) -> Set[int]:
+        """The slots that are boosted here."""
+        return self._trees.keys()
 
     def boosted_rows(self, slots: Tensor) -> dict[int, int]:
         """Returns the slot of each row of a batch that is boosted; `slots` is int64 [B]."""

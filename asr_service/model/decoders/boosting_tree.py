@@ -94,6 +94,22 @@ class BoostingTree:
             )
         return made
 
+    def tables(self, vocabulary: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Returns the node that each token leads to from each node, and its bonus there; both [nodes, vocabulary]."""
+        following = np.zeros((len(self), vocabulary), np.int32)
+        bonus = np.zeros((len(self), vocabulary), np.float32)
+        bonus[0] = self.root
+        waiting = deque([0])
+        while waiting:
+            node = waiting.popleft()
+            if node:
+                following[node], bonus[node] = following[self._failure[node]], bonus[self._failure[node]]
+            for token, child in self._next[node].items():
+                following[node, token] = child
+                bonus[node, token] = max(bonus[node, token], np.float32(self._bonus[child]))
+                waiting.append(child)
+        return following, bonus
+
     def _failure_links(self) -> list[int]:
         """Finds, breadth first, for each node that of its longest proper end that begins a phrase."""
         failure = [0] * len(self._next)

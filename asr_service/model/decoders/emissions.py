@@ -50,6 +50,18 @@ def answers_of(emissions: Emissions, finite: Tensor, frames: npt.NDArray[np.int3
     rows, at, tokens, probs, is_finite = download(
         emissions.rows, emissions.frames, emissions.tokens, emissions.probs, finite
     )
+    return answers_from(rows, at, tokens, probs, is_finite, frames)
+
+
+def answers_from(
+    rows: npt.NDArray[np.int64],
+    at: npt.NDArray[np.int64],
+    tokens: npt.NDArray[np.int64],
+    probs: npt.NDArray[np.float32],
+    is_finite: npt.NDArray[np.bool_],
+    frames: npt.NDArray[np.int32],
+) -> StepAnswers:
+    """Makes a step's answers of what `Emissions` holds, on the host; arguments as in `answers_of`."""
     count = len(frames)
     broken = ~is_finite[:count]
     if broken.any():

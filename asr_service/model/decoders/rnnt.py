@@ -8,16 +8,18 @@ talkative row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from asr_service.model.decoders.boosting_state import Boosts
+from asr_service.model.decoders.boosting_tables import BoostTables
 from asr_service.model.decoders.boosting_tree import BoostingTree
 from asr_service.model.decoders.emissions import Emissions
 from asr_service.model.decoders.heads import ACTIVATIONS, RnntWeights
+from asr_service.model.decoders.rnnt_rounds import RnntRounds
 
 
 def probability(scores: Tensor, chosen: Tensor) -> Tensor:
@@ -77,24 +79,26 @@ class RnntDecoder:
 
     Attributes:
         confidence: works out the confidence of tokens; `probability`, unless a benchmark sets another measure.
+        h, c: state of the prediction network by slot, [layers, slots, hidden].
+        g: its output, projected into the joint, [slots, joint].
+        blank, max_symbols, weights, lstm, activation: as they were given, for `RnntRounds`.
     """
 
     name = "rnnt"
 
     def __init__(self, weights: RnntWeights, max_symbols: int, slots: int, device: torch.device) -> None:
         self.confidence = probability
-        self._blank = len(weights.out.weight) - 1
-        self._lstm = _Lstm(weights)
-        self._weights = weights
-        self._activation = ACTIVATIONS[weights.activation]
-        self._max_symbols = max_symbols
-        # Of the prediction network by slot: h and c, and its output projected into the joint, g.
-        h, c, out = self._lstm.start(device)
-        self._start = (h, c, self._project(out))
-        self._h = h[:, None].repeat(1, slots, 1)
-        self._c = c[:, None].repeat(1, slots, 1)
-        self._g = self._start[2].repeat(slots, 1)
-        self._boosts = Boosts(slots, self._blank, device)
+        self.blank = len(weights.out.weight) - 1
+        self.lstm = _Lstm(weights)
+        self.weights = weights
+        self.activation = ACTIVATIONS[weights.activation]
+        self.max_symbols = max_symbols
+        h, c, out = self.lstm.start(device)
+        self._start = (h, c, self.project(out))
+        self.h = h[:, None].repeat(1, slots, 1)
+        self.c = c[:, None].repeat(1, slots, 1)
+        self.g = self._start[2].repeat(slots, 1)
+        self._boosts = Boosts(slots, self.blank, device)
 
     def step(self, slots: Tensor, encoded: Tensor, frames: Tensor) -> Emissions:
         """Decodes one chunk of each row.
@@ -106,25 +110,25 @@ class RnntDecoder:
         """
         rows, device = len(slots), encoded.device
         rounds: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        enc, last = self._weights.enc, self._weights.out
+        enc, last = self.weights.enc, self.weights.out
         projected = functional.linear(encoded, enc.weight, enc.bias)
         # Of each row: the frame that it has come to, and the tokens that it has emitted there.
         at = torch.zeros(rows, dtype=torch.int64, device=device)
         count = torch.zeros(rows, dtype=torch.int64, device=device)
         frame = torch.arange(projected.shape[1], device=device)
-        g = self._g[slots]
-        h, c = self._h[:, slots], self._c[:, slots]
+        g = self.g[slots]
+        h, c = self.h[:, slots], self.c[:, slots]
         boosted = self._boosts.boosted_rows(slots)
         # The rows that may still find a label, on the device and on the host.
         active = torch.arange(rows, device=device)
         active_rows: Sequence[int] = range(rows)
         while True:
-            joined = self._activation(projected[active] + g[active].unsqueeze(1))
+            joined = self.activation(projected[active] + g[active].unsqueeze(1))
             logits = functional.linear(joined, last.weight, last.bias)
             label = logits.argmax(dim=-1)
             if boosted and (places := [place for place, row in enumerate(active_rows) if row in boosted]):
                 self._boosts.relabel(logits, label, places, [boosted[active_rows[place]] for place in places])
-            found = (label != self._blank) & (frame >= at[active, None]) & (frame < frames[active, None])
+            found = (label != self.blank) & (frame >= at[active, None]) & (frame < frames[active, None])
             index = torch.nonzero(found.any(dim=1)).squeeze(1)
             if not index.numel():
                 break
@@ -134,12 +138,12 @@ class RnntDecoder:
             scores = logits[index, where]
             prob = self.confidence(scores, scores.gather(1, token[:, None]).squeeze(1))
             repeated = torch.where(where == at[active], count[active] + 1, 1)
-            full = repeated >= self._max_symbols
+            full = repeated >= self.max_symbols
             at[active] = torch.where(full, where + 1, where)
             count[active] = torch.where(full, 0, repeated)
-            new_h, new_c, out = self._lstm.step(token, h[:, active], c[:, active])
+            new_h, new_c, out = self.lstm.step(token, h[:, active], c[:, active])
             h[:, active], c[:, active] = new_h, new_c
-            g[active] = self._project(out)
+            g[active] = self.project(out)
             rounds.append((active, where, token, prob))
             if boosted:
                 active_rows = active.tolist()
@@ -148,12 +152,25 @@ class RnntDecoder:
                     for row, token in zip(active_rows, token.tolist(), strict=True)
                     if row in boosted
                 )
-        self._h[:, slots], self._c[:, slots], self._g[slots] = h, c, g
+        self.h[:, slots], self.c[:, slots], self.g[slots] = h, c, g
         return Emissions.of_rounds(rounds, device)
 
-    def _project(self, out: Tensor) -> Tensor:
+    def project(self, out: Tensor) -> Tensor:
         """Projects outputs of the prediction network [..., hidden] into the joint."""
-        return functional.linear(out, self._weights.pred.weight, self._weights.pred.bias)
+        return functional.linear(out, self.weights.pred.weight, self.weights.pred.bias)
+
+    def rounds(self, tables: BoostTables, rows: int, frames: int) -> RnntRounds:
+        """Makes a decoder of fixed shapes for batches of so many rows; `use` has to have been told of the tables."""
+        return RnntRounds(self, tables, rows, frames)
+
+    def use(self, tables: BoostTables) -> None:
+        """Has the slots whose trees there is room for in tables be boosted by `rounds` alone."""
+        self._boosts.tables = tables
+
+    @property
+    def host_boosted(self) -> Set[int]:
+        """The slots that `step` alone boosts."""
+        return self._boosts.slots
 
     def boost(self, slot: int, tree: BoostingTree | None) -> None:
         """Sets the tree of the phrases that are boosted in a slot from its next step on; None for none."""
@@ -162,11 +179,11 @@ class RnntDecoder:
     def reset(self, slots: Tensor) -> None:
         """Puts the given slots, int64 [n], before their first token."""
         h, c, g = self._start
-        self._h[:, slots] = h[:, None]
-        self._c[:, slots] = c[:, None]
-        self._g[slots] = g
+        self.h[:, slots] = h[:, None]
+        self.c[:, slots] = c[:, None]
+        self.g[slots] = g
 
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""
-        own = 4 * (self._h[:, 0].numel() + self._c[:, 0].numel() + self._g[0].numel())
+        own = 4 * (self.h[:, 0].numel() + self.c[:, 0].numel() + self.g[0].numel())
         return int(own) + self._boosts.state_bytes()

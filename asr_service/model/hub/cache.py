@@ -9,8 +9,10 @@ and time of change, in `.checked/<etag>`.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +20,23 @@ from huggingface_hub import constants
 
 from asr_service.core.errors import ModelError
 from asr_service.model.hub.names import HubName, choose_file
+from asr_service.model.hub.progress import amount
 
+log = logging.getLogger(__name__)
+
+SHARED = "ASR_SHARED_MODELS"
+"""Variable that names a second cache, which is only read: models that are part of an image, say."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+TELL_S = 10.0
+"""How often the log tells how far the reading of a whole file is."""
 _BLOCK = 1 << 20
 _S = 1_000_000_000
+
+
+def shared_root() -> Path | None:
+    """Returns the second cache; None if there is none."""
+    folder = os.environ.get(SHARED)
+    return Path(folder) if folder else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +62,14 @@ class RepoCache:
         locks: folder of the library's locks on its files.
     """
 
-    def __init__(self, name: HubName) -> None:
-        root = Path(constants.HF_HUB_CACHE)
+    def __init__(self, name: HubName, root: Path | None = None) -> None:
+        """Looks at a model in a cache.
+
+        Args:
+            name: of the model.
+            root: of the cache; by default the library's.
+        """
+        root = root or Path(constants.HF_HUB_CACHE)
         own = f"models--{name.repo.replace('/', '--')}"
         self._name = name
         self.folder = root / own
@@ -145,7 +166,13 @@ def matches_etag(file: Path, etag: str) -> bool:
         digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     else:
         return size > 0
+    done, told_at = 0, time.monotonic()
     with file.open("rb") as source:
         while block := source.read(_BLOCK):
             digest.update(block)
+            done += len(block)
+            # A folder over a network takes a while.
+            if time.monotonic() - told_at >= TELL_S:
+                told_at = time.monotonic()
+                log.info("checking %s: %s of %s", file, amount(done), amount(size))
     return digest.hexdigest() == etag

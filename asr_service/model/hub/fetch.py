@@ -2,6 +2,9 @@
 
 A name with a revision means what was fetched under it: once it is there, nobody is asked. A name without one means the
 newest: the hub is asked at each start for a few seconds, and what is there is used when it does not answer.
+
+What is not in the cache may be in a second one, which is only read (`ASR_SHARED_MODELS`): an image has the models that
+were put into it there, where no volume that is mounted for the cache hides them.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from asr_service.core.errors import ModelError, ModelUnavailable
-from asr_service.model.hub.cache import CachedFile, RepoCache, matches_etag
+from asr_service.model.hub.cache import SHARED, CachedFile, RepoCache, matches_etag, shared_root
 from asr_service.model.hub.failures import damaged, explain_disk, not_cached
 from asr_service.model.hub.names import HubName, parse_hub_name
 
@@ -32,7 +35,7 @@ def fetch(name: str) -> Path:
     wanted = parse_hub_name(name)
     cache = RepoCache(wanted)
     try:
-        held = _find_whole(wanted, cache)
+        held = _find_whole(wanted, cache) or _find_shared(wanted)
     except OSError as error:
         raise explain_disk(error, cache.folder) from error
     if held is not None and (wanted.revision is not None or constants.HF_HUB_OFFLINE):
@@ -83,6 +86,23 @@ def _find_whole(name: HubName, cache: RepoCache) -> CachedFile | None:
     held = cache.find()
     if held is None or cache.is_whole(held.blob) or not _remove_damaged(name, cache, held):
         return held
+    return None
+
+
+def _find_shared(name: HubName) -> CachedFile | None:
+    """Finds what the second cache holds, unless it is damaged: nobody here may remove it."""
+    root = shared_root()
+    if root is None:
+        return None
+    try:
+        cache = RepoCache(name, root)
+        held = cache.find()
+        if held is None or cache.is_whole(held.blob):
+            return held
+    except OSError as error:
+        log.warning("%s: %s=%s cannot be read: %s", name, SHARED, root, error.strerror or error)
+        return None
+    log.warning("%s: %s is not what the hub has stated: it is not used", name, held.blob)
     return None
 
 

@@ -125,6 +125,9 @@ class _Folder:
             file = (self._path / name).resolve()
             if not file.is_relative_to(self._path.resolve()):
                 raise wrong(where, "it lies outside the folder")
+            if file.is_symlink():
+                # What leads to itself is resolved no further; before Python 3.13 that was an error.
+                raise wrong(where, "it is no name of a file (a ring of links)")
             if not file.is_file():
                 raise _missing(where)
             _refuse_large(where, file.stat().st_size, most)

@@ -9,6 +9,7 @@ import torch
 
 from asr_service.core.errors import ModelError, SettingsError, first_line
 from asr_service.model.out_of_memory import is_out_of_memory
+from asr_service.model.packages import why_not_nemo
 from asr_service.model.torch_import import import_all_of_torch
 from asr_service.observability.log import quiet_third_party
 
@@ -25,7 +26,7 @@ def read_nemo(path: Path, device: torch.device, why: str) -> Any:
         NeMo's model object, in eval mode, in fp32.
 
     Raises:
-        SettingsError: NeMo is not installed.
+        SettingsError: NeMo is not installed, or not for this Python.
         ModelError: NeMo cannot read the file.
     """
     quiet_third_party()
@@ -38,6 +39,8 @@ def read_nemo(path: Path, device: torch.device, why: str) -> Any:
             "(pip install 'asr-service[nemo]')",
             field="ASR_ENCODER",
         ) from error
+    if reason := why_not_nemo():
+        raise SettingsError(f"{why}: NeMo's own encoder step is needed, and {reason}", field="ASR_ENCODER")
     # Once more, since NeMo sets up its own logging while it is imported.
     quiet_third_party()
     try:

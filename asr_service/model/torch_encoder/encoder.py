@@ -241,25 +241,36 @@ class TorchEncoder:
         self._tf32 = tf32
         self._subsampling = Subsampling(weights, slots, device, dtype)
         self._ring = RingIndex(plan, device)
-        self._layers = [_Layer(layer, dtype) for layer in weights.layers]
+        self._layers: list[_Layer] = []
         self._fused: list[FusedLayer] = []
         if fused:
+            # Imported here since there is no Triton everywhere.
             from asr_service.model.torch_encoder.fused import FusedLayer
 
             self._fused = [FusedLayer(layer, dtype) for layer in weights.layers]
-        first = self._layers[0]
-        ring = (len(self._layers), slots, first.heads, plan.left_frames, first.d_head)
+        else:
+            self._layers = [_Layer(layer, dtype) for layer in weights.layers]
+        first, layers = weights.layers[0], len(weights.layers)
+        kernel = first.conv.weight.shape[0]
+        ring = (layers, slots, first.heads, plan.left_frames, first.d_head)
         self._keys = torch.zeros(ring, device=device, dtype=dtype)
         self._values = torch.zeros(ring, device=device, dtype=dtype)
-        self._context = torch.zeros(
-            len(self._layers), slots, first.kernel - 1, weights.d_model, device=device, dtype=dtype
-        )
+        self._context = torch.zeros(layers, slots, kernel - 1, weights.d_model, device=device, dtype=dtype)
         self._frame = torch.arange(plan.chunk_frames, device=device)
 
     @property
     def ring_chunks(self) -> int:
         """Chunks of the past that attention sees."""
         return self._ring.chunks
+
+    @property
+    def kernels(self) -> str:
+        """What runs between the products: "triton" or "torch"."""
+        return "triton" if self._fused else "torch"
+
+    def state(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the pools of the layers: keys, values, contexts of convolutions; layer and slot come first."""
+        return self._keys, self._values, self._context
 
     def step(self, batch: Batch, mel: Tensor) -> Tensor:
         """Encodes one chunk of each row.

@@ -174,11 +174,13 @@ def attend(
     """
     heads, left, d_head = keys.shape[1:]
     distances = left + 2 * chunk - 1
+    # A program holds all of a head's keys and values.
+    key_block, d_block = triton.next_power_of_2(left + chunk), triton.next_power_of_2(d_head)
     out = torch.empty(len(qkvp), heads * d_head, device=qkvp.device, dtype=qkvp.dtype)
     _attend[(len(slots) * heads,)](
         qkvp, keys, values, slots, steps, real, bias_u, out, qkvp.stride(0), keys.stride(0),
         heads=heads, d_head=d_head, left=left, chunk=chunk, distances=distances,
-        key_block=triton.next_power_of_2(left + chunk), d_block=triton.next_power_of_2(d_head), num_warps=4,
+        key_block=key_block, d_block=d_block, num_warps=4 if key_block * d_block <= 8192 else 8,
     )  # fmt: skip
     return out
 

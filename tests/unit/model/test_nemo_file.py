@@ -167,11 +167,11 @@ def test_a_file_that_was_cut_short_is_told(
         (lambda w: w.pop("encoder.layers.2.norm_out.bias"), "encoder.layers.2.norm_out.bias is missing"),
         (
             lambda w: w.update({"joint.enc.weight": torch.zeros(3, 4)}),
-            r"joint.enc.weight has the shape \[3, 4\] .* it should be \[160, 144\]",
+            r"joint.enc.weight has the shape \[3, 4\] .* it should be \[192, 192\]",
         ),
         (
-            lambda w: w.update({"encoder.pre_encode.out.bias": torch.zeros(144, dtype=torch.int64)}),
-            r"pre_encode.out.bias has the shape \[144\] \(int64\)",
+            lambda w: w.update({"encoder.pre_encode.out.bias": torch.zeros(192, dtype=torch.int64)}),
+            r"pre_encode.out.bias has the shape \[192\] \(int64\)",
         ),
         (
             lambda w: w.update({"decoder.prediction.dec_rnn.lstm.weight_hh_l0": torch.zeros(4)}),

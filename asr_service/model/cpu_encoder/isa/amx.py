@@ -10,11 +10,7 @@ Kernels reach these through `tiles.py`. Addresses, strides and planes are int64,
 
 from __future__ import annotations
 
-import ctypes
-import platform
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,25 +43,9 @@ _TILES = 8
 _PALETTE, _PALETTE_BYTES = 1, 64
 # Where the configuration has the bytes of a row and the number of rows of each tile.
 _ROW_BYTES_AT, _ROWS_AT = 16, 48
-# arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) of Linux on x86-64.
-_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 _I8, _I64 = ir.IntType(8), ir.IntType(64)
 # The first tile of each kind.
 _FIRST_SUM, _FIRST_ROW, _FIRST_WEIGHT = 0, 4, 6
-
-
-@cache
-def has_tiles() -> bool:
-    """Whether this process may use bfloat16 tiles; asks the kernel for the permission (Linux 5.16)."""
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return False
-    try:
-        flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
-    except OSError:
-        return False
-    if not {"amx_tile", "amx_bf16", "avx512f"} <= set(flags):
-        return False
-    return int(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA)) == 0
 
 
 def tile_configuration() -> Array:

@@ -19,6 +19,8 @@ from numba.extending import overload
 from asr_service.model.cpu_encoder.compiling import Array, Int
 from asr_service.model.cpu_encoder.isa import amx, emulated_tiles
 from asr_service.model.cpu_encoder.isa.amx import ROWS, TILE
+from asr_service.model.cpu_encoder.machine_code import target
+from asr_service.model.cpu_encoder.processors import has_tiles
 
 
 class AmxTiles(NamedTuple):
@@ -58,8 +60,8 @@ _CONFIGURATION: Array = amx.tile_configuration()
 
 
 def find_tiles() -> AmxTiles | NoTiles:
-    """The tile unit that this process may use."""
-    return amx_tiles() if amx.has_tiles() else NoTiles(0)
+    """The tile unit that this process may use, and whose instructions its code may have."""
+    return amx_tiles() if target().may_have_tiles and has_tiles() else NoTiles(0)
 
 
 def amx_tiles() -> AmxTiles:

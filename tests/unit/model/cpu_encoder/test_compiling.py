@@ -10,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from asr_service.model.cpu_encoder.kernels.rows import exponential
@@ -21,6 +22,7 @@ from asr_service.model.cpu_encoder.machine_code import (
     remove_unused_folders,
     source_key,
 )
+from asr_service.model.cpu_encoder.processors import KINDS, kind_of_processor
 from tests.support.forks import Fork, Forks
 
 # Computes e^2 and says whether it was compiled ("1") or read from disk ("0").
@@ -167,6 +169,47 @@ def test_a_folder_where_all_is_compiled_goes_before_one_that_can_be_written(
     assert _run(package, **told)[:3] == (prepared, RIGHT, 0)
     other = _run(package, **told, NUMBA_CPU_NAME="x86-64" if platform.machine() == "x86_64" else "generic")[0]
     assert other is not None and other.parent == beside
+
+
+@pytest.mark.skipif(kind_of_processor() is None, reason="this processor is of no kind that code is made for")
+def test_code_for_this_kind_of_processor_is_used_where_there_is_none_for_itself(
+    package: Path, tmp_path: Path
+) -> None:
+    """As in an image: beside the sources, where only its builder writes, for all kinds and for no processor."""
+    own = kind_of_processor()
+    assert own is not None
+    program = """
+        import sys
+        import numba, numpy as np
+        from asr_service.model.cpu_encoder.kernels.rows import exponential
+        from asr_service.model.cpu_encoder.machine_code import code_folder, mark_prepared, target
+        row = np.array([2.0], np.float32)
+        if sys.argv[1] == "prepare":
+            exponential.compile((numba.typeof(row), numba.typeof(row), numba.int64))
+            mark_prepared()
+        else:
+            exponential(row, np.empty_like(row), 1)
+        codegen = exponential.targetctx.codegen().magic_tuple()
+        print(code_folder(), target().key, codegen[1], sum(exponential.stats.cache_misses.values()), row[0])
+    """
+    for kind in KINDS:
+        told = {"NUMBA_CPU_NAME": kind.cpu, "NUMBA_CPU_FEATURES": kind.features}
+        out, err = _start(package, "prepare", program, **told).communicate()
+        assert out.split()[1:4] == [kind.name, kind.cpu, "1"], err
+    folder = out.split()[0]
+    plain = {"PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    taken = _start(package, "use", program, **plain).communicate()[0].split()
+    assert taken[:4] == [folder, own.name, own.cpu, "0"] and float(taken[4]) == pytest.approx(np.exp(2))
+    # One that is not complete is not used, nor one for a lesser kind: this processor's own is compiled.
+    Path(folder, f"prepared-{own.name}").unlink()
+    taken = _start(package, "use", program, **plain).communicate()[0].split()
+    assert taken[1] not in {kind.name for kind in KINDS} and taken[3] == "1"
+    assert float(taken[4]) == pytest.approx(np.exp(2))
+    # Where there is code for the processor itself, that goes before its kind's.
+    Path(folder, f"prepared-{own.name}").touch()
+    Path(folder, f"prepared-{taken[1]}").touch()
+    again = _start(package, "use", program, **plain).communicate()[0].split()
+    assert again[1:4] == [*taken[1:3], "0"]
 
 
 @pytest.mark.parametrize("trouble", ["a cache that others may not enter", "no home"])

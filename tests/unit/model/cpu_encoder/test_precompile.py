@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import queue
 import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -65,3 +67,26 @@ def test_one_that_hangs_is_not_waited_for_in_the_work(
         # What the work waits for where it needs the same function.
         with function.lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def test_how_far_the_compiling_is_is_told_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precompile, "TELL_S", 0.01)
+    said: queue.Queue[str] = queue.Queue()
+    done, more = Compiled(True), Compiled(False)
+    with precompile.telling(cast(list[Call], [done, more]), said.put):
+        assert said.get(timeout=60).startswith("compiled 1 of 2 functions in ")
+        more.there = True
+        while not said.get(timeout=60).startswith("compiled 2 of 2 functions in "):
+            pass
+    assert "telling" not in {thread.name for thread in threading.enumerate()}
+
+
+@dataclass
+class Compiled:
+    """Stands for a function that may have been compiled."""
+
+    there: bool
+
+    def is_compiled(self) -> bool:
+        """Whether it was."""
+        return self.there

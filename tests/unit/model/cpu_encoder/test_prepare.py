@@ -95,7 +95,7 @@ def test_where_all_is_there_no_compiler_is_imported() -> None:
     program = """
         import sys
         from asr_service.model.cpu_encoder.prepare import main
-        main()
+        main([])
         print(sorted({"torch", "numba", "llvmlite"} & set(sys.modules)))
     """
     assert printed("-c", textwrap.dedent(program)) == "[]"
@@ -115,10 +115,16 @@ def test_a_disk_without_room_is_told_and_not_taken_for_prepared(tmp_path: Path) 
         import resource
         from asr_service.model.cpu_encoder.prepare import main
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        main()
+        main([])
     """
     done = run_python("-c", textwrap.dedent(program), NUMBA_CACHE_DIR=tmp_path)
     assert done.returncode == 1
     assert f"some machine code could not be kept in {folder}" in done.stderr
     assert "machine code is not kept" in done.stderr
     assert not list(folder.glob("prepared-*"))
+
+
+def test_a_kind_that_there_is_none_of_is_refused() -> None:
+    done = run_python("-m", "asr_service.model.cpu_encoder.prepare", "x86-64-v9")
+    assert done.returncode == 1
+    assert "'x86-64-v9' should be all-kinds, x86-64-v4-amx, x86-64-v4, x86-64-v3, or left out" in done.stderr

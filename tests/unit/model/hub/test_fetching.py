@@ -165,3 +165,42 @@ def test_a_hub_that_sends_something_else_than_it_states(hub: StandInHub, home: P
     )
     hub.truncate = 0
     assert has(fetched(hub, home, "org/model"))
+
+
+def test_what_a_shared_cache_holds_is_not_fetched(hub: StandInHub, home: Path, tmp_path: Path) -> None:
+    """As in an image with a model: its own cache is a volume, which is empty, or cannot be written to at all."""
+    path = fetched(hub, home, "org/model@v1").path
+    assert path is not None
+    shared = {"ASR_SHARED_MODELS": str(home / "hub")}
+    hub.requests.clear()
+    done = fetched(hub, tmp_path / "empty", "org/model@v1", **shared)
+    assert has(done) and done.path == path and hub.requests == []
+    assert not (tmp_path / "empty").exists()
+    hub.close()
+    done = fetched(hub, tmp_path / "empty", "org/model@v1", HF_HUB_OFFLINE="1", **shared)
+    assert has(done) and done.path == path
+
+
+def test_a_shared_cache_is_only_read(hub: StandInHub, home: Path, tmp_path: Path) -> None:
+    """What is newer, and what is damaged there, comes from the hub into the cache of this process."""
+    path = fetched(hub, home, "org/model").path
+    assert path is not None
+    shared, own = {"ASR_SHARED_MODELS": str(home / "hub")}, tmp_path / "own"
+    repo = hub.repositories["org/model"]
+    repo.commit, repo.files["model.nemo"] = NEXT, NEWER
+    done = fetched(hub, own, "org/model", **shared)
+    assert has(done, NEWER) and done.path is not None and own in done.path.parents
+    assert has(fetched(hub, home, "org/model", HF_HUB_OFFLINE="1"), CONTENT), "as it was"
+
+    blob = path.resolve()
+    blob.write_bytes(CONTENT[:-1] + b"?")
+    repo.commit, repo.files["model.nemo"] = COMMIT, CONTENT
+    done = fetched(hub, tmp_path / "another", f"org/model@{COMMIT}", **shared)
+    assert has(done, CONTENT) and "is not what the hub has stated: it is not used" in done.warnings[0]
+    assert blob.read_bytes() != CONTENT
+
+
+def test_a_shared_cache_that_is_not_there_is_done_without(
+    hub: StandInHub, home: Path, tmp_path: Path
+) -> None:
+    assert has(fetched(hub, home, "org/model", ASR_SHARED_MODELS=str(tmp_path / "none")))

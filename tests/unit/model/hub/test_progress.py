@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+import hashlib
+import logging
+from pathlib import Path
+
+import pytest
+
+from asr_service.model.hub import cache
 from asr_service.model.hub.progress import Progress, amount
 
 
@@ -23,3 +30,17 @@ def test_progress_is_told_now_and_then() -> None:
         "460 MB",
         "1000 MB",
     ]
+
+
+def test_how_far_the_checking_of_a_file_is_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Over a network it takes a while; where the clock stands for long enough, each part is told."""
+    file = tmp_path / "model.nemo"
+    file.write_bytes(bytes(2_500_000))
+    etag = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(cache, "TELL_S", 0.0)
+    with caplog.at_level(logging.INFO):
+        assert cache.matches_etag(file, etag)
+    told = [record.getMessage().removeprefix(f"checking {file}: ") for record in caplog.records]
+    assert told == ["1.05 MB of 2.5 MB", "2.1 MB of 2.5 MB", "2.5 MB of 2.5 MB"]

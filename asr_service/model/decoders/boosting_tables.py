@@ -1,0 +1,102 @@
+"""Keeps boosting trees as tables on a device, so that decoding moves on in them without the host.
+
+A tree is rows of two tables, one row for each node: which row each next token leads to, and the bonus of each next
+token. Row 0 boosts nothing and leads nowhere else; a slot without phrases is there. The tables are of a fixed size:
+where there is no room, `boosting_state.Boosts` has the tree, and the host decodes its slots.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+
+from asr_service.model.decoders.boosting_tree import BoostingTree
+
+BYTES = 2**27
+"""Of both tables together: with 1,024 tokens these are 16,384 nodes, such as those of 40 lists of 100 phrases."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """Rows of a tree: the first one, and how many slots use it."""
+
+    first: int
+    users: int = 0
+
+
+class BoostTables:
+    """Places trees in tables, and says at which row each slot is.
+
+    Args:
+        slots: rows of pooled state.
+        vocabulary: token ids without the blank.
+        device: of the tables.
+        rows: of the tables; as many as fit into `BYTES` unless told otherwise.
+
+    Attributes:
+        following: row that each token leads to, int32 [rows, vocabulary].
+        bonus: of each token, float32 [rows, vocabulary].
+        at: row of each slot, int64 [slots].
+    """
+
+    def __init__(self, slots: int, vocabulary: int, device: torch.device, rows: int | None = None) -> None:
+        rows = rows or max(2, BYTES // (8 * vocabulary))
+        self.following = torch.zeros(rows, vocabulary, dtype=torch.int32, device=device)
+        self.bonus = torch.zeros(rows, vocabulary, device=device)
+        self.at = torch.zeros(slots, dtype=torch.int64, device=device)
+        self._vocabulary = vocabulary
+        # Those that were used last come last; ones without users stay as long as nobody needs their rows.
+        self._places: OrderedDict[BoostingTree, _Place] = OrderedDict()
+        self._trees: dict[int, BoostingTree] = {}
+
+    def set(self, slot: int, tree: BoostingTree | None) -> bool:
+        """Puts a slot at the root of a tree, or where nothing is boosted; returns whether there was room for the tree.
+
+        Without room nothing is boosted in the slot.
+        """
+        if (before := self._trees.pop(slot, None)) is not None:
+            self._places[before].users -= 1
+        place = None if tree is None else self._place(tree)
+        if place is not None and tree is not None:
+            place.users += 1
+            self._trees[slot] = tree
+        if place is not None or before is not None:
+            self.at[slot] = place.first if place is not None else 0
+        return tree is None or place is not None
+
+    def _place(self, tree: BoostingTree) -> _Place | None:
+        """Finds the rows of a tree, or makes them; None without room."""
+        place = self._places.get(tree)
+        if place is None:
+            first = self._room(len(tree))
+            if first is None:
+                return None
+            following, bonus = tree.tables(self._vocabulary)
+            rows = slice(first, first + len(tree))
+            self.following[rows] = torch.from_numpy(following + first).to(self.following.device)
+            self.bonus[rows] = torch.from_numpy(bonus).to(self.bonus.device)
+            place = self._places[tree] = _Place(first)
+        self._places.move_to_end(tree)
+        return place
+
+    def _room(self, count: int) -> int | None:
+        """Finds the first of so many rows that are free, after dropping trees that nobody uses as far as need be."""
+        if count >= len(self.bonus):
+            return None
+        while (first := self._gap(count)) is None:
+            unused = next((tree for tree, place in self._places.items() if not place.users), None)
+            if unused is None:
+                return None
+            del self._places[unused]
+        return first
+
+    def _gap(self, count: int) -> int | None:
+        taken = sorted((place.first, place.first + len(tree)) for tree, place in self._places.items())
+        free = 1
+        for first, end in (*taken, (len(self.bonus), 0)):
+            if first - free >= count:
+                return free
+            free = end
+        return None
