@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the image: docker/run.sh [cuda|cpu] [all|service|bridge [option ...]]
 #
-#   docker/run.sh cpu                service and bridge in one container
+#   docker/run.sh cpu                service and bridge in one container: clients connect to the ports below, and a
+#                                    browser that opens http://localhost:8080/ has a page to speak into
 #   docker/run.sh cuda service       each in a container of its own, side by side; unless ASR_GRPC_TARGET says
 #   docker/run.sh cpu bridge         otherwise, the bridge looks for the service at ASR_GRPC_PORT of this machine
 #
@@ -15,7 +16,7 @@
 # Options after the role are the program's: ports, files and times given there are not known here.
 # Stopping takes ASR_DRAIN_S (30) and ASR_BRIDGE_CLOSE_S (10) at most; so long the container is given, and 5 s more.
 # Models are kept in the volume asr-models, and fetched with this shell's HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN.
-# ASR_IMAGE names another image.
+# ASR_IMAGE names another image, CONTAINER_ENGINE another program than docker, such as podman.
 set -euo pipefail
 
 flavour=cuda
@@ -115,4 +116,4 @@ for name in HF_ENDPOINT HF_HUB_OFFLINE HF_TOKEN; do
   [ -z "${!name:-}" ] || options+=(--env "$name")
 done
 
-exec docker run "${options[@]}" "${ASR_IMAGE:-asr-service:$flavour}" "$@"
+exec "${CONTAINER_ENGINE:-docker}" run "${options[@]}" "${ASR_IMAGE:-asr-service:$flavour}" "$@"

@@ -75,7 +75,26 @@ def test_an_image_runs_as_nobody_in_particular_and_tells_its_health(dockerfile: 
     users = re.findall(r"^USER (\S+)", text, re.MULTILINE)
     assert users and users[-1].isdigit() and int(users[-1]) > 0
     assert "HEALTHCHECK" in text and "healthcheck.py" in text
-    assert "ARG PREFETCH_MODEL" in text
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_a_dockerfile_needs_no_registry_but_for_its_base_and_hides_no_model(dockerfile: Path) -> None:
+    """A line of syntax would fetch a frontend; a volume would lie over the models that were put in."""
+    text = dockerfile.read_text()
+    assert not re.search(r"^#\s*syntax\s*=", text, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}", "build"}
+    assert not re.search(r"^VOLUME", text, re.MULTILINE)
+    assert "ASR_SHARED_MODELS=/opt/asr/models" in text and "HF_HUB_CACHE=/models/opt/asr/models" in text
+    assert "ARG PREFETCH_MODEL" in text and "ARG HF_ENDPOINT" in text
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_what_is_secret_or_of_one_machine_is_mounted_and_never_an_argument(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+    secrets = set(re.findall(r"type=secret,id=(\w+)", text))
+    assert secrets == {"pip_conf", "ca_certificates", "hf_token"}
+    arguments = set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))
+    assert arguments == {"BASE", "TORCH_INDEX", "WITH_NEMO", "PREFETCH_MODEL", "HF_ENDPOINT"}
 
 
 def compose(*names: str) -> list[dict[str, Any]]:

@@ -55,11 +55,11 @@ def run(environment: dict[str, str], *command: object, **settings: str) -> subpr
     )
 
 
-@pytest.mark.parametrize(("role", "program"), [("service", "asr_service"), ("bridge", "ws_bridge")])
+@pytest.mark.parametrize(("role", "program"), [("service", "asr-service"), ("bridge", "asr-bridge")])
 def test_a_role_is_a_program_with_its_options(environment: dict[str, str], role: str, program: str) -> None:
     done = run(environment, ENTRYPOINT, role, "--help")
     assert done.returncode == 0
-    assert f"python -m {program}" in done.stdout
+    assert done.stdout.startswith(f"usage: {program} ")
 
 
 def test_options_of_both_at_once_are_refused(environment: dict[str, str]) -> None:
@@ -204,10 +204,11 @@ def test_there_is_nothing_to_prefetch(environment: dict[str, str], model: str) -
 def test_build_names_the_file_and_the_image(
     environment: dict[str, str], arguments: tuple[str, ...], file: str, tag: str
 ) -> None:
-    asked = run(environment, ROOT / "docker" / "build.sh", *arguments, PREFETCH_MODEL="a/b").stdout.split()
+    settings = {"PREFETCH_MODEL": "a/b", "HF_ENDPOINT": "http://hub.example"}
+    asked = run(environment, ROOT / "docker" / "build.sh", *arguments, **settings).stdout.split()
     assert asked[:5] == ["build", "--file", file, "--tag", tag]
-    assert asked[5:7] == ["--build-arg", "PREFETCH_MODEL=a/b"]
-    assert asked[7:-1] == list(arguments[1:])
+    assert values(asked, "--build-arg") == ["PREFETCH_MODEL=a/b", "HF_ENDPOINT=http://hub.example"]
+    assert asked[9:-1] == list(arguments[1:])
     assert asked[-1] == "."
 
 
@@ -227,6 +228,16 @@ def asked_of_docker(environment: dict[str, str], *arguments: str, **settings: st
 def values(asked: list[str], option: str) -> list[str]:
     """What an option was given, each time."""
     return [value for name, value in itertools.pairwise(asked) if name == option]
+
+
+@pytest.mark.parametrize("script", ["build.sh", "run.sh"])
+def test_another_engine_is_taken_where_it_is_named(environment: dict[str, str], script: str) -> None:
+    done = run(environment, ROOT / "docker" / script, "cpu", CONTAINER_ENGINE="/no/such/podman")
+    assert done.returncode == 127 and "/no/such/podman" in done.stderr
+
+
+def test_the_help_of_run_tells_of_the_page(environment: dict[str, str]) -> None:
+    assert "http://localhost:8080/" in run(environment, ROOT / "docker" / "run.sh", "--help").stdout
 
 
 def test_run_hands_on_the_settings(environment: dict[str, str]) -> None:
