@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 pytest.importorskip("torch", reason="the model's packages are not installed: make setup")
 
-from bench import gpu, gpu_steps, gpu_tokens
+from bench import gpu, gpu_rounds, gpu_service, gpu_steps, gpu_tokens
+from bench.gpu_search import NEAR, most_carried
 from testbed.golden import golden
 
 
@@ -51,7 +53,58 @@ def test_a_step_is_timed_by_stage() -> None:
     gpu_steps.measure(section)
     assert gpu.failures({"steps": {"failed": "", "rows": section.rows}}) == []
     for row in rows(section, "step"):
-        assert min(row["wall_ms"], row["features_ms"], row["encoder_ms"], row["decoder_ms"]) > 0
+        assert min(row["wall_ms"], row["step_ms"], row["encoder_ms"], row["decoder_ms"]) > 0
+
+
+@pytest.mark.parametrize("holds", [0, 1, 7, 100, 913, 5000])
+@pytest.mark.parametrize("first", [1, 64, 5000])
+def test_a_search_finds_what_is_carried(holds: int, first: int) -> None:
+    tried: list[int] = []
+
+    def carry(streams: int) -> bool:
+        tried.append(streams)
+        return streams <= holds
+
+    low, high = most_carried(carry, first, 5000, lambda: True)
+    assert low <= holds < high
+    assert high - low <= 1 or high / low <= NEAR
+    assert len(tried) == len(set(tried)) <= 20
+
+
+def test_a_search_ends_when_its_time_is_over() -> None:
+    assert most_carried(lambda streams: True, 8, 100, lambda: False) == (8, 101)
+    assert most_carried(lambda streams: False, 8, 100, lambda: False) == (0, 8)
+
+
+def test_batches_and_rounds_of_them_are_measured() -> None:
+    section = rehearsal()
+    extent = gpu_rounds.Extent("tiny", 12, (2, 4), {"fp32": (4,)}, 4, 0.7)
+    gpu_rounds.measure(section, extent)
+    assert gpu.failures({"rounds": {"failed": "", "rows": section.rows}}) == []
+    assert [row["batch"] for row in rows(section, "batch")] == [2, 4]
+    (found,) = rows(section, "rounds")
+    assert 0 <= found["streams"] <= 12 and found["tries"] > 0
+
+
+def test_the_service_is_measured_with_paced_streams() -> None:
+    section = rehearsal()
+    settings: dict[str, object] = {"ASR_MAX_STREAMS": 8, "ASR_MAX_BATCH": 8}
+    gpu_service.measure(section, gpu_service.Extent("demo", settings, 2, 2.0, 1))
+    assert gpu.failures({"service": {"failed": "", "rows": section.rows}}) == []
+    (found,) = rows(section, "try")
+    assert found["outcomes"] == "2 ok"
+    assert found["interim_p99_ms"] > 0 and found["final_p99_ms"] > 0
+    assert rows(section, "steps of the service")[0]["steps"] > 0
+
+
+def test_what_the_service_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    for name in [name for name in sys.modules if name.startswith(("asr_service.app", "asr_service.api"))]:
+        monkeypatch.delitem(sys.modules, name)
+    section = rehearsal()
+    gpu_service.measure(section)
+    (found,) = section.rows
+    assert found["kind"] == "not measured" and "grpc is not installed" in found["why"]
 
 
 def test_sections_run_in_processes_of_their_own_and_leave_a_file(

@@ -1,4 +1,4 @@
-"""Bridges behind HAProxy and nginx, with the configurations of docker/proxy; their service is behind the proxy too."""
+"""Bridges behind HAProxy, nginx and Envoy, as docker/proxy configures them; their service is there too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.process import PATIENCE_S
 from tests.support.proxies import Fleet, attempt_websocket, fleet
 from tests.support.streams import speech
 
-KINDS = pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+KINDS = pytest.mark.parametrize("kind", ["haproxy", "nginx", "envoy"])
 LONG = speech(40.0, seed=53)
 
 
@@ -30,6 +30,21 @@ async def opened(url: str) -> AsyncIterator[ClientConnection]:
         for packet in cut(LONG[:640_000], 32_000):
             await client.send(packet)
         yield client
+
+
+@asynccontextmanager
+async def opened_on(behind: Fleet, number: int) -> AsyncIterator[ClientConnection]:
+    """The same on this bridge.
+
+    Envoy chooses between two that it draws by lot, which may be the same one twice: clients on the other one go again.
+    """
+    placed = False
+    while not placed:
+        before = await behind.opened_on_bridge(number)
+        async with opened(behind.url) as client:
+            placed = await behind.opened_on_bridge(number) > before
+            if placed:
+                yield client
 
 
 async def finished(client: ClientConnection) -> Heard:
@@ -68,7 +83,7 @@ async def test_streams_finish_and_newcomers_go_to_the_other(kind: str, tmp_path:
         short = await served(behind)
         expected = await whole(behind.url)
 
-        async with opened(behind.url) as one, opened(behind.url) as two:
+        async with opened_on(behind, 0) as one, opened_on(behind, 1) as two:
             leaving, last = behind.bridges[0], behind.bridges[1]
             # Both have begun, so that neither counts as one that had not.
             await one.recv()

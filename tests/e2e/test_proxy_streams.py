@@ -1,4 +1,4 @@
-"""Streams behind HAProxy and nginx while everything behind them is restarted, and while nobody says anything."""
+"""Streams behind HAProxy, nginx and Envoy while everything behind them is restarted, and while nobody says anything."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.proxies import (
 from tests.support.rpc import Stub, config, transcribe
 from ws_bridge.config import Settings as BridgeSettings
 
-KINDS = pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+KINDS = pytest.mark.parametrize("kind", ["haproxy", "nginx", "envoy"])
 PAUSE_S = 0.05
 """Of a caller, before it comes again; it leaves the processor to those that start."""
 
@@ -121,15 +121,19 @@ def test_the_proxies_are_more_patient_than_we_are() -> None:
     """Their time-outs beside the defaults of the settings that the comments there name."""
     idle_s = Settings.model_fields["idle_timeout_s"].default
     dead_s = 3 * BridgeSettings.model_fields["bridge_ping_s"].default
-    haproxy, nginx = (CONFIGURATIONS[kind].read_text(encoding="utf-8") for kind in ("haproxy", "nginx"))
+    haproxy, nginx, envoy = (
+        CONFIGURATIONS[kind].read_text(encoding="utf-8") for kind in ("haproxy", "nginx", "envoy")
+    )
     grpc_side = re.findall(r"timeout (?:client|server) (\d+)s", haproxy)
     grpc_side += re.findall(r"\b(?:client_body|grpc_send|send)_timeout (\d+)s", nginx)
-    assert len(grpc_side) == 2 + 3
+    grpc_side += re.findall(r"stream_idle_timeout: (\d+)s", envoy)
+    assert len(grpc_side) == 2 + 3 + 2
     assert all(int(seconds) > idle_s for seconds in grpc_side)
     websocket_side = re.findall(r"timeout tunnel (\d+)s", haproxy)
     websocket_side += re.findall(r"proxy_(?:read|send)_timeout (\d+)s", nginx)
-    # Of nginx, two for WebSockets and one for recordings.
-    assert len(websocket_side) == 1 + 3
+    websocket_side += re.findall(r" idle_timeout: (\d+)s", envoy)
+    # Of nginx, two for WebSockets and one for recordings; of Envoy, one for each.
+    assert len(websocket_side) == 1 + 3 + 2
     assert all(int(seconds) > dead_s for seconds in websocket_side)
 
 

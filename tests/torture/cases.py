@@ -19,6 +19,7 @@ from tests.support.audio import FULL_SCALE
 from tests.support.bridge import Bridge
 from tests.support.process import AsrService, ServerProcess
 from tests.torture.deaths import drains, kills, kills_of_words, orphans, stops
+from tests.torture.fleet import fleet
 from tests.torture.fuzzing import conversations, fuzz
 from tests.torture.neighbours import manners, network, overload
 from tests.torture.shares import limits, room
@@ -279,5 +280,8 @@ CASES: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
     "drains": drains,
     "orphans": orphans,
 }
-PARTS = {"strangers": conversations}
-"""Of cases, to be run alone by name."""
+PARTS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
+    "strangers": conversations,
+    "fleet": fleet,
+}
+"""Of a case, and one that needs Envoy: to be run alone, by name."""

@@ -23,7 +23,7 @@ from ws_bridge.dialects.twilio.stream import TwilioStream
 from ws_bridge.file_start import AudioFormat
 from ws_bridge.form import read_form
 from ws_bridge.handshake import read_handshake
-from ws_bridge.protocol import Audio, Init, State
+from ws_bridge.messages import Audio, Init, State
 from ws_bridge.recordings import Body, open_recording
 from ws_bridge.status import Failure, Refused, from_grpc
 from ws_bridge.wire import to_requests

@@ -36,7 +36,8 @@ from tests.support.routes import serving
 from tests.support.streams import finals, recognize
 from tests.torture import compressed_parsers, dialect_inputs, dialect_parsers
 from ws_bridge import status
-from ws_bridge.protocol import Audio, Conversation, Finalize, Init, State
+from ws_bridge.messages import Audio, Finalize, Init, State
+from ws_bridge.protocol import Conversation
 from ws_bridge.status import Refused, from_grpc
 from ws_bridge.wire import MAX_AUDIO_BYTES, error_json, result_json, to_requests
 

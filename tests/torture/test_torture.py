@@ -7,8 +7,10 @@ import sys
 import pytest
 
 from asr_service.api.listen import KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS
+from tests.support.envoy import needs_envoy
 from tests.torture.cases import crowd, faults, killing
 from tests.torture.deaths import drains, kills, orphans, stops
+from tests.torture.fleet import fleet
 from tests.torture.fuzzing import fuzz
 from tests.torture.neighbours import DEAD_S, network
 from tests.torture.shares import limits, room
@@ -47,7 +49,7 @@ async def test_injected_faults() -> None:
 
 
 async def test_killed_processes_of_many() -> None:
-    await kills(2, seed=9, streams=60, pause_s=0.6, longest_s=0.8)
+    await kills(2, seed=9, streams=60, pause_s=0.6, longest_s=0.5)
 
 
 async def test_a_full_engine_beside_an_empty_one() -> None:
@@ -55,19 +57,25 @@ async def test_a_full_engine_beside_an_empty_one() -> None:
 
 
 async def test_a_keys_limit_raced_over_front_ends() -> None:
-    await limits(1, seed=11, clients=20)
+    await limits(0.5, seed=11, clients=10)
 
 
 async def test_stopped_processes_of_many() -> None:
-    await stops(0, seed=12, streams=40, kinds=("front", "engine"), watchdog_s=3.0, longest_s=0.8)
+    await stops(0, seed=12, streams=40, kinds=("front", "engine"), watchdog_s=2.0, longest_s=0.5)
 
 
 async def test_a_drain_with_a_restart_in_it() -> None:
-    await drains(0, seed=13, streams=40, longest_s=0.8)
+    await drains(0, seed=13, streams=40, longest_s=0.5)
 
 
 async def test_a_supervisor_that_is_killed_leaves_nothing_behind() -> None:
-    await orphans(0, seed=14, streams=40, longest_s=0.8)
+    await orphans(0, seed=14, streams=40, longest_s=0.5)
+
+
+async def test_a_fleet_behind_envoy() -> None:
+    """One of its instances is restarted; the full form restarts all, under streams as long as calls."""
+    needs_envoy()
+    await fleet(6, seed=15, a_minute=400, longest_s=1.0, restarts=(3,))
 
 
 async def test_strangers_who_say_anything() -> None:
