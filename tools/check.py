@@ -93,9 +93,12 @@ def locks() -> bool:
     """Whether the lock files still answer every requirement of pyproject.toml."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = pyproject["project"]["optional-dependencies"]
-    runtime = [*pyproject["project"]["dependencies"], *extras["model"], *extras["otel"], *extras["riva"]]
-    dev = pyproject["dependency-groups"]["dev"]
-    return answered(runtime, ROOT / "requirements.lock") & answered(dev, ROOT / "requirements-dev.lock")
+    groups = pyproject["dependency-groups"]
+    chosen = (extras["model"], extras["compressed"], extras["otel"], groups["riva"])
+    runtime = [*pyproject["project"]["dependencies"], *(one for extra in chosen for one in extra)]
+    return answered(runtime, ROOT / "requirements.lock") & answered(
+        groups["dev"], ROOT / "requirements-dev.lock"
+    )
 
 
 def answered(requirements: Iterable[str], lock: Path) -> bool:
@@ -113,6 +116,19 @@ def answered(requirements: Iterable[str], lock: Path) -> bool:
     return passed
 
 
+def chart() -> bool:
+    """Whether files of the chart that are docker's too are the same: Helm reads none from outside of a chart's folder."""
+    stale = [
+        copy
+        for copy in sorted((ROOT / "deploy/helm/asr/files").iterdir())
+        for original in (ROOT / "docker").rglob(copy.name)
+        if not filecmp.cmp(copy, original, shallow=False)
+    ]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} is not what docker has: run make chart-files")
+    return not stale
+
+
 CHECKS: dict[str, Callable[[], bool]] = {
     "ruff": lambda: _run("ruff", "check", "."),
     "format": lambda: _run("ruff", "format", "--check", "."),
@@ -122,6 +138,7 @@ CHECKS: dict[str, Callable[[], bool]] = {
     "breaking": breaking,
     "stubs": stubs,
     "locks": locks,
+    "chart": chart,
 }
 
 
