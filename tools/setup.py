@@ -13,13 +13,19 @@ Standard library only, and no syntax that an older Python cannot read: it runs b
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
+import platform
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:
+    # Windows: `refuse_system` tells.
+    pass
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -31,15 +37,14 @@ RUN_UV = ROOT / "tools" / "run_uv.py"
 KERNELS = ROOT / "asr_service" / "model" / "cpu_encoder"
 PREPARE = "asr_service.model.cpu_encoder.prepare"
 # What the programs of `make demo` and `make serve` import, but for what PREPARE imports.
-FIRST_IMPORTS = "asr_service.app.life, ws_bridge.server, clients.demo.__main__, asr_service.model.loading"
-INPUTS = (
-    RUNTIME,
-    DEV,
-    ROOT / "pyproject.toml",
-    ROOT / "proto" / "python" / "pyproject.toml",
-    RUN_UV,
-    Path(__file__),
+FIRST_IMPORTS = (
+    "asr_service.app.service, asr_service.app.front_end, asr_service.app.engine_process, asr_service.model.loading, "
+    "ws_bridge.server, clients.demo.__main__"
 )
+PROJECT = ROOT / "pyproject.toml"
+INPUTS = (RUNTIME, DEV, PROJECT, RUN_UV, Path(__file__))
+SYSTEMS = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
+"""Those that all of the pins have packages for, as `platform` names them."""
 
 
 def wanted() -> list[str]:
@@ -85,8 +90,8 @@ def install(*, anew: bool) -> None:
     locks = ("--requirement", RUNTIME, "--requirement", DEV)
     run(f"installing what {RUNTIME.name} and {DEV.name} pin", PYTHON, RUN_UV, "pip", "install", *locks)
     # Without dependencies: pyproject.toml may be ahead of the locks, and `make lock` needs an environment.
-    projects = ("--no-build-isolation", "--editable", "proto/python", "--editable", ".")
-    run("installing this project", PYTHON, RUN_UV, "pip", "install", "--no-deps", *projects)
+    project = ("--no-build-isolation", "--no-deps", "--editable", ".")
+    run("installing this project", PYTHON, RUN_UV, "pip", "install", *project)
     print(f"{VENV.name} is ready after {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -106,12 +111,37 @@ def prepare() -> None:
         print("not all could be prepared; the first start takes the longer", flush=True)
 
 
+def refuse_python() -> None:
+    """Ends the program where its Python is older than what pyproject.toml asks for; says so where it is newer than what
+    is tested."""
+    text = PROJECT.read_text(encoding="utf-8")
+    least = re.search(r'^requires-python = ">=([0-9.]+)"', text, re.MULTILINE)
+    assert least is not None
+    tested = re.findall(r'"Programming Language :: Python :: (3\.[0-9]+)"', text)
+    this = sys.version.split()[0]
+    if sys.version_info[:3] < tuple(int(part) for part in least.group(1).split(".")):
+        sys.exit(f"Python {least.group(1)} or newer is needed, this is {this}: make PYTHON=python3.12 ...")
+    if tested and sys.version_info[:2] > tuple(int(part) for part in tested[-1].split(".")):
+        print(f"Python {this} is newer than the newest that is tested, {tested[-1]}", flush=True)
+
+
+def refuse_system() -> None:
+    """Ends the program on a system for which there are no packages."""
+    system = (platform.system(), platform.machine())
+    if system[0] == "Windows":
+        sys.exit(
+            "The service runs on Linux and macOS. On Windows, clients and stubs do: pip install . brings what they need"
+        )
+    if system not in SYSTEMS:
+        sys.exit(
+            f"There are packages for Linux on x86-64 and arm64 and for macOS on arm64; this is {' on '.join(system)}"
+        )
+
+
 def main() -> None:
     """Command line; takes no arguments."""
-    if sys.version_info < (3, 11):  # noqa: UP036 - this is the program that tells people so
-        sys.exit(
-            f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11 ..."
-        )
+    refuse_python()
+    refuse_system()
     # The lock file doubles as the mutex: no file of its own, and the kernel lets go of it whatever happens.
     with RUNTIME.open() as mutex:
         try:

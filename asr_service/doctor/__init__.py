@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from asr_service.config import Settings
 from asr_service.doctor.access import check_certificates, check_keys, check_ports
 from asr_service.doctor.findings import Finding, Verdict
+from asr_service.doctor.installation import check_packages, check_python
 from asr_service.doctor.machine import check_devices, check_limits, check_processor
-from asr_service.doctor.model import check_models, check_packages
+from asr_service.doctor.model import check_models
 
 __all__ = ["Finding", "Verdict", "examine"]
 
@@ -20,6 +21,7 @@ __all__ = ["Finding", "Verdict", "examine"]
 def examine(settings: Settings) -> Iterator[Finding]:
     """Makes every check in turn, the slow one last, and yields what they find."""
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        check_python,
         check_packages,
         check_models,
         check_ports,

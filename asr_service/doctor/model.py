@@ -1,11 +1,9 @@
-"""Checks the models that the settings name, their look-aheads, and the packages that they need."""
+"""Checks the models that the settings name, and their look-aheads."""
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator, Sequence
 
-from asr_service import __version__
 from asr_service.config import Settings
 from asr_service.core.errors import ModelError, ModelUnavailable, SettingsError
 from asr_service.doctor.findings import Finding, Verdict
@@ -15,34 +13,6 @@ from asr_service.model.look_ahead import choose_att_context
 from asr_service.model.nemo_file.names import CONFIG
 from asr_service.model.null import ATT_CONTEXTS, FRAME_MS
 from asr_service.model.refusals import unreadable
-
-_MISSING = "missing"
-_NEEDED = ("grpcio", "numpy")
-# The extra `model`; NeMo is for its own encoder step alone.
-_MODEL_NEEDS = ("torch", "numba", "pyyaml", "sentencepiece", "huggingface_hub")
-_NEMO = "nemo_toolkit"
-
-
-def check_packages(settings: Settings) -> Iterator[Finding]:
-    """Checks that the packages are there that the models need."""
-    found = {name: _version(name) for name in (*_NEEDED, *_MODEL_NEEDS, _NEMO)}
-    shown = f"asr_service {__version__}, " + ", ".join(f"{name} {number}" for name, number in found.items())
-    missing = [name for name, number in found.items() if number == _MISSING]
-    recognizes = set(settings.models) != {"null"}
-    if set(missing) & set(_NEEDED) or (set(missing) & set(_MODEL_NEEDS) and recognizes):
-        yield Finding("packages", Verdict.WRONG, shown, "run make setup, or pip install 'asr-service[model]'")
-    elif _NEMO in missing and settings.encoder == "nemo" and recognizes:
-        advice = "leave ASR_ENCODER unset, or pip install 'asr-service[nemo]'"
-        yield Finding("packages", Verdict.WRONG, f"{shown}: ASR_ENCODER=nemo needs it", advice)
-    else:
-        yield Finding("packages", Verdict.OK, shown)
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return _MISSING
 
 
 def check_models(settings: Settings) -> Iterator[Finding]:
@@ -146,7 +116,7 @@ def _hub_model(name: str) -> Iterator[Finding]:
     try:
         from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
-        from asr_service.model.hub.cache import RepoCache, matches_etag
+        from asr_service.model.hub.cache import RepoCache, matches_etag, shared_root
         from asr_service.model.hub.failures import explain_disk
     except ModuleNotFoundError:
         # Its absence is reported with the packages.
@@ -154,6 +124,8 @@ def _hub_model(name: str) -> Iterator[Finding]:
     cache = RepoCache(wanted)
     try:
         held = cache.find()
+        if held is None and (root := shared_root()) is not None:
+            held = RepoCache(wanted, root).find()
         is_whole = held is not None and matches_etag(held.blob, held.blob.name)
     except OSError as error:
         yield Finding(

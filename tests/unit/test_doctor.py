@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 import socket
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import pytest
 from asr_service.config import Settings
 from asr_service.core.cpus import usable_cpus
 from asr_service.doctor import Finding, Verdict, examine
+from asr_service.doctor.installation import check_packages, check_python
 from asr_service.doctor.machine import cpu_precision
-from asr_service.doctor.model import check_models, check_packages
+from asr_service.doctor.model import check_models
 from tests.support import hub
 from tests.support.certificates import Authority
 from tests.support.process import clean_environment, run_python
@@ -88,6 +91,7 @@ def test_a_model_that_may_not_be_looked_for(tmp_path: Path) -> None:
         ),
         (("torch", "numba"), {"model": "null"}, Verdict.OK, ""),
         (("numpy",), {"model": "null"}, Verdict.WRONG, "make setup"),
+        (("av",), {}, Verdict.NOTE, "'asr-service[compressed]'"),
     ],
 )
 def test_packages(
@@ -106,6 +110,39 @@ def test_packages(
     (finding,) = check_packages(Settings(**({"model": "demo"} | settings)))  # type: ignore[arg-type]
     assert verdicts([finding]) == [verdict] and advice in finding.advice
     assert all(f"{name} missing" in finding.found for name in missing)
+
+
+@pytest.mark.parametrize(
+    ("version", "system", "verdict", "said"),
+    [
+        ((3, 11, 2), ("Linux", "x86_64"), Verdict.OK, "Linux x86_64"),
+        ((3, 13, 9), ("Linux", "aarch64"), Verdict.OK, "Linux aarch64"),
+        ((3, 12, 0), ("Darwin", "arm64"), Verdict.OK, "Darwin arm64"),
+        ((3, 11, 1), ("Linux", "x86_64"), Verdict.WRONG, "too old"),
+        ((3, 14, 0), ("Linux", "x86_64"), Verdict.NOTE, "newer than what is tested"),
+        ((3, 12, 0), ("Darwin", "x86_64"), Verdict.NOTE, "no packages are pinned for this system"),
+    ],
+)
+def test_python_and_system(
+    monkeypatch: pytest.MonkeyPatch,
+    version: tuple[int, int, int],
+    system: tuple[str, str],
+    verdict: Verdict,
+    said: str,
+) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setattr(platform, "system", lambda: system[0])
+    monkeypatch.setattr(platform, "machine", lambda: system[1])
+    (finding,) = check_python(Settings(model="null"))
+    assert verdicts([finding]) == [verdict] and said in finding.found
+    assert verdict is Verdict.OK or "3.11.2 to 3.13" in finding.advice or "macOS on arm64" in finding.advice
+
+
+def test_a_python_with_which_nemo_reads_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tarfile, "data_filter")
+    assert verdicts(list(check_packages(Settings(model="demo")))) == [Verdict.OK]
+    (finding,) = check_packages(Settings(model="demo", encoder="nemo"))
+    assert verdicts([finding]) == [Verdict.WRONG] and "Python does from 3.11.4 on" in finding.found
 
 
 def test_every_model_of_a_list_is_looked_at(tmp_path: Path) -> None:
@@ -202,6 +239,8 @@ def test_a_model_of_the_hub_is_looked_for_where_it_is_kept(tmp_path: Path) -> No
     (kept / "snapshots/0123").mkdir(parents=True)
     (kept / "snapshots/0123/name.nemo").write_bytes(b"\x1f\x8b")
     assert told() == f"ok org/name, fetched before ({kept / 'snapshots/0123/name.nemo'})\n"
+    shared = told(HF_HUB_CACHE=str(tmp_path / "none"), ASR_SHARED_MODELS=str(tmp_path / "hub"))
+    assert shared == f"ok org/name, fetched before ({kept / 'snapshots/0123/name.nemo'})\n"
     (kept / "snapshots/0123/name.nemo").unlink()
     damaged = kept / "blobs" / ("0" * 64)
     damaged.parent.mkdir()

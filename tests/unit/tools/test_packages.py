@@ -1,58 +1,27 @@
-"""What other projects install: the stubs alone, and the service with its data."""
+"""What other projects install, and what programs import. `tests/e2e/test_installed.py` has the service's wheel."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.support.installed import build
 from tests.support.process import ROOT, printed
-
-
-def wheel(source: Path, folder: Path) -> list[str]:
-    """Names of the files in the wheel that pip makes of a project."""
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    # A copy: building leaves folders beside the sources.
-    copy = folder / "source"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=source,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (source / name).exists():
-            target = copy / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((source / name).read_bytes())
-    subprocess.run([*command, "--wheel-dir", str(folder), str(copy)], check=True, capture_output=True)
-    (made,) = folder.glob("*.whl")
-    with zipfile.ZipFile(made) as archive:
-        return archive.namelist()
+from tools import setup
 
 
 def test_the_stubs_are_a_typed_package_of_their_own(tmp_path: Path) -> None:
-    names = wheel(ROOT / "proto" / "python", tmp_path)
+    with zipfile.ZipFile(build(ROOT / "proto" / "python", tmp_path)) as archive:
+        names = archive.namelist()
     for name in ("py.typed", "v1/asr_pb2.py", "v1/asr_pb2.pyi", "v1/asr_pb2_grpc.py", "v1/asr_pb2_grpc.pyi"):
         assert f"asr/{name}" in names
     assert all(name.startswith(("asr/", "asr_v1_stubs-")) for name in names)
 
 
-def test_the_service_brings_its_data_and_no_tests(tmp_path: Path) -> None:
-    names = wheel(ROOT, tmp_path)
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
-        "asr_common",
-        "asr_service",
-        "ws_bridge",
-    }
-    for path in [*(ROOT / "asr_service").rglob("*"), *(ROOT / "ws_bridge").rglob("*")]:
-        # Pages for engineers stay in the repository.
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".md":
-            assert str(path.relative_to(ROOT)) in names
+def test_what_set_up_imports_ahead_is_there() -> None:
+    assert printed("-c", f"import {setup.FIRST_IMPORTS}") == ""
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 from testbed.processes import children_by_name, free_port
 from tests.support.audio import cut, speechlike
 from tests.support.bridge import CLOSE, INIT, listen, until_ready
-from tests.support.process import ServerProcess, children, gone, run_python
+from tests.support.process import PATIENCE_S, ServerProcess, children, gone, run_python
 from tests.support.rpc import config as grpc_config
 from tests.support.rpc import failure, retry_after_s, transcribe
 from tools.serve import page_address, service_target
@@ -82,8 +82,12 @@ async def test_a_signal_lets_a_stream_over_the_bridge_finish_while_both_take_no_
             # Both drain now, with the stream open: neither waits for the other to end.
             await asyncio.to_thread(process.wait_line, r"SIGTERM: draining 1 streams")
             await asyncio.to_thread(process.wait_line, r"\bdraining\b.*streams=1")
-            health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-            assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+            # A front end hears of it a moment after the log.
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            async with asyncio.timeout(PATIENCE_S):
+                while (await watch.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+                    pass
+            watch.cancel()
             refused = await failure(stub, [grpc_config()])
             assert refused.code() is grpc.StatusCode.UNAVAILABLE and retry_after_s(refused) > 0
             for packet in rest:
