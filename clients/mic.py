@@ -224,6 +224,15 @@ async def over_websocket(url: str, source: Source, args: argparse.Namespace, scr
         raise Refused(str(failed)) from None
 
 
+def on_interrupt(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Has an event loop make a call at Ctrl-C, in place of what it did then before."""
+    try:
+        loop.add_signal_handler(signal.SIGINT, call)
+    # Event loops of Windows take no signal handlers.
+    except NotImplementedError:
+        signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(call))
+
+
 async def run(args: argparse.Namespace) -> int:
     """Streams until the audio ends or Ctrl-C; returns the exit code."""
     source, screen = Source(), LiveText()
@@ -234,10 +243,10 @@ async def run(args: argparse.Namespace) -> int:
 
     def interrupted() -> None:
         source.end()
-        loop.add_signal_handler(signal.SIGINT, streaming.cancel)
+        on_interrupt(loop, streaming.cancel)
         loop.call_later(LAST_WORDS_S, streaming.cancel)
 
-    loop.add_signal_handler(signal.SIGINT, interrupted)
+    on_interrupt(loop, interrupted)
     try:
         if args.source == "-":
             threading.Thread(target=read_stdin, args=(source, args.rate), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Command line: `python -m ws_bridge [--option value ...]`.
+"""Command line: `asr-bridge [--option value ...]`, or `python -m ws_bridge ...`.
 
 Nothing heavy is imported before the settings are known to be right, so that help and errors come at once. Exit codes: 0
 stopped as asked, 1 a part of it failed, 2 the settings cannot be served, 128 + N ended at once by a second signal N.
@@ -17,13 +17,15 @@ _EPILOG = """\
 Exit codes: 0 stopped as asked, 1 a part of it failed, 2 a setting cannot be served, 128 + N ended at once by a second
 signal N.
 The protocol is described in ws_bridge/protocol.py; the speech service has settings of its own:
-python -m asr_service --help."""
+asr-service --help."""
+
+_PROGRAM = "asr-bridge"
 
 
 def _parser() -> argparse.ArgumentParser:
     """One option per setting."""
     parser = argparse.ArgumentParser(
-        prog="python -m ws_bridge",
+        prog=_PROGRAM,
         description="WebSocket bridge to the speech service. Every option is also an environment variable; the option "
         "goes before it.",
         epilog=_EPILOG,
@@ -36,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the process's exit code."""
+    if sys.platform == "win32":
+        print(f"{_PROGRAM}: it runs on Linux and macOS; on Windows, clients and stubs do", file=sys.stderr)
+        return 2
     options = vars(_parser().parse_args(argv))
     try:
         settings = read_settings(options)

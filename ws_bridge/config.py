@@ -165,6 +165,14 @@ class Settings(BaseSettings):
         description="After SIGTERM, how long streams may go on before they are ended. Keep it below the grace period "
         "of whatever stops the process, and not below the service's.",
     )
+    watchdog_s: float = Field(
+        30.0,
+        ge=1,
+        le=3600,
+        description="The event loop (with several ASR_BRIDGE_WORKERS the process that watches them), giving no sign of "
+        "life for so long, is taken for hung: GET /livez of the metrics port then says 503, for whatever starts the "
+        "bridge again. One of several workers that hangs shows its threads in the log, is killed and started again.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged. Neither audio nor text is ever logged."
     )

@@ -14,7 +14,7 @@ from typing import Protocol
 from asr.v1 import asr_pb2
 
 from ws_bridge.handshake import Handshake
-from ws_bridge.protocol import Message, State
+from ws_bridge.messages import Message, State
 from ws_bridge.status import Failure, Vocabulary
 
 

@@ -10,7 +10,7 @@ from asr.v1 import asr_pb2
 from ws_bridge.dialect import HttpAnswer
 from ws_bridge.file_start import AudioFormat
 from ws_bridge.handshake import Handshake
-from ws_bridge.protocol import Init
+from ws_bridge.messages import Init
 from ws_bridge.status import Failure, Vocabulary
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import Counter as Counts
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 
+from asr_common.metrics_http import MetricsServer, open_port
 from asr_common.settings import BadSettings, variable
+from asr_common.watchdog import Watchdog
 from ws_bridge.config import Settings
-from ws_bridge.protocol import State
+from ws_bridge.messages import State
 
 _CODES = {1000, 1001, 1002, 1003, 1006, 1007, 1008, 1009, 1011, 1013}
 """Close codes with a series of their own; clients may send thousands of others."""
@@ -114,21 +117,31 @@ class Metrics:
         """Counts a connection to the service that was made again."""
         self._reconnects.inc()
 
-    def listen(self, settings: Settings) -> None:
-        """Starts to answer `/metrics`, in a thread of its own.
-
-        Raises:
-            BadSettings: the port cannot be listened on.
-        """
-        try:
-            start_http_server(
-                settings.bridge_metrics_port, settings.bridge_metrics_host, registry=self.registry
-            )
-        except OSError as error:
-            raise BadSettings(metrics_port_taken(settings, error)) from None
+    def listen(self, settings: Settings, beat: Callable[[], float]) -> None:
+        """Starts to answer `/metrics` and `/livez`; see `answer_scrapes`."""
+        answer_scrapes(settings, lambda: generate_latest(self.registry), beat)
 
 
-def metrics_port_taken(settings: Settings, error: OSError) -> str:
+def answer_scrapes(settings: Settings, render: Callable[[], bytes], beat: Callable[[], float]) -> None:
+    """Starts to answer the metrics port, in threads of its own.
+
+    Args:
+        settings: have the port.
+        render: makes the page of metrics; called in any thread.
+        beat: gives the last sign of life of what the bridge depends on.
+
+    Raises:
+        BadSettings: the port cannot be listened on.
+    """
+    try:
+        port = open_port(settings.bridge_metrics_host, settings.bridge_metrics_port)
+    except OSError as error:
+        raise BadSettings(_port_taken(settings, error)) from None
+    server = MetricsServer(port, render=render, beat=beat, watchdog=Watchdog(settings.watchdog_s))
+    Thread(target=server.serve, name="scrape", daemon=True).start()
+
+
+def _port_taken(settings: Settings, error: OSError) -> str:
     """Says that the port of the metrics cannot be listened on."""
     name, host, port = (
         variable("bridge_metrics_port"),

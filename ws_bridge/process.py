@@ -6,23 +6,28 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
+from functools import partial
 
 import uvloop
 from websockets.asyncio.server import Server
 
+from asr_common import stacks
 from asr_common.control_channel import ControlChannel, Received
 from asr_common.cpu_priority import do_not_displace
 from asr_common.loop_channel import LoopChannel
 from asr_common.metric_pages import page_of
 from asr_common.ready_file import write_ready_file
 from asr_common.settings import BadSettings
+from asr_common.watchdog import Watchdog
 from ws_bridge.channels import Channels
 from ws_bridge.config import Settings
 from ws_bridge.metrics import Metrics
 from ws_bridge.server import Bridge
 from ws_bridge.tls import server_certificate, service_credentials
-from ws_bridge.workers import DRAIN, FAILED, LISTENING, PAGE, SCRAPE, Connections, port_taken
+from ws_bridge.worker_board import WorkerBoard
+from ws_bridge.workers import DRAIN, FAILED, LISTENING, PAGE, SCRAPE, port_taken
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +43,13 @@ def serve(settings: Settings) -> int:
 
 
 def run_worker(
-    settings: Settings, number: int, port: int, connections: Connections, control: ControlChannel
+    settings: Settings, number: int, port: int, board: WorkerBoard, control: ControlChannel
 ) -> int:
     """Serves in one of several processes until the channel says to end; returns the exit code."""
     do_not_displace()
+    stacks.show_on_signal()
     try:
-        return uvloop.run(_Worker(settings, number, connections, control).run(port))
+        return uvloop.run(_Worker(settings, number, board, control).run(port))
     except BadSettings as error:
         control.send((FAILED, str(error)))
         return 2
@@ -97,7 +103,9 @@ async def _run_alone(settings: Settings) -> int:
     except OSError as error:
         raise BadSettings(port_taken(settings, error)) from None
     if settings.bridge_metrics_port:
-        process.metrics.listen(settings)
+        board = WorkerBoard(1)
+        _beat_regularly(settings, partial(board.set_beat, 0))
+        process.metrics.listen(settings, lambda: board.beat(0))
     _on_signals(process.told_to_stop)
     where = {"host": settings.host, "port": next(iter(server.sockets)).getsockname()[1]}
     if settings.bridge_ready_file is not None:
@@ -108,21 +116,32 @@ async def _run_alone(settings: Settings) -> int:
     return code
 
 
+def _beat_regularly(settings: Settings, beat: Callable[[float], None]) -> None:
+    """Gives signs of life of this event loop, up to its end, as often as the watchdog looks."""
+    loop = asyncio.get_running_loop()
+    every_s = Watchdog(settings.watchdog_s).look_s
+
+    def turn() -> None:
+        beat(time.monotonic())
+        loop.call_later(every_s, turn)
+
+    turn()
+
+
 class _Worker:
     """One of several processes of a bridge, and its channel to the one that watches them."""
 
-    def __init__(
-        self, settings: Settings, number: int, connections: Connections, control: ControlChannel
-    ) -> None:
+    def __init__(self, settings: Settings, number: int, board: WorkerBoard, control: ControlChannel) -> None:
         self._settings = settings
         self._number = number
-        self._connections = connections
+        self._board = board
         self._control = control
 
     async def run(self, port: int) -> int:
         """Serves until the channel says to end; returns the exit code."""
         self._process = process = _Process(self._settings, self._count)
         server = await process.listen(port, shared=True)
+        _beat_regularly(self._settings, partial(self._board.set_beat, self._number))
         self._channel = LoopChannel(self._control, self._take)
         self._channel.send((LISTENING,))
         code = await process.serve(server)
@@ -130,8 +149,8 @@ class _Worker:
         return code
 
     def _count(self, own: int) -> int:
-        self._connections.set(self._number, own)
-        return self._connections.total
+        self._board.set_connections(self._number, own)
+        return self._board.connections
 
     def _take(self, received: Received) -> None:
         message = received.message

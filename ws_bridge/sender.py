@@ -8,8 +8,8 @@ from collections.abc import Callable
 from asr.v1 import asr_pb2
 
 from ws_bridge.call import Call
+from ws_bridge.messages import Audio, Close, Finalize, Init, Message
 from ws_bridge.packet_joiner import PacketJoiner
-from ws_bridge.protocol import Audio, Close, Finalize, Init, Message
 from ws_bridge.wire import bytes_per_s, joins_packets, to_requests
 
 

@@ -29,8 +29,8 @@ from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
 from ws_bridge.delivery import Delivery
 from ws_bridge.dialect import Dialect, Reply, Step
+from ws_bridge.messages import Audio, Init, Message, State
 from ws_bridge.metrics import Metrics
-from ws_bridge.protocol import Audio, Init, Message, State
 from ws_bridge.sender import Sender
 from ws_bridge.status import INTERNAL_ERROR, RETRY_AFTER_MS, Failure, Refused, from_grpc
 from ws_bridge.wire import last_final

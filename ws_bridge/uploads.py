@@ -26,8 +26,8 @@ from ws_bridge.form import read_form
 from ws_bridge.handshake import Handshake, read_handshake
 from ws_bridge.http_exchange import BodyLate, HttpExchange
 from ws_bridge.info import what_is_served
+from ws_bridge.messages import Audio, Init
 from ws_bridge.metrics import Metrics
-from ws_bridge.protocol import Audio, Init
 from ws_bridge.recordings import Body, open_recording
 from ws_bridge.status import RETRY_AFTER_MS, Failure, Refused, from_grpc
 from ws_bridge.wire import to_requests

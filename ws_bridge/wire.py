@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from asr.v1 import asr_pb2
 
-from ws_bridge.protocol import COMPRESSED, Audio, Finalize, Init, KeepAlive, Message, contract_limits
+from ws_bridge.fields import contract_limits
+from ws_bridge.messages import COMPRESSED, Audio, Finalize, Init, KeepAlive, Message
 from ws_bridge.status import Failure
 
 MAX_AUDIO_BYTES = int(contract_limits(asr_pb2.GetServiceInfoResponse, "max_message_bytes").min) // 2

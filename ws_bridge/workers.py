@@ -6,30 +6,28 @@ only one that ends again and again ends the bridge. The metrics of all are one p
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import mmap
 import os
-import queue
 import select
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from prometheus_client import start_http_server
-
+from asr_common import stacks
 from asr_common.control_channel import ControlChannel
-from asr_common.metric_pages import Page, Scrape, ServicePages, registry_of
+from asr_common.metric_pages import Scrape, ServicePages, render
+from asr_common.page_requests import PageRequests
 from asr_common.process_group import Child, ProcessGroup, how_it_ended
 from asr_common.ready_file import write_ready_file
 from asr_common.restarts import FORK_RETRY_S, Restarts
 from asr_common.settings import BadSettings, variable
 from asr_common.shared_port import SharedPort
+from asr_common.watchdog import Watchdog
 from ws_bridge.config import Settings
-from ws_bridge.metrics import GAUGES, metrics_port_taken
+from ws_bridge.metrics import GAUGES, answer_scrapes
+from ws_bridge.worker_board import WATCHER, WorkerBoard
 
 log = logging.getLogger(__name__)
 
@@ -41,24 +39,9 @@ _SCRAPE_S = 0.5
 """How long a worker may take for its metrics; then its last ones are shown."""
 _LAST_S = 15.0
 """How long after the time of a drain, and of closing its connections, a worker is killed."""
+_START_S = 60.0
+"""How long a worker may take until it listens."""
 _METRICS = -1
-
-
-class Connections:
-    """How many connections each worker has open, seen by all of them."""
-
-    def __init__(self, workers: int) -> None:
-        # Shared by being forked with it.
-        self._counts = (ctypes.c_uint32 * workers).from_buffer(mmap.mmap(-1, 4 * workers))
-
-    def set(self, worker: int, count: int) -> None:
-        """Sets how many a worker has open."""
-        self._counts[worker] = count
-
-    @property
-    def total(self) -> int:
-        """How many are open."""
-        return sum(self._counts)
 
 
 class Workers:
@@ -72,13 +55,16 @@ class Workers:
     def __init__(self, settings: Settings, group: ProcessGroup) -> None:
         self._settings = settings
         self._group = group
-        self._connections = Connections(settings.bridge_workers)
+        self._board = WorkerBoard(settings.bridge_workers)
+        self._watchdog = Watchdog(settings.watchdog_s)
         self._pages = ServicePages(GAUGES)
         self._scrape: Scrape | None = None
         # By number; of `_METRICS` the process that answers with their page.
         self._children: dict[int, Child] = {}
         self._restarts = {number: Restarts() for number in (*range(settings.bridge_workers), _METRICS)}
         self._start_at: dict[int, float] = {}
+        # Of those that hang.
+        self._kill_one_at: dict[int, float] = {}
         self._listening: set[int] = set()
         self._was_ready = False
         self._kill_at: float | None = None
@@ -105,16 +91,18 @@ class Workers:
 
     def _turn(self) -> None:
         now = time.monotonic()
+        self._board.set_beat(WATCHER, now)
         for number in [number for number, at in self._start_at.items() if at <= now]:
             self._start(number)
         if self._kill_at is not None and now >= self._kill_at:
             for child in self._children.values():
                 self._group.kill(child)
+        self._look_for_hanging(now)
         self._finish_scrape(now)
-        moments = [*self._start_at.values()]
+        moments = [now + self._watchdog.look_s, *self._start_at.values(), *self._kill_one_at.values()]
         moments += [self._kill_at] if self._kill_at is not None and now < self._kill_at else []
         moments += [self._scrape.until] if self._scrape else []
-        news = self._group.wait(max(0.0, min(moments) - now) if moments else None)
+        news = self._group.wait(max(0.0, min(moments) - now))
         numbers = {child: number for number, child in self._children.items()}
         for child, (message, _) in news.received:
             self._take(numbers[child], *message)
@@ -146,7 +134,7 @@ class Workers:
         # gRPC is not to be there before a fork.
         from ws_bridge.process import run_worker
 
-        return run_worker(self._settings, number, self._port, self._connections, control)
+        return run_worker(self._settings, number, self._port, self._board, control)
 
     def _take(self, number: int, kind: str, *values: Any) -> None:
         if kind == LISTENING:
@@ -189,8 +177,10 @@ class Workers:
         """Starts a process again that has ended, or ends the bridge."""
         del self._children[number]
         self._listening.discard(number)
+        self._kill_one_at.pop(number, None)
+        self._watchdog.forget(number)
         if number != _METRICS:
-            self._connections.set(number, 0)
+            self._board.set_connections(number, 0)
             self._pages.ended(number)
         if number == _METRICS:
             # Nobody is left who asks.
@@ -208,6 +198,27 @@ class Workers:
         else:
             self._start_at[number] = time.monotonic() + wait_s
 
+    def _look_for_hanging(self, now: float) -> None:
+        """Kills workers that give no sign of life, after they were made to show what they do."""
+        self._watchdog.look(now)
+        for number, child in self._children.items():
+            if number == _METRICS:
+                continue
+            if number in self._kill_one_at:
+                if now >= self._kill_one_at[number]:
+                    self._group.kill(child)
+                continue
+            starting_s = 0.0 if number in self._listening else _START_S
+            if self._watchdog.hangs(number, self._board.beat(number), at_least_s=starting_s):
+                limit = (
+                    f"{starting_s:g}"
+                    if starting_s
+                    else f"{variable('watchdog_s')}={self._watchdog.limit_s:g}"
+                )
+                log.critical("%s has given no sign of life for %s s; its threads:", child.name, limit)
+                self._group.kill(child, stacks.SHOW_STACKS)
+                self._kill_one_at[number] = now + stacks.STACKS_S
+
     def _on_signal(self, number: int) -> None:
         """SIGTERM or SIGINT: the first drains, the second ends all at once."""
         if self._kill_at is not None:
@@ -223,30 +234,19 @@ class Workers:
             child.control.send((DRAIN,))
 
     def _answer_scrapes(self, control: ControlChannel) -> int:
-        """Answers `/metrics` with the page of all workers, in a process that does nothing else."""
-        settings = self._settings
-        pages: queue.Queue[Page] = queue.Queue()
-        one_at_a_time = threading.Lock()
-        numbers = iter(range(1, sys.maxsize))
-
-        def get_page() -> Page:
-            with one_at_a_time:
-                control.send((SCRAPE, next(numbers)))
-                return pages.get()
-
+        """Answers `/metrics` with the page of all workers, and `/livez`, in a process that does nothing else."""
+        requests = PageRequests(lambda number: control.send((SCRAPE, number)))
         try:
-            start_http_server(
-                settings.bridge_metrics_port, settings.bridge_metrics_host, registry=registry_of(get_page)
-            )
-        except OSError as error:
-            control.send((FAILED, metrics_port_taken(settings, error)))
+            answer_scrapes(self._settings, lambda: render(requests.get()), lambda: self._board.beat(WATCHER))
+        except BadSettings as error:
+            control.send((FAILED, str(error)))
             return 2
         control.send((LISTENING,))
         while control.is_open:
             select.select([control], [], [])
             for message, _ in control.read():
                 if message[0] == PAGE:
-                    pages.put(message[2])
+                    requests.take(*message[1:])
         return 0
 
 

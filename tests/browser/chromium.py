@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, WebSocket, async_playwright, expect
 
 from asr_common.server_process import PATIENCE_S
 from testbed.processes import ROOT
@@ -74,6 +74,7 @@ class Visit:
 
     Attributes:
         complaints: what the browser itself complained about: errors of scripts, and whatever the policy kept out.
+        sent: the messages that the page has sent, of each of its connections.
     """
 
     def __init__(self, page: Page) -> None:
@@ -81,10 +82,18 @@ class Visit:
         self.complaints: list[str] = []
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", self._note)
+        self.sent: list[list[str | bytes]] = []
+        page.on("websocket", self._follow)
 
     def _note(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not any(part in message.text for part in _OF_THE_NETWORK):
             self.complaints.append(message.text)
+
+    def _follow(self, socket: WebSocket) -> None:
+        sent: list[str | bytes] = []
+        self.sent.append(sent)
+        # In a lambda: Playwright cannot mark a builtin.
+        socket.on("framesent", lambda message: sent.append(message))
 
     def at(self, name: str) -> Locator:
         """The element of that id."""

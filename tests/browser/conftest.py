@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue
-        if chromium.PROGRAM is None:
+        if chromium.PROGRAM is None and "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.skip(reason="there is no Chromium: apt-get install chromium"))
         item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 

@@ -52,7 +52,8 @@ async def test_a_recorder_s_packets_are_recognized_as_they_come(
     assert SPOKEN.name == "clip5.wav"
     final = heard["messages"][-1]
     assert (heard["code"], final["op"]) == (1000, "final")
-    assert "remind me to call martin" in final["text"]
+    # The recorder may begin within the first words and end within the last.
+    assert "to call martin" in final["text"]
     assert heard["packets"] > 5
     # Words came while the recorder was at work, and the last ones are those of the whole recording.
     assert any(message["op"] == "interim" and message["text"] for message in heard["messages"])

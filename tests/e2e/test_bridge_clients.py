@@ -139,6 +139,26 @@ async def test_raw_audio_from_another_program(bridge: Bridge, service: AsrServic
             assert out.splitlines()[-1] == await expected(bridge)
 
 
+async def test_clients_need_nothing_that_windows_lacks(
+    bridge: Bridge, service: AsrService, wav: Path, tmp_path: Path
+) -> None:
+    words = await expected(bridge)
+    for client in (
+        ("clients/grpc_client_wav.py", "--fast", "--target", service.target, wav),
+        ("clients/ws_client_wav.py", "--fast", wav, bridge.url),
+        ("clients/mic.py", "-", "--to", service.target, "--endpoint-ms", 0),
+        ("clients/mic.py", "-", "--to", bridge.url, "--endpoint-ms", 0),
+    ):
+        code, out, err = run("-m", "tests.support.other_systems", "win32", *client, data=PCM)
+        assert code == 0, err
+        assert out.splitlines()[-1].removesuffix("[end_of_stream]").strip() == words, client
+    copy = shutil.copy(wav, tmp_path)
+    transcriber = ("clients.transcribe", "--target", service.target, "--text", copy)
+    code, _, err = run("-m", "tests.support.other_systems", "win32", *transcriber)
+    assert code == 0, err
+    assert (tmp_path / "speech.txt").read_text().strip() == words
+
+
 def test_microphone_client_tells_what_is_wrong(bridge: Bridge, service: AsrService) -> None:
     port = free_port()
     cases: list[tuple[list[object], int, str]] = [

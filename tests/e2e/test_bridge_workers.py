@@ -125,6 +125,25 @@ async def finish(client: ClientConnection) -> str | None:
     return str(heard.final["text"]) if heard.code == 1000 else None
 
 
+async def test_a_worker_that_hangs_is_killed_and_started_again(
+    service: AsrService, clients: AsyncExitStack
+) -> None:
+    with Bridge(service.target, ASR_BRIDGE_WORKERS=2, ASR_WATCHDOG_S=2) as bridge:
+        await bridge.ready()
+        open_ones = await streams(bridge, clients, 8)
+        hanging = workers(bridge)["ws-bridge-0"]
+        os.kill(hanging, signal.SIGSTOP)
+        await bridge.said("ws-bridge-0 has given no sign of life for ASR_WATCHDOG_S=2 s")
+        await bridge.said("ws-bridge-0 has ended by signal 9")
+        await bridge.said("ws-bridge-0 listens again")
+        assert workers(bridge)["ws-bridge-0"] != hanging
+        # Those of the other one never noticed.
+        ends = Counter([await finish(client) for client in open_ones])
+        assert len(ends.keys() - {None}) <= 1
+        again = await streams(bridge, clients, 8)
+        assert None not in [await finish(client) for client in again]
+
+
 async def test_sigterm_lets_streams_of_all_workers_finish(
     service: AsrService, clients: AsyncExitStack
 ) -> None:

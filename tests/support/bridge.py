@@ -28,6 +28,9 @@ CLOSE = '{"op":"close","sid":"call-17"}'
 class Bridge(ServerProcess):
     """`python -m ws_bridge` on a free port of 127.0.0.1."""
 
+    module: tuple[str, ...] = ("ws_bridge",)
+    """What Python runs, and its first arguments."""
+
     def __init__(self, target: str, *options: str, **settings: object) -> None:
         """`settings` by full name (ASR_BRIDGE_CHANNELS=1); returns when it listens."""
         defaults: dict[str, Any] = {
@@ -36,7 +39,7 @@ class Bridge(ServerProcess):
             "ASR_GRPC_TARGET": target,
             "ASR_DRAIN_S": 5,
         }
-        super().__init__(["-m", "ws_bridge", *options], **(defaults | settings))
+        super().__init__(["-m", *self.module, *options], **(defaults | settings))
         self.port = int(self.wait_started(r"listening\b.*\bport\W+(\d+)").group(1))
 
     @property

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from asr.v1 import asr_pb2
 
 from ws_bridge.dialect import Ending, Step
-from ws_bridge.protocol import Conversation, Init, State
+from ws_bridge.messages import Init, State
+from ws_bridge.protocol import Conversation
 from ws_bridge.status import NORMAL, OWN, Failure
 from ws_bridge.wire import error_json, result_json
 

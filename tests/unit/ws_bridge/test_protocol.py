@@ -11,17 +11,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ws_bridge.protocol import (
-    MAX_CONTROL_CHARS,
-    MAX_INIT_CHARS,
-    Audio,
-    Close,
-    Conversation,
-    Finalize,
-    Init,
-    KeepAlive,
-    State,
-)
+from ws_bridge.messages import Audio, Close, Finalize, Init, KeepAlive, State
+from ws_bridge.protocol import MAX_CONTROL_CHARS, MAX_INIT_CHARS, Conversation
 from ws_bridge.status import Failure, Refused
 from ws_bridge.wire import (
     MAX_AUDIO_BYTES,

@@ -24,7 +24,8 @@ from ws_bridge.dialect import Ending, Reply, Step
 from ws_bridge.dialects.deepgram.query import WORDS, Query
 from ws_bridge.dialects.deepgram.results import Model, ResultWriter, dump
 from ws_bridge.file_start import MOST_CHANNELS, as_stream, read_start
-from ws_bridge.protocol import MAX_CONTROL_CHARS, Audio, Close, Finalize, KeepAlive, State
+from ws_bridge.messages import Audio, Close, Finalize, KeepAlive, State
+from ws_bridge.protocol import MAX_CONTROL_CHARS
 from ws_bridge.status import INTERNAL_ERROR, NORMAL, POLICY_VIOLATION, Failure, Refused
 
 _TYPES = ("KeepAlive", "Finalize", "CloseStream")

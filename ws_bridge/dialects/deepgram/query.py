@@ -10,16 +10,17 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from ws_bridge.handshake import Handshake
-from ws_bridge.protocol import (
+from ws_bridge.fields import (
     ENDPOINT_LIMITS,
     LANGUAGE_LIMITS,
     LOOK_AHEAD_LIMITS,
     MAX_KEY,
     MODEL_LIMITS,
     RATE_LIMITS,
-    Init,
+    sendable,
 )
+from ws_bridge.handshake import Handshake
+from ws_bridge.messages import Init
 from ws_bridge.status import Failure, Refused, Vocabulary
 
 WORDS = Vocabulary(
@@ -267,7 +268,7 @@ def _split_ms(handshake: Handshake) -> int:
 
 def _language(handshake: Handshake) -> str:
     code = handshake.last("language") or ""
-    if len(code) > LANGUAGE_LIMITS.max_length or not _sendable(code):
+    if len(code) > LANGUAGE_LIMITS.max_length or not sendable(code):
         raise _invalid("language", f"is {_show(code)}: it should be a BCP-47 code, such as en-US, or multi")
     return code
 
@@ -275,7 +276,7 @@ def _language(handshake: Handshake) -> str:
 def _model(handshake: Handshake) -> str:
     """The service's model that is asked for; Deepgram's names stand for its default."""
     name = handshake.last("model") or ""
-    if len(name) > MODEL_LIMITS.max_length or not _sendable(name):
+    if len(name) > MODEL_LIMITS.max_length or not sendable(name):
         raise _invalid("model", f"is {_show(name)}: it should be a model's name")
     return "" if _DEEPGRAMS_MODELS.match(name) else name
 
@@ -300,7 +301,7 @@ def _phrases(handshake: Handshake) -> tuple[tuple[tuple[str, ...], float | None]
         groups.setdefault(boost, []).append(word)
     for phrases in groups.values():
         for phrase in phrases:
-            if not _sendable(phrase):
+            if not sendable(phrase):
                 raise _invalid("keyterm", f"has {_show(phrase)}: it should be words")
     return tuple((tuple(phrases), boost) for boost, phrases in groups.items())
 
@@ -329,11 +330,6 @@ def _number(text: str) -> float | None:
         return None
     value = float(text)
     return value if math.isfinite(value) else None
-
-
-def _sendable(text: str) -> bool:
-    """Whether it can be sent as UTF-8."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _show(value: str) -> str:

@@ -13,7 +13,7 @@ from ws_bridge.dialect import HttpAnswer
 from ws_bridge.dialects.deepgram.query import Query
 from ws_bridge.dialects.deepgram.results import Model, dump, word
 from ws_bridge.file_start import AudioFormat
-from ws_bridge.protocol import Init
+from ws_bridge.messages import Init
 from ws_bridge.status import Failure
 
 

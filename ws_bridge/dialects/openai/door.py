@@ -8,9 +8,9 @@ from ws_bridge.dialect import HttpAnswer
 from ws_bridge.dialects.openai.errors import WORDS, refusal
 from ws_bridge.dialects.openai.realtime import OpenAIRealtime
 from ws_bridge.dialects.openai.recording import OpenAIRecording
-from ws_bridge.dialects.openai.session import SessionSettings, invalid, read_model, show
+from ws_bridge.dialects.openai.session import SessionSettings, invalid, read_model
+from ws_bridge.fields import MAX_KEY, show
 from ws_bridge.handshake import Handshake
-from ws_bridge.protocol import MAX_KEY
 from ws_bridge.status import Failure, Refused
 
 _KEY_PROTOCOL = "openai-insecure-api-key."

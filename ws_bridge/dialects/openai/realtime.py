@@ -28,9 +28,10 @@ from asr.v1 import asr_pb2
 
 from ws_bridge.dialect import Ending, Reply, Step
 from ws_bridge.dialects.openai.errors import WORDS, error_fields
-from ws_bridge.dialects.openai.session import SessionSettings, invalid, read_update, sendable, show
+from ws_bridge.dialects.openai.session import SessionSettings, invalid, read_update
 from ws_bridge.dialects.openai.turns import Item, Turns, stable_text
-from ws_bridge.protocol import Audio, Finalize, Init, Message, State
+from ws_bridge.fields import sendable, show
+from ws_bridge.messages import Audio, Finalize, Init, Message, State
 from ws_bridge.status import NORMAL, Failure, Refused
 from ws_bridge.wire import bytes_per_s
 

@@ -18,11 +18,11 @@ from ws_bridge.dialects.openai.session import (
     read_languages,
     read_model,
     service_model,
-    show,
 )
 from ws_bridge.dialects.openai.turns import Item, stable_text
+from ws_bridge.fields import LOOK_AHEAD_LIMITS, show
 from ws_bridge.file_start import AudioFormat
-from ws_bridge.protocol import LOOK_AHEAD_LIMITS, Init
+from ws_bridge.messages import Init
 from ws_bridge.status import Failure
 
 _FORMATS = ("json", "text", "srt", "verbose_json", "vtt")

@@ -12,19 +12,20 @@ has no use for (`prompt`, `noise_reduction`, `threshold`, ...) are left alone, a
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ws_bridge.protocol import (
+from ws_bridge.fields import (
     ENDPOINT_LIMITS,
     LANGUAGE_LIMITS,
     LOOK_AHEAD_LIMITS,
     MODEL_LIMITS,
     RATE_LIMITS,
-    Init,
+    sendable,
+    show,
 )
+from ws_bridge.messages import Init
 from ws_bridge.status import Failure, Refused
 
 PCM_RATE = 24_000
@@ -272,25 +273,6 @@ def _whole(value: Any, name: str, default: int, low: int, high: int) -> int:
     if is_number and low <= value <= high and value == int(value):
         return int(value)
     raise invalid(name, f"is {show(value)}: it should be a whole number from {low} to {high}")
-
-
-def sendable(text: str) -> bool:
-    """Whether it can be sent as UTF-8: a lone surrogate, which JSON's escapes can write, cannot."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
-
-
-_repr = reprlib.Repr()
-_repr.maxstring = 60
-_repr.maxother = 60
-_repr.maxlevel = 2
-
-
-def show(value: object) -> str:
-    """Shows a value, cut to what fits into an error message; ASCII, so that it can be sent."""
-    names = {None: "null", True: "true", False: "false"}
-    if value is None or isinstance(value, bool):
-        return names[value]
-    return _repr.repr(value).encode("ascii", "backslashreplace").decode()
 
 
 def invalid(name: str, problem: str) -> Refused:

@@ -21,8 +21,9 @@ from typing import Any
 from asr.v1 import asr_pb2
 
 from ws_bridge.dialect import Ending, HttpAnswer, Step
+from ws_bridge.fields import read_init
 from ws_bridge.handshake import Handshake
-from ws_bridge.protocol import Audio, Close, Init, State, read_init
+from ws_bridge.messages import Audio, Close, Init, State
 from ws_bridge.status import NORMAL, OWN, Failure, Refused, Vocabulary
 from ws_bridge.wire import error_json, result_json
 

@@ -17,7 +17,7 @@ from ws_bridge.dialect import Reply
 from ws_bridge.dialects.deepgram.door import DeepgramDoor
 from ws_bridge.dialects.deepgram.live import DeepgramLive
 from ws_bridge.handshake import read_handshake
-from ws_bridge.protocol import Audio, Close, Finalize, Init, KeepAlive, State
+from ws_bridge.messages import Audio, Close, Finalize, Init, KeepAlive, State
 from ws_bridge.status import Failure, Refused
 
 RAW = "encoding=linear16&sample_rate=16000"

@@ -16,7 +16,7 @@ from ws_bridge.dialect import Reply, Step
 from ws_bridge.dialects.openai.door import RealtimeDoor
 from ws_bridge.dialects.openai.realtime import OpenAIRealtime
 from ws_bridge.handshake import read_handshake
-from ws_bridge.protocol import Audio, Finalize, Init, State
+from ws_bridge.messages import Audio, Finalize, Init, State
 from ws_bridge.status import Failure, Refused
 from ws_bridge.wire import to_requests
 

@@ -10,7 +10,7 @@ import pytest
 from asr.v1 import asr_pb2 as pb
 
 from ws_bridge.dialects.twilio.stream import TwilioStream
-from ws_bridge.protocol import Audio, Close, Init, State
+from ws_bridge.messages import Audio, Close, Init, State
 from ws_bridge.status import Failure, Refused
 
 
