@@ -14,8 +14,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 Labels = tuple[tuple[str, str], ...]
-Page = list[tuple[str, str, str, list[tuple[str, Labels, float]]]]
-"""By metric: name, help, type, and its samples, each with name, labels and value."""
+MetricSamples = tuple[str, str, str, list[tuple[str, Labels, float]]]
+"""A metric: name, help, type, and its samples, each with name, labels and value."""
+Page = list[MetricSamples]
 
 _COUNTED = ("counter", "histogram", "summary")
 

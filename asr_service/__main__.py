@@ -1,4 +1,4 @@
-"""Command line: `python -m asr_service [serve|doctor] [--option value ...]`, and `keys new NAME`.
+"""Command line: `asr-service [serve|doctor] [--option value ...]`, and `keys new NAME`; or `python -m asr_service ...`.
 
 Options go before the environment. Nothing heavy is imported before the settings are known to be right, so that help and
 errors are answered at once. Exit codes: 0 drained and stopped, 1 the engine or what watches it failed, or the model
@@ -19,30 +19,31 @@ from asr_service import __version__
 from asr_service.config import Settings, lighten_grpc, read_settings
 from asr_service.core.errors import SettingsError
 
+_PROGRAM = "asr-service"
 _COMMANDS = {
     "serve": "serve until SIGTERM or SIGINT (the default)",
     "doctor": "look at what it would start with, and say what to do",
 }
 
 _EPILOG = """\
-API keys: python -m asr_service keys new NAME [--max-streams N] [--file FILE]
+API keys: asr-service keys new NAME [--max-streams N] [--file FILE]
 Exit codes: 0 stopped as asked, 1 the engine or what watches it failed or the model cannot be had now,
 2 a setting cannot be served.
-The WebSocket bridge has settings of its own: python -m ws_bridge --help."""
+The WebSocket bridge has settings of its own: asr-bridge --help."""
 
 
 def _parser() -> argparse.ArgumentParser:
     """The command, and one option per setting."""
     parser = argparse.ArgumentParser(
-        prog="python -m asr_service",
-        usage="python -m asr_service [serve|doctor] [--option VALUE ...]",
+        prog=_PROGRAM,
+        usage=f"{_PROGRAM} [serve|doctor] [--option VALUE ...]",
         description="Streaming speech recognition over gRPC. Every option is also an environment variable; the "
         "option goes before it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawTextHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"asr_service {__version__}")
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
     parser.add_argument(
         "command",
         nargs="?",
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _keys(argv: Sequence[str]) -> int:
     """`keys new NAME`: makes a key; only its hash goes into the file."""
-    parser = argparse.ArgumentParser(prog="python -m asr_service keys", description="API keys.")
+    parser = argparse.ArgumentParser(prog=f"{_PROGRAM} keys", description="API keys.")
     actions = parser.add_subparsers(dest="action", required=True)
     new = actions.add_parser("new", help="make a key: it is printed once, the file holds its hash")
     new.add_argument("name", help="who will have it; shown in logs")
@@ -121,6 +122,9 @@ def _doctor(settings: Settings) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the process's exit code."""
+    if sys.platform == "win32":
+        print(f"{_PROGRAM}: it runs on Linux and macOS; on Windows, clients and stubs do", file=sys.stderr)
+        return 2
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["keys"]:
         return _keys(argv[1:])

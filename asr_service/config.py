@@ -86,11 +86,12 @@ class Settings(BaseSettings):
         "bf16 is faster where the hardware has it; texts may then differ from fp32 in rare words. tf32, for NVIDIA "
         "GPUs, is between the two.",
     )
-    encoder: Literal["fast", "nemo"] = _setting(
+    encoder: Literal["fast", "torch", "nemo"] = _setting(
         "Model",
         "fast",
-        "fast keeps keys and values between steps instead of computing them again; nemo runs NeMo's own step, slower, "
-        "to compare with.",
+        "fast keeps keys and values between steps instead of computing them again, in kernels of its own; torch does "
+        "so in torch's operations alone, should a GPU's kernels fail; nemo runs NeMo's own step, slower, to compare "
+        "with.",
     )
     threads: int | None = _setting(
         "Model",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from asr_service.api import limits
 from asr_service.core.errors import InvalidArgument
 from asr_service.core.values import Coding
-from asr_service.recognition.codecs.contract import Decoder
+from asr_service.recognition.codecs.contract import Decoder, is_pyav_installed
 from asr_service.recognition.codecs.decoders import make_decoder
 from asr_service.recognition.wav_header import AudioFormat
 from asr_service.sessions.multichannel import Feed
@@ -29,9 +29,13 @@ async def open_decoder(coding: Coding, rate: int | None, channels: int) -> Decod
         coding: of the stream.
         rate: that the client has stated, None if it has not.
         channels: that the client has stated.
+
+    Raises:
+        InvalidArgument: PyAV is not installed.
     """
     # It takes a tenth of a second to import, for which other streams do not wait.
-    await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "av")
+    if is_pyav_installed():
+        await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "av")
     return make_decoder(coding, rate, channels)
 
 

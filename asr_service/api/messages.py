@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from asr.v1 import asr_pb2 as pb
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -24,20 +24,20 @@ from asr_service.core.values import (
     Result,
     StreamConfig,
 )
-from asr_service.recognition.languages import AUTO, choose_language
+from asr_service.recognition.languages import choose_language
 from asr_service.recognition.phrases import Alphabet, alphabet
-from asr_service.sessions.routes import Room, Route, Routes, Wanted
+from asr_service.sessions.routes import Route, Routes, Wanted
 
 ERROR_DOMAIN = "asr.v1"
 
-_ENCODINGS = {
+ENCODINGS = {
     pb.AUDIO_ENCODING_UNSPECIFIED: Encoding.LINEAR16,
     pb.AUDIO_ENCODING_LINEAR16: Encoding.LINEAR16,
     pb.AUDIO_ENCODING_MULAW: Encoding.MULAW,
     pb.AUDIO_ENCODING_ALAW: Encoding.ALAW,
     pb.AUDIO_ENCODING_FLOAT32: Encoding.FLOAT32,
 }
-_CODINGS = {
+CODINGS = {
     pb.AUDIO_ENCODING_FLAC: Coding.FLAC,
     pb.AUDIO_ENCODING_OGG_OPUS: Coding.OGG_OPUS,
     pb.AUDIO_ENCODING_WEBM_OPUS: Coding.WEBM_OPUS,
@@ -91,10 +91,10 @@ def stream_config(config: pb.RecognitionConfig, route: Route | None = None) -> S
         InvalidArgument: the first field that cannot be served, by its path in the request.
     """
     info = None if route is None else route.info
-    coding = _CODINGS.get(config.encoding)
-    encoding = Encoding.LINEAR16 if coding else _ENCODINGS.get(config.encoding)
+    coding = CODINGS.get(config.encoding)
+    encoding = Encoding.LINEAR16 if coding else ENCODINGS.get(config.encoding)
     if encoding is None:
-        known = [value for value in (*_ENCODINGS, *_CODINGS) if value != pb.AUDIO_ENCODING_UNSPECIFIED]
+        known = [value for value in (*ENCODINGS, *CODINGS) if value != pb.AUDIO_ENCODING_UNSPECIFIED]
         names = [
             f"{pb.AudioEncoding.Name(value).removeprefix('AUDIO_ENCODING_')} ({value})" for value in known
         ]
@@ -315,76 +315,6 @@ def response(name: str, result: Result, channel: int = 0) -> pb.RecognizeRespons
         audio_processed_ms=result.audio_ms,
         server_time=timestamp_pb2.Timestamp(seconds=seconds, nanos=milliseconds * 1_000_000),
     )
-
-
-def service_info(
-    routes: Routes,
-    room: Callable[[int], Room],
-    *,
-    version: str,
-    max_streams: int,
-    active_streams: int,
-    max_message_bytes: int,
-    measured_streams: int,
-    load: float,
-) -> pb.GetServiceInfoResponse:
-    """What is served.
-
-    Args:
-        routes: all of it.
-        room: tells how much an engine has, by its number.
-        version, max_streams, active_streams, max_message_bytes, measured_streams, load: as in the message.
-    """
-    info = routes.all[0].info
-    return pb.GetServiceInfoResponse(
-        model=routes.all[0].model,
-        version=version,
-        decoder=info.decoder,
-        att_context=info.att_context,
-        look_ahead_ms=round(info.look_ahead_ms),
-        chunk_ms=round(info.chunk_ms),
-        languages=info.languages,
-        encodings=[value for value in (*_ENCODINGS, *_CODINGS) if value != pb.AUDIO_ENCODING_UNSPECIFIED],
-        min_sample_rate_hertz=limits.MIN_RATE_HZ,
-        max_sample_rate_hertz=limits.MAX_RATE_HZ,
-        model_sample_rate_hertz=info.sample_rate,
-        max_streams=max_streams,
-        active_streams=active_streams,
-        max_message_bytes=max_message_bytes,
-        device=info.device,
-        precision=info.precision,
-        measured_streams=measured_streams,
-        load=load,
-        takes_language=bool(info.prompts),
-        default_language_code=_default_language(info),
-        served=[_served_model(route, [room(engine) for engine in route.engines]) for route in routes.all],
-    )
-
-
-def _served_model(route: Route, rooms: Sequence[Room]) -> pb.ServedModel:
-    info = route.info
-    return pb.ServedModel(
-        name=route.model,
-        look_ahead_ms=route.look_ahead_ms,
-        att_context=info.att_context,
-        chunk_ms=round(info.chunk_ms),
-        languages=info.languages,
-        takes_language=bool(info.prompts),
-        default_language_code=_default_language(info),
-        decoder=info.decoder,
-        precision=info.precision,
-        devices=route.devices,
-        max_streams=sum(room.limit for room in rooms),
-        active_streams=sum(room.leased for room in rooms),
-    )
-
-
-def _default_language(info: ModelInfo) -> str:
-    """The language of a stream that names none; "" if the model takes none, or has to be told."""
-    try:
-        return choose_language("", info) or (AUTO if info.prompts else "")
-    except InvalidArgument:
-        return ""
 
 
 def status(error: AsrError) -> status_pb2.Status:

@@ -7,6 +7,7 @@ from asr.v1 import asr_pb2_grpc
 
 from asr_service import __version__
 from asr_service.api import messages
+from asr_service.api.service_info import service_info
 from asr_service.api.stream_call import Context, Opening, StreamCall, abort
 from asr_service.core.errors import InvalidArgument, OutOfOrder
 from asr_service.core.values import Result
@@ -39,7 +40,7 @@ class SpeechServicer(asr_pb2_grpc.SpeechServiceServicer):
         admission, numbers = self._admission, self._admission.numbers
         if admission.routes is None:
             await abort(context, admission.refusal or starting())
-        return messages.service_info(
+        return service_info(
             admission.routes,
             admission.room,
             version=__version__,

@@ -225,13 +225,15 @@ class StreamCall(ABC):
         opening = await self.opening()
         config, limit_s = opening.config, self.admission.idle_timeout_s
         self.record.stream_id = config.name
+        decoder = None
+        if config.coding is not None:
+            decoder = await open_decoder(config.coding, opening.stated_rate, opening.channels)
         self.sessions = sessions = await self.admission.admit(config, opening.channels, key)
         self._raw = RawAudio(
             AudioFormat(config.encoding, config.sample_rate, opening.channels), self.file_hint
         )
         self._feed = sessions[0] if len(sessions) == 1 else Interleaved(sessions, config.encoding)
-        if config.coding is not None:
-            decoder = await open_decoder(config.coding, opening.stated_rate, opening.channels)
+        if decoder is not None:
             self._compressed = CompressedAudio(
                 decoder, self._feed, partial(self._format_known, config), self._end_streams
             )

@@ -27,6 +27,7 @@ class EngineRecord(ctypes.Structure):
         ("running", ctypes.c_uint32),
         ("measured", ctypes.c_uint32),
         ("batch_limit", ctypes.c_uint32),
+        ("step_kind", ctypes.c_uint32),
     )
 
     @property
@@ -59,9 +60,10 @@ class ServiceRecord(ctypes.Structure):
     Attributes:
         is_serving: whether streams are admitted where processes for them run.
         is_draining: whether the service is about to end.
+        beat: monotonic time of the supervisor's last sign of life.
     """
 
-    _fields_ = (("is_serving", ctypes.c_uint32), ("is_draining", ctypes.c_uint32))
+    _fields_ = (("beat", ctypes.c_double), ("is_serving", ctypes.c_uint32), ("is_draining", ctypes.c_uint32))
 
 
 class Board:

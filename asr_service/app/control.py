@@ -6,11 +6,7 @@ descriptors go beside it.
 
 from __future__ import annotations
 
-import signal
 from typing import Final
-
-SHOW_STACKS = signal.SIGUSR1
-"""The signal that makes a process print to stderr what its threads do."""
 
 
 class ToEngine:
@@ -79,7 +75,7 @@ class FromFrontEnd:
 class ToMetrics:
     """From the supervisor to the process that answers the metrics port.
 
-    - PAGE: (page of the service's metrics), the answer to a SCRAPE.
+    - PAGE: (number of the scrape, page of the service's metrics).
     """
 
     PAGE: Final = "page"

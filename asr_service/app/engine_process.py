@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import pickle
 import socket
-import sys
 from collections.abc import Callable
 
+from asr_common import stacks
 from asr_common.control_channel import ControlChannel
 from asr_common.metric_pages import page_of
 from asr_service.app.board import Board
-from asr_service.app.control import SHOW_STACKS, FromEngine, ToEngine
+from asr_service.app.control import FromEngine, ToEngine
 from asr_service.core.errors import ModelUnavailable, SettingsError
 from asr_service.core.model import ModelInfo, StreamingModel
 from asr_service.engine.contract import EngineSettings, EngineState
@@ -42,7 +41,7 @@ def run_engine(
         settings: how it is stepped.
         board: the engine keeps its record there.
     """
-    faulthandler.register(SHOW_STACKS, file=sys.stderr)
+    stacks.show_on_signal()
     return _EngineProcess(number, control, make_model, settings, board).run()
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import logging
 import pickle
 import socket
-import sys
 import time
 from collections.abc import Coroutine
 
 import uvloop
 
+from asr_common import stacks
 from asr_common.control_channel import ControlChannel, Received
 from asr_common.cpu_priority import do_not_displace
 from asr_common.loop_channel import LoopChannel
@@ -22,7 +21,7 @@ from asr_service.access import tls
 from asr_service.access.api_keys import KeyRing
 from asr_service.api.listen import listen, make_health, make_server
 from asr_service.app.board import Board
-from asr_service.app.control import SHOW_STACKS, FromFrontEnd, ToFrontEnd
+from asr_service.app.control import FromFrontEnd, ToFrontEnd
 from asr_service.app.drain import drain
 from asr_service.app.engine_connections import EngineConnections
 from asr_service.app.permits_by_message import PermitsByMessage
@@ -60,7 +59,7 @@ def run_front_end(
         shares_port: whether others listen on it too.
         board: the front end keeps its record there.
     """
-    faulthandler.register(SHOW_STACKS, file=sys.stderr)
+    stacks.show_on_signal()
     # Where no core is free, packets wait and steps do not.
     do_not_displace()
 

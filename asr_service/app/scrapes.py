@@ -50,8 +50,8 @@ class Scrapes:
         if self._run is not None and self._start_at is not None and self._start_at <= now:
             self._start(now, self._run)
         if self._scrape is not None and self._child is not None and self._scrape.is_over(now):
+            self._child.control.send((ToMetrics.PAGE, self._scrape.number, self._pages.merged()))
             self._scrape = None
-            self._child.control.send((ToMetrics.PAGE, self._pages.merged()))
 
     def _start(self, now: float, run: Callable[[ControlChannel], int]) -> None:
         self._start_at = None

@@ -14,6 +14,7 @@ from typing import Any
 
 from asr_common.control_channel import ControlChannel
 from asr_common.log_lines import name_process
+from asr_common.metrics_http import open_port
 from asr_common.process_group import ProcessGroup
 from asr_common.ready_file import write_ready_file
 from asr_common.shared_port import SharedPort
@@ -24,7 +25,6 @@ from asr_service.app.supervisor import FAILED, REFUSED, Supervisor
 from asr_service.config import Settings
 from asr_service.core.addresses import grpc_port_taken, metrics_port_taken
 from asr_service.core.errors import ModelUnavailable, SettingsError
-from asr_service.observability.metrics_http import open_port
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class _Service:
         def answer(control: ControlChannel) -> int:
             from asr_service.app.metrics_process import answer_scrapes
 
-            return answer_scrapes(control, port=port, is_serving=lambda: board.is_serving)
+            return answer_scrapes(control, port=port, board=board, watchdog_s=settings.watchdog_s)
 
         return answer
 

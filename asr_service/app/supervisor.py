@@ -15,15 +15,15 @@ import socket
 import time
 from collections.abc import Sequence
 
-from asr_common import restarts
+from asr_common import restarts, stacks
 from asr_common.control_channel import Received
 from asr_common.process_group import Child, News, ProcessGroup, how_it_ended
+from asr_common.watchdog import Watchdog
 from asr_service.app.board import Board
-from asr_service.app.control import SHOW_STACKS, FromEngine, FromFrontEnd, ToEngine, ToFrontEnd
+from asr_service.app.control import FromEngine, FromFrontEnd, ToEngine, ToFrontEnd
 from asr_service.app.permit_requests import PermitRequests
 from asr_service.app.processes import Plan, Process
 from asr_service.app.scrapes import Scrapes
-from asr_service.app.watchdog import Watchdog
 from asr_service.core.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,6 @@ ENGINE_STOP_S = 1.0
 """How long engines have to finish their steps once no front end is left."""
 LAST_WORDS_S = 4.0
 """How long after the time of a drain a front end has for the last finals and statuses of its streams."""
-# From showing what a process that hangs does until killing it.
-_STACKS_S = 0.2
 
 
 class Supervisor:
@@ -81,7 +79,7 @@ class Supervisor:
             ModelUnavailable: the model cannot be had now.
         """
         while not self._is_over():
-            now = time.monotonic()
+            now = self._board.service.beat = time.monotonic()
             self._start_due(now)
             self._look_for_hanging(now)
             self._end_late(now)
@@ -321,8 +319,8 @@ class Supervisor:
                     process.name,
                     f"{starting_s:g}" if starting_s else f"ASR_WATCHDOG_S={self._watchdog.limit_s:g}",
                 )
-                self._group.kill(process.child, SHOW_STACKS)
-                process.kill_at = now + _STACKS_S
+                self._group.kill(process.child, stacks.SHOW_STACKS)
+                process.kill_at = now + stacks.STACKS_S
 
     def _next_look(self, now: float) -> float:
         """Returns how long to wait at most."""

@@ -133,6 +133,14 @@ class _ReadingsCollector(Collector):
             memory.add_metric(["used"], now.memory_used)
             memory.add_metric(["total"], now.memory_total)
         yield memory
+        recorded = GaugeMetricFamily(
+            "asr_recorded_batch_sizes",
+            "Sizes of batches whose steps are replayed from recordings on a GPU; 0 where each step is launched kernel "
+            "by kernel, which is slower; none on a CPU.",
+        )
+        if now.recorded is not None:
+            recorded.add_metric([], len(now.recorded))
+        yield recorded
 
 
 def _slots_in(record: Any, state: str) -> float:

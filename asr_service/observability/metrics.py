@@ -16,6 +16,7 @@ SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2
 GAUGES: Mapping[str, Callable[[float, float], float]] = {
     "asr_load": max,
     "asr_batch_limit": max,
+    "asr_recorded_batch_sizes": min,
     "asr_tls_certificate_expiry_timestamp_seconds": min,
     "process_start_time_seconds": min,
     "asr_engine_process_start_time_seconds": min,

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from asr_service.core.errors import Unavailable
 from asr_service.core.lease import ChunkAnswers, EngineLink, Lease
-from asr_service.core.model import ModelInfo
+from asr_service.core.model import ModelInfo, StepKind
 from asr_service.core.values import PhraseBoost
 from asr_service.recognition.vocabulary import Vocabulary
 from asr_service.sessions.routes import Room, Routes, Served, by_room
@@ -42,6 +42,11 @@ class EngineNumbers(Protocol):
     @property
     def load(self) -> float:
         """How long live chunks take, over their duration."""
+        ...
+
+    @property
+    def step_kind(self) -> int:
+        """How its steps run, a `StepKind`."""
         ...
 
     @property
@@ -138,7 +143,8 @@ class Engines:
         if not engine.is_running:
             return Room(0, 0, 0.0)
         told = engine.numbers
-        return Room(told.leased + self._asked[number], told.limit, told.load)
+        steps = StepKind(told.step_kind).name.lower()
+        return Room(told.leased + self._asked[number], told.limit, told.load, steps)
 
     @contextmanager
     def asking(self, number: int, streams: int) -> Iterator[None]:

@@ -73,11 +73,13 @@ class Room:
         leased: streams that it has.
         limit: streams that it admits.
         load: how long live chunks take, over their duration.
+        steps: how its steps run: "host", "recorded" or "eager"; "" while it is away.
     """
 
     leased: int
     limit: int
     load: float
+    steps: str = ""
 
     @property
     def is_full(self) -> bool:

@@ -193,15 +193,15 @@ async def test_upload_does_not_stop_a_live_stream(stub: Stub) -> None:
     assert await asyncio.gather(*uploads) == [expected_upload] * 4
 
 
-async def test_hour_of_silence(stub: Stub) -> None:
-    """Fed as fast as it goes: no words, one final, and the clock is right."""
+async def test_ten_minutes_of_silence(stub: Stub) -> None:
+    """Fed as fast as it goes: no words, one final, and the clock is right. `make torture` does an hour."""
     second = silence(1.0)
 
     async def requests() -> AsyncIterator[pb.RecognizeRequest]:
         yield config(interim_results=False)
-        for _ in range(3600):
+        for _ in range(600):
             yield audio(second)
 
     (only,) = await talk(stub, requests())
     assert only.result.text == ""
-    assert only.audio_processed_ms == 3_600_000
+    assert only.audio_processed_ms == 600_000

@@ -12,6 +12,7 @@ import pytest
 from asr.v1 import asr_pb2 as pb
 from asr.v1 import asr_pb2_grpc
 
+from asr_service.model.hub.progress import amount
 from asr_service.model.locate import DEMO_MODEL
 from tests.support.hub import Repository, StandInHub, environment
 from tests.support.process import PATIENCE_S, ROOT, AsrService, ServerProcess
@@ -48,7 +49,8 @@ async def test_the_first_start_fetches_and_the_second_needs_no_hub(tmp_path: Pat
         variables = environment(hub, tmp_path / "home")
         words, lines = await served("org/demo", variables)
         assert words and len(hub.downloads()) == 1
-        assert any("fetching org/demo: demo.nemo, 9.47 MB" in line for line in lines)
+        size = amount(DEMO_MODEL.stat().st_size)
+        assert any(f"fetching org/demo: demo.nemo, {size}" in line for line in lines)
         assert [line for line in lines if "Traceback" in line or "%|" in line] == []
         hub.close()
         hub.requests.clear()

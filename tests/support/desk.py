@@ -90,6 +90,7 @@ class Desk:
         self.is_open = True
         self.numbers: Any = SimpleNamespace(
             is_running=True,
+            step_kind=0,
             leased=0,
             limit=slots,
             load=0.0,

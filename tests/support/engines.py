@@ -94,7 +94,7 @@ class Record(SimpleNamespace):
     """
 
     def __init__(self, on_change: Callable[[], None]) -> None:
-        names = "state slots limit leased ready running measured batch_limit load busy_since beat".split()
+        names = "state slots limit leased ready running measured batch_limit step_kind load busy_since beat".split()
         super().__init__(**dict.fromkeys(names, 0))
         self.on_change = on_change
 

@@ -72,6 +72,9 @@ class ServerProcess(server_process.ServerProcess):
 class AsrService(ServerProcess):
     """`python -m asr_service` on a free port of 127.0.0.1, with the null model unless told otherwise."""
 
+    module: tuple[str, ...] = ("asr_service",)
+    """What Python runs, and its first arguments."""
+
     def __init__(self, *options: str, wait: bool = True, **settings: object) -> None:
         """`settings` by full name (ASR_MAX_STREAMS=2), and those of `faulty_service`, such as FAULT; waits until it
         serves."""
@@ -84,7 +87,7 @@ class AsrService(ServerProcess):
             "ASR_FINALIZE_SILENCE_MS": 0,  # the null model hears it
         }
         faulty = _FAULTS & settings.keys()
-        program = ["tests/support/faulty_service.py"] if faulty else ["-m", "asr_service"]
+        program = ["tests/support/faulty_service.py"] if faulty else ["-m", *self.module]
         super().__init__([*program, "serve", *options], **(defaults | settings))
         if wait:
             self.wait_started(SERVING)

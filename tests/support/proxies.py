@@ -1,4 +1,4 @@
-"""HAProxy and nginx with the configurations of docker/proxy, before two services and two bridges."""
+"""HAProxy, nginx and Envoy with the configurations of docker/proxy, before two services and two bridges."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from testbed.processes import free_port
+from tests.support import envoy
 from tests.support.audio import cut
 from tests.support.bridge import CLOSE, INIT, Bridge, Heard, listen
 from tests.support.process import PATIENCE_S, ROOT, AsrService, ServerProcess
@@ -30,7 +32,11 @@ SHORT = speech(1.0, seed=52)
 """What newcomers say."""
 HOST = "127.0.0.1"
 WORKERS = 2  # of nginx
-CONFIGURATIONS = {"haproxy": ROOT / "docker/proxy/haproxy.cfg", "nginx": ROOT / "docker/proxy/nginx.conf"}
+CONFIGURATIONS = {
+    "haproxy": ROOT / "docker/proxy/haproxy.cfg",
+    "nginx": ROOT / "docker/proxy/nginx.conf",
+    "envoy": envoy.CONFIGURATION,
+}
 
 
 class Fleet:
@@ -42,6 +48,8 @@ class Fleet:
         target: HOST:PORT of gRPC at the proxy.
         url: of WebSocket at the proxy.
         proxy: its process.
+        admin: of Envoy, what it tells of itself.
+        tls: of Envoy, a folder with tls.crt and tls.key; it is set before Envoy starts, with `tls_port` for TLS.
         services: by number, 0 and 1, once started.
         bridges: the same for bridges.
     """
@@ -54,11 +62,14 @@ class Fleet:
         self._reloads = 0
         self._front = [free_port(), free_port()]
         self._service_ports = [(free_port(), free_port()) for _ in range(2)]
-        self._bridge_ports = [free_port() for _ in range(2)]
+        self._bridge_ports = [(free_port(), free_port()) for _ in range(2)]
         self.target = f"{HOST}:{self._front[0]}"
         self.url = f"ws://{HOST}:{self._front[1]}"
         self.services: dict[int, AsrService] = {}
         self.bridges: dict[int, Bridge] = {}
+        self.admin = envoy.Admin()
+        self.tls: Path | None = None
+        self.tls_port = free_port()
 
     def start_service(self, number: int, **settings: object) -> AsrService:
         """A service that serves, in place of the one of this number that was stopped."""
@@ -74,9 +85,19 @@ class Fleet:
         self.services[number] = self._stack.enter_context(AsrService(**(defaults | settings)))
         return self.services[number]
 
+    async def opened_on_service(self, number: int) -> int:
+        """How many streams a service has admitted since it was started."""
+        return await asyncio.to_thread(_counted, self._service_ports[number][1], "asr_streams_opened_total")
+
+    async def opened_on_bridge(self, number: int) -> int:
+        """How many connections a bridge has taken since it was started."""
+        port = self._bridge_ports[number][1]
+        return await asyncio.to_thread(_counted, port, "asr_bridge_connections_opened_total")
+
     def start_bridge(self, number: int, **settings: object) -> Bridge:
         """A bridge that listens, in place of the one of this number that was stopped."""
-        defaults = {"ASR_PORT": self._bridge_ports[number], "ASR_DRAIN_S": 30}
+        port, metrics_port = self._bridge_ports[number]
+        defaults = {"ASR_PORT": port, "ASR_BRIDGE_METRICS_PORT": metrics_port, "ASR_DRAIN_S": 30}
         self.bridges[number] = self._stack.enter_context(Bridge(self.target, **(defaults | settings)))
         return self.bridges[number]
 
@@ -91,12 +112,14 @@ class Fleet:
         path = self.configure(changes)
         if self.kind == "haproxy":
             argv = ["-db", "-f", str(path)]
+        elif self.kind == "envoy":
+            argv = envoy.arguments(path)
         else:
             own = f"daemon off; pid {self._folder}/nginx.pid;"
             if getpass.getuser() == "root":
                 own += " user root;"  # else workers become somebody who cannot read this folder
             argv = ["-e", "stderr", "-p", str(self._folder), "-c", str(path), "-g", own]
-        program = shutil.which(self.kind)
+        program = _program(self.kind)
         assert program is not None
         self.proxy = self._stack.enter_context(ServerProcess(argv, program=program))
         self._stack.callback(self.proxy.stop)  # before it is killed: of nginx, only the master would be
@@ -125,21 +148,59 @@ class Fleet:
         return answer.decode()
 
     async def until_in(self, instance: str) -> None:
-        """Waits until HAProxy has seen that an instance serves (backend/name). nginx sends somebody and sees."""
-        backend, name = instance.split("/")
+        """Waits until the proxy has seen that an instance serves (backend/name). nginx sends somebody and sees."""
+        await self._until(instance, serves=True)
+
+    async def until_out(self, instance: str) -> None:
+        """Waits until the proxy has seen that an instance takes no newcomers; nginx never does."""
+        await self._until(instance, serves=False)
+
+    async def _until(self, instance: str, *, serves: bool) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while self.kind == "haproxy":
-                states = self.command(f"show servers state {backend}")
-                if re.search(rf"^\d+ {backend} \d+ {name} \S+ 2 ", states, re.MULTILINE):
-                    return
+            while self.kind != "nginx" and await asyncio.to_thread(self._is_in, instance) is not serves:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
+
+    def _is_in(self, instance: str) -> bool:
+        backend, name = instance.split("/")
+        if self.kind == "envoy":
+            return self._address(name) in self.admin.healthy(backend)
+        states = self.command(f"show servers state {backend}")
+        return re.search(rf"^\d+ {backend} \d+ {name} \S+ 2 ", states, re.MULTILINE) is not None
+
+    def _address(self, name: str) -> str:
+        """HOST:PORT of an instance by its documented name."""
+        program, number = name.split("-")
+        at = int(number) - 1
+        return f"{HOST}:{(self._service_ports if program == 'service' else self._bridge_ports)[at][0]}"
 
     def configure(self, changes: Mapping[str, str] | None = None) -> Path:
         """Writes the proxy's configuration."""
-        text = CONFIGURATIONS[self.kind].read_text(encoding="utf-8")
+        if self.kind == "envoy":
+            text = self._of_envoy()
+        else:
+            text = CONFIGURATIONS[self.kind].read_text(encoding="utf-8")
         for old, new in (changes or {}).items():
             assert old in text, old
             text = text.replace(old, new)
+        if self.kind != "envoy":
+            text = self._with_addresses(text)
+        path = self._folder / CONFIGURATIONS[self.kind].name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def _of_envoy(self) -> str:
+        behind = {}
+        for number in range(2):
+            behind[f"service-{number + 1}", 50051] = (HOST, self._service_ports[number][0])
+            behind[f"bridge-{number + 1}", 8080] = (HOST, self._bridge_ports[number][0])
+        fronts = dict(zip((50051, 8080), self._front, strict=True))
+        if self.tls is not None:
+            fronts[8443] = self.tls_port
+        text = envoy.configuration(fronts, self.admin.port, behind, tls=self.tls)
+        # As below.
+        return text.replace("interval: 1s", "interval: 0.2s")
+
+    def _with_addresses(self, text: str) -> str:
         for port, mine in zip((50051, 8080), self._front, strict=True):
             text, count = re.subn(rf"(bind |listen )\S*\b{port}\b", rf"\g<1>{HOST}:{mine}", text)
             assert count == 1
@@ -151,7 +212,7 @@ class Fleet:
                 text, count = re.subn(rf"({service}.* port) 9464", rf"\1 {metrics_port}", text)
                 assert count == 1
             text = text.replace(service, f"{HOST}:{grpc_port}")
-            text = text.replace(bridge, f"{HOST}:{self._bridge_ports[number]}")
+            text = text.replace(bridge, f"{HOST}:{self._bridge_ports[number][0]}")
         if self.kind == "haproxy":
             text = text.replace("/run/haproxy", str(self._folder))
             text = text.replace("inter 1s", "inter 200ms")  # a test waits for it several times
@@ -165,9 +226,19 @@ class Fleet:
             text = text.replace(
                 "worker_processes auto;", f"worker_processes {WORKERS}; error_log stderr notice;"
             )
-        path = self._folder / CONFIGURATIONS[self.kind].name
-        path.write_text(text, encoding="utf-8")
-        return path
+        return text
+
+
+def _counted(port: int, name: str) -> int:
+    """The value of a counter without labels on a page of metrics."""
+    with urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=PATIENCE_S) as page:
+        found = re.search(rf"^{name} (\S+)$", page.read().decode(), re.MULTILINE)
+    assert found is not None, name
+    return int(float(found[1]))
+
+
+def _program(kind: str) -> str | None:
+    return envoy.program() if kind == "envoy" else shutil.which(kind)
 
 
 def _until_listening(process: ServerProcess, port: int) -> None:
@@ -186,7 +257,9 @@ def _until_listening(process: ServerProcess, port: int) -> None:
 @contextmanager
 def fleet(kind: str, folder: Path) -> Iterator[Fleet]:
     """A fleet whose processes end with it; the test is skipped where the proxy is not installed."""
-    if shutil.which(kind) is None:
+    if kind == "envoy":
+        envoy.needs_envoy()
+    elif _program(kind) is None:
         pytest.skip(f"{kind} is not installed: apt-get install {kind}")
     with ExitStack() as stack:
         yield Fleet(kind, folder, stack)

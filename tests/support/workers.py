@@ -1,8 +1,8 @@
-"""How the whole suite is shared by two workers (pytest-xdist): who takes what, and what is done once for both.
+"""How the whole suite is shared by workers (pytest-xdist): who takes what, and what is done once for all.
 
-On two cores one worker computes while the other waits, as most tests of servers do. All tests that import NeMo stay
+There are three for two cores, since most tests of servers wait half of their time. All tests that import NeMo stay
 together in one worker: the import and the models are made once. Other tests stay with those of their file, so that a
-server which they share is started once. What takes longest begins first, so that both workers end at about the same
+server which they share is started once. What takes longest begins first, so that all workers end at about the same
 time.
 """
 
@@ -47,7 +47,7 @@ class Shares(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def once(factory: pytest.TempPathFactory, name: str, work: Callable[[], object]) -> None:
-    """Does some work in the first worker that comes here, while the other waits."""
+    """Does some work in the first worker that comes here, while the others wait."""
     folder = factory.getbasetemp()
     if IS_WORKER:
         folder = folder.parent  # of the run

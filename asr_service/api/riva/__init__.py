@@ -28,7 +28,7 @@ def register(server: Any, admission: Admission) -> str | None:
     try:
         installed = version(PACKAGE)
     except PackageNotFoundError:
-        log.info("riva interface: off; %s is not installed", PACKAGE)
+        log.info("riva interface: off; %s is not installed (pip install --no-deps %s)", PACKAGE, PACKAGE)
         return None
     try:
         from asr_service.api.riva.servicer import add_servicer

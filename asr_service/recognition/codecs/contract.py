@@ -6,13 +6,21 @@ here, since PyAV reads containers from files only, for whose bytes it would wait
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Protocol
 
 from asr_service.core.errors import InvalidArgument
 from asr_service.core.values import Coding
 from asr_service.recognition.containers import identify
 from asr_service.recognition.wav_header import AudioFormat
+
+
+@cache
+def is_pyav_installed() -> bool:
+    """Whether compressed audio can be decoded: PyAV is an extra."""
+    return importlib.util.find_spec("av") is not None
 
 
 class Decoder(Protocol):
@@ -48,6 +56,16 @@ def check_stated(found: AudioFormat, rate: int | None, channels: int, what: str)
                 f"config.{field} is {said}, and the audio is a {what} of {other}; they should agree",
                 field=f"config.{field}",
             )
+
+
+def check_pyav() -> None:
+    """Raises InvalidArgument where PyAV is not installed."""
+    if not is_pyav_installed():
+        raise InvalidArgument(
+            "config.encoding should be LINEAR16, FLOAT32, MULAW or ALAW: this server decodes no FLAC or Opus, since "
+            "PyAV is not installed beside it (pip install 'asr-service[compressed]')",
+            field="config.encoding",
+        )
 
 
 _SHOWN = {

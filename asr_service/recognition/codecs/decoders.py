@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from asr_service.core.errors import InvalidArgument
 from asr_service.core.values import Coding
-from asr_service.recognition.codecs.contract import Decoder, check_stated
+from asr_service.recognition.codecs.contract import Decoder, check_pyav, check_stated
 from asr_service.recognition.codecs.flac import FlacDecoder
 from asr_service.recognition.codecs.opus import OGG_MARK, WEBM_MARK, OggOpusDecoder, WebmOpusDecoder
 from asr_service.recognition.containers import identify
@@ -23,7 +23,13 @@ def make_decoder(coding: Coding, rate: int | None, channels: int) -> Decoder:
         coding: of the stream.
         rate: that the client has stated, None if it has not; Opus is decoded at its own.
         channels: that the client has stated.
+
+    Raises:
+        InvalidArgument: PyAV is not installed.
     """
+    # AUTO may turn out to be a WAV file.
+    if coding is not Coding.AUTO:
+        check_pyav()
     match coding:
         case Coding.FLAC:
             return FlacDecoder(rate, channels)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_service.api import messages as wire
+from asr_service.api.service_info import service_info
 from asr_service.core.errors import WIRE_STATUS, AsrError, AtCapacity, InternalError, InvalidArgument
 from asr_service.core.model import ModelInfo
 from asr_service.core.values import (
@@ -223,8 +224,8 @@ def test_before_the_models_are_made_nothing_is_chosen() -> None:
 def test_everything_that_is_served_is_told_with_the_room_of_its_engines() -> None:
     far = replace(POLYGLOT, chunk_frames=14, att_context=(70, 13), device="cuda:1")
     routes = serving(POLYGLOT, replace(POLYGLOT, device="cuda:0"), far)
-    rooms = [Room(1, 10, 0.5), Room(2, 400, 0.1), Room(0, 500, 0.0)]
-    told = wire.service_info(
+    rooms = [Room(1, 10, 0.5, "host"), Room(2, 400, 0.1, "recorded"), Room(0, 500, 0.0, "eager")]
+    told = service_info(
         routes,
         rooms.__getitem__,
         version="1",
@@ -244,11 +245,11 @@ def test_everything_that_is_served_is_told_with_the_room_of_its_engines() -> Non
     }
     first = pb.ServedModel(
         look_ahead_ms=80, att_context=[70, 1], chunk_ms=160, devices=["cpu", "cuda:0"],
-        max_streams=410, active_streams=3, **shared,  # type: ignore[arg-type]
+        max_streams=410, active_streams=3, steps=["host", "recorded"], **shared,  # type: ignore[arg-type]
     )  # fmt: skip
     second = pb.ServedModel(
         look_ahead_ms=1040, att_context=[70, 13], devices=["cuda:1"],
-        max_streams=500, **shared,  # type: ignore[arg-type]
+        max_streams=500, steps=["eager"], **shared,  # type: ignore[arg-type]
     )  # fmt: skip
     second.chunk_ms = round(far.chunk_ms)
     assert list(told.served) == [first, second]
@@ -266,7 +267,7 @@ def test_everything_that_is_served_is_told_with_the_room_of_its_engines() -> Non
     ],
 )
 def test_service_info_says_whether_a_language_is_taken(info: ModelInfo, takes: bool, default: str) -> None:
-    told = wire.service_info(
+    told = service_info(
         serving(info),
         lambda _: Room(0, 1, 0.0),
         version="1",

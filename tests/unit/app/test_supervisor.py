@@ -21,13 +21,12 @@ import pytest
 
 PATIENCE_S = 60.0
 PRELUDE = """
-import faulthandler, os, pickle, select, signal, socket, sys, time
-from asr_common import restarts
+import os, pickle, select, signal, socket, sys, time
+from asr_common import restarts, stacks
 from asr_common.process_group import ProcessGroup
 from asr_service.app.board import Board
 from asr_service.app.control import FromEngine, FromFrontEnd, ToEngine, ToFrontEnd
 from asr_service.app.processes import Plan
-from asr_service.app.control import SHOW_STACKS
 from asr_service.app.supervisor import Supervisor
 from asr_service.core.errors import ModelUnavailable, SettingsError
 
@@ -39,7 +38,7 @@ def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def messages(control, record, others):
-    faulthandler.register(SHOW_STACKS)
+    stacks.show_on_signal()
     while control.is_open:
         record.beat = time.monotonic()
         ready, _, _ = select.select([control, *others], [], [], 0.05)
@@ -369,7 +368,7 @@ def test_a_front_end_that_hangs_before_it_listens_is_started_again() -> None:
         supervisor.FRONT_END_START_S = 0.5
         def hanging(number, control):
             if number == 1 and board.service.is_serving:
-                faulthandler.register(SHOW_STACKS)
+                stacks.show_on_signal()
                 say("front 1 hangs as", os.getpid())
                 time.sleep(1000.0)
             return front_end(number, control)

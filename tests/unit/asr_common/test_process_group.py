@@ -132,6 +132,9 @@ def test_a_child_has_no_descriptor_of_its_parent_or_of_its_siblings() -> None:
 def test_nothing_is_left_when_the_parent_is_killed() -> None:
     program = PRELUDE + textwrap.dedent("""
         children = [group.fork(f"asr-{number}", echo) for number in range(3)]
+        # It answers once it is tied to its parent's life, as it is before anything else.
+        children[0].control.send(("up",))
+        until(messages)
         os.kill(children[0].pid, signal.SIGSTOP)
         print(*[child.pid for child in children], flush=True)
         time.sleep(1000)

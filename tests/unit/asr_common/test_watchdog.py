@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from asr_service.app.watchdog import Watchdog
+from asr_common.watchdog import Watchdog
 
 
 def watch(watchdog: Watchdog, start: float, seconds: float, beat: float | None) -> float | None:

@@ -69,7 +69,7 @@ def test_resampled_speech_is_what_sox_makes(rate: int) -> None:
     assert likeness_db(ours, theirs, FULL_BAND * min(rate, 16_000) / 2) > 85
 
 
-@pytest.mark.parametrize(("law", "name"), itertools.product(LAWS, ["every", "speech"]))
+@pytest.mark.parametrize(("law", "name"), list(itertools.product(LAWS, ["every", "speech"])))
 def test_g711_is_decoded_as_sox_decodes_it(law: str, name: str) -> None:
     data = (SOX / f"{name}.{law}").read_bytes()
     assert name == "speech" or data == bytes(range(256))

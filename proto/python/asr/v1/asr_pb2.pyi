@@ -757,6 +757,7 @@ class ServedModel(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     MAX_STREAMS_FIELD_NUMBER: _builtins.int
     ACTIVE_STREAMS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What a config may name as `model`."""
     look_ahead_ms: _builtins.int
@@ -787,6 +788,12 @@ class ServedModel(_message.Message):
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """"cpu" or "cuda:N" of each engine that serves it."""
 
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How the steps of each of `devices` run: "host" on a CPU; on a GPU "recorded" if they are replayed from recordings, and
+        "eager" if each is launched kernel by kernel, which is slower; "" while it is away.
+        """
+
     def __init__(
         self,
         *,
@@ -802,10 +809,11 @@ class ServedModel(_message.Message):
         devices: _abc.Iterable[_builtins.str] | None = ...,
         max_streams: _builtins.int = ...,
         active_streams: _builtins.int = ...,
+        steps: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_streams", b"active_streams", "att_context", b"att_context", "chunk_ms", b"chunk_ms", "decoder", b"decoder", "default_language_code", b"default_language_code", "devices", b"devices", "languages", b"languages", "look_ahead_ms", b"look_ahead_ms", "max_streams", b"max_streams", "name", b"name", "precision", b"precision", "takes_language", b"takes_language"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_streams", b"active_streams", "att_context", b"att_context", "chunk_ms", b"chunk_ms", "decoder", b"decoder", "default_language_code", b"default_language_code", "devices", b"devices", "languages", b"languages", "look_ahead_ms", b"look_ahead_ms", "max_streams", b"max_streams", "name", b"name", "precision", b"precision", "steps", b"steps", "takes_language", b"takes_language"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
