@@ -31,8 +31,8 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *INSIDE, *PAGES]
 README_WORDS = 1600
 """What somebody reads before the first try; the rest has pages of its own."""
 PROGRAMS = ("asr_service", "ws_bridge", "asr_common")
-OTHER_VARIABLES = {"ASR_IMAGE", "ASR_API_KEY"}
-"""Of docker/*.sh and of the clients, not of the servers."""
+OTHER_VARIABLES = {"ASR_IMAGE", "ASR_API_KEY", "ASR_SHARED_MODELS"}
+"""Of docker/*.sh, of the clients and of the hub's cache, not among the settings of the servers."""
 
 
 def blocks(document: Path, language: str) -> list[str]:
