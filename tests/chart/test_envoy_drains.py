@@ -70,7 +70,7 @@ async def test_it_waits_for_the_last_stream_and_cuts_none(tmp_path: Path) -> Non
         path = tmp_path / "envoy.yaml"
         path.write_text(envoy.configuration({50051: grpc_port, 8080: websocket_port}, admin.port, behind))
         with envoy.start(path, ["--drain-strategy", "immediate"]) as proxy:
-            await asyncio.to_thread(proxy.wait_started, envoy.STARTED)
+            await envoy.wait_listening(proxy, admin)
             await until_ready(websocket_port)
             target = f"127.0.0.1:{grpc_port}"
             async with (
@@ -116,7 +116,7 @@ async def test_it_waits_no_longer_than_it_may(tmp_path: Path) -> None:
         path = tmp_path / "envoy.yaml"
         path.write_text(envoy.configuration({50051: grpc_port, 8080: free_port()}, admin.port, behind))
         with envoy.start(path) as proxy:
-            await asyncio.to_thread(proxy.wait_started, envoy.STARTED)
+            await envoy.wait_listening(proxy, admin)
             async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
                 stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
                 expected = await transcribe(stub, PCM)

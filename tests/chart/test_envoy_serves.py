@@ -101,7 +101,7 @@ async def test_with_tls_on_both_sides(releases: dict[str, Release], tmp_path: Pa
             tmp_path, releases[ALL], authority, listens=listens, instances=instances, admin=admin.port
         )
         with envoy.start(path) as proxy:
-            await asyncio.to_thread(proxy.wait_started, envoy.STARTED)
+            await envoy.wait_listening(proxy, admin)
             await until(lambda: admin.healthy("bridges"))
             trust = ssl.create_default_context(cafile=str(authority.cert))
             credentials = grpc.ssl_channel_credentials(authority.cert.read_bytes())
@@ -135,6 +135,6 @@ async def test_an_instance_with_another_name_gets_no_stream(
             tmp_path, releases[ALL], authority, listens=listens, instances=instances, admin=admin.port
         )
         with envoy.start(path) as proxy:
-            await asyncio.to_thread(proxy.wait_started, envoy.STARTED)
+            await envoy.wait_listening(proxy, admin)
             await until(lambda: admin.counter("cluster.services.ssl.fail_verify_san"))
             assert admin.healthy("services") == set()

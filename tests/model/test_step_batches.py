@@ -16,7 +16,7 @@ from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.transfers import Staging, download, pack, unpack
 from asr_service.recognition.vocabulary import SPACE_MARK
 from testbed.models import babble
-from tests.support.chunks import Segment, assert_same, step_alone, step_together
+from tests.support.chunks import OTHER_BATCH, Segment, assert_same, step_alone, step_together
 
 MODELS = pytest.mark.parametrize(
     ("shape", "context", "decoder"),
@@ -61,7 +61,7 @@ def test_arrays_of_many_streams_equal_requests_of_one(
     given = segments(together, rng)
     step_together(together, given, rng)
     for segment in given:
-        assert_same(segment.results, step_alone(alone, segment), 1e-4)
+        assert_same(segment.results, step_alone(alone, segment), OTHER_BATCH)
     results = [result for segment in given for result in segment.results]
     assert sum(len(result.tokens) for result in results) > 50
     assert 3 < sum(result.broken for result in results) < len(given)
@@ -79,7 +79,7 @@ def test_padded_batches_give_the_same(
     monkeypatch.setattr(NemoStreamingModel, "_bucket", lambda self, size: padded_size(size))
     step_together(streaming("tiny", (70, 1), slots=7), given, rng)
     for segment, results in zip(given, expected, strict=True):
-        assert_same(segment.results, results, 1e-4)
+        assert_same(segment.results, results, OTHER_BATCH)
 
 
 def test_what_a_slot_is_opened_with_counts_from_its_next_segment(

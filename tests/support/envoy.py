@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import sys
@@ -16,8 +17,8 @@ from tests.support.process import PATIENCE_S, ROOT, ServerProcess
 
 CONFIGURATION = ROOT / "docker/proxy/envoy.yaml"
 CERTIFICATE = ROOT / "docker/proxy/envoy-certificate.yaml"
-STARTED = "starting workers"
-"""What it says once it listens: not before the first answer of every instance to a question for its health."""
+_STARTING = "starting workers"
+"""What it says after the first answer of every instance to a question for its health, a moment before it listens."""
 WORKERS = 2
 _BIND = r"(socket_address: \{ address: )\S+(, port_value: )%d "
 _TLS_LISTENER = re.compile(r"\n    # All of it with TLS.*?(?=\n  clusters:)", re.DOTALL)
@@ -79,6 +80,14 @@ def arguments(path: Path) -> list[str]:
 def start(path: Path, argv: Sequence[str] = ()) -> ServerProcess:
     """Envoy with a configuration, not waited for."""
     return ServerProcess([*arguments(path), *argv], program=needs_envoy())
+
+
+async def wait_listening(process: ServerProcess, admin: Admin) -> None:
+    """Waits until its ports take connections."""
+    await asyncio.to_thread(process.wait_started, _STARTING)
+    async with asyncio.timeout(PATIENCE_S):
+        while not await asyncio.to_thread(admin.counter, "listener_manager.workers_started"):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
 
 
 class Admin:

@@ -126,7 +126,7 @@ class Instances:
         path = self._folder / "envoy.yaml"
         path.write_text(text.replace("type: STRICT_DNS", resolver), encoding="utf-8")
         proxy = self._stack.enter_context(envoy.start(path))
-        await asyncio.to_thread(proxy.wait_line, envoy.STARTED)
+        await envoy.wait_listening(proxy, self.admin)
         return proxy
 
     async def until_in(self, *numbers: int) -> None:
