@@ -159,8 +159,8 @@ def _hand_out(answers: StepAnswers, segments: Sequence[Segment]) -> None:
 OTHER_BATCH = 2.5e-4
 """How far probabilities may be from those of a batch of another size, which adds up in another order.
 
-Logits of the models with random weights reach 1,000, and fp32 keeps them to some 1e-6 of that; a probability changes by a
-quarter of what its logit does, at most.
+Logits of the models with random weights reach 1,000, and fp32 keeps them to some 1e-6 of that; a probability changes by
+a quarter of what its logit does, at most.
 """
 
 
