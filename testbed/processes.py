@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[1]
 START_S = 300.0
 STOP_S = 15.0
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-_held_ports: list[socket.socket] = []
 
 
 def free_port() -> int:
@@ -27,8 +26,10 @@ def free_port() -> int:
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))
-    _held_ports.append(held)
-    return int(held.getsockname()[1])
+    port = int(held.getsockname()[1])
+    # It stays open, and the end of the process closes it.
+    held.detach()
+    return port
 
 
 def clean_environment(**settings: object) -> dict[str, str]:
