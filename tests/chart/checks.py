@@ -167,6 +167,8 @@ def _probes(release: Release) -> Iterator[str]:
             where = f"{name} {container['name']}"
             yield from (f"{where}: no port of {get}" for get in asked.values() if get["port"] not in ports)
             live = asked["livenessProbe"]
+            if container["livenessProbe"]["terminationGracePeriodSeconds"] > 60:
+                yield f"{where}: what hangs would keep its pod as long as streams may drain"
             expected = {
                 "service": ("/livez", 9464),
                 "bridge": ("/livez", 9465),

@@ -6,6 +6,10 @@ from itertools import combinations as pairs_of
 from itertools import product
 from typing import Any
 
+import yaml
+
+from tests.support.process import ROOT
+
 Values = dict[str, Any]
 
 PROMETHEUS = "http://prometheus.monitoring:9090"
@@ -63,6 +67,7 @@ DIMENSIONS: dict[str, dict[str, Values]] = {
 }
 
 FURTHER: dict[str, Values] = {
+    "a first try": yaml.safe_load((ROOT / "deploy/helm/first-try.yaml").read_text(encoding="utf-8")),
     "two GPUs": {"service": {"gpus": 2}},
     "another Secret for everything": {
         "service": {"tls": {"secretName": "asr-tls"}},
@@ -154,6 +159,7 @@ FURTHER: dict[str, Values] = {
                 "authenticationRef": "prometheus",
                 "fallbackReplicas": 4,
             },
+            "targetLoad": 0.7,
         }
     },
     "a Gateway with two listeners": {
@@ -166,6 +172,22 @@ FURTHER: dict[str, Values] = {
         }
     },
     "names as long as can be": {"fullnameOverride": "a" * 60},
+    "all at once": {
+        "service": {
+            "strategy": {"type": "Recreate"},
+            "disruptionBudget": {"minAvailable": 1},
+            "settings": {"ASR_IDLE_TIMEOUT_S": "600.5"},
+        },
+        "bridge": {"settings": {"ASR_BRIDGE_PING_S": "30.5"}},
+    },
+    "a closed network": {
+        "networkPolicy": {
+            "enabled": True,
+            "clients": [{"namespaceSelector": {"matchLabels": {"team": "voice"}}}],
+            "egress": [{"ports": [{"port": 53, "protocol": "UDP"}]}],
+        },
+    },
+    "scaled by load too": {"autoscaling": {"kind": "hpa", "targetLoad": 0.6}},
 }
 """Beside the combinations: each once, on the chart's own values."""
 

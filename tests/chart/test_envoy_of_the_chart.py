@@ -67,22 +67,28 @@ def test_time_outs_follow_the_programs_settings(releases: dict[str, Release]) ->
 
 def test_with_certificates(releases: dict[str, Release]) -> None:
     """Clients have one port, which speaks TLS, and instances are known by their Services' names."""
-    found = configured(releases["another Secret for everything"])["static_resources"]
+    release = releases["another Secret for everything"]
+    found = configured(release)["static_resources"]
     assert set(by_name(found["listeners"])) == {"grpc", "tls", "probes"}
-    front = releases["another Secret for everything"].of("Service")[""]
+    front = release.of("Service")[""]
     assert [(port["port"], port["targetPort"]) for port in front["spec"]["ports"]] == [(443, "tls")]
     for name, part in (("services", "service"), ("bridges", "bridge")):
         tls = by_name(found["clusters"])[name]["transport_socket"]["typed_config"]
         assert tls["sni"] == f"demo-asr-{part}.{NAMESPACE}.svc"
-        trust = tls["common_tls_context"]["validation_context"]
-        assert trust["match_typed_subject_alt_names"] == [
-            {"san_type": "DNS", "matcher": {"exact": tls["sni"]}}
-        ]
-        mounts = {
-            mount["mountPath"]
-            for mount in releases["another Secret for everything"].container("proxy")["volumeMounts"]
+        trust = tls["common_tls_context"]["combined_validation_context"]
+        assert trust["default_validation_context"] == {
+            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": tls["sni"]}}]
         }
-        assert trust["trusted_ca"]["filename"].rpartition("/")[0] in mounts
+        secret = trust["validation_context_sds_secret_config"]
+        source = secret["sds_config"]["path_config_source"]
+        assert source["watched_directory"] == {"path": "/etc/envoy"}
+        file = source["path"].removeprefix("/etc/envoy/")
+        (described,) = yaml.safe_load(release.of("ConfigMap")["proxy"]["data"][file])["resources"]
+        assert described["name"] == secret["name"]
+        authority = described["validation_context"]
+        folder = authority["watched_directory"]["path"]
+        assert authority["trusted_ca"]["filename"] == f"{folder}/ca.crt"
+        assert folder in {mount["mountPath"] for mount in release.container("proxy")["volumeMounts"]}
 
 
 def test_without_a_bridge_nothing_is_said_of_one(releases: dict[str, Release]) -> None:

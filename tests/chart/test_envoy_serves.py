@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import ssl
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -118,6 +119,42 @@ async def test_with_tls_on_both_sides(releases: dict[str, Release], tmp_path: Pa
                 for path in ("/ready", "/server_info", "/stats/prometheus", "/quitquitquit", "/config_dump")
             ]
             assert told == [200, 200, 200, 404, 404], "of its administration, what probes ask"
+
+
+def put(folder: Path, name: str, source: Path) -> None:
+    """Puts a file into a mounted Secret as the kubelet does: all names are links, and one link is moved."""
+    version = Path(tempfile.mkdtemp(prefix="..", dir=folder))
+    shutil.copy(source, version / name)
+    link, moved = folder / name, folder / "..data_tmp"
+    moved.symlink_to(version.name)
+    moved.rename(folder / "..data")
+    if not link.is_symlink():
+        link.unlink()
+        link.symlink_to(f"..data/{name}")
+
+
+async def test_an_authority_that_changes_is_followed(releases: dict[str, Release], tmp_path: Path) -> None:
+    """A Secret's ca.crt may change with its certificate: Envoy would reach no instance until it is started anew."""
+    envoy.needs_envoy()
+    before, now = (certificates.Authority(tmp_path, name) for name in ("before", "now"))
+    cert, key = now.issue("service", host=f"demo-asr-service.{NAMESPACE}.svc")
+    listens = {name: free_port() for name in ("grpc", "tls", "probes")}
+    admin = envoy.Admin()
+    with await asyncio.to_thread(AsrService, ASR_TLS_CERT=cert, ASR_TLS_KEY=key) as service:
+        instances = {"services": int(service.target.rsplit(":", 1)[1]), "bridges": free_port()}
+        path = furnish(
+            tmp_path, releases[ALL], before, listens=listens, instances=instances, admin=admin.port
+        )
+        put(tmp_path / "service-ca", "ca.crt", before.cert)
+        with envoy.start(path) as proxy:
+            await envoy.wait_listening(proxy, admin)
+            await until(lambda: admin.counter("cluster.services.ssl.fail_verify_error"))
+            assert admin.healthy("services") == set()
+            put(tmp_path / "service-ca", "ca.crt", now.cert)
+            await until(lambda: admin.healthy("services"))
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{listens['grpc']}") as channel:
+                stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
+                assert await transcribe(stub, PCM)
 
 
 async def test_an_instance_with_another_name_gets_no_stream(

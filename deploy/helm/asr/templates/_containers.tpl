@@ -81,6 +81,7 @@
     periodSeconds: 10
     timeoutSeconds: 5
     failureThreshold: {{ .Values.probes.livenessFailures }}
+    {{- include "asr.graceOfHung" . | nindent 4 }}
   {{- include "asr.preStop" . | nindent 2 }}
   resources:
     {{- $resources := deepCopy .Values.service.resources }}
@@ -213,6 +214,7 @@
     periodSeconds: 10
     timeoutSeconds: 5
     failureThreshold: {{ .Values.probes.livenessFailures }}
+    {{- include "asr.graceOfHung" . | nindent 4 }}
   {{- include "asr.preStop" . | nindent 2 }}
   resources:
     {{- toYaml .Values.bridge.resources | nindent 4 }}

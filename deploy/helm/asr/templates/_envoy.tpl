@@ -6,8 +6,8 @@
 {{- $tls := ne .Values.proxy.tls.secretName "" }}
 {{- $bridges := ne .Values.bridge.mode "none" }}
 {{- /* Time-outs have to be longer than the service's and the bridge's own. */}}
-{{- $quiet := add 30 (.Values.service.settings.ASR_IDLE_TIMEOUT_S | default 300 | int) }}
-{{- $pings := add 15 (mul 3 (.Values.bridge.settings.ASR_BRIDGE_PING_S | default 20 | int)) }}
+{{- $quiet := add 30 (.Values.service.settings.ASR_IDLE_TIMEOUT_S | default 300 | float64 | ceil | int) }}
+{{- $pings := add 15 (mul 3 (.Values.bridge.settings.ASR_BRIDGE_PING_S | default 20 | float64 | ceil | int)) }}
 {{- $listeners := list }}
 {{- range $listener := $config.static_resources.listeners }}
 {{- if or (eq $listener.name "grpc") (and $tls (eq $listener.name "tls")) (and $bridges (not $tls) (eq $listener.name "websocket")) }}
@@ -65,10 +65,27 @@ typed_config:
   sni: {{ .host }}
   common_tls_context:
     alpn_protocols: [{{ .alpn }}]
+    combined_validation_context:
+      default_validation_context:
+        match_typed_subject_alt_names:
+          - { san_type: DNS, matcher: { exact: {{ .host }} } }
+      # Of a file of its own, so that it is read again when the Secret is renewed: an authority may change with it.
+      validation_context_sds_secret_config:
+        name: {{ .what }}-ca
+        sds_config:
+          path_config_source:
+            path: /etc/envoy/envoy-{{ .what }}-ca.yaml
+            watched_directory: { path: /etc/envoy }
+          resource_api_version: V3
+{{- end }}
+
+{{- define "asr.envoyUpstreamCa" -}}
+resources:
+  - "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
+    name: {{ .what }}-ca
     validation_context:
       trusted_ca: { filename: /etc/envoy/{{ .what }}-ca/ca.crt }
-      match_typed_subject_alt_names:
-        - { san_type: DNS, matcher: { exact: {{ .host }} } }
+      watched_directory: { path: /etc/envoy/{{ .what }}-ca }
 {{- end }}
 
 {{- /* What the kubelet and Prometheus may ask of the administration's port, which itself is for this pod alone. */}}

@@ -84,6 +84,32 @@ topologySpreadConstraints:
 {{ add .root.Values.preStopSeconds .seconds 20 }}
 {{- end }}
 
+{{- /* Of a probe for life: a program that hangs hears no SIGTERM, and would keep its pod for all the time of a drain. */}}
+{{- define "asr.graceOfHung" -}}
+terminationGracePeriodSeconds: 30
+{{- end }}
+
+{{- /* Pods of a deployment: takes (dict "root" $ "name" NAME "replicas" NUMBER "scaled" BOOLEAN). Where others scale it, it
+has as many as it has now: without a number, Kubernetes makes it one when autoscaling is turned on in a release. */}}
+{{- define "asr.replicas" -}}
+{{- if not .scaled }}
+replicas: {{ .replicas }}
+{{- else }}
+{{- with lookup "apps/v1" "Deployment" .root.Release.Namespace .name }}
+replicas: {{ .spec.replicas }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* How pods are replaced: `rollingUpdate` comes with the chart's own values, and goes with one type alone. */}}
+{{- define "asr.strategy" -}}
+{{- if eq (.type | default "RollingUpdate") "RollingUpdate" }}
+{{- toYaml . }}
+{{- else }}
+{{- toYaml (omit . "rollingUpdate") }}
+{{- end }}
+{{- end }}
+
 {{- define "asr.preStop" -}}
 {{- if .Values.preStopSeconds }}
 lifecycle:
@@ -94,7 +120,10 @@ lifecycle:
 {{- end }}
 
 {{- define "asr.disruptionBudget" -}}
-{{- if .values.disruptionBudget }}
+{{- $budget := .values.disruptionBudget | default dict }}
+{{- /* Kubernetes takes one of both, and `maxUnavailable` comes with the chart's own values. */}}
+{{- if hasKey $budget "minAvailable" }}{{ $budget = omit $budget "maxUnavailable" }}{{ end }}
+{{- if $budget }}
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -103,7 +132,7 @@ metadata:
   labels:
     {{- include "asr.labels" . | nindent 4 }}
 spec:
-  {{- toYaml .values.disruptionBudget | nindent 2 }}
+  {{- toYaml $budget | nindent 2 }}
   # One that does not serve holds nobody's streams.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
