@@ -29,7 +29,7 @@ from testbed.shapes import SHAPES, Shape
 LOOK_AHEAD = (70, 1)
 _BATCHES = {"large": (2048, 512, 128, 64, 8, 1), "0.6b": (512, 128, 1), "tiny": (8, 1)}
 _PRECISIONS = {"large": ("bf16", "fp32", "tf32"), "0.6b": ("bf16", "fp32"), "tiny": ("fp32", "bf16")}
-_FUSED = {"large": (2048, 512, 64, 8), "0.6b": (512, 128, 1)}
+_FUSED = {"large": (2048, 512, 64, 8), "0.6b": (512, 128, 1), "tiny": (8, 1)}
 # Rows and precisions whose kernels are listed.
 _PROFILED = (2048, 512, 8)
 # Of the peak of products, that a step of many streams may be expected to reach.

@@ -117,7 +117,7 @@ def answered(requirements: Iterable[str], lock: Path) -> bool:
 
 
 def chart() -> bool:
-    """Whether files of the chart that are docker's too are the same: Helm reads none from outside of a chart's folder."""
+    """Whether files of the chart that docker has too are the same: Helm reads none from outside of a chart."""
     stale = [
         copy
         for copy in sorted((ROOT / "deploy/helm/asr/files").iterdir())

@@ -78,6 +78,8 @@ class FixedInput:
 # Rows of the integers that go to the device. FRESH, CUT and ENDS are lists, whose lengths the host knows; HIGH and
 # those after it say where real frames end, at the input and after each subsampling layer.
 _SLOT, _STEPS, _FRAMES, _PROMPT, _IS_FIRST, _FRESH, _CUT, _ENDS, _HIGH = range(9)
+SPARE_ROWS = 9
+"""Rows of the pools after those of the slots: one for what pads batches, and others in which recordings are checked."""
 _FRESH_ROWS = 16
 """Slots that a step of fixed shapes puts at the start of a stream at most; more are by further operations."""
 
@@ -87,24 +89,26 @@ class Positions:
 
     Args:
         plan: geometry of the model.
-        slots: rows of pooled state, the spare one included, which is the last.
+        slots: streams that can be open at the same time; the pools have `SPARE_ROWS` more rows.
         ring_chunks: chunks that the attention cache holds.
         device: where batches go.
 
     Attributes:
-        slots: rows of pooled state, the spare one included.
+        rows: of the pools.
+        spare: the row that batches are padded with.
         chunk_frames: encoder frames of a step.
-        steps: full steps taken by each slot's stream, int64 [slots].
-        samples: samples that each slot's stream has stepped, int64 [slots].
+        steps: full steps taken by each slot's stream, int64 [rows].
+        samples: samples that each slot's stream has stepped, int64 [rows].
     """
 
     def __init__(self, plan: ChunkPlan, slots: int, ring_chunks: int, device: torch.device) -> None:
         self._plan = plan
         self._ring_chunks = ring_chunks
         self._device = device
-        self.slots, self.chunk_frames = slots, plan.chunk_frames
-        self.steps = np.zeros(slots, dtype=np.int64)
-        self.samples = np.zeros(slots, dtype=np.int64)
+        self.rows, self.spare = slots + SPARE_ROWS, slots
+        self.chunk_frames = plan.chunk_frames
+        self.steps = np.zeros(self.rows, dtype=np.int64)
+        self.samples = np.zeros(self.rows, dtype=np.int64)
         layers = plan.sampling_layers + 1
         self._staging = Staging(plan.chunk_samples, _HIGH + layers, device)
         self._full = np.array([[plan.chunk_mels >> layer] for layer in range(layers)])
@@ -115,7 +119,7 @@ class Positions:
 
         Args:
             chunks: N of them.
-            pad_to: rows of the batch; rows beyond the chunks repeat the spare slot.
+            pad_to: rows of the batch; rows beyond the chunks repeat the spare row.
             prompts: the index of each chunk's language prompt, int64 [N]; None for a model that takes none.
         """
         ragged = bool(chunks.flags.any())
@@ -143,7 +147,7 @@ class Positions:
         """Makes the input of a step of fixed shapes, and moves the positions on; arguments as in `lay_out`."""
         integers, frames, fresh, ending = self._write(chunks, pad_to, prompts, ragged=True)
         # Lists are as long as the batch: what they do not say changes nothing.
-        integers[_FRESH, fresh:] = self.slots - 1
+        integers[_FRESH, fresh:] = self.spare
         cut, ends = integers[_CUT, :ending].copy(), integers[_ENDS, :ending].copy()
         integers[_ENDS] = self._plan.chunk_samples
         integers[_ENDS, cut] = ends
@@ -161,26 +165,37 @@ class Positions:
         return StepInput(batch, audio, fresh, there[_ENDS], there[_PROMPT], np.zeros(0, np.int32))
 
     def static_memory(self, rows: int) -> Tensor:
-        """Makes memory on the device for steps of so many rows; they are all the spare slot."""
+        """Makes memory on the device for steps of so many rows; they are all the spare row."""
         memory = self._staging.new_memory(rows)
         self.fill_static(memory, rows)
         return memory
 
     def fill_static(self, memory: Tensor, rows: int) -> None:
-        """Makes all rows of such memory the spare slot, with silence in the middle of a stream."""
+        """Makes all rows of such memory the spare one, with silence in the middle of a stream."""
         audio, integers = self._staging.views(memory, rows)
         audio.zero_()
         integers.zero_()
-        integers[_SLOT] = integers[_FRESH] = self.slots - 1
+        integers[_SLOT] = integers[_FRESH] = self.spare
         integers[_STEPS] = self._ring_chunks
         integers[_ENDS] = self._plan.chunk_samples
         integers[_HIGH:] = torch.from_numpy(self._full).to(self._device)
 
-    def fill_with_noise(self, memory: Tensor, rows: int, loudness: float) -> None:
-        """Gives all rows of such memory the same noise to decode."""
+    def fill_with_noise(self, memory: Tensor, rows: int, loudness: float) -> tuple[Tensor, Tensor]:
+        """Gives all rows of such memory noise to decode, and some of them, here and there, a row of the pools each.
+
+        Returns:
+            Which rows these are, and their rows of the pools, both int64 [n]. No stream has them.
+        """
         audio, integers = self._staging.views(memory, rows)
-        audio.copy_(loudness * torch.randn(audio.shape[1:], device=self._device))
+        audio.copy_(loudness * torch.randn(audio.shape, device=self._device))
         integers[_FRAMES] = self._plan.chunk_frames
+        count = min(rows, SPARE_ROWS - 1)
+        chosen = np.linspace(0, rows - 1, count).astype(np.int64)
+        which, pooled = torch.from_numpy(np.stack([chosen, self.spare + 1 + np.arange(count)])).to(
+            self._device
+        )
+        integers[_SLOT, which] = pooled
+        return which, pooled
 
     def _write(
         self, chunks: StepBatch, pad_to: int, prompts: npt.NDArray[np.int64] | None, ragged: bool
@@ -239,10 +254,10 @@ class Positions:
         return len(fresh), ending
 
     def _pad(self, audio: npt.NDArray[np.float32], integers: npt.NDArray[np.int64], count: int) -> None:
-        """Fills the rows after the chunks: silence in the spare slot, in the middle of a stream."""
+        """Fills the rows after the chunks: silence in the spare row, in the middle of a stream."""
         audio[count:] = 0.0
         integers[:_FRESH, count:] = 0
-        integers[_SLOT, count:] = len(self.steps) - 1
+        integers[_SLOT, count:] = self.spare
         integers[_STEPS, count:] = self._ring_chunks
         # What nobody hears is not decoded.
         integers[_FRAMES, count:] = 0

@@ -100,7 +100,8 @@ class FeatureExtractor:
 
     def reset(self, slots: Tensor) -> None:
         """Puts the given slots, int64 [n], at the start of a stream."""
-        self._tails[slots] = 0.0
+        # A number that is assigned by an index goes to a GPU in a copy that is waited for; this does not.
+        self._tails.index_fill_(0, slots, 0.0)
 
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""

@@ -12,6 +12,7 @@ from asr_service.core.errors import ModelError, SettingsError, first_line
 from asr_service.core.model import ModelInfo
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model import precision
+from asr_service.model.batch import SPARE_ROWS
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.decoders.boosting_tree import TreeMaker
 from asr_service.model.decoders.ctc import CtcDecoder
@@ -138,8 +139,7 @@ def assemble(
         # Both flags, since torch lets convolutions use TF32 by default: fp32 has to mean fp32. Where TF32 is wanted,
         # the encoder alone turns it on.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    # One more than there are slots: the spare row of `NemoStreamingModel`.
-    rows = slots + 1
+    rows = slots + SPARE_ROWS
     shape = parts.architecture.features
     tagged = tagged_languages(parts.tokenizer.pieces)
     offered = offered_prompts(parts.dictionary, tagged, settings.languages) if parts.prompts else ()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 STAGES = ("features", "encoder", "decoder", "step")
-"""Of steps of fixed shapes, whose stages are one to the host, the last one alone."""
+"""Of steps of fixed shapes, which are one to the host, the last one alone, without further rounds of decoding."""
 
 
 class StageTimes:
@@ -42,7 +42,10 @@ class StageTimes:
         self._spans.clear()
 
     def count(self) -> None:
-        """Counts a step's stages, once the device has done them."""
+        """Counts a step's stages; waits until the device has done them."""
+        if self._on_gpu and self._spans:
+            # The host has waited for what came of the step, which may be there a moment before the mark.
+            self._spans[-1][2].synchronize()
         for stage, began, ended in self._spans:
             self.seconds[stage] += began.elapsed_time(ended) / 1000 if self._on_gpu else ended - began
         self._spans.clear()

@@ -89,12 +89,13 @@ class NemoStreamingModel:
     Where steps are of fixed shapes it waits for nothing else, unless a row says more than usual. Elsewhere it asks
     after each round of the decoder whether there is another, and follows the tokens of boosted rows round by round.
 
-    Row `slots` of every pool is a spare: rows that pad a batch to its bucket use it.
+    Row `slots` of every pool is a spare: rows that pad a batch to its bucket use it. In those after it, recordings are
+    checked.
 
     Args:
         info: describes the model.
         plan: its geometry.
-        features, encoder, decoder: the parts of a step, with pools of slots + 1 rows.
+        features, encoder, decoder: the parts of a step, with pools of slots + `SPARE_ROWS` rows.
         slots: streams that can be open at the same time.
         device: where the parts run.
         trees: makes the trees by which the decoder boosts phrases.
@@ -117,9 +118,9 @@ class NemoStreamingModel:
         self._device = device
         self._trees = trees
         self._prompts = prompts
-        self._positions = Positions(plan, slots + 1, encoder.ring_chunks, device)
+        self._positions = Positions(plan, slots, encoder.ring_chunks, device)
         # What `open` said of slots, and what their segments have, which began before or after it.
-        self._opened_prompts = np.full(slots + 1, -1, dtype=np.int64)
+        self._opened_prompts = np.full(self._positions.rows, -1, dtype=np.int64)
         self._opened_trees: dict[int, BoostingTree] = {}
         self._slot_prompts = self._opened_prompts.copy()
         self._boosted: set[int] = set()
@@ -187,7 +188,7 @@ class NemoStreamingModel:
             self._opened_trees[slot] = tree
 
     def submit(self, batch: StepBatch) -> None:
-        """See `BatchStepper.submit`. A second batch is laid out and goes to the device beside the first one's step."""
+        """See `BatchStepper.submit`. A second batch is laid out beside the first one's step."""
         if len(self._pending) >= self._most_submitted:
             raise RuntimeError(f"{len(self._pending)} batches are submitted and not collected")
         prepared = self._run(len(batch), lambda: self._prepare(batch))

@@ -327,12 +327,19 @@ def test_tables_say_what_the_tree_says(seed: int) -> None:
     phrases = [
         ([rng.randrange(4) for _ in range(rng.randint(1, 5))], rng.choice([0.5, 1.0, 2.0])) for _ in range(9)
     ]
-    tree = BoostingTree(phrases, VOCABULARY)
-    following, worth = tree.tables(VOCABULARY)
+    before, tree = BoostingTree([([1, 2], 1.0)], VOCABULARY), BoostingTree(phrases, VOCABULARY)
+    # Of a tree that had the rows before, nothing may be left.
+    other = BoostingTree([([rng.randrange(4) for _ in range(40)], 9.0)], VOCABULARY)
+    rows = 1 + len(before) + max(len(other), len(tree))
+    tables = BoostTables(2, VOCABULARY, torch.device("cpu"), rows=rows)
+    assert tables.set(0, before) and tables.set(1, other) and tables.set(1, None) and tables.set(1, tree)
+    first = int(tables.at[1])
+    assert first == 1 + len(before)
     for node in range(len(tree)):
-        assert following[node].tolist() == [tree.advance(node, token) for token in range(VOCABULARY)]
+        leads_to = [first + tree.advance(node, token) for token in range(VOCABULARY)]
+        assert tables.following[first + node].tolist() == leads_to
         expected = tree.root.copy()
         if node:
             tokens, values = tree.bonuses(node)
             expected[tokens] = values
-        assert worth[node].tolist() == expected.tolist()
+        assert tables.bonus[first + node].tolist() == expected.tolist()

@@ -20,6 +20,7 @@ from torch import Tensor
 from asr_service.core.errors import ModelError, SettingsError
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model import make_model
+from asr_service.model.batch import SPARE_ROWS
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
 from asr_service.model.reading import ModelParts
 from asr_service.model.reference.nemo_encoder import NemoEncoder
@@ -110,7 +111,9 @@ def test_streams_get_what_nemos_class_says(
         parts, plan = model_parts(shape), model._plan
         mels = parts.architecture.features.mels
         weights = read_encoder(parts.weights, parts.architecture.encoder, plan, mels)
-        model._encoder = TorchEncoder(weights, plan, model.slots + 1, torch.device("cpu"), torch.float32)
+        model._encoder = TorchEncoder(
+            weights, plan, model.slots + SPARE_ROWS, torch.device("cpu"), torch.float32
+        )
     given = frames_by_slot(model)
     prompts = tuple(islice(cycle([index for _, index in info.prompts] or [-1]), len(SECONDS)))
     streams = run(model, _audios(), seed=11, together=6, prompts=prompts)

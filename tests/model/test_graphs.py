@@ -148,6 +148,45 @@ def test_a_recording_that_does_something_else_is_not_used(
     assert model.readings().recorded == () and "differs from a launched one" in caplog.text
 
 
+def test_rows_that_share_the_spare_row_are_not_compared(
+    streaming: Callable[..., NemoStreamingModel], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kernels read and write the pools in place: for such rows one after the other, in any order."""
+
+    class Disturbed(EagerRecorder):
+        def record(self, work: Callable[[], Out]) -> Callable[[], Out]:
+            out = work()
+            if not isinstance(out, tuple):
+                return work
+
+            def replay() -> Out:
+                for pool in pools:
+                    pool[:, model.slots] += 1.0
+                return work()
+
+            return replay
+
+    model = streaming("tiny", (70, 1), encoder="torch", slots=16)
+    pools = model._encoder.state()  # type: ignore[attr-defined]
+    model.record_with(Disturbed())
+    model.warm_up(16, lambda _: None)
+    assert model.readings().recorded == (1, 2, 4, 8, 16) and not caplog.records
+
+
+def test_a_recording_is_checked_in_rows_that_no_stream_has(
+    streaming: Callable[..., NemoStreamingModel],
+) -> None:
+    """Sizes that are recorded in the middle of streams change nothing for them."""
+    alone = streaming("tiny", (70, 1), slots=1)
+    together = streaming("tiny", (70, 1), encoder="torch", slots=12)
+    together.record_with(EagerRecorder())
+    audios = [babble(3.0, seed) for seed in range(12)]
+    expected = [one.tokens for one in run(alone, audios, seed=1, together=1)]
+    found = run(together, audios, seed=3, together=12)
+    assert [one.tokens for one in found] == expected
+    assert len(together.readings().recorded or ()) > 2
+
+
 def _no_memory() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 

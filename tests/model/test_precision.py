@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from asr_service.core.model_settings import ModelSettings
+from asr_service.model.batch import SPARE_ROWS
 from asr_service.model.chunk_plan import ChunkPlan
 from asr_service.model.cpu_encoder.encoder import CpuEncoder
 from asr_service.model.loading import assemble
@@ -43,7 +44,9 @@ def test_torch_encoder_gives_the_reference_tokens(
         loaded = nemo_model(shape)
         plan = model._plan
         weights = _weights(model_parts(shape), plan)
-        model._encoder = TorchEncoder(weights, plan, model.slots + 1, torch.device("cpu"), torch.float32)
+        model._encoder = TorchEncoder(
+            weights, plan, model.slots + SPARE_ROWS, torch.device("cpu"), torch.float32
+        )
         audios = [
             babble(4.0, seed)[: int(16_000 * s)] for seed, s in enumerate((4.0, 0.5, 2.2, 0.1, 3.3, 0.0))
         ]

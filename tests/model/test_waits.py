@@ -45,11 +45,18 @@ EDGES = {4: ChunkFlags.LAST, 5: ChunkFlags.FIRST}
 
 
 class Noted(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes which operations are done."""
+    """Notes which operations are done.
+
+    Attributes:
+        names: of the operations, in order.
+        numbers_put: how often one number was put where a tensor says. One of Python is a tensor of the host, which
+            goes to a GPU in a copy that is waited for, and that no recording can hold.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
+        self.numbers_put = 0
 
     def __torch_dispatch__(
         self,
@@ -63,6 +70,8 @@ class Noted(TorchDispatchMode):  # type: ignore[no-untyped-call]
             places = [one for one in args[1] if one is not None]
             # Such an index is turned into numbers, of which there are as many as it has ones.
             self.names += ["nonzero"] * any(one.dtype == torch.bool for one in places)
+        if func.overloadpacket.__name__ == "index_put_" and not args[2].dim():
+            self.numbers_put += 1
         return func(*args, **(kwargs or {}))
 
     @property
@@ -80,7 +89,7 @@ class Replayed(EagerRecorder):
     def record(self, work: Callable[[], Out]) -> Callable[[], Out]:
         with Noted() as noted:
             work()
-        assert noted.waits == [], "a recording cannot wait"
+        assert (noted.waits, noted.numbers_put) == ([], 0), "a recording cannot wait"
         self.works.append([name for name in noted.names if name not in VIEWS])
 
         def replay() -> Out:

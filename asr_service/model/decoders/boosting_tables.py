@@ -8,11 +8,16 @@ where there is no room, `boosting_state.Boosts` has the tree, and the host decod
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from asr_service.model.decoders.boosting_tree import BoostingTree
+from asr_service.model.decoders.boosting_tree import BoostingTree, Level
 
 BYTES = 2**27
 """Of both tables together: with 1,024 tokens these are 16,384 nodes, such as those of 40 lists of 100 phrases."""
@@ -63,7 +68,7 @@ class BoostTables:
             place.users += 1
             self._trees[slot] = tree
         if place is not None or before is not None:
-            self.at[slot] = place.first if place is not None else 0
+            self.at[slot].fill_(place.first if place is not None else 0)
         return tree is None or place is not None
 
     def _place(self, tree: BoostingTree) -> _Place | None:
@@ -73,13 +78,40 @@ class BoostTables:
             first = self._room(len(tree))
             if first is None:
                 return None
-            following, bonus = tree.tables(self._vocabulary)
-            rows = slice(first, first + len(tree))
-            self.following[rows] = torch.from_numpy(following + first).to(self.following.device)
-            self.bonus[rows] = torch.from_numpy(bonus).to(self.bonus.device)
+            self._write(tree.levels(), first)
             place = self._places[tree] = _Place(first)
         self._places.move_to_end(tree)
         return place
+
+    def _write(self, levels: Sequence[Level], first: int) -> None:
+        """Writes the rows of a tree, the root's being `first`.
+
+        The device does it: a row is that of the node's failure, which is nearer to the root, with the node's own edges.
+        Only the edges come from the host, which waits for nothing.
+        """
+        self.following[first].fill_(first)
+        self.bonus[first].zero_()
+        parts = []
+        for level in levels:
+            nodes, failure, parents = (part + first for part in (level.nodes, level.failure, level.parents))
+            parts += [nodes, failure, parents, level.tokens, level.children + first]
+        sent = self._send(parts)
+        bonuses = self._send([level.bonuses for level in levels])
+        for depth, bonus in enumerate(bonuses):
+            at, failed, parent, token, child = sent[5 * depth : 5 * depth + 5]
+            if depth:
+                self.following[at] = self.following[failed]
+                self.bonus[at] = self.bonus[failed]
+            self.following[parent, token] = child.int()
+            self.bonus[parent, token] = torch.maximum(self.bonus[parent, token], bonus)
+
+    def _send(self, arrays: Sequence[npt.NDArray[Any]]) -> tuple[Tensor, ...]:
+        """Brings arrays of one axis and one type to the device in one copy."""
+        tensor, device = torch.from_numpy(np.concatenate(arrays)), self.following.device
+        if device.type == "cuda":
+            # Pinned: otherwise the host would wait until the device has done what it was given before.
+            tensor = tensor.pin_memory().to(device, non_blocking=True)
+        return torch.split(tensor, [len(array) for array in arrays])
 
     def _room(self, count: int) -> int | None:
         """Finds the first of so many rows that are free, after dropping trees that nobody uses as far as need be."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,28 @@ more likely meant than at any other place: NeMo's default (`depth_scaling`) is 2
 
 _KEPT_TREES = 64
 
+Int64 = npt.NDArray[np.int64]
 Bonuses = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """Token ids [n] and their bonuses [n]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The nodes of a tree that are equally far from its root, and the edges that lead on from them.
+
+    Attributes:
+        nodes: int64 [n].
+        failure: of each node that of its longest proper end that begins a phrase, int64 [n]; it is nearer to the root.
+        parents, tokens, children: of each edge, int64 [m].
+        bonuses: of each edge's token, float32 [m].
+    """
+
+    nodes: Int64
+    failure: Int64
+    parents: Int64
+    tokens: Int64
+    children: Int64
+    bonuses: npt.NDArray[np.float32]
 
 
 class BoostingTree:
@@ -94,21 +115,17 @@ class BoostingTree:
             )
         return made
 
-    def tables(self, vocabulary: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Returns the node that each token leads to from each node, and its bonus there; both [nodes, vocabulary]."""
-        following = np.zeros((len(self), vocabulary), np.int32)
-        bonus = np.zeros((len(self), vocabulary), np.float32)
-        bonus[0] = self.root
-        waiting = deque([0])
-        while waiting:
-            node = waiting.popleft()
-            if node:
-                following[node], bonus[node] = following[self._failure[node]], bonus[self._failure[node]]
-            for token, child in self._next[node].items():
-                following[node, token] = child
-                bonus[node, token] = max(bonus[node, token], np.float32(self._bonus[child]))
-                waiting.append(child)
-        return following, bonus
+    def levels(self) -> list[Level]:
+        """Returns the tree level by level, from the root on: what `BoostTables` makes its rows of."""
+        found, nodes = [], [0]
+        while nodes:
+            edges = [(node, token, child) for node in nodes for token, child in self._next[node].items()]
+            parents, tokens, children = np.array(edges, np.int64).reshape(-1, 3).T
+            failure = np.array([self._failure[node] for node in nodes], np.int64)
+            bonuses = np.array([self._bonus[child] for _, _, child in edges], np.float32)
+            found.append(Level(np.array(nodes, np.int64), failure, parents, tokens, children, bonuses))
+            nodes = [child for _, _, child in edges]
+        return found
 
     def _failure_links(self) -> list[int]:
         """Finds, breadth first, for each node that of its longest proper end that begins a phrase."""

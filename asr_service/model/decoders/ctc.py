@@ -98,7 +98,8 @@ class CtcDecoder:
 
     def reset(self, slots: Tensor) -> None:
         """Puts the given slots, int64 [n], before their first frame."""
-        self.last[slots] = self.chosen[slots] = self.blank
+        self.last.index_fill_(0, slots, self.blank)
+        self.chosen.index_fill_(0, slots, self.blank)
 
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# Rows of `out` before those of the rounds: whether a row goes on, whether its numbers are finite.
-_GOES_ON, _FINITE, _HEAD = 0, 1, 2
+_GOES_ON, _FINITE, HEAD = 0, 1, 2
+"""Rows of `out` before those of the rounds, of which there are `HEAD`: whether a row goes on, whether it is finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def goes_on(out: npt.NDArray[np.int32], count: int) -> bool:
 def decoded(outs: Sequence[npt.NDArray[np.int32]], count: int) -> Decoded:
     """Reads what was left in `out` by one or more runs; of the first `count` rows."""
     # By row, round, and what is told of it.
-    told = np.concatenate([out[_HEAD:, :count] for out in outs]).T.reshape(count, -1, 3)
+    told = np.concatenate([out[HEAD:, :count] for out in outs]).T.reshape(count, -1, 3)
     rows, rounds = (told[:, :, 0] >= 0).nonzero()
     tokens, frames, probs = np.ascontiguousarray(told[rows, rounds].T)
     finite: npt.NDArray[Any] = outs[-1][_FINITE, :count] != 0
@@ -82,7 +82,7 @@ def decoded(outs: Sequence[npt.NDArray[np.int32]], count: int) -> Decoded:
 
 def new_out(rounds: int, rows: int, device: torch.device) -> Tensor:
     """Makes an `out` for so many rounds of so many rows."""
-    return torch.zeros(_HEAD + 3 * rounds, rows, dtype=torch.int32, device=device)
+    return torch.zeros(HEAD + 3 * rounds, rows, dtype=torch.int32, device=device)
 
 
 def write_out(

@@ -22,7 +22,8 @@ class Recorder(Protocol):
         """Records the work, which it runs at least once.
 
         Returns:
-            A function that replays the work and returns its output, in the same tensors each time.
+            A function that replays the work and returns its output, in the same tensors each time, which another
+            recording may write over.
 
         Raises:
             RuntimeError: the work cannot be recorded.
@@ -33,7 +34,7 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Records CUDA graphs of one device that share one pool of memory.
 
-    Graphs may share it since one is replayed at a time. What they return stays theirs.
+    Graphs may share it since one is replayed at a time: what one returns is there until another is replayed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -54,8 +55,13 @@ class CudaRecorder:
             current.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             # Other threads may allocate meanwhile; that does not spoil the recording.
-            with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
-                out = work()
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
+                    out = work()
+            except BaseException:
+                # torch does not come back from the stream if the recording cannot be ended.
+                torch.cuda.set_stream(current)
+                raise
 
         def replay() -> Out:
             graph.replay()

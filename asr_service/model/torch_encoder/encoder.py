@@ -316,7 +316,7 @@ class TorchEncoder:
         Their rings need no clearing: places that the new stream has not written are hidden.
         """
         self._subsampling.reset(slots)
-        self._context[:, slots] = 0
+        self._context.index_fill_(1, slots, 0.0)
 
     def clear(self, slots: Tensor) -> None:
         """Overwrites all state of the given slots, int64 [n], after a step that made numbers that are not finite.
@@ -324,8 +324,8 @@ class TorchEncoder:
         A hidden key has weight zero, but zero times such a number is not zero.
         """
         self.reset(slots)
-        self._keys[:, slots] = 0
-        self._values[:, slots] = 0
+        self._keys.index_fill_(1, slots, 0.0)
+        self._values.index_fill_(1, slots, 0.0)
 
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""

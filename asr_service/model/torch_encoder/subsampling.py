@@ -86,7 +86,7 @@ class Subsampling:
     def reset(self, slots: Tensor) -> None:
         """Puts the given slots, int64 [n], at the start of a stream."""
         for memory in self._memory:
-            memory[slots] = 0
+            memory.index_fill_(0, slots, 0.0)
 
     def state_bytes(self) -> int:
         """Returns the bytes of state of a slot."""
