@@ -2,6 +2,7 @@
 
 A few bytes may mean minutes of silence. So nothing is decoded before the samples in front of it were taken: what a
 stream holds is what it holds of raw audio, its last packet, and one frame; other streams have their turn in between.
+Megabytes may also mean nothing, and take as long to read: long packets are decoded in slices, with turns in between.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from asr_service.sessions.multichannel import Feed
 
 # Decoded bytes, a millisecond or two of work, after which other streams have a turn.
 _TURN_BYTES = 500_000
+# Bytes of a packet that are decoded at once. Where they are made for it, with nothing in them to be decoded, reading
+# them takes some milliseconds. Packets of live audio are shorter.
+_SLICE_BYTES = 8192
 
 
 async def open_decoder(coding: Coding, rate: int | None, channels: int) -> Decoder:
@@ -70,7 +74,15 @@ class CompressedAudio:
 
     async def take(self, packet: bytes) -> None:
         """Sends the samples that a packet completes."""
-        await self._send(self._decoder.take(packet))
+        if len(packet) <= _SLICE_BYTES:
+            await self._send(self._decoder.take(packet))
+            return
+        for start in range(0, len(packet), _SLICE_BYTES):
+            if self._is_over:
+                return
+            if start:
+                await asyncio.sleep(0)
+            await self._send(self._decoder.take(packet[start : start + _SLICE_BYTES]))
 
     async def finish(self) -> None:
         """Sends what is left after the last packet."""

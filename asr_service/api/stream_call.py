@@ -1,8 +1,9 @@
 """One streaming call, whatever protocol it speaks: what `asr.v1` and the optional interfaces have in common.
 
 The parties of a call all live on the event loop: a reader that takes packets to the session, a writer for each channel
-that takes results to the client, and the handler, which waits for the first reason to end and alone ends the call.
-Neither direction waits for the other. What runs for each packet is `StreamCall._read`: no task, no future, no log line.
+that takes results to the client, and the handler, which waits for the first reason to end (`call_ending.py` knows them)
+and alone ends the call. Neither direction waits for the other. What runs for each packet is `StreamCall._read`: no
+task, no future, no log line.
 """
 
 from __future__ import annotations
@@ -22,23 +23,17 @@ from grpc_status import rpc_status
 
 from asr_service.access.api_keys import ApiKey
 from asr_service.api import messages
+from asr_service.api.call_ending import CallEnding, nothing_received
 from asr_service.api.call_record import CallRecord
 from asr_service.api.compressed_audio import CompressedAudio, open_decoder
 from asr_service.api.key_check import caller_key
-from asr_service.core.errors import (
-    AsrError,
-    InternalError,
-    InvalidArgument,
-    LimitReached,
-    StreamTimeout,
-    wire_status,
-)
+from asr_service.core.errors import AsrError, InternalError, InvalidArgument, wire_status
 from asr_service.core.values import Result, StreamConfig
 from asr_service.recognition.raw_audio import RawAudio
 from asr_service.recognition.wav_header import AudioFormat
 from asr_service.sessions.admission import Admission
 from asr_service.sessions.gap_filler import GapFiller
-from asr_service.sessions.idle_watch import Idle, IdleWatch
+from asr_service.sessions.idle_watch import IdleWatch
 from asr_service.sessions.multichannel import Feed, Interleaved
 from asr_service.sessions.session import Ended, Session
 
@@ -47,10 +42,6 @@ log = logging.getLogger(__name__)
 STREAM_ID_KEY = "x-stream-id"
 FIRST_MESSAGE_S = 60.0
 """How long a client may take to send its first message."""
-LAST_FINAL_S = 5.0
-"""How long the engine may take for the last final of a stream that the server ends; then the newest interim is it."""
-LAST_READ_S = 5.0
-"""How long a client that does not read may take to fetch what is left of a stream that has ended with an error."""
 
 # Its types do not know that `read` may return EOF.
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -111,15 +102,8 @@ class StreamCall(ABC):
         self._idle: IdleWatch
         # Where the config asks for it.
         self._gaps: GapFiller | None = None
-        # Resolved once, when the call is to end: with the error to tell, or None.
-        self._done: asyncio.Future[AsrError | None] = self._loop.create_future()
-        # Whether the client is not there any more: there is nobody to tell.
-        self._gone = False
-        # Channels that still have results to send, and what the first of them that failed has failed with.
-        self._writers = 0
-        self._failure: AsrError | None = None
+        self._ending = CallEnding(self.silence_hint)
         self._tasks: list[asyncio.Task[None]] = []
-        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     # ---------------------------------------------------------------------------------------- what the protocol says
 
@@ -158,12 +142,11 @@ class StreamCall(ABC):
         outcome = "cancelled"
         try:
             await self._guard(self._start())
-            error = await self._done
-            if not self._gone:
+            error = await self._ending.reason()
+            if not self._ending.client_is_gone:
                 outcome = "ok" if error is None else wire_status(error).name.lower()
         finally:
-            for timer in self._timers.values():
-                timer.cancel()
+            self._ending.stop()
             if self._gaps is not None:
                 self._gaps.stop()
             for task in self._tasks:
@@ -196,7 +179,7 @@ class StreamCall(ABC):
             async with asyncio.timeout(limit_s):
                 request = await self._context.read()
         except TimeoutError:
-            raise self._nothing_received(limit_s) from None
+            raise nothing_received(limit_s, self.silence_hint) from None
         except DecodeError:
             raise self._undecodable() from None
         self._first_message = False
@@ -223,7 +206,7 @@ class StreamCall(ABC):
         self.key = key = caller_key(self.admission.keys, self._context.invocation_metadata())
         self.record.key_name = key.name if key else ""
         opening = await self.opening()
-        config, limit_s = opening.config, self.admission.idle_timeout_s
+        config = opening.config
         self.record.stream_id = config.name
         decoder = None
         if config.coding is not None:
@@ -235,24 +218,15 @@ class StreamCall(ABC):
         self._feed = sessions[0] if len(sessions) == 1 else Interleaved(sessions, config.encoding)
         if decoder is not None:
             self._compressed = CompressedAudio(
-                decoder, self._feed, partial(self._format_known, config), self._end_streams
+                decoder, self._feed, partial(self._format_known, config), self._ending.end_streams
             )
         self.record.admitted(config, opening.channels, sessions[0].engine)
         await self.accept(config.name)
-        self._idle = IdleWatch(limit_s, heard_at=self._loop.time())
-        self._timers["idle"] = self._loop.call_later(limit_s, self._check_idle)
-        if longest_s := self.admission.max_stream_s:
-            reached = LimitReached(f"the stream reached its limit of {longest_s:g} s; open another to go on")
-            self._timers["limit"] = self._loop.call_later(longest_s, self._end_streams, reached)
-        for session in sessions:
-            session.on_end = self._session_ended
-            session.on_ending = self._session_ending
-            if session.ended is not None:
-                self._session_ended(session.ended)
+        self._idle = IdleWatch(self.admission.idle_timeout_s, heard_at=self._loop.time())
+        self._ending.watch(sessions, self._idle, self.admission.max_stream_s)
         if config.fill_gaps_after_ms and config.coding is None:
             self._gaps = self._fill_gaps(config)
         writing = asyncio.Lock() if len(sessions) > 1 else None
-        self._writers = len(sessions)
         parts = [self._read(), *(self._write(at, session, writing) for at, session in enumerate(sessions))]
         self._tasks = [self._loop.create_task(self._guard(part)) for part in parts]
 
@@ -282,18 +256,13 @@ class StreamCall(ABC):
         try:
             await part
         except AsrError as error:
-            self._end(error)
+            self._ending.end(error)
         except grpc.aio.BaseError:
-            self._gone = True
-            self._end(None)
+            self._ending.end_without_client()
         except Exception:
             bug = InternalError()
             log.exception("request %s: a call failed", bug.request_id)
-            self._end(bug)
-
-    def _end(self, error: AsrError | None) -> None:
-        if not self._done.done():
-            self._done.set_result(error)
+            self._ending.end(bug)
 
     async def _read(self) -> None:
         """Takes requests from the client to the session until half-close. Its first lines are what a packet costs."""
@@ -328,11 +297,7 @@ class StreamCall(ABC):
         while True:
             event = await session.next()
             if isinstance(event, Ended):
-                if event.error is not None:
-                    self._failure = self._failure or _as_told(event.error)
-                self._writers -= 1
-                if not self._writers:
-                    self._end(self._failure)
+                self._ending.all_sent(event)
                 return
             self.record.result_made(event)
             message = self.response(event, channel)
@@ -350,46 +315,6 @@ class StreamCall(ABC):
         await self._context.write(message)
         self._idle.writing_since = None
 
-    def _end_streams(self, error: AsrError) -> None:
-        """Ends the call for a reason of the server's: the last finals of its channels come before the error."""
-        for session in self.sessions:
-            session.end(error)
-
-    def _session_ending(self, error: AsrError) -> None:
-        """Ends the other channels too, and all of them before long: the engine may be slow, or hang."""
-        if "unmade" not in self._timers:
-            self._timers["unmade"] = self._loop.call_later(LAST_FINAL_S, self._fail_streams, error)
-            self._end_streams(error)
-
-    def _fail_streams(self, error: AsrError) -> None:
-        for session in self.sessions:
-            session.fail(error)
-
-    def _session_ended(self, ended: Ended) -> None:
-        """Ends the call soon after a stream failed: its writer ends it at once, unless the client does not read."""
-        if ended.error is not None and "unread" not in self._timers:
-            error = _as_told(ended.error)
-            self._timers["unread"] = self._loop.call_later(LAST_READ_S, self._end, error)
-            self._end_streams(error)
-
-    def _check_idle(self) -> None:
-        """Ends the call if it is idle; otherwise looks again when it could be."""
-        verdict, limit_s = self._idle.check(self._loop.time()), self._idle.limit_s
-        match verdict:
-            case Idle.NOTHING_RECEIVED:
-                self._end_streams(self._nothing_received(limit_s))
-            case Idle.NOTHING_READ:
-                unread = f"results were not read for {limit_s:g} s after the end of the audio"
-                self._end(StreamTimeout(unread))
-            case left_s:
-                self._timers["idle"] = self._loop.call_later(left_s, self._check_idle)
-
-    def _nothing_received(self, limit_s: float) -> StreamTimeout:
-        return StreamTimeout(
-            f"nothing was received for {limit_s:g} s; send audio, or {self.silence_hint} while there is none",
-            facts={"silent_s": f"{limit_s:g}"},
-        )
-
     def _undecodable(self) -> InvalidArgument:
         return InvalidArgument(f"request is not an {self.request_name} message", field="request")
 
@@ -397,8 +322,3 @@ class StreamCall(ABC):
 async def abort(context: Context, error: AsrError) -> NoReturn:
     """Ends the call with the error's status and details."""
     await context.abort_with_status(rpc_status.to_status(messages.status(error)))
-
-
-def _as_told(error: Exception) -> AsrError:
-    """The error that clients are told: our own errors as they are, anything else without its inside."""
-    return error if isinstance(error, AsrError) else InternalError()

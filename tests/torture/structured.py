@@ -10,7 +10,7 @@ from asr.v1 import asr_pb2 as pb
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from tests.torture import dialect_inputs
+from tests.torture import compressed_inputs, dialect_inputs
 from tests.torture.parsers import seeds
 
 _phrase = st.sampled_from(["zulu", "Kilo  Lima", "route 66", "", " ", "a" * 101]) | st.text(max_size=20)
@@ -166,6 +166,7 @@ def strategy(target: str) -> st.SearchStrategy[bytes]:
         "riva": _riva,
         "wav": _wav,
         "file": _wav.map(lambda data: data[2:]),
+        **compressed_inputs.STRATEGIES,
         **dialect_inputs.STRATEGIES,
     }
     some = [_spoiled(target), st.binary(max_size=300)]

@@ -52,7 +52,7 @@ class OggPages:
         self._bytes = bytearray()
         self._before = 0
         self._serial: int | None = None
-        self._partial = b""
+        self._partial = bytearray()
         self._continues = False
 
     @property
@@ -107,20 +107,19 @@ class OggPages:
     def _packets(self, body: bytes, sizes: bytes, flags: int, serial: int) -> tuple[bytes, ...]:
         """The packets that end in a page; what is left of the last one is kept, if it is of the wanted stream."""
         wanted = serial == self._serial and not flags & _FIRST
-        partial = self._partial if wanted else b""
+        partial = self._partial if wanted else bytearray()
         if wanted and bool(flags & _CONTINUED) != self._continues:
             raise self._damaged("a page is missing")
         packets, at, continues = [], 0, False
         for size in sizes:
-            partial += body[at : at + size]
+            # Pictures among the comments: their beginning is enough.
+            room = LONGEST_PACKET - len(partial)
+            partial += body[at : at + min(size, room)]
             at += size
-            if len(partial) > LONGEST_PACKET:
-                # Pictures among the comments: their beginning is enough.
-                partial = partial[:LONGEST_PACKET]
             continues = size == 255
             if not continues:
-                packets.append(partial)
-                partial = b""
+                packets.append(bytes(partial))
+                partial.clear()
         if wanted or flags & _FIRST:
             self._partial, self._continues = partial, continues if sizes else wanted and self._continues
         return tuple(packets)

@@ -17,6 +17,9 @@ OPUS_RATE = 48_000
 OGG_MARK, WEBM_MARK = b"OggS\0", b"\x1a\x45\xdf\xa3"
 """First bytes of the two containers."""
 
+# First bytes of an identification header (RFC 7845, 5.1).
+_OPUS_MARK = b"OpusHead"
+
 
 class OpusPackets:
     """Decodes the packets of one Opus stream, as one channel or two, whatever its encoder was given (RFC 7845, 5.1).
@@ -71,7 +74,7 @@ class OggOpusDecoder:
     def __init__(self, channels: int) -> None:
         self.format: AudioFormat | None = AudioFormat(Encoding.LINEAR16, OPUS_RATE, channels)
         self._channels = channels
-        self._pages = OggPages(b"OpusHead")
+        self._pages = OggPages(_OPUS_MARK)
         self._start = b""
         self._opus: OpusPackets | None = None
         # Whether the comments have come, and samples up to the latest page that tells (None before the first).
@@ -88,6 +91,12 @@ class OggOpusDecoder:
         while (page := self._pages.next()) is not None:
             packets = list(page.packets)
             if page.is_first:
+                # The stream that is decoded may seem to begin once more, with anything.
+                if not packets or not packets[0].startswith(_OPUS_MARK):
+                    raise InvalidArgument(
+                        "audio is a damaged Ogg stream: a page begins a stream of Opus without its head",
+                        field="audio",
+                    )
                 self._opus = OpusPackets(packets.pop(0), self._channels, "Ogg")
                 self._has_tags, self._position = False, None
             if packets and not self._has_tags:

@@ -32,9 +32,14 @@ _LEFT_OUT = frozenset(
     )
 )
 _LONGEST_HEAD = 12
-_MOST_TRACK_BYTES = 1 << 20
+# Recorders need a few hundred; other tracks' codecs have some thousands at their start.
+_MOST_TRACK_BYTES = 65_536
 # Twice what a packet of Opus has at most.
 _MOST_BLOCK_BYTES = 131_072
+# Of an element. They are read at once, and elements of two bytes that hold nothing would take long.
+_MOST_CHILDREN = 100
+# A block's first bytes, the number of its track.
+_LONGEST_NUMBER = 8
 _NS = 1_000_000_000
 _OPUS_RATE = 48_000
 
@@ -99,9 +104,10 @@ class WebmBlocks:
             elif name == _EBML or name in _LEFT_OUT:
                 self._take(head)
                 self._skip = size
+            elif name == _SIMPLE_BLOCK and size > _MOST_BLOCK_BYTES:
+                if not self._leave_out(head, size):
+                    return None
             elif name in (_TRACKS, _SIMPLE_BLOCK, _BLOCK_GROUP):
-                if name != _TRACKS and not self._is_ours(name, head, size):
-                    continue
                 if size > (_MOST_TRACK_BYTES if name == _TRACKS else _MOST_BLOCK_BYTES):
                     raise self._damaged("an element is longer than it can be")
                 if len(self._bytes) < head + size:
@@ -114,16 +120,19 @@ class WebmBlocks:
             else:
                 raise self._damaged(f"an element with the name {name:X} has no place there")
 
-    def _is_ours(self, name: int, head: int, size: int) -> bool:
-        """Whether a block has to be read; large ones of other tracks, such as of video, are left out as they come."""
-        if size <= _MOST_BLOCK_BYTES or name != _SIMPLE_BLOCK:
-            return True
-        number = _number(bytes(self._bytes[head : head + 8]), 0)
-        if number is None or number[0] == self._track:
-            return True
+    def _leave_out(self, head: int, size: int) -> bool:
+        """Leaves a large block out as it comes, such as one of video; False until it is known which track's it is."""
+        start = bytes(self._bytes[head : head + _LONGEST_NUMBER])
+        number = _number(start, 0)
+        if number is None:
+            if len(start) == _LONGEST_NUMBER:
+                raise self._damaged("a block has no head")
+            return False
+        if number[0] == self._track:
+            raise self._damaged("an element is longer than it can be")
         self._take(head)
         self._skip = size
-        return False
+        return True
 
     def _read(self, name: int, body: bytes) -> Head | Packet | None:
         if name == _TRACKS:
@@ -165,8 +174,11 @@ class WebmBlocks:
         return Packet(body[at + 3 :], discard)
 
     def _children(self, body: bytes) -> Iterator[tuple[int, bytes]]:
-        at = 0
+        at = count = 0
         while at < len(body):
+            count += 1
+            if count > _MOST_CHILDREN:
+                raise self._damaged(f"an element holds more than {_MOST_CHILDREN} others")
             name, head, size = _element(body[at : at + _LONGEST_HEAD]) or (0, 0, None)
             if size is None or at + head + size > len(body):
                 raise self._damaged("an element goes beyond the one around it")

@@ -12,8 +12,8 @@ from asr.v1 import asr_pb2 as pb
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
+from asr_service.api.call_ending import LAST_FINAL_S, LAST_READ_S
 from asr_service.api.speech import SpeechServicer
-from asr_service.api.stream_call import LAST_FINAL_S, LAST_READ_S
 from tests.support.desk import Desk, admission_to
 from tests.support.streams import speech
 

@@ -69,3 +69,16 @@ def test_any_bytes_are_read_as_protobuf_reads_them(
 def test_the_audio_is_not_copied() -> None:
     data = pb.RecognizeRequest(audio=bytes(1000)).SerializeToString()
     assert read_upload_request(data).audio.obj is data
+
+
+@pytest.mark.parametrize(("fields", "copied"), [(62, False), (63, False), (64, True), (100_000, True)])
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_request_of_very_many_fields_is_left_to_protobuf(fields: int, copied: bool, behind: bool) -> None:
+    """Live streams wait while it is looked at; what nobody means may cost a copy."""
+    audio = pb.RecognizeRequest(audio=b"samples").SerializeToString()
+    # A number, of a field that no request has.
+    unknown = b"\xc0\xbb\x01\x00"
+    assert pb.RecognizeRequest.FromString(unknown * 2).ByteSize() == 2 * len(unknown)
+    data = audio + unknown * fields if behind else unknown * fields + audio
+    check(data)
+    assert (read_upload_request(data).audio.obj is not data) is copied
