@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from asr_service.core.errors import ModelUnavailable, SettingsError
 from asr_service.core.model import Instrumented, ModelInfo, OutOfMemory, Readings, StreamingModel
+from asr_service.engine.batch_limit import BatchLimit
 from asr_service.engine.capacity_news import CapacityNews
 from asr_service.engine.chunk_queue import ChunkQueue
 from asr_service.engine.contract import EngineMetrics, EngineRecord, EngineSettings, EngineState
@@ -65,8 +66,7 @@ class Engine:
     ) -> None:
         self._make_model = make_model
         self._settings = settings
-        # Is made smaller than the setting when memory runs out.
-        self._max_batch = settings.max_batch
+        self._batch_limit = BatchLimit(settings.max_batch)
         self._links = links
         self._record = record
         self._on_made = on_made
@@ -128,7 +128,7 @@ class Engine:
         self._slots = Slots(model.slots)
         self._scheduler = SlotScheduler(
             model.slots,
-            max_batch=self._max_batch,
+            max_batch=self._batch_limit.rows,
             tick_s=self._settings.tick_s,
             upload_budget_s=_UPLOAD_SHARE * info.chunk_ms / 1000,
         )
@@ -137,7 +137,7 @@ class Engine:
         )
         self._queue = ChunkQueue(pool, self._slots, self._scheduler)
         probe = self._settings.max_streams is None
-        self._meter = Meter(model, self._slots, self._max_batch, probe=probe)
+        self._meter = Meter(model, self._slots, self._batch_limit.rows, probe=probe)
         self._steps = Steps(
             model,
             self._queue,
@@ -160,7 +160,7 @@ class Engine:
             before_opening=self._make_slots_idle,
         )
         self._record.slots = model.slots
-        self._record.batch_limit = self._max_batch
+        self._record.batch_limit = self._batch_limit.rows
         self._record.limit = min(model.slots, self._settings.max_streams or model.slots)
         self._on_made(info, pool)
 
@@ -168,18 +168,26 @@ class Engine:
         """Warms the model up for the largest batches that fit into memory."""
         while True:
             try:
-                return self._model.warm_up(self._max_batch, log.info)
+                self._model.warm_up(self._batch_limit.rows, log.info)
             except (OutOfMemory, MemoryError):
-                if self._max_batch == 1:
+                if self._batch_limit.rows == 1:
                     raise
-                self._halve_batches(self._max_batch)
+                self._halve_batches(self._batch_limit.rows)
+            else:
+                return self._batch_limit.take_as_most()
 
     def _halve_batches(self, rows: int) -> None:
-        """Makes batches half as large from now on, since one of so many slots did not fit into memory."""
-        self._max_batch = self._scheduler.max_batch = max(1, rows // 2)
-        self._record.batch_limit = self._max_batch
-        self._meter.limit_batches(self._max_batch)
-        log.warning("a batch of %d did not fit into memory: at most %d from now on", rows, self._max_batch)
+        """Makes batches half as large, since one of so many slots did not fit into memory."""
+        if self._batch_limit.halve(rows, time.monotonic()):
+            log.warning(
+                "a batch of %d did not fit into memory: at most %d for now", rows, self._batch_limit.rows
+            )
+            self._limit_batches()
+
+    def _limit_batches(self) -> None:
+        rows = self._batch_limit.rows
+        self._scheduler.max_batch = self._record.batch_limit = rows
+        self._meter.limit_batches(rows)
 
     # --------------------------------------------------------------------------------------------------- its turns
 
@@ -220,6 +228,9 @@ class Engine:
             self._record.load = self._meter.load
             self._take_capacity()
             self._is_watched_due = True
+            if self._batch_limit.grow(now):
+                log.info("batches of %d are tried again", self._batch_limit.rows)
+                self._limit_batches()
         self._tell_books()
         self._check_when_idle()
 
@@ -299,7 +310,7 @@ class Engine:
         self._record.busy_since = now
         without_memory = self._meter.probe(now, len(self._slots.leased))
         self._record.busy_since = 0.0
-        if without_memory > 1:
+        if without_memory:
             self._halve_batches(without_memory)
 
     def _set_state(self, state: EngineState) -> None:

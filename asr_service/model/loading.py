@@ -247,6 +247,8 @@ def _make_encoder(
             _log.warning("%s: NeMo's own step is used", why)
         else:
             return _make_fast_encoder(weights, plan, mels, rows, device, settings)
+    if context[1] == 0:
+        raise _refused_look_ahead(parts, why)
     if _products_type(settings) != torch.float32:
         raise SettingsError("ASR_PRECISION: NeMo's own encoder step runs in fp32 only", field="ASR_PRECISION")
     # Imported here since it is the only part that needs NeMo, which takes seconds to import.
@@ -257,6 +259,16 @@ def _make_encoder(
     nemo.set_default_att_context_size(list(context))
     parts.weights.ignore("encoder.")
     return NemoEncoder(nemo, plan, mels, rows, device)
+
+
+def _refused_look_ahead(parts: ModelParts, why: str) -> SettingsError:
+    """Returns the error that NeMo's step is not what NeMo's offline encoder is, at look-ahead 0."""
+    others = [f"{left},{right}" for left, right in parts.architecture.encoder.att_contexts if right]
+    advice = f"set ASR_ATT_CTX to {' or '.join(others)}" if others else "it offers no other look-ahead"
+    return SettingsError(
+        f"ASR_ATT_CTX: {why}, and NeMo's own step is not exact without look-ahead: {advice}",
+        field="ASR_ATT_CTX",
+    )
 
 
 def _products_type(settings: ModelSettings) -> torch.dtype:

@@ -133,12 +133,8 @@ def read_encoder(weights: WeightReader, shape: EncoderShape, plan: ChunkPlan, me
     """
     if shape.attention != "rel_pos":
         raise UnsupportedLayer(f"attention is {shape.attention}")
-    if shape.reduces or shape.feat_out:
-        raise UnsupportedLayer("encoder reduces or projects its output")
     if shape.conv_norm != "layer_norm":
         raise UnsupportedLayer(f"convolution is normalised by {shape.conv_norm}")
-    if plan.left_frames < plan.chunk_frames:
-        raise UnsupportedLayer("no left context")
     stages = _stages(weights, shape, plan)
     widths = [mels]
     for _ in stages:

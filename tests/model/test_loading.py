@@ -77,6 +77,7 @@ def test_other_contexts_list_what_there_is(pair: tuple[int, int]) -> None:
         ({"precision": "int3"}, "ASR_PRECISION"),
         ({"encoder": "slow"}, "ASR_ENCODER"),
         ({"att_context": (70, 5)}, "ASR_ATT_CTX"),
+        ({"att_context": (70, 0), "encoder": "nemo"}, "ASR_ATT_CTX"),
     ],
 )
 def test_bad_settings_name_their_variable(tiny_nemo: Path, changes: dict[str, Any], field: str) -> None:

@@ -31,8 +31,14 @@ _WHY_NOT = {
 }
 # Longest context of attention that is believed: eleven hours of 80 ms.
 _MOST_FRAMES = 500_000
+# Normalisations of the convolution that each frame takes by itself. Others take all frames that there are.
+_NORMS = ("layer_norm", "batch_norm", "fused_batch_norm")
 # NeMo's own, where a file does not say it.
 _DEFAULT_SYMBOLS = 10
+# Of a frame. A model that never says that a frame has no more would otherwise hold up everybody's step.
+_MOST_SYMBOLS = 100
+# Of a chunk, of any stream: what an answer can count.
+_MOST_TOKENS = 2**16 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,6 @@ class EncoderShape:
         att_contexts: (left, right) in encoder frames that the model offers, in its order.
         conv_norm: kind of normalisation inside the convolution.
         attention: kind of attention, "rel_pos" or another.
-        feat_out: width of a projection after the layers, 0 without one.
-        reduces: whether a layer reduces the number of frames.
     """
 
     layers: int
@@ -66,8 +70,6 @@ class EncoderShape:
     att_contexts: tuple[tuple[int, int], ...]
     conv_norm: str
     attention: str
-    feat_out: int
-    reduces: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,18 @@ def read_architecture(config: Section) -> Architecture:
         raise config.refused(f"it has adapters ({shown(adapters)}), which are not known here")
     _refuse_joint(config)
     _refuse_ctc_head(config)
+    encoder, most = _encoder(config), _max_symbols(config)
+    if max(right + 1 for _, right in encoder.att_contexts) * most > _MOST_TOKENS:
+        raise config.refused(
+            f"a chunk may have more tokens than {_MOST_TOKENS} (att_context_size: {shown(encoder.att_contexts)}, "
+            f"max_symbols: {most})"
+        )
     return Architecture(
         class_name=class_name,
         features=read_features(config),
-        encoder=_encoder(config),
+        encoder=encoder,
         has_joint="joint" in config,
-        max_symbols=_max_symbols(config),
+        max_symbols=most,
     )
 
 
@@ -139,6 +147,11 @@ def _encoder(config: Section) -> EncoderShape:
             f"its attention does not see whole chunks (att_context_size: {shown(contexts)}): left should be a multiple "
             "of right + 1"
         )
+    if any(left <= right for left, right in contexts):
+        raise config.refused(
+            f"its attention does not see the chunk before (att_context_size: {shown(contexts)}): left should be "
+            "right + 1 or more"
+        )
     d_model, kernel = section.integer("d_model"), section.integer("conv_kernel_size", 31)
     heads, stride = section.integer("n_heads", 4), section.integer("subsampling_factor", 4)
     if d_model % heads or d_model % 2:
@@ -150,8 +163,8 @@ def _encoder(config: Section) -> EncoderShape:
     causal = conv_context in ("causal", [kernel - 1, 0]) and section.flag("causal_downsampling", False)
     if not causal or section.text("conv_context_style", "regular") != "regular":
         raise config.refused("its convolutions look into the future (they are not causal)")
+    _refuse_parts(config, section)
     channels = section.get("subsampling_conv_channels")
-    feat_out = section.integer("feat_out", -1, least=-1)
     return EncoderShape(
         layers=section.integer("n_layers"),
         d_model=d_model,
@@ -166,9 +179,28 @@ def _encoder(config: Section) -> EncoderShape:
         att_contexts=contexts,
         conv_norm=section.text("conv_norm_type", "batch_norm"),
         attention=section.text("self_attention_model", "rel_pos"),
-        feat_out=feat_out if feat_out not in (-1, 0, d_model) else 0,
-        reduces="reduction" in section and section.integer("reduction_factor", 1) > 1,
     )
+
+
+def _refuse_parts(config: Section, section: Section) -> None:
+    """Raises ModelError for parts of an encoder with which no step by chunks is exact."""
+    norm = section.text("conv_norm_type", "batch_norm")
+    if norm not in _NORMS:
+        raise config.refused(
+            f"its convolutions are normalised over all of the audio (conv_norm_type: {norm}), which a stream does not "
+            "know"
+        )
+    if section.integer("conv_kernel_size", 31) < 2:
+        raise config.refused(
+            "its convolutions see a frame alone (conv_kernel_size: 1), which is not known here"
+        )
+    if section.get("reduction") is not None and section.integer("reduction_factor", 1) > 1:
+        raise config.refused(
+            f"a layer of its encoder reduces the frames (reduction: {shown(section.get('reduction'))}), which is not "
+            "known here"
+        )
+    if section.integer("feat_out", -1, least=-1) not in (-1, 0, section.integer("d_model")):
+        raise config.refused("its encoder ends with a projection (feat_out), which is not known here")
 
 
 def _att_contexts(section: Section) -> tuple[tuple[int, int], ...]:
@@ -221,5 +253,7 @@ def _max_symbols(config: Section) -> int:
     greedy = config.section("decoding").section("greedy")
     for name in ("max_symbols", "max_symbols_per_step"):
         if value := greedy.integer(name, 0, least=0):
+            if value > _MOST_SYMBOLS:
+                raise greedy.wrong(name, f"a whole number, {_MOST_SYMBOLS} at most")
             return value
     return _DEFAULT_SYMBOLS

@@ -137,8 +137,23 @@ class Section:
         return f"{self._name}.{name}" if self._name else name
 
 
+# Characters of a number, a date and the like. YAML counts some numbers to the base of 60, digit by digit.
+_MOST_DIGITS = 1000
+
+
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
     """Reads YAML that runs no code and does not grow: nested merge keys make millions of entries of a few bytes."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
+        if (
+            isinstance(node, yaml.ScalarNode)
+            and not node.tag.endswith(":str")
+            and len(node.value) > _MOST_DIGITS
+        ):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of {len(node.value)} characters", node.start_mark
+            )
+        return super().construct_object(node, deep)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, _ in node.value:
@@ -182,11 +197,7 @@ def nemo_class(section: Section, name: str) -> str:
 
 def shown(value: object) -> str:
     """Returns a value as messages show it: in short, since YAML's aliases make huge ones of a few bytes."""
-    try:
-        text = _SHORT.repr(value)
-    except ValueError:
-        # Python writes no whole number of thousands of digits.
-        text = "a number of very many digits"
+    text = _SHORT.repr(value)
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 

@@ -17,19 +17,23 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from asr_service.core.errors import DamagedModel, first_line
-from asr_service.model.nemo_file.names import WEIGHTS
+from asr_service.model.nemo_file.names import CONFIG, WEIGHTS
 from asr_service.model.refusals import damaged, not_unpacked, unreadable, wrong
 
 SMALL_BYTES = 64 * 2**20
 """Most bytes of a member that is not the weights: the largest known tokenizer has half a megabyte."""
+CONFIG_BYTES = 2**20
+"""Most bytes of the configuration: the largest known one has 0.2 MB. YAML takes some 300 times its size in memory."""
 WEIGHT_BYTES = 64 * 2**30
 """Most bytes of the weights."""
 MOST_RATIO = 50
 """Largest size of a gzipped file's content over its own: weights hardly shrink at all."""
-HEADER_BYTES = 2**20
-"""Most bytes of a member's header: a name may be of any length."""
-MOST_MEMBERS = 1000
-"""Most members: a model has about ten."""
+HEADER_BYTES = 4096
+"""Most bytes of a member's header, a long name's included. Python takes a time for it that grows with their square."""
+MOST_MEMBERS = 200
+"""Most members: a model has about ten, and some more for each language with a tokenizer of its own."""
+# Of a gzipped archive: its reader is so far ahead of what it tells.
+_READ_AHEAD = 4096
 _BLOCK = 2**20
 # Of a member's name, in messages.
 _SHOWN_CHARS = 200
@@ -86,19 +90,19 @@ class _Archive:
 
     def read(self, name: str) -> bytes:
         """See `Members.read`."""
-        with _told(f"{self._path}: {name}"), self._open(name, SMALL_BYTES) as file:
+        with _told(f"{self._path}: {name}"), self._open(name) as file:
             return file.read()
 
     def open_weights(self) -> IO[bytes]:
         """See `Members.open_weights`."""
-        return self._open(WEIGHTS, WEIGHT_BYTES)
+        return self._open(WEIGHTS)
 
-    def _open(self, name: str, most: int) -> IO[bytes]:
+    def _open(self, name: str) -> IO[bytes]:
         member = self._found.get(name)
         where = f"{self._path}: {name}"
         if member is None:
             raise _missing(where)
-        _refuse_large(where, member.size, most)
+        _refuse_large(where, name, member.size)
         file = self._archive.extractfile(member)
         assert file is not None
         return file
@@ -112,14 +116,14 @@ class _Folder:
 
     def read(self, name: str) -> bytes:
         """See `Members.read`."""
-        with self._open(name, SMALL_BYTES) as file:
+        with self._open(name) as file:
             return file.read()
 
     def open_weights(self) -> IO[bytes]:
         """See `Members.open_weights`."""
-        return self._open(WEIGHTS, WEIGHT_BYTES)
+        return self._open(WEIGHTS)
 
-    def _open(self, name: str, most: int) -> IO[bytes]:
+    def _open(self, name: str) -> IO[bytes]:
         where = f"{self._path}: {name}"
         try:
             file = (self._path / name).resolve()
@@ -130,7 +134,7 @@ class _Folder:
                 raise wrong(where, "it is no name of a file (a ring of links)")
             if not file.is_file():
                 raise _missing(where)
-            _refuse_large(where, file.stat().st_size, most)
+            _refuse_large(where, name, file.stat().st_size)
             return file.open("rb")
         except OSError as error:
             raise unreadable(where, error) from error
@@ -167,13 +171,13 @@ def _unpack(path: Path, file: IO[bytes], held: ExitStack) -> _Unpacked:
     weights: IO[bytes] | None = None
     most = MOST_RATIO * os.fstat(file.fileno()).st_size + SMALL_BYTES
     content = _Content(path, gzip.GzipFile(fileobj=file), most)
-    with tarfile.open(fileobj=content, mode="r|") as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=content, mode="r|", bufsize=_READ_AHEAD) as archive:  # type: ignore[call-overload]
         for name, member in _checked(path, archive):
             where = f"{path}: {name}"
             content.begin(where, member.size)
             if not member.isfile():
                 continue
-            _refuse_large(where, member.size, WEIGHT_BYTES if name == WEIGHTS else SMALL_BYTES)
+            _refuse_large(where, name, member.size)
             source = archive.extractfile(member)
             assert source is not None
             if name == WEIGHTS:
@@ -226,14 +230,14 @@ class _Content:
         self._source = source
         self._left = most
         self._path = path
-        # Until the next member begins; the archive's reader is a few blocks ahead of what it tells.
-        self._until_next = HEADER_BYTES
+        # Until the next member begins; the archive's reader is ahead of what it tells.
+        self._until_next = HEADER_BYTES + 2 * _READ_AHEAD
 
     def begin(self, where: str, size: int) -> None:
         """Makes room for a member of so many bytes and for the header of the next one."""
         if size > self._left:
             raise damaged(where, f"it would unpack to more than {MOST_RATIO} times the file's size")
-        self._until_next = size + HEADER_BYTES
+        self._until_next = size + HEADER_BYTES + 2 * _READ_AHEAD
 
     def read(self, size: int) -> bytes:
         data = self._source.read(size)
@@ -283,7 +287,8 @@ def _told(where: Path | str) -> Iterator[None]:
         raise unreadable(where, error) from error
 
 
-def _refuse_large(where: str, size: int, most: int) -> None:
+def _refuse_large(where: str, name: str, size: int) -> None:
+    most = {WEIGHTS: WEIGHT_BYTES, CONFIG: CONFIG_BYTES}.get(name, SMALL_BYTES)
     if size > most:
         raise wrong(where, f"it has {size} bytes; at most {most} are read")
 

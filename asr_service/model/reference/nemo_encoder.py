@@ -1,7 +1,8 @@
 """Runs NeMo's own cache-aware encoder step over pooled caches: to compare with, and for models of unknown parts.
 
 It equals the offline encoder except at look-ahead 0, where NeMo puts zero features before the stream in place of the
-convolutions' zero padding. Rows with different numbers of mel frames cannot share NeMo's step: they go in groups.
+convolutions' zero padding, and which is refused. Rows with different numbers of mel frames cannot share NeMo's step:
+they go in groups.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import pytest
 from asr_service.core.errors import InternalError
 from asr_service.core.model import OutOfMemory
 from asr_service.core.values import StreamConfig
+from asr_service.engine import batch_limit
 from asr_service.engine.contract import EngineState
 from testbed.by_request import StepRequest, StepResult
 from tests.support.engines import Audio, Bench, HalfClose, Open, running
@@ -61,6 +62,26 @@ def test_out_of_memory_ends_its_own_streams_and_halves_the_batch(error: type[Exc
         assert all(bench.ended[stream].error is None for stream in range(17, 25))
         assert bench.state is EngineState.RUNNING
         bench.wait_counts(leased=0, free=8)
+
+
+def test_batches_grow_again_once_there_is_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_limit, "FIRST_WAIT_S", 0.0)
+    model = SmallDevice(OutOfMemory, rows=2)
+    with running(lambda: model, max_batch=8, tick_s=0.05) as bench:
+        run_together(bench, range(1, 9))
+        model.rows = 8
+        bench.wait_counts(max_batch=8)
+        run_together(bench, range(9, 17))
+        assert all(bench.ended[stream].error is None for stream in range(9, 17))
+
+
+def test_one_stream_that_does_not_fit_says_nothing_of_others() -> None:
+    """As in a quiet hour, in which another program takes the memory for a moment."""
+    model = SmallDevice(OutOfMemory, rows=0)
+    with running(lambda: model, max_batch=8) as bench:
+        bench.run_stream(1, speech(0.5))
+        assert isinstance(bench.ended[1].error, InternalError)
+        assert bench.counts().max_batch == 8
 
 
 def test_one_stream_that_does_not_fit_is_ended() -> None:

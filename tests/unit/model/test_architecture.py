@@ -47,6 +47,13 @@ def read(values: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> 
         (lambda c: c["encoder"].update(att_context_size=[[70, 1], [70, -1]]), "not limited to chunks"),
         (lambda c: c["encoder"].pop("att_context_size"), "not limited to chunks"),
         (lambda c: c["encoder"].update(att_context_size=[[70, 1], [70, 3]]), r"left should be a multiple"),
+        (lambda c: c["encoder"].update(att_context_size=[[70, 1], [0, 1]]), r"does not see the chunk before"),
+        (lambda c: c["encoder"].update(att_context_size=[9999, 9998]), "may have more tokens than 65535"),
+        (lambda c: c["encoder"].update(conv_norm_type="group_norm4"), "normalised over all of the audio .*group_norm4"),
+        (lambda c: c["encoder"].update(conv_norm_type="instance_norm"), "normalised over all of the audio"),
+        (lambda c: c["encoder"].update(conv_kernel_size=1, conv_context_size="causal"), "see a frame alone"),
+        (lambda c: c["encoder"].update(reduction="pooling", reduction_factor=2), "reduces the frames .*pooling"),
+        (lambda c: c["encoder"].update(feat_out=48), "ends with a projection"),
         (lambda c: c["encoder"].update(causal_downsampling=False), "not causal"),
         (lambda c: c["encoder"].update(conv_context_size=None), "not causal"),
         (lambda c: c["joint"].update(num_extra_outputs=5), "TDT"),
@@ -90,6 +97,7 @@ def test_models_that_cannot_be_run_exactly_are_refused(
         (lambda c: c["preprocessor"].update(log_zero_guard_value="huge"), "'huge'; it should be a number, tiny or eps"),
         (lambda c: c["decoding"]["greedy"].update(max_symbols="abc"), "greedy.max_symbols is 'abc'; .* whole number"),
         (lambda c: c["decoding"]["greedy"].update(max_symbols=-1), "greedy.max_symbols is -1; .* whole number, 0"),
+        (lambda c: c["decoding"]["greedy"].update(max_symbols=101), "max_symbols is 101; .* number, 100 at most"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(

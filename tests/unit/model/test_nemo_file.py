@@ -16,7 +16,7 @@ from asr_service.core.model_settings import ModelSettings
 from asr_service.model.loading import assemble
 from asr_service.model.locate import DEMO_MODEL
 from asr_service.model.nemo_file.archive import open_nemo
-from asr_service.model.nemo_file.members import SMALL_BYTES
+from asr_service.model.nemo_file.members import CONFIG_BYTES
 from asr_service.model.nemo_file.names import CONFIG, WEIGHTS
 from asr_service.model.reading import ModelParts, read_model
 from tests.support.nemo_files import changed, members, write
@@ -133,8 +133,8 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_huge_configuration_is_refused(content: dict[str, bytes], tmp_path: Path) -> None:
-    path = write(tmp_path / "m.nemo", {**content, CONFIG: bytes(SMALL_BYTES + 1)})
-    with pytest.raises(ModelError, match=f"{CONFIG}: it has {SMALL_BYTES + 1} bytes"):
+    path = write(tmp_path / "m.nemo", {**content, CONFIG: bytes(CONFIG_BYTES + 1)})
+    with pytest.raises(ModelError, match=f"{CONFIG}: it has {CONFIG_BYTES + 1} bytes"):
         read(path)
 
 
