@@ -396,14 +396,3 @@ def lighten_grpc() -> None:
     """
     if version("grpcio").startswith("1.85."):
         os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
-
-
-def calm_openmp() -> None:
-    """Tells OpenMP, which comes into the process with torch, to let threads that wait sleep after a moment.
-
-    GNU's lets them look for 6 ms or more: for a thread whose core another program has taken, and between steps out of
-    the container's quota. So many looks take 0.1 to 0.3 ms, as long as the loops of a step lie apart. What an operator
-    has set stays.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "5000")

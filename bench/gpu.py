@@ -95,6 +95,9 @@ def run_section(name: str, device: str, *, quick: bool, rows: Path) -> None:
     """Runs a section in this process for as many seconds as a line of standard input says: imports are done before."""
     module, function, _ = SECTIONS[name]
     work = getattr(importlib.import_module(module), function)
+    if device == "cuda":
+        # As the service takes it; some of torch's functions do not.
+        device = "cuda:0"
     limit_s = float(sys.stdin.readline())
     with rows.open("w") as out:
         section = Section(device, quick, time.monotonic() + limit_s, out, rows.parent)

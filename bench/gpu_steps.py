@@ -18,6 +18,7 @@ from asr_service.model.devices import cpu_has_bf16
 from asr_service.model.loading import assemble
 from asr_service.model.precision import why_unsupported
 from asr_service.model.reading import ModelParts
+from asr_service.model.recorded_steps import RecordedSteps
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.cuda_graphs import CudaRecorder, EagerRecorder
 from bench.gpu import Section
@@ -30,8 +31,8 @@ LOOK_AHEAD = (70, 1)
 _BATCHES = {"large": (2048, 512, 128, 64, 8, 1), "0.6b": (512, 128, 1), "tiny": (8, 1)}
 _PRECISIONS = {"large": ("bf16", "fp32", "tf32"), "0.6b": ("bf16", "fp32"), "tiny": ("fp32", "bf16")}
 _FUSED = {"large": (2048, 512, 64, 8), "0.6b": (512, 128, 1), "tiny": (8, 1)}
-# Rows and precisions whose kernels are listed.
-_PROFILED = (2048, 512, 8)
+# Of these batches the kernels are listed, of the first shape in its first precision.
+_PROFILED = (512, 8)
 # Of the peak of products, that a step of many streams may be expected to reach.
 SHARE = 0.6
 _WARM, _LEAST, _MOST, _CELL_S = 4, 8, 30, 0.6
@@ -40,6 +41,7 @@ _WARM, _LEAST, _MOST, _CELL_S = 4, 8, 30, 0.6
 def measure(section: Section) -> None:
     """Measures the shapes, the most telling first."""
     device = torch.device(section.device)
+    cells = []
     for name in ("tiny",) if section.quick else ("large", "0.6b"):
         made: list[ModelParts] = []
         if not section.attempt(f"{name}: weights", partial(_make_parts, section, name, device, made)):
@@ -48,11 +50,22 @@ def measure(section: Section) -> None:
             if why_unsupported(precision, device.type, cpu_has_bf16=cpu_has_bf16()):
                 continue
             for encoder in ("torch", "fused") if device.type == "cuda" else ("torch",):
-                what = f"{name} in {precision} {encoder}"
-                section.attempt(what, partial(_precision, section, name, made[0], precision, encoder, device))
-                gc.collect()
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
+                cells.append((name, made[0], precision, encoder))
+                _attempt(section, _precision, cells[-1], device)
+    for cell in cells:
+        if cell[0] == cells[0][0] and cell[2] == cells[0][2]:
+            _attempt(section, _profiles, cell, device)
+
+
+def _attempt(
+    section: Section, work: Callable[..., None], cell: tuple[str, ModelParts, str, str], device: torch.device
+) -> None:
+    """Does a part of the section for a model in a precision, and gives its memory back."""
+    name, _, precision, encoder = cell
+    section.attempt(f"{name} in {precision} {encoder}", partial(work, section, *cell, device))
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _make_parts(section: Section, name: str, device: torch.device, made: list[ModelParts]) -> None:
@@ -69,11 +82,7 @@ def _precision(
     shape = SHAPES[name]
     batches = _BATCHES[name] if encoder == "torch" else _FUSED[name]
     began = time.perf_counter()
-    settings = ModelSettings(name, LOOK_AHEAD, precision=precision, encoder=encoder)
-    model = assemble(parts, settings, device, max(batches))
-    if device.type == "cpu":
-        # As on a GPU, where the recorder is not there too.
-        model.record_with(EagerRecorder())
+    model = _make_model(name, parts, precision, encoder, device, max(batches))
     section.row(
         "model", model=name, precision=precision, encoder=encoder, seconds=round(time.perf_counter() - began, 2),
         slot_mb=round(model.state_bytes() / 1e6, 3),
@@ -82,6 +91,86 @@ def _precision(
     for batch in batches:
         cell = (name, f"{precision} {encoder}", batch)
         section.attempt(" ".join(map(str, cell)), partial(_cell, section, model, shape, cell, audio, device))
+
+
+def _make_model(
+    name: str, parts: ModelParts, precision: str, encoder: str, device: torch.device, slots: int
+) -> NemoStreamingModel:
+    settings = ModelSettings(name, LOOK_AHEAD, precision=precision, encoder=encoder)
+    model = assemble(parts, settings, device, slots)
+    if device.type == "cpu":
+        # As on a GPU, where the recorder is not there too.
+        model.record_with(EagerRecorder())
+    return model
+
+
+class _Streams:
+    """Steps so many streams of babble, each at another place of it.
+
+    Args:
+        model: steps them.
+        batch: how many.
+        audio: of all of them.
+
+    Attributes:
+        times, cpu: of each step, ms: from its begin to its answers, and of the thread's work without its waiting.
+        tokens: of each step.
+    """
+
+    def __init__(self, model: NemoStreamingModel, batch: int, audio: np.ndarray) -> None:
+        self.times: list[float] = []
+        self.cpu: list[float] = []
+        self.tokens: list[int] = []
+        self._model, self._batch = model, batch
+        size = model.info.chunk_samples
+        self._chunks = np.lib.stride_tricks.sliding_window_view(audio, size)
+        self._slots = np.arange(batch, dtype=np.int32)
+        self._places = 7919 * np.arange(batch) % (len(self._chunks) - size)
+        self._waited_s = 0.0
+        for slot in range(batch):
+            model.open(slot, model.info.first_prompt)
+        if model._recorded is not None:
+            self._watch(model._recorded)
+
+    def step(self, first: bool = False) -> None:
+        """Makes a step of all of them."""
+        info, batch = self._model.info, self._batch
+        size, samples = info.chunk_samples, self._chunks[self._places]
+        if first:
+            samples[:, : size - info.first_chunk_samples] = 0.0
+        counts = np.full(batch, info.first_chunk_samples if first else size, np.int32)
+        flags = np.full(batch, ChunkFlags.FIRST if first else 0, np.uint8)
+        self._places = (self._places + size) % len(self._chunks)
+        self._waited_s = 0.0
+        began, began_cpu = time.perf_counter(), time.thread_time()
+        self._model.submit(StepBatch(self._slots, samples, self._slots, counts, flags))
+        answers = self._model.collect()
+        self.times.append(1000 * (time.perf_counter() - began))
+        self.cpu.append(1000 * (time.thread_time() - began_cpu - self._waited_s))
+        self.tokens.append(len(answers.tokens))
+
+    def warm_up(self) -> float:
+        """Makes the first steps, which do not count; returns how long the very first took, seconds."""
+        began = time.perf_counter()
+        self.step(first=True)
+        first_s = time.perf_counter() - began
+        for _ in range(_WARM):
+            self.step()
+        for measured in (self.times, self.cpu, self.tokens):
+            measured.clear()
+        return first_s
+
+    def _watch(self, recorded: RecordedSteps) -> None:
+        """Adds up the thread's time in which it waits for the device: CUDA waits by asking again and again."""
+        inner = partial(RecordedSteps._downloaded, recorded)
+
+        def downloaded(*given: Any) -> Any:
+            began = time.thread_time()
+            found = inner(*given)
+            self._waited_s += time.thread_time() - began
+            return found
+
+        recorded._downloaded = downloaded  # type: ignore[method-assign, assignment]
 
 
 def _cell(
@@ -94,66 +183,42 @@ def _cell(
 ) -> None:
     name, precision, batch = cell
     info, cuda = model.info, device.type == "cuda"
-    size = info.chunk_samples
-    chunks = np.lib.stride_tricks.sliding_window_view(audio, size)
-    slots = np.arange(batch, dtype=np.int32)
-    places = 7919 * np.arange(batch) % (len(chunks) - size)
-    tokens: list[int] = []
-    for slot in range(batch):
-        model.open(slot, info.first_prompt)
-
-    def step(first: bool = False) -> None:
-        samples = chunks[places]
-        if first:
-            samples[:, : size - info.first_chunk_samples] = 0.0
-        counts = np.full(batch, info.first_chunk_samples if first else size, np.int32)
-        flags = np.full(batch, ChunkFlags.FIRST if first else 0, np.uint8)
-        places[:] = (places + size) % len(chunks)
-        began, began_cpu = time.perf_counter(), time.thread_time()
-        model.submit(StepBatch(slots, samples, slots, counts, flags))
-        answers = model.collect()
-        times.append(1000 * (time.perf_counter() - began))
-        cpu.append(1000 * (time.thread_time() - began_cpu))
-        tokens.append(len(answers.tokens))
-
-    times: list[float] = []
-    cpu: list[float] = []
+    streams = _Streams(model, batch, audio)
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    began = time.perf_counter()
-    step(first=True)
-    first_s = time.perf_counter() - began
-    for _ in range(_WARM):
-        step()
-    for measured in (times, cpu, tokens):
-        measured.clear()
+    first_s = streams.warm_up()
+    times, tokens = streams.times, streams.tokens
     ends_at = time.perf_counter() + (_CELL_S if cuda else 0.3)
     while len(times) < _LEAST or (time.perf_counter() < ends_at and len(times) < _MOST):
-        step()
+        streams.step()
     row: dict[str, Any] = {
         "model": name, "precision": precision, "batch": batch, "wall_ms": round(median(times), 3),
-        "p99_ms": round(sorted(times)[int(0.99 * len(times))], 3), "host_cpu_ms": round(median(cpu), 3),
+        "p99_ms": round(sorted(times)[int(0.99 * len(times))], 3), "host_cpu_ms": round(median(streams.cpu), 3),
     }  # fmt: skip
     row["tokens_per_frame"] = round(sum(tokens) / len(tokens) / batch / info.chunk_frames, 2)
-    row |= _stages(model, step, batch, device)
+    row |= _stages(model, streams.step, batch, device)
     row["encoder_ms"] = round(_encoder_ms(model, batch, device), 4)
     row["gflop"] = round(batch * step_operations(shape, info.chunk_frames) / 1e9, 1)
     row["first_s"] = round(first_s, 2)
     if cuda:
         row["peak_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
-        if batch in _PROFILED:
-            found = profile(step, 3, device)
-            section.row("kernels", model=name, precision=precision, batch=batch, longest=found.pop("longest"))
-            row |= found
-    elif batch == 1:
-        section.row(
-            "kernels",
-            model=name,
-            precision=precision,
-            batch=batch,
-            longest=profile(step, 1, device)["longest"],
-        )
     section.row("step", **row)
+
+
+def _profiles(
+    section: Section, name: str, parts: ModelParts, precision: str, encoder: str, device: torch.device
+) -> None:
+    """Lists the kernels of some batches' steps. Last of all: what has been profiled once may be slower from then on."""
+    batches = _PROFILED if device.type == "cuda" else (1,)
+    model = _make_model(name, parts, precision, encoder, device, max(batches))
+    audio = babble(30.0, 5)
+    for batch in batches:
+        streams = _Streams(model, batch, audio)
+        streams.warm_up()
+        found = profile(streams.step, 3 if device.type == "cuda" else 1, device)
+        cell = {"model": name, "precision": f"{precision} {encoder}", "batch": batch}
+        section.row("kernels", **cell, longest=found.pop("longest"))
+        section.row("work", **cell, **found)
 
 
 def _stages(

@@ -225,6 +225,8 @@ def _encode(shape: Shape, parts: ModelParts, device: torch.device) -> Tensor:
     """Encodes some babble: [frames, d_model]."""
     model = assemble(parts, ModelSettings("random", encoder="torch"), device, 1)
     found: list[Tensor] = []
+    # A recorded step has the decoder's rounds in it, and asks for no other step of it.
+    model._recorded = None
     inner = model._decoder.step
 
     def watch(slots: Tensor, encoded: Tensor, frames: Any) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from asr_service.config import calm_openmp
 from asr_service.core.model import StreamingModel
 from asr_service.core.model_settings import ModelSettings
 from asr_service.model.locate import find_model
 from asr_service.model.look_ahead import choose_att_context
 from asr_service.model.packages import check_installed, not_importable
 from asr_service.model.slot_budget import host_slots
-from asr_service.model.torch_import import import_torch
+from asr_service.model.torch_import import calm_openmp, import_torch
 
 
 def make_model(settings: ModelSettings) -> StreamingModel:

@@ -240,10 +240,15 @@ class NemoStreamingModel:
         raise OutOfMemory(f"no memory on {self._device} for a step of {rows}")
 
     def _check_device(self, error: Exception) -> None:
-        """Raises DeviceLost if the device does nothing more after an error, such as an access to no memory."""
+        """Raises DeviceLost if the device does nothing more after an error, such as an access to no memory.
+
+        OutOfMemory where it has none for the question: then the error was of that kind too, in a library's own words.
+        """
         try:
             ask_device(self._device)
         except RuntimeError as lost:
+            if is_out_of_memory(lost):
+                raise OutOfMemory(f"no memory on {self._device} ({first_line(error)})") from error
             raise DeviceLost(f"{self._device} answers no more ({first_line(lost)})") from error
 
     def _prepare(self, chunks: StepBatch) -> _Prepared | StepAnswers:

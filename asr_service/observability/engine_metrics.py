@@ -48,7 +48,9 @@ class EngineMetrics:
             registry=r,
         )
         load.set_function(lambda: float(record.load))
-        batch_limit = Gauge("asr_batch_limit", "Most streams in a step; out of memory halves it for a while.", registry=r)
+        batch_limit = Gauge(
+            "asr_batch_limit", "Most streams in a step; out of memory halves it for a while.", registry=r
+        )
         batch_limit.set_function(lambda: float(record.batch_limit))
         slots = Gauge("asr_slots", "Slots of model state, by state.", ["state"], registry=r)
         for state in SLOT_STATES:

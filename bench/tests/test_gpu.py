@@ -16,6 +16,7 @@ pytest.importorskip("torch", reason="the model's packages are not installed: mak
 from bench import gpu, gpu_rounds, gpu_service, gpu_steps, gpu_tokens
 from bench.gpu_search import NEAR, most_carried
 from testbed.golden import golden
+from tests.support.process import run_python
 
 
 def rehearsal() -> gpu.Section:
@@ -105,6 +106,49 @@ def test_what_the_service_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     gpu_service.measure(section)
     (found,) = section.rows
     assert found["kind"] == "not measured" and "grpc is not installed" in found["why"]
+
+
+BARE = """
+import sys
+from importlib.machinery import PathFinder
+
+NEEDED = {"torch", "triton", "numpy", "sentencepiece", "yaml", "bench", "asr_service", "asr_common", "testbed", "tests",
+          "demo_model"}
+# What torch and pytest import of others.
+THEIRS = {"typing_extensions", "sympy", "mpmath", "filelock", "networkx", "jinja2", "markupsafe", "fsspec", "functorch",
+          "torchgen", "setuptools", "pkg_resources", "_distutils_hack", "pytest", "_pytest", "pluggy", "iniconfig",
+          "pygments", "packaging", "py", "cuda", "nvidia", "_yaml", "opt_einsum", "optree", "psutil"}
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        top = name.partition(".")[0]
+        known = top in NEEDED | THEIRS or top in sys.stdlib_module_names
+        known = known or top.startswith(("__editable__", "_sysconfigdata"))
+        return super().find_spec(name, path, target) if known else None
+
+sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+"""Of what an image with torch for CUDA has, these are all that is imported."""
+
+
+def test_a_bare_environment_has_what_it_takes(tmp_path: Path) -> None:
+    """Every section but the service's, the making of its model's file, and the tests for a GPU."""
+    program = f"""{BARE}
+import importlib, io, time
+from pathlib import Path
+from bench import gpu
+sections = [gpu.Section("cpu", True, time.monotonic() + 600, io.StringIO(), Path({str(tmp_path)!r})) for _ in range(4)]
+for section, (module, function, _) in zip(sections, list(gpu.SECTIONS.values())[:4]):
+    work = getattr(importlib.import_module(module), function)
+    if module != "bench.gpu_rounds":
+        section.attempt(module, lambda: work(section))
+    print(module, [row for row in section.rows if row["kind"] in ("error", "left out")])
+import testbed.random_file, tests.gpu.test_gpu
+"""
+    done = run_python("-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{module} []" for module, _, _ in list(gpu.SECTIONS.values())[:4]]
 
 
 def test_sections_run_in_processes_of_their_own_and_leave_a_file(

@@ -48,7 +48,7 @@ def test_tokens_are_those_of_the_cpu(one: Golden) -> None:
     """fp32 without TF32, through recorded steps of several sizes."""
     model = make(one)
     assert tokens(model, one) == one.tokens * 2
-    assert set(model.readings().recorded or ()) >= {2, 4, 8}
+    assert set(model.readings().recorded or ()) >= {2, 4}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])

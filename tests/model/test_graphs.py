@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from asr_service.core.model import OutOfMemory
+from asr_service.core.model import DeviceLost, OutOfMemory
 from asr_service.model.batch_sizes import padded_size, padded_sizes
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.cuda_graphs import EagerRecorder
@@ -189,6 +189,38 @@ def test_a_recording_is_checked_in_rows_that_no_stream_has(
 
 def _no_memory() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def _lost() -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"), [(_no_memory, OutOfMemory), (_lost, DeviceLost), (lambda: None, RuntimeError)]
+)
+def test_an_error_without_a_reason_is_told_by_how_the_device_answers(
+    streaming: Callable[..., NemoStreamingModel],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[], None],
+    told: type[Exception],
+) -> None:
+    """Libraries have words of their own for a lack of memory, of which not all are known."""
+    model = streaming("tiny", (70, 1), encoder="torch", slots=1)
+
+    class Failing(EagerRecorder):
+        def record(self, work: Callable[[], Out]) -> Callable[[], Out]:
+            def fail() -> Out:
+                raise RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR")
+
+            super().record(work)
+            return fail
+
+    model.record_with(Failing())
+    monkeypatch.setattr(model._recorded, "_is_recorded", False)
+    monkeypatch.setattr("asr_service.model.streaming.ask_device", lambda device: answer())
+    with pytest.raises(told) as caught:
+        model.warm_up(1, lambda _: None)
+    assert type(caught.value) is told
 
 
 def _no_memory_told_as_no_end() -> None:
