@@ -23,6 +23,9 @@ _ENDED = (aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError)
 """What grpc.aio raises for writing to a stream that the service has ended."""
 
 
+_Recognize = aio.StreamStreamCall[asr_pb2.RecognizeRequest, asr_pb2.RecognizeResponse]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a call ended: number and message of its gRPC status, and its serialized `google.rpc.Status` (b"" if none)."""
@@ -58,18 +61,10 @@ class Call:
         self._status: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._call.add_done_callback(self._note)
 
-    def _note(self, _: object = None) -> None:
-        outcome = self._shown()
+    def _note(self, call: _Recognize) -> None:
+        outcome = _shown(call)
         if not outcome.made_up and not self._status.done():
             self._status.set_result(outcome)
-
-    def _shown(self) -> Outcome:
-        """The status that an ended call shows now."""
-        return Outcome(
-            _at_once(self._call.code()).value[0],
-            _at_once(self._call.details()) or "",
-            status_details(_at_once(self._call.trailing_metadata())),
-        )
 
     async def admitted(self) -> bool:
         """Waits for the service's answer: whether it accepted the stream. Cancelling this cancels the call."""
@@ -104,16 +99,33 @@ class Call:
     async def outcome(self) -> Outcome:
         """Waits for the end of the call; returns how it ended."""
         await self._call.code()
-        self._note()
+        self._note(self._call)
         try:
             # A status of grpc.aio's own is followed by the service's, unless there is none to follow.
             return await asyncio.wait_for(asyncio.shield(self._status), _SERVICE_STATUS_S)
         except TimeoutError:
-            return self._shown()
+            return _shown(self._call)
 
     def cancel(self) -> None:
         """Ends the call now, if it has not ended."""
         self._call.cancel()
+
+    def release(self) -> None:
+        """Lets go of a call that has ended or is cancelled; nothing else is asked of this object any more.
+
+        A channel that is closed keeps its connection as long as there are calls of it, and the frames of tasks that
+        were cancelled may hold this object until garbage is collected.
+        """
+        del self._call
+
+
+def _shown(call: _Recognize) -> Outcome:
+    """The status that an ended call shows now."""
+    return Outcome(
+        _at_once(call.code()).value[0],
+        _at_once(call.details()) or "",
+        status_details(_at_once(call.trailing_metadata())),
+    )
 
 
 def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
     grpc_ca: Path | None = Field(
         None,
         description="PEM file of the authorities that vouch for the service's certificate. Set, the bridge speaks TLS "
-        "with the service.",
+        "with the service. Read again when it changes, with the two below: new streams then take new connections.",
     )
     grpc_cert: Path | None = Field(
         None, description="PEM file of the certificate that a service with mutual TLS is shown."
@@ -105,8 +106,9 @@ class Settings(BaseSettings):
         1000,
         ge=1,
         le=1_000_000,
-        description="Finals that may wait for a client that does not read; one more ends its stream. Interims never "
-        "queue: a slow reader gets the latest. More forgives longer pauses and costs memory.",
+        description="Finals that may wait for a client that does not read, as far as they take no more than 16 MiB of "
+        "memory; one more ends its stream. Interims never queue: a slow reader gets the latest. More forgives longer "
+        "pauses and costs memory.",
     )
     bridge_origins: str = Field(
         "",
@@ -121,8 +123,9 @@ class Settings(BaseSettings):
     )
     bridge_twilio_webhook: str = Field(
         "",
-        description="URL that the results of calls, which Twilio streams to /twilio, are posted to as JSON. Empty: no "
-        "calls are taken. Messages of a call come in order, one at a time: a slow receiver delays its own calls only.",
+        description="URL that the results of calls, which Twilio streams to /twilio, are posted to as JSON; put a "
+        "secret into its path or query. Empty: no calls are taken. Messages of a call come in order, one at a time: a "
+        "slow receiver delays its own calls only.",
     )
     bridge_ping_s: float = Field(
         20.0,
@@ -196,8 +199,8 @@ class Settings(BaseSettings):
     @field_validator("bridge_twilio_webhook")
     @classmethod
     def _webhook(cls, value: str) -> str:
-        if value and not re.match(r"https?://[^/?#\s]+[^\s]*$", value):
-            raise ValueError(f"{value} should be a URL, http:// or https://")
+        if problem := _webhook_problem(value) if value else "":
+            raise ValueError(problem)
         return value
 
     @field_validator("log_level", "log_format", mode="before")
@@ -213,6 +216,28 @@ class Settings(BaseSettings):
 
 def _split(value: str) -> Iterator[str]:
     return (part.strip() for part in value.split(",") if part.strip())
+
+
+def _webhook_problem(url: str) -> str:
+    """Why nothing can be posted to this URL, as a sentence that does not repeat it; "" if it can."""
+    if not re.match(r"https?://[^/?#\s]+[^\s]*$", url):
+        return "should be a URL, http:// or https://"
+    if not (url.isascii() and url.isprintable()):
+        return "should be of printable ASCII: a name as xn--..., other characters of path and query as %XX"
+    try:
+        where = urlsplit(url)
+        host, port = where.hostname, where.port
+        # What the system's resolver does with it, which fails for labels that are empty or too long.
+        (host or "").encode("idna")
+    except ValueError as error:
+        return f"should be a URL: {error}"
+    if not host:
+        return "should name a host"
+    if port == 0:
+        return "should have a port from 1 to 65535, or none"
+    if "@" in where.netloc:
+        return "should have no user and password, which are not sent: put a secret into its path or query"
+    return ""
 
 
 def read_settings(options: Mapping[str, str]) -> Settings:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Sequence
 
 from asr.v1 import asr_pb2
 from websockets.exceptions import ConnectionClosed
 
 from ws_bridge.config import Settings
 from ws_bridge.connection import Connection
-from ws_bridge.dialect import Dialect
+from ws_bridge.dialect import Dialect, Ending
 from ws_bridge.metrics import Metrics
 from ws_bridge.outbox import Outbox, Told
 from ws_bridge.status import Failure, Refused
+from ws_bridge.webhook import Webhook
+
+log = logging.getLogger(__name__)
 
 _MAX_CLOSE_REASON = 123
 
@@ -35,7 +39,7 @@ class Delivery:
         dialect: Dialect,
         settings: Settings,
         metrics: Metrics,
-        elsewhere: Callable[[str], Awaitable[None]] | None,
+        elsewhere: Webhook | None,
     ) -> None:
         self._socket = socket
         self._dialect = dialect
@@ -43,6 +47,12 @@ class Delivery:
         self._metrics = metrics
         self._elsewhere = elsewhere
         self._outbox = Outbox(settings.bridge_max_unread)
+        # Messages that were taken out of the outbox and are not sent, the one that is being sent among them.
+        self._in_hand = 0
+        # For what still waits at the end. A message that is posted may take longer than clients are given.
+        self._limit_s = settings.bridge_close_s
+        if elsewhere is not None:
+            self._limit_s = max(self._limit_s, elsewhere.longest_s)
 
     @property
     def skipped(self) -> int:
@@ -75,11 +85,9 @@ class Delivery:
         """Sends what is put, until `close`."""
         while (item := await self._outbox.next()) is not None:
             if isinstance(item, Told):
-                for text in item.messages:
-                    await self._send(item.kind, text)
+                await self._send_all(item.kind, item.messages)
             else:
-                for text in self._dialect.interim(item):
-                    await self._send("interim", text)
+                await self._send_all("interim", self._dialect.interim(item))
 
     async def finish(self, failure: Failure | None, run: asyncio.Task[None]) -> None:
         """Sends what still waits and how it ends, and closes; drops a client that is too slow for that.
@@ -88,18 +96,29 @@ class Delivery:
             failure: that ends the connection, None for none.
             run: the task of `run`, after `close`.
         """
+        ending: Ending | None = None
         try:
-            async with asyncio.timeout(self._settings.bridge_close_s):
+            async with asyncio.timeout(self._limit_s):
                 await run
-                ending = self._dialect.done() if failure is None else self._dialect.failed(failure)
-                for text in ending.messages:
-                    await self._send("event" if failure is None else "error", text)
+                ending = self._ending(failure)
+                await self._send_all("event" if failure is None else "error", ending.messages)
                 await self._socket.close(ending.code, _cut(ending.reason))
         except TimeoutError:
             self._socket.abort()
+            self.give_up(0 if ending or self._elsewhere is None else len(self._ending(failure).messages))
         except ConnectionClosed:
             # The client did not wait for all of it.
             pass
+
+    def give_up(self, more: int = 0) -> None:
+        """Tells the log what is left undelivered elsewhere, and `more` messages; nobody else would know of them."""
+        undelivered = self._outbox.waiting + self._in_hand + more
+        if self._elsewhere is not None and undelivered:
+            fields = {"sid": self._dialect.sid, "undelivered": undelivered}
+            log.error("the webhook has not taken the last messages in time", extra={"fields": fields})
+
+    def _ending(self, failure: Failure | None) -> Ending:
+        return self._dialect.done() if failure is None else self._dialect.failed(failure)
 
     def too_large(self) -> Sequence[str]:
         """Makes the messages for a message that is larger than the settings allow."""
@@ -112,9 +131,12 @@ class Delivery:
             self._metrics.sent("error", len(text))
         return messages
 
-    async def _send(self, kind: str, text: str) -> None:
-        await (self._elsewhere or self._socket.send)(text)
-        self._metrics.sent(kind, len(text))
+    async def _send_all(self, kind: str, messages: Sequence[str]) -> None:
+        for at, text in enumerate(messages):
+            self._in_hand = len(messages) - at
+            await (self._socket.send(text) if self._elsewhere is None else self._elsewhere.post(text))
+            self._metrics.sent(kind, len(text))
+        self._in_hand = 0
 
 
 def _cut(reason: str) -> str:

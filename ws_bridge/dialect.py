@@ -59,6 +59,10 @@ class Dialect(Protocol):
     def patience_s(self) -> float | None:
         """How long the client may take to say how its stream is recognized; None: as the settings say."""
 
+    @property
+    def still_there(self) -> bool:
+        """Whether the last message, in state NEW, has said that the client is there: it is then waited for anew."""
+
     def opening(self) -> Iterable[Step]:
         """What is done before the client's first message: an `Init` if the handshake has said it all."""
 

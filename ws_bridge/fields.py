@@ -26,6 +26,7 @@ SID_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "stream_id")
 LANGUAGE_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "language_code")
 MODEL_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "model")
 LOOK_AHEAD_LIMITS = contract_limits(asr_pb2.RecognitionConfig, "look_ahead_ms")
+PHRASE_LIMITS = contract_limits(asr_pb2.PhraseBoost, "phrases")
 TAG_LIMITS = contract_limits(asr_pb2.Finalize, "tag")
 
 MAX_KEY = 512

@@ -1,7 +1,8 @@
 """One HTTP request with a body, and its response; then the connection is closed. h11 has the protocol.
 
 The body is read as it is asked for: what comes sooner waits in the client. A response may come before all of the body
-has; the rest is then read and dropped for a while, since a client that still sends would not see the response else.
+has; the rest is then read and dropped for a while, since a client that still sends would not see the response else. It
+goes out in pieces, as the client reads: one that reads slowly gets all of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _MOST_BUFFERED = 256 * 1024
 """Bytes of a body that are read ahead."""
+_PIECE = 64 * 1024
+"""Bytes of a response that are handed to the system before the client has to read some."""
 
 
 class BodyBroken(ConnectionError):
@@ -38,7 +41,7 @@ class HttpExchange(asyncio.Protocol):
         handle: answers the request; it is cancelled when the client goes.
         max_header_bytes: longest start of a request, up to its body.
         patience_s: how long a client may take for the start, and for what is left when the response is out.
-        quiet_s: how long it may take for each part of the body.
+        quiet_s: how long it may take for each part of the body, and for reading each piece of the response.
 
     Attributes:
         method: of the request; with `target` and `headers` once `handle` is called.
@@ -79,11 +82,13 @@ class HttpExchange(asyncio.Protocol):
         """Waits for the request."""
         # uvloop's are none by type.
         self._transport = transport = cast(asyncio.Transport, transport)
+        # A piece has been taken once nothing of it is left here.
+        transport.set_write_buffer_limits(0)
         self._late = self.loop.call_later(self._patience_s, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Takes what the client sends."""
-        if self._answered or self._broken:
+        """Takes what the client sends; what comes behind the body is nobody's, and is not kept."""
+        if self._answered or self._broken or self._ended:
             return
         self._http.receive_data(data)
         self._read_events()
@@ -213,11 +218,13 @@ class HttpExchange(asyncio.Protocol):
         """Sends a part of the response's body; waits while the client does not read.
 
         Raises:
-            BodyBroken: the client has gone, or reads nothing for too long.
+            BodyBroken: the client has gone, or reads too little for too long.
         """
-        if data:
-            self._write(h11.Data(data=data))
-        await self._until_read()
+        whole = memoryview(data)
+        for at in range(0, len(data), _PIECE) or (0,):
+            if data:
+                self._write(h11.Data(data=bytes(whole[at : at + _PIECE])))
+            await self._until_read()
 
     def finish(self) -> None:
         """Ends the response, and the connection once the client has it."""

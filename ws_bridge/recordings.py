@@ -1,7 +1,8 @@
 """Makes streams' audio of recordings: what the service takes as it is, is passed on as it comes; the rest is decoded.
 
-libsndfile decodes, a second at a time, in one thread for all; it needs the whole file, which lies in the temporary
-folder meanwhile.
+libsndfile decodes, a second at a time at most, in one thread for all; it needs the whole file, which lies in the
+temporary folder meanwhile. Rate and channels are what the file says of itself: they are held to limits before anything
+is sized by them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any
 
+from ws_bridge.fields import RATE_LIMITS
 from ws_bridge.file_start import MOST_CHANNELS, AudioFormat, as_stream, may_be_wav, read_start
 from ws_bridge.status import Failure, Refused
 from ws_bridge.unfinished_wav import mend_wav
@@ -22,7 +24,12 @@ IN_MEMORY = 1024 * 1024
 """Bytes of a file up to which none is written."""
 
 _MAGIC_BYTES = 12
+_PIECE_BYTES = 64 * 1024
 _BLOCK_S = 1.0
+_BLOCK_SAMPLES = int(RATE_LIMITS.max)
+"""Samples of all channels together that are decoded at once."""
+_MOST_MIXED = 64
+"""Channels that are mixed to one: more than any recorder has."""
 _FULL_SCALE = 32_768
 
 _decoder = ThreadPoolExecutor(1, "decoder")
@@ -37,7 +44,7 @@ class Recording:
 
 
 class Body:
-    """A recording's bytes as they come.
+    """A recording's bytes as they come, or as they are read of a file (`Body.of_file`).
 
     Args:
         read: gives the next bytes, b"" at the end.
@@ -58,6 +65,17 @@ class Body:
         self._limit = limit
         self.size = 0
         self._pushed_back = b""
+
+    @classmethod
+    def of_file(cls, file: IO[bytes], limit: int) -> Body:
+        """Makes the body of a file that is there already, from its place on; others have turns while it is read."""
+
+        async def read() -> bytes:
+            # Nothing is waited for here, and whoever reads all of it looks at hundreds of megabytes.
+            await asyncio.sleep(0)
+            return file.read(_PIECE_BYTES)
+
+        return cls(read, limit, file)
 
     async def read(self) -> bytes:
         """Reads the next bytes; b"" at the end.
@@ -142,20 +160,26 @@ async def _decode(body: Body, *, separate_channels: bool) -> Recording:
 
 
 class _Decoder:
-    """Decodes a file block by block; not on the event loop."""
+    """Decodes a file block by block; not on the event loop.
+
+    Args:
+        file: a `soundfile.SoundFile` whose rate and channels are within the limits.
+        mixes: whether its channels are mixed to one.
+    """
 
     def __init__(self, file: Any, *, mixes: bool) -> None:
         self._file = file
         self._mixes = mixes
+        self._frames = min(int(_BLOCK_S * file.samplerate), _BLOCK_SAMPLES // file.channels)
         self.format = AudioFormat("linear16", file.samplerate, 1 if mixes else file.channels)
 
     def next(self) -> bytes:
-        """Decodes a second; b"" at the end. Raises Refused if the file is damaged."""
+        """Decodes the next block; b"" at the end. Raises Refused if the file is damaged."""
         import numpy as np
         import soundfile
 
         try:
-            block = self._file.read(int(_BLOCK_S * self._file.samplerate), "float32", always_2d=True)
+            block = self._file.read(self._frames, "float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise _bad_audio(f"cannot be decoded to its end: {error.error_string}") from None
         if self._mixes:
@@ -180,6 +204,11 @@ def _open(file: IO[bytes], separate_channels: bool) -> _Decoder:
         sound = File(_FromStart(file))
     except soundfile.LibsndfileError as error:
         raise _bad_audio(f"is no file that can be read: {error.error_string}") from None
+    low, high = int(RATE_LIMITS.min), int(RATE_LIMITS.max)
+    if not low <= sound.samplerate <= high:
+        raise _bad_audio(f"says that its rate is {sound.samplerate} Hz: it should be from {low} to {high} Hz")
+    if sound.channels > _MOST_MIXED:
+        raise _bad_audio(f"says that it has {sound.channels} channels: at most {_MOST_MIXED} are mixed")
     if separate_channels and sound.channels > MOST_CHANNELS:
         raise _bad_audio(f"has {sound.channels} channels: at most {MOST_CHANNELS} are recognized separately")
     return _Decoder(sound, mixes=not separate_channels and sound.channels > 1)

@@ -71,6 +71,9 @@ class Sender:
             self._timer = None
 
     def _hold_over(self) -> None:
+        # The timer and a response may say so one after the other, before anything could be sent.
+        if self._is_due:
+            return
         self._is_due = True
         self._on_hold_over()
 

@@ -37,7 +37,7 @@ from ws_bridge.webhook import Webhook
 log = logging.getLogger(__name__)
 
 _UPKEEP_S = 1.0
-"""How often connections, clients and the certificate are looked at."""
+"""How often connections, clients, certificates and credentials are looked at."""
 _HEALTH_S = 2.0
 """How long the service may take to say whether it serves, and what."""
 _FRAMES_WAITING = 8
@@ -118,7 +118,7 @@ class Bridge:
         dialect = socket.dialect or OwnProtocol()
         elsewhere = None
         if socket.dialect is not None and socket.dialect.answers_elsewhere and self._webhook is not None:
-            elsewhere = self._webhook.post
+            elsewhere = self._webhook
         session = Session(socket, dialect, self._channels, self._settings, self._metrics, elsewhere)
         self._metrics.opened()
         task = asyncio.current_task()
@@ -199,10 +199,11 @@ class Bridge:
         return "too many connections" if too_many else ""
 
     async def keep_up(self) -> None:
-        """Reconnects to the service, finds dead clients and follows the certificate, until cancelled."""
+        """Reconnects to the service, finds dead clients, follows certificates and credentials, until cancelled."""
         while True:
             if self._certificate is not None:
                 self._certificate.refresh()
+            self._channels.refresh()
             self._channels.keep_warm()
             for session in list(self._sessions.values()):
                 session.check_alive()

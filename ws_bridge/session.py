@@ -33,11 +33,14 @@ from ws_bridge.messages import Audio, Init, Message, State
 from ws_bridge.metrics import Metrics
 from ws_bridge.sender import Sender
 from ws_bridge.status import INTERNAL_ERROR, RETRY_AFTER_MS, Failure, Refused, from_grpc
+from ws_bridge.webhook import Webhook
 from ws_bridge.wire import last_final
 
 log = logging.getLogger(__name__)
 
 _PINGS_UNANSWERED = 3
+_LONGEST_OPENING_S = 3600.0
+"""How long a client that only says that it is there may go on saying so before it opens a stream."""
 
 
 class End(Enum):
@@ -57,7 +60,7 @@ class Session:
         channels: Channels,
         settings: Settings,
         metrics: Metrics,
-        elsewhere: Callable[[str], Awaitable[None]] | None = None,
+        elsewhere: Webhook | None = None,
     ) -> None:
         """`elsewhere` takes what the client is told in its place: all of it, though the client has gone."""
         self._socket = socket
@@ -75,6 +78,8 @@ class Session:
         self._waiting: asyncio.Task[None] | None = None
         # Whether the call is half-closed for another one.
         self._reopens = False
+        # Tasks that `_stop` has cancelled.
+        self._stopped: set[asyncio.Task[None]] = set()
         socket.on_gone = self._gone
         socket.too_large = self._delivery.too_large
 
@@ -119,8 +124,8 @@ class Session:
     def check_alive(self) -> None:
         """Ends the session if its client is dead. The bridge calls it every second."""
         if self._socket.is_dead(_PINGS_UNANSWERED * self._settings.bridge_ping_s):
-            self.end(End.GONE)
             self._socket.abort()
+            self._gone()
 
     async def run(self) -> None:
         """Serves the client to the end; raises nothing that the client or the service caused."""
@@ -131,9 +136,10 @@ class Session:
             how = await self._ending
         finally:
             # With it end the call and the downlink.
-            await _stop(uplink)
+            await self._stop(uplink)
             if how is End.GONE:
-                await _stop(deliver)
+                await self._stop(deliver)
+                self._delivery.give_up()
             else:
                 self._delivery.close()
             self._log(how)
@@ -143,7 +149,7 @@ class Session:
             try:
                 await self._delivery.finish(None if how is End.DONE else how, deliver)
             finally:
-                await _stop(discard)
+                await self._stop(discard)
         self._metrics.closed(self._socket.close_code, self._delivery.skipped)
 
     async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
@@ -154,9 +160,24 @@ class Session:
             self.end(refused.failure)
         except ConnectionClosed:
             self.end(End.GONE)
+        except asyncio.CancelledError:
+            # Who stops a task knows how the session ends. After any other cancel nobody would end it.
+            if asyncio.current_task() not in self._stopped and not self._ending.done():
+                self._failed()
+            raise
         except Exception:
-            log.exception("a session failed", extra={"fields": {"sid": self._dialect.sid}})
-            self.end(Failure("internal", "the bridge failed; open a new connection"))
+            self._failed()
+
+    def _failed(self) -> None:
+        """Ends the session for the exception that is being handled, a fault of the bridge's own."""
+        log.exception("a session failed", extra={"fields": {"sid": self._dialect.sid}})
+        self.end(Failure("internal", "the bridge failed; open a new connection"))
+
+    async def _stop(self, task: asyncio.Task[None]) -> None:
+        """Cancels one of the session's tasks, and waits until it has ended."""
+        self._stopped.add(task)
+        task.cancel()
+        await asyncio.wait([task])
 
     async def _uplink(self) -> None:
         """Passes the client's messages to the service, until the session's end cancels it.
@@ -189,18 +210,28 @@ class Session:
             finally:
                 sender.stop()
                 call.cancel()
-                await _stop(downlink)
+                await self._stop(downlink)
+                call.release()
         return following
 
     async def _opening(self, pending: deque[Message]) -> Init:
         """Waits until the client has said how its stream is to be recognized; adds what it said to `pending`."""
         limit_s = self._dialect.patience_s or self._settings.bridge_open_s
+        longest_s = max(limit_s, _LONGEST_OPENING_S)
+        within = f"{limit_s:g} s of connecting"
+        latest = self._socket.loop.time() + longest_s
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s) as limit:
                 while not pending:
                     pending += await self._receive()
+                    if self._dialect.still_there:
+                        until = self._socket.loop.time() + limit_s
+                        within = f"{limit_s:g} s of saying that you are there"
+                        if until > latest:
+                            until, within = latest, f"{longest_s:g} s of connecting"
+                        limit.reschedule(until)
         except TimeoutError:
-            late = f"{self._dialect.words.late} {limit_s:g} s of connecting"
+            late = f"{self._dialect.words.late} {within}"
             raise Refused(Failure("deadline_exceeded", late, field="op")) from None
         init = pending[0]
         # Nothing else is let through in state NEW.
@@ -236,9 +267,10 @@ class Session:
         return None
 
     def _wake(self) -> None:
-        """Ends the uplink's wait for the client."""
-        if self._waiting is not None:
-            self._waiting.cancel()
+        """Ends the uplink's wait for the client, once: what cancels it a second time is somebody else."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.cancel()
 
     async def _receive(self) -> list[Message]:
         """Receives the client's next message; returns what of it is for the service."""
@@ -334,8 +366,3 @@ class Session:
             fields["reason"] = how.message
             level = logging.WARNING if how.close_code == INTERNAL_ERROR else logging.INFO
         log.log(level, "connection ended", extra={"fields": fields})
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from pathlib import Path
 
 import grpc
@@ -63,25 +64,80 @@ def server_certificate(certificate: Path | None, key: Path | None) -> ServerCert
     return ServerCertificate(certificate, key)
 
 
-def service_credentials(
-    authority: Path | None, certificate: Path | None, key: Path | None
-) -> grpc.ChannelCredentials | None:
-    """Reads whom the bridge trusts as the service, and the certificate it shows there; None for no TLS.
+class ServiceCredentials:
+    """Whom the bridge trusts as the service, and the certificate it shows there, which follow their files.
+
+    Args:
+        authority: PEM file of the authorities that vouch for the service's certificate.
+        certificate: PEM file of the bridge's own, with its chain; None where it shows none.
+        key: PEM file of its private key, without a password.
+
+    Attributes:
+        value: the latest that could be read.
 
     Raises:
-        BadSettings: a setting is missing beside another, or a file cannot be read.
+        BadSettings: they cannot be read or do not belong together.
     """
-    given = {"grpc_ca": authority, "grpc_cert": certificate, "grpc_key": key}
+
+    def __init__(self, authority: Path, certificate: Path | None, key: Path | None) -> None:
+        given = {"grpc_ca": authority, "grpc_cert": certificate, "grpc_key": key}
+        paths = {name: path for name, path in given.items() if path is not None}
+        self._authority = authority
+
+        def read() -> grpc.ChannelCredentials:
+            return _read_credentials(authority, certificate, key)
+
+        try:
+            self._followed = FollowedFiles(tuple(paths.values()), read)
+        except (OSError, ValueError) as error:
+            names = ", ".join(f"{variable(name)}={path}" for name, path in paths.items())
+            raise BadSettings(
+                f"{names}: not PEM files that belong together ({why_unusable(error)})"
+            ) from None
+        self.value = self._followed.value
+
+    def newer(self) -> grpc.ChannelCredentials | None:
+        """Reads them anew if their files have changed; None if not. Files that do not fit together change nothing."""
+        try:
+            found = self._followed.newer()
+        except (OSError, ValueError) as error:
+            log.error("%s: %s; the credentials in use stay", self._authority, why_unusable(error))
+            return None
+        if found is not None:
+            self.value = found
+            log.info(
+                "credentials for the service read again", extra={"fields": {"file": str(self._authority)}}
+            )
+        return found
+
+
+def _read_credentials(authority: Path, certificate: Path | None, key: Path | None) -> grpc.ChannelCredentials:
+    """Reads the files once they are known to fit: gRPC would tell of those that do not at the first handshake only.
+
+    Raises:
+        OSError: one of them cannot be read, or they do not belong together (`ssl.SSLError`).
+        ValueError: the key has a password.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authority)
+    if certificate is not None and key is not None:
+        load_chain(context, certificate, key)
+    pems = (path.read_bytes() if path is not None else None for path in (authority, key, certificate))
+    return grpc.ssl_channel_credentials(*pems)
+
+
+def service_credentials(
+    authority: Path | None, certificate: Path | None, key: Path | None
+) -> ServiceCredentials | None:
+    """Reads what the settings name for calls to the service; None for no TLS.
+
+    Raises:
+        BadSettings: a setting is missing beside another, or the files cannot be used.
+    """
     if authority is None and (certificate or key):
         raise BadSettings(f"{variable('grpc_cert')} and {variable('grpc_key')} need {variable('grpc_ca')}")
     if (certificate is None) != (key is None):
         raise BadSettings(f"{variable('grpc_cert')} and {variable('grpc_key')} go together: set both")
     if authority is None:
         return None
-    pems: dict[str, bytes | None] = {}
-    for name, path in given.items():
-        try:
-            pems[name] = path.read_bytes() if path else None
-        except OSError as error:
-            raise BadSettings(f"{variable(name)}={path}: {error.strerror}") from None
-    return grpc.ssl_channel_credentials(pems["grpc_ca"], pems["grpc_key"], pems["grpc_cert"])
+    return ServiceCredentials(authority, certificate, key)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import IO
 
 from ws_bridge.call import Call
@@ -34,7 +34,6 @@ from ws_bridge.wire import to_requests
 
 log = logging.getLogger(__name__)
 
-_PIECE = 64 * 1024
 _QUIET_PINGS = 3
 _FORM_FILE = "file"
 
@@ -214,7 +213,7 @@ class _Upload:
                 form = await read_form(body, exchange.headers.get("Content-Type", ""), _FORM_FILE)
                 file = form.file
                 request.read_form(form.fields)
-                body = Body(_reader(file), settings.bridge_max_upload_bytes, file)
+                body = Body.of_file(file, settings.bridge_max_upload_bytes)
             body.tap = self._tap
             found = await open_recording(body, request.raw, separate_channels=request.separate_channels)
             await self._call(request, request.init(found.format), found.pieces)
@@ -246,6 +245,7 @@ class _Upload:
                 call.cancel()
                 results.cancel()
                 await asyncio.wait([results])
+                call.release()
 
     async def _results(self, request: FileRequest, call: Call) -> None:
         words = self._door.words
@@ -280,15 +280,6 @@ async def _write(call: Call, init: Init, pieces: AsyncIterator[bytes], results: 
             if results.done() or not await call.write(request):
                 return
     await call.half_close()
-
-
-def _reader(file: IO[bytes]) -> Callable[[], Awaitable[bytes]]:
-    """Reads a file as a body is read."""
-
-    async def read() -> bytes:
-        return file.read(_PIECE)
-
-    return read
 
 
 def _status(status: int, says: str, retry_after_ms: int | None = None) -> HttpAnswer:

@@ -21,10 +21,16 @@ class Webhook:
     """Posts to one address.
 
     Args:
-        url: http or https.
+        url: http or https, as the settings let it pass.
+        timeout_s: how long an attempt may take.
+
+    Attributes:
+        longest_s: how long `post` may take.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout_s: float = _TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self.longest_s = (len(_PAUSES_S) + 1) * timeout_s + sum(_PAUSES_S)
         where = urlsplit(url)
         self._tls = ssl.create_default_context() if where.scheme == "https" else None
         self._host = where.hostname or ""
@@ -37,7 +43,7 @@ class Webhook:
         problem = ""
         for pause_s in (*_PAUSES_S, None):
             try:
-                async with asyncio.timeout(_TIMEOUT_S):
+                async with asyncio.timeout(self._timeout_s):
                     status = await self._attempt(text.encode())
             except (OSError, TimeoutError, h11.RemoteProtocolError) as error:
                 problem = str(error) or type(error).__name__

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from asr_service.access.api_keys import new_key
 from tests.support.audio import speechlike
 from tests.support.bridge import Bridge
 from tests.support.certificates import Authority
-from tests.support.process import AsrService
+from tests.support.process import PATIENCE_S, AsrService, run_python
 
 PCM = speechlike(1.0, seed=5)
 
@@ -120,3 +123,129 @@ async def test_tls_on_both_sides(tmp_path: Path) -> None:
         assert await stream() == "second"
         assert bridge.stop() == 0
         assert service.stop() == 0
+
+
+class Relay:
+    """Passes connections on to a service, and knows which of them are open.
+
+    Attributes:
+        port: of 127.0.0.1, to connect to.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._to = target.rpartition(":")
+        self._open: list[asyncio.Event] = []
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        over = asyncio.Event()
+        self._open.append(over)
+        there = await asyncio.open_connection("127.0.0.1", int(self._to[2]))
+        both = [asyncio.create_task(_pass_on(*ends)) for ends in ((reader, there[1]), (there[0], writer))]
+        await asyncio.wait(both)
+        over.set()
+
+    @property
+    def count(self) -> int:
+        """How many there have been."""
+        return len(self._open)
+
+    async def until_over(self, number: int) -> None:
+        """Returns once a connection has ended."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._open[number].wait()
+
+    def is_over(self, number: int) -> bool:
+        return self._open[number].is_set()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def relayed(target: str) -> AsyncIterator[Relay]:
+    relay = Relay(target)
+    server = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
+    async with server:
+        relay.port = server.sockets[0].getsockname()[1]
+        yield relay
+
+
+async def test_the_services_authority_is_renewed_without_a_restart(tmp_path: Path) -> None:
+    """Newcomers have connections with the new credentials; the stream that is open ends where it began."""
+    live = {
+        name: tmp_path / f"live-{name}" for name in ("ca", "service", "service-key", "bridge", "bridge-key")
+    }
+
+    def put(files: dict[str, Path]) -> None:
+        for name, path in files.items():
+            live[name].write_bytes(path.read_bytes())
+
+    def issued(authority: Authority, name: str) -> dict[str, Path]:
+        pairs = {who: authority.issue(f"{name}-{who}") for who in ("service", "bridge")}
+        return {
+            **{who: pair[0] for who, pair in pairs.items()},
+            **{f"{who}-key": pair[1] for who, pair in pairs.items()},
+            "ca": authority.cert,
+        }
+
+    old = Authority(tmp_path, "old")
+    put(issued(old, "old"))
+    with AsrService(
+        ASR_TLS_CERT=live["service"], ASR_TLS_KEY=live["service-key"], ASR_TLS_CLIENT_CA=live["ca"]
+    ) as service:
+        async with relayed(service.target) as relay:
+            settings = {
+                "ASR_GRPC_CA": live["ca"],
+                "ASR_GRPC_CERT": live["bridge"],
+                "ASR_GRPC_KEY": live["bridge-key"],
+                "ASR_BRIDGE_CHANNELS": 1,
+            }
+            bridge = await asyncio.to_thread(lambda: Bridge(f"localhost:{relay.port}", **settings))
+            with bridge:
+                await bridge.ready()
+                async with connect(bridge.url) as first:
+                    await first.send('{"op":"init","sid":"first"}')
+                    await first.send(PCM)
+                    await first.recv()
+                    assert relay.count == 1
+
+                    # Of a pair of files the key is another's.
+                    live["bridge-key"].write_bytes(old.issue("other")[1].read_bytes())
+                    await bridge.said("the credentials in use stay")
+                    assert (await last_word(bridge))["text"]
+                    assert relay.count == 1
+
+                    put(issued(Authority(tmp_path, "new"), "new"))
+                    await bridge.said("credentials for the service read again")
+                    said = await last_word(bridge)
+                    assert said["op"] == "final" and said["text"], said
+                    assert relay.count > 1 and not relay.is_over(0)
+
+                    await first.send(PCM)
+                    await first.send('{"op":"close"}')
+                    final = [json.loads(message) async for message in first][-1]
+                    assert final["op"] == "final" and final["text"], final
+                await relay.until_over(0)
+                assert not relay.is_over(relay.count - 1)
+                assert (await last_word(bridge))["text"]
+                assert await asyncio.to_thread(bridge.stop) == 0
+
+
+async def test_credentials_that_do_not_fit_are_told_at_the_start(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    (cert, _), (_, key) = ca.issue("one"), ca.issue("other")
+    for settings, says in (
+        ({"ASR_GRPC_CA": ca.cert, "ASR_GRPC_CERT": cert, "ASR_GRPC_KEY": key}, f"ASR_GRPC_CERT={cert}"),
+        ({"ASR_GRPC_CA": key}, f"ASR_GRPC_CA={key}: not PEM files"),
+        ({"ASR_GRPC_CA": tmp_path / "none"}, "No such file"),
+        ({"ASR_GRPC_CERT": cert, "ASR_GRPC_KEY": key}, "need ASR_GRPC_CA"),
+        ({"ASR_GRPC_CA": ca.cert, "ASR_GRPC_CERT": cert}, "go together"),
+    ):
+        ended = await asyncio.to_thread(run_python, "-m", "ws_bridge", ASR_PORT=0, **settings)
+        assert ended.returncode == 2 and says in ended.stderr and "Traceback" not in ended.stderr

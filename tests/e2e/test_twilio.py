@@ -65,12 +65,14 @@ def finals(receiver: Receiver) -> str:
     return " ".join(one["text"] for one in receiver.messages if one["op"] == "final" and one["text"])
 
 
-@pytest.mark.parametrize("leaves", ["stop", "stop and close", "close", "abort"])
+@pytest.mark.parametrize("leaves", ["stop", "stop and close", "close", "abort", "silence"])
 async def test_a_call_and_its_ends(service: AsrService, stub: Stub, leaves: str) -> None:
     """However it ends, what was said is told."""
     fields = {"encoding": pb.AUDIO_ENCODING_MULAW, "sample_rate_hertz": 8_000}
     expected = await transcribe(stub, MULAW, endpointing=pb.Endpointing(trailing_silence_ms=800), **fields)
-    async with taking(service) as (bridge, receiver):
+    # Whoever is silent is found by pings that are not answered.
+    settings = {"ASR_BRIDGE_PING_S": 0.3} if leaves == "silence" else {}
+    async with taking(service, **settings) as (bridge, receiver):
         client = await call(bridge, MULAW, customer="42")
         if "stop" in leaves:
             await client.send(STOP)
@@ -79,6 +81,9 @@ async def test_a_call_and_its_ends(service: AsrService, stub: Stub, leaves: str)
         if leaves == "abort":
             await until_active(stub, 1)
             client.transport.abort()
+        if leaves == "silence":
+            await until_active(stub, 1)
+            client.transport.pause_reading()
         end = await receiver.until("end")
         assert finals(receiver) == expected != ""
         for message in receiver.messages:
@@ -89,6 +94,7 @@ async def test_a_call_and_its_ends(service: AsrService, stub: Stub, leaves: str)
         if leaves == "stop":
             await client.wait_closed()
             assert client.close_code == 1000
+        client.transport.abort()
     await until_active(stub, 0)
 
 

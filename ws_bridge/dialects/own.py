@@ -18,6 +18,7 @@ class OwnProtocol:
 
     patience_s = None
     words = OWN
+    still_there = False
 
     def __init__(self) -> None:
         self._talk = Conversation()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -103,6 +104,55 @@ async def test_a_large_body_waits_for_who_reads_it() -> None:
         go_on.set()
         await sending
         assert (await reader.read()).endswith(str(size).encode())
+
+
+async def test_what_follows_the_body_is_not_kept() -> None:
+    read, go_on = asyncio.Event(), asyncio.Event()
+
+    async def busy(exchange: HttpExchange) -> None:
+        while await exchange.read():
+            pass
+        read.set()
+        await go_on.wait()
+        await exchange.respond(200, b"done", [])
+
+    async with serving(busy) as (reader, writer):
+        writer.transport.set_write_buffer_limits(0)
+        writer.write(REQUEST)
+        await read.wait()
+        piece = bytes(1024 * 1024)
+        tracemalloc.start()
+        try:
+            for _ in range(64):
+                writer.write(piece)
+                await writer.drain()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 16 * len(piece)
+        go_on.set()
+        assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_slow_reader_that_reads_all_the_time_gets_everything() -> None:
+    """The time that a client has is for a piece of the response, and begins anew with the next."""
+    size, quiet_s = 24 * 1024 * 1024, 1.0
+
+    async def large(exchange: HttpExchange) -> None:
+        await exchange.respond(200, bytes(size), [])
+
+    async with serving(large, quiet_s=quiet_s) as (reader, writer):
+        loop = asyncio.get_running_loop()
+        writer.write(REQUEST)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert f"Content-Length: {size}".encode() in head
+        left, slow_until = size, loop.time() + 3 * quiet_s
+        while left:
+            left -= len(await reader.readexactly(min(left, 64 * 1024)))
+            if loop.time() < slow_until:
+                # How slowly it reads is what is tested; what sockets hold is read soon.
+                await asyncio.sleep(0.02)
+        assert await reader.read() == b""
 
 
 async def test_an_early_response_is_read_though_the_body_is_still_coming() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 from asr.v1 import asr_pb2
@@ -75,6 +76,42 @@ async def test_too_many_finals_unread() -> None:
         put(box, "C", True)
     assert (caught.value.failure.code, caught.value.failure.close_code) == ("resource_exhausted", 1008)
     assert await taken(box) == ["A", "B"]
+
+
+@given(st.lists(st.one_of(st.integers(0, 3_000), st.just("read")), max_size=60))
+def test_messages_that_wait_are_bounded_in_bytes_as_in_number(steps: list[int | str]) -> None:
+    """Replies of a client's own choosing count as finals do; only one may go beyond the bound."""
+
+    async def run() -> None:
+        box, waiting = Outbox(1_000_000, 5_000), list[str]()
+        for step in steps:
+            if step == "read":
+                if waiting:
+                    item = await box.next()
+                    assert isinstance(item, Told) and item.messages == (waiting.pop(0),)
+                continue
+            message = "x" * int(step)
+            is_full = sum(map(sys.getsizeof, waiting)) >= 5_000
+            if is_full:
+                with pytest.raises(Refused):
+                    box.reply(message)
+            else:
+                box.reply(message)
+                waiting.append(message)
+        assert box.waiting == len(waiting)
+        assert await taken(box) == waiting
+
+    asyncio.run(run())
+
+
+async def test_the_last_messages_of_a_stream_are_added_however_large_they_are() -> None:
+    box = Outbox(10, 100)
+    for text in ("A" * 1_000, "B"):
+        box.put(response(text, True), (text,), forced=True)
+    with pytest.raises(Refused) as caught:
+        put(box, "C", True)
+    assert caught.value.failure.message.startswith("100 bytes of messages wait to be read")
+    assert [text[0] for text in await taken(box)] == ["A", "B"]
 
 
 async def test_a_waiting_reader_gets_what_comes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import struct
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -83,6 +84,66 @@ def test_what_is_no_recording(data: bytes) -> None:
     with pytest.raises(Refused) as caught:
         opened([data])
     assert caught.value.failure.field == "audio"
+
+
+@given(st.one_of(st.integers(1, 7_999), st.integers(192_001, 2_000_000_000)))
+def test_a_rate_that_a_file_only_claims_is_refused_before_it_sizes_anything(rate: int) -> None:
+    """Not only where it is too large for a stream: what is decoded at once is sized by it."""
+    data = bytearray(written(np.zeros(4_000, "<i2"), subtype="PCM_U8"))
+    struct.pack_into("<I", data, data.index(b"fmt ") + 12, rate)
+    with pytest.raises(Refused) as caught:
+        opened([bytes(data)])
+    assert f"{rate} Hz: it should be from 8000 to 192000 Hz" in caught.value.failure.message
+
+
+@pytest.mark.parametrize("channels", [2, 7, 64])
+def test_what_is_decoded_at_once_is_bounded_whatever_the_channels(channels: int) -> None:
+    sides = np.arange(12_000 * channels, dtype="<i2").reshape(-1, channels)
+
+    async def run() -> list[bytes]:
+        data = written(sides, subtype="PCM_24", rate=192_000)
+        recording = await open_recording(body([data]), None, separate_channels=False)
+        return [piece async for piece in recording.pieces]
+
+    pieces = asyncio.run(run())
+    assert max(len(piece) // 2 * channels for piece in pieces) <= 192_000
+    assert sum(len(piece) // 2 for piece in pieces) == len(sides)
+
+
+def test_more_channels_than_any_recorder_has_are_refused() -> None:
+    with pytest.raises(Refused) as caught:
+        opened([written(np.zeros((9, 65), "<i2"), subtype="PCM_24")])
+    assert "65 channels: at most 64" in caught.value.failure.message
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_others_have_turns_while_a_large_file_is_read(subtype: str) -> None:
+    """A form's file is there as a whole: nothing in reading it waits for anybody."""
+    blocks = 40
+
+    async def run() -> int:
+        turns, over = 0, False
+
+        async def others() -> None:
+            nonlocal turns
+            while not over:
+                turns += 1
+                await asyncio.sleep(0)
+
+        waiting = asyncio.create_task(others())
+        samples = blocks * 65_536 // (2 if subtype == "PCM_16" else 3)
+        file = io.BytesIO(written(np.zeros(samples, "<i2"), subtype=subtype))
+        recording = await open_recording(Body.of_file(file, 1 << 30), None, separate_channels=False)
+        before_decoding = turns
+        if subtype == "PCM_16":
+            async for _ in recording.pieces:
+                pass
+            before_decoding = turns
+        over = True
+        await waiting
+        return before_decoding
+
+    assert asyncio.run(run()) >= blocks
 
 
 def test_a_recording_that_is_too_large() -> None:

@@ -3,7 +3,7 @@
     client                                              server
     GET /v1/listen?encoding=linear16&sample_rate=16000&interim_results=true
     binary: audio, any size                             {"type":"Results",...,"is_final":false,...}
-    {"type":"KeepAlive"}                                nothing
+    {"type":"KeepAlive"}                                nothing; before the first audio it is waited for longer
     {"type":"Finalize"}                                 {"type":"Results",...,"is_final":true,"from_finalize":true,...}
     {"type":"CloseStream"}, or a binary message of      the last {"type":"Results",...,"is_final":true,...},
     no bytes                                            {"type":"Metadata",...}, then close code 1000
@@ -53,6 +53,7 @@ class DeepgramLive:
         self._hash = hashlib.sha256(usedforsecurity=False)
         # The start of a file, until it has said what its audio is.
         self._start = b""
+        self.still_there = False
         self.state = State.NEW
         self.sid = request_id
         self.key: str | None = query.key
@@ -72,6 +73,7 @@ class DeepgramLive:
 
     def receive(self, data: str | bytes) -> Sequence[Step]:
         """Reads a message."""
+        self.still_there = False
         if self.state is State.CLOSING:
             return ()
         if isinstance(data, str):
@@ -151,7 +153,8 @@ class DeepgramLive:
             sentence = f"type should be one of {', '.join(_TYPES)}, in a JSON object"
             return (Reply(_error("SchemaError", sentence, text)),)
         if self.state is State.NEW:
-            # There is nothing to keep or to flush.
+            # There is no stream to keep or to flush; but who keeps one alive is to have it.
+            self.still_there = kind == "KeepAlive"
             return ()
         if kind == "KeepAlive":
             return (KeepAlive(),)

@@ -38,6 +38,8 @@ from ws_bridge.wire import bytes_per_s
 PATIENCE_S = 600.0
 """How long a session may be open before its first audio: pools keep them for later."""
 
+_MOST_EVENT_ID = 512
+"""Characters of an `event_id`, as OpenAI's reference has it."""
 _UPDATES = ("session.update", "transcription_session.update")
 _EVENTS = (
     "session.update",
@@ -60,6 +62,7 @@ class OpenAIRealtime:
     """
 
     patience_s = PATIENCE_S
+    still_there = False
     words = WORDS
     answers_elsewhere = False
 
@@ -102,8 +105,7 @@ class OpenAIRealtime:
         event_id = None
         try:
             event = _read_event(data)
-            given = event.get("event_id")
-            event_id = given if isinstance(given, str) and sendable(given) else None
+            event_id = _read_event_id(event.get("event_id"))
             return self._act(event)
         except Refused as refused:
             return (self._reply("error", error=error_fields(refused.failure, event_id)),)
@@ -279,6 +281,13 @@ class OpenAIRealtime:
         self._events += 1
         event = {"type": kind, "event_id": f"event_{self.sid}_{self._events}", **fields}
         return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+
+
+def _read_event_id(given: object) -> str | None:
+    """The id by which an error names the client's event; None for what cannot be told, or is longer than ids are."""
+    if isinstance(given, str) and len(given) <= _MOST_EVENT_ID and sendable(given):
+        return given
+    return None
 
 
 def _read_event(data: str | bytes) -> dict[str, Any]:

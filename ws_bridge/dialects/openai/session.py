@@ -21,6 +21,7 @@ from ws_bridge.fields import (
     LANGUAGE_LIMITS,
     LOOK_AHEAD_LIMITS,
     MODEL_LIMITS,
+    PHRASE_LIMITS,
     RATE_LIMITS,
     sendable,
     show,
@@ -248,14 +249,24 @@ def read_languages(value: object, name: str) -> str:
 
 
 def read_keywords(value: object, name: str) -> tuple[str, ...]:
-    """Phrases to listen for; which of them it can, the service says."""
+    """Phrases to listen for, no more than the contract takes; which of them it can, the service says.
+
+    The session keeps them and repeats them in every `session.updated`.
+    """
     if value is None:
         return ()
     if not isinstance(value, list):
         raise invalid(name, f"is {show(value)}: it should be a list of words and phrases")
+    if len(value) > PHRASE_LIMITS.max_items:
+        raise invalid(name, f"has {len(value)} phrases: there should be at most {PHRASE_LIMITS.max_items}")
+    chars = 0
     for at, phrase in enumerate(value):
         if not isinstance(phrase, str) or not sendable(phrase):
             raise invalid(f"{name}[{at}]", f"is {show(phrase)}: it should be words")
+        chars += len(phrase)
+    if chars > PHRASE_LIMITS.max_total_length:
+        most = PHRASE_LIMITS.max_total_length
+        raise invalid(name, f"has {chars} characters: there should be at most {most} in all")
     return tuple(value)
 
 

@@ -24,6 +24,7 @@ from ws_bridge.dialect import Ending, HttpAnswer, Step
 from ws_bridge.fields import read_init
 from ws_bridge.handshake import Handshake
 from ws_bridge.messages import Audio, Close, Init, State
+from ws_bridge.protocol import MAX_INIT_CHARS
 from ws_bridge.status import NORMAL, OWN, Failure, Refused, Vocabulary
 from ws_bridge.wire import error_json, result_json
 
@@ -41,6 +42,7 @@ class TwilioStream:
     """Takes one call's audio."""
 
     patience_s = None
+    still_there = False
     words = Vocabulary(
         OWN.fields, "send it as parameter 'key' of the stream", "send media", "no start within"
     )
@@ -111,13 +113,15 @@ class TwilioStream:
         parameters = _object(start.get("customParameters") or {}, "start.customParameters")
         media = _object(start.get("mediaFormat") or {}, "start.mediaFormat")
         encoding = media.get("encoding", "audio/x-mulaw")
-        if encoding not in _ENCODINGS:
+        # What is in JSON may be a list, which no dictionary is asked for.
+        if not isinstance(encoding, str) or encoding not in _ENCODINGS:
             raise _invalid("start.mediaFormat.encoding", f"should be one of {', '.join(_ENCODINGS)}")
         if media.get("channels", 1) != 1:
             raise _invalid("start.mediaFormat.channels", "should be 1")
         track = parameters.get("track", _TRACK)
         if track not in ("inbound", "outbound"):
             raise _invalid("track", "should be inbound or outbound: two tracks take two streams")
+        more = _with_results(message.get("streamSid") or start.get("streamSid"), parameters)
         fields = {name: _read_parameter(name, value) for name, value in parameters.items()}
         known = {name: fields[name] for name in (*_FLAGS, *_NUMBERS, *_TEXTS, "phrases") if name in fields}
         call = {
@@ -128,8 +132,7 @@ class TwilioStream:
         defaults = {"interim": False, "endpoint_ms": DEFAULT_ENDPOINT_MS}
         self._init = init = read_init(defaults | known | call)
         self._track, self.sid, self.state = track, init.sid, State.OPEN
-        told = {name: value for name, value in parameters.items() if name != "key"}
-        self._more = {"stream": message.get("streamSid") or start.get("streamSid"), "parameters": told}
+        self._more = more
         return init
 
     def _media(self, media: object) -> Sequence[Step]:
@@ -180,6 +183,19 @@ def _object(value: object, name: str) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
     raise _invalid(name, "should be an object")
+
+
+def _with_results(stream: object, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What every message of the call has besides its own: the stream's name, and parameters but for the key."""
+    told = {name: value for name, value in parameters.items() if name != "key"}
+    more = {"stream": stream, "parameters": told}
+    chars = len(json.dumps(more, ensure_ascii=False))
+    if chars > MAX_INIT_CHARS:
+        raise _invalid(
+            "start.customParameters",
+            f"has {chars} characters: there should be at most {MAX_INIT_CHARS}, since they come back with each result",
+        )
+    return more
 
 
 def _read_parameter(name: str, value: object) -> object:

@@ -323,3 +323,13 @@ def test_the_subprotocol_that_carried_the_key_is_the_one_agreed_on(
     dialect = DeepgramDoor().open(read_handshake(f"/v1/listen?{RAW}", headers))
     assert dict(dialect.headers).get("Sec-WebSocket-Protocol") == got
     assert dict(dialect.headers)["dg-request-id"] == dialect.sid
+
+
+def test_who_keeps_a_stream_alive_that_has_not_begun_is_waited_for() -> None:
+    dialect = talk("", opened=False)
+    for message, still_there in (('{"type":"KeepAlive"}', True), ("x", False), (b"RI", False)):
+        dialect.receive(message)
+        assert (dialect.state, dialect.still_there) == (State.NEW, still_there), message
+    dialect.receive('{"type":"KeepAlive"}')
+    dialect.receive(wav()[2:])
+    assert (dialect.state, dialect.still_there) == (State.OPEN, False)

@@ -135,6 +135,30 @@ def test_what_the_defaults_become() -> None:
 
 
 @pytest.mark.parametrize(
+    ("keywords", "says"),
+    [
+        (["a"] * 1_001, "has 1001 phrases: there should be at most 1000"),
+        (["a" * 21] * 1_000, "has 21000 characters: there should be at most 20000"),
+    ],
+)
+def test_keywords_have_the_limits_of_the_contract(keywords: list[str], says: str) -> None:
+    """A session keeps them, and each `session.updated` repeats them."""
+    dialect = opened()
+    session = {"audio": {"input": {"transcription": {"keywords": keywords}}}}
+    problem = error(dialect, "session.update", session=session)
+    assert problem["param"] == "session.audio.input.transcription.keywords" and says in problem["message"]
+    most = ["a" * 20] * 1_000
+    told = update(dialect, transcription={"keywords": most})
+    assert told["session"]["audio"]["input"]["transcription"]["keywords"] == most
+
+
+@pytest.mark.parametrize(("chars", "is_told"), [(512, True), (513, False), (1_000_000, False)])
+def test_an_event_id_that_is_longer_than_ids_are_is_not_repeated(chars: int, is_told: bool) -> None:
+    (told,), _ = say(opened(), "response.create", event_id="x" * chars)
+    assert told["error"]["event_id"] == ("x" * chars if is_told else None)
+
+
+@pytest.mark.parametrize(
     ("given_format", "encoding", "rate"),
     [
         ({"type": "audio/pcm", "rate": 24_000}, pb.AUDIO_ENCODING_LINEAR16, 24_000),

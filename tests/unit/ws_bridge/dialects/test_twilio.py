@@ -115,6 +115,9 @@ def test_what_parameters_ask_for() -> None:
         (start(interim="maybe"), "interim"),
         (start(track="both_tracks"), "track"),
         (start({"encoding": "audio/opus"}), "start.mediaFormat.encoding"),
+        (start({"encoding": []}), "start.mediaFormat.encoding"),
+        (start({"encoding": {}}), "start.mediaFormat.encoding"),
+        (start({"encoding": None}), "start.mediaFormat.encoding"),
         (start({"channels": 2}), "start.mediaFormat.channels"),
         (start({"sampleRate": "8000"}), "sr"),
         ('{"event":"start"}', "start"),
@@ -130,3 +133,22 @@ def test_what_cannot_be_served(message: str, field: str) -> None:
     with pytest.raises(Refused) as caught:
         TwilioStream().receive(message)
     assert caught.value.failure.field == field
+
+
+@pytest.mark.parametrize("where", ["customParameters", "streamSid"])
+def test_what_comes_back_with_each_result_is_bounded(where: str) -> None:
+    def said(chars: int) -> str:
+        message = json.loads(start(customer="42"))
+        if where == "streamSid":
+            message["streamSid"] = "x" * chars
+        else:
+            message["start"]["customParameters"]["customer"] = "x" * chars
+        return json.dumps(message)
+
+    assert isinstance(TwilioStream().receive(said(60_000))[0], Init)
+    dialect = TwilioStream()
+    with pytest.raises(Refused) as caught:
+        dialect.receive(said(70_000))
+    assert caught.value.failure.field == "start.customParameters"
+    (error,) = dialect.failed(caught.value.failure).messages
+    assert "at most 65536" in error and len(error) < 1_000
