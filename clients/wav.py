@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ Samples = npt.NDArray[np.float32]
 
 _BLOCK_S = 10
 _MOST_CHUNKS = 64
+_LARGEST = 2**32 - 1
+"""Size of a chunk that a header can state."""
 
 
 class WavError(Exception):
@@ -91,22 +93,51 @@ class _Forwards(soundfile.SoundFile):  # type: ignore[misc]  # untyped base
         return False
 
 
+class _Completed(io.RawIOBase):
+    """A file some bytes of which are others: what a header should say, without a copy of what it says it of."""
+
+    def __init__(self, data: BinaryIO, place: int, instead: bytes) -> None:
+        self._data = data
+        self._place, self._instead = place, instead
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._data.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._data.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        start = self._data.tell()
+        read = self._data.read(len(buffer))
+        view = memoryview(buffer).cast("B")
+        view[: len(read)] = read
+        for place, byte in enumerate(self._instead, self._place):
+            if 0 <= place - start < len(read):
+                view[place - start] = byte
+        return len(read)
+
+
 def _finished(data: BinaryIO) -> BinaryIO:
     """Returns a WAV file that says that it has no audio as one whose audio are all bytes behind that."""
     start = data.read(12)
     place = 12
+    finished = data
     if start[:4] == b"RIFF" and start[8:] == b"WAVE":
         for _ in range(_MOST_CHUNKS):
             data.seek(place)
             name, size = struct.unpack("<4sI", data.read(8).ljust(8, b"\0"))
             place += 8
             if name == b"data":
-                behind = data.read()
-                if not size and behind[:4] not in (b"LIST", b"fact", b"id3 "):
-                    data.seek(0)
-                    header = data.read(place - 4)
-                    return io.BytesIO(header + struct.pack("<I", len(behind)) + behind)
+                if not size and data.read(4) not in (b"LIST", b"fact", b"id3 "):
+                    behind = min(data.seek(0, io.SEEK_END) - place, _LARGEST)
+                    finished = cast(BinaryIO, _Completed(data, place - 4, struct.pack("<I", behind)))
                 break
             place += size + size % 2
     data.seek(0)
-    return data
+    return finished

@@ -52,6 +52,9 @@ class Supervisor:
             if self._signals:
                 return 0
             pid, status = os.wait()
+            while pid not in self._running:
+                # Where this is process 1 of a container, orphans of others come to it, which end as they like.
+                pid, status = os.wait()
         except Stopped:
             return 0
         finally:

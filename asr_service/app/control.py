@@ -25,7 +25,8 @@ class ToEngine:
 class FromEngine:
     """From an engine to the supervisor.
 
-    - MADE: (pickled description of the model and number of its slots); with the descriptor of its `SamplePool`.
+    - MADE: (pickled description of the model and number of its slots, name with the commit of a hub's model or "");
+      with the descriptor of its `SamplePool`.
     - RUNNING: (); the model is warm.
     - PAGE: (number of the scrape, page of metrics).
     - FAILED: (pickled error); the process ends.

@@ -31,6 +31,7 @@ def run_engine(
     make_model: Callable[[], StreamingModel],
     settings: EngineSettings,
     board: Board,
+    pinned_name: Callable[[], str],
 ) -> int:
     """Runs an engine in the process that was forked for it; returns the exit code.
 
@@ -40,9 +41,11 @@ def run_engine(
         make_model: makes the model.
         settings: how it is stepped.
         board: the engine keeps its record there.
+        pinned_name: once the model is made, says how it is named so that another process makes the same one; "" where
+            its name as set says that.
     """
     stacks.show_on_signal()
-    return _EngineProcess(number, control, make_model, settings, board).run()
+    return _EngineProcess(number, control, make_model, settings, board, pinned_name).run()
 
 
 class _EngineProcess:
@@ -55,8 +58,10 @@ class _EngineProcess:
         make_model: Callable[[], StreamingModel],
         settings: EngineSettings,
         board: Board,
+        pinned_name: Callable[[], str],
     ) -> None:
         self._control = control
+        self._pinned_name = pinned_name
         self._links = EngineLinks()
         self._links.watch(control.fileno())
         record = board.engines[number]
@@ -83,7 +88,8 @@ class _EngineProcess:
         return 1
 
     def _on_made(self, info: ModelInfo, pool: SamplePool) -> None:
-        self._control.send((FromEngine.MADE, pickle.dumps((info, pool.slots))), [pool.descriptor])
+        model = pickle.dumps((info, pool.slots))
+        self._control.send((FromEngine.MADE, model, self._pinned_name()), [pool.descriptor])
 
     def _on_state(self, state: EngineState) -> None:
         if state is EngineState.RUNNING:

@@ -18,7 +18,7 @@ class Plan:
         engines: names of the engines, for the log.
         front_ends: how many there are.
         run_engine, run_front_end: run one, by its number and with its channel, in a process that was forked for it;
-            return its exit code.
+            return its exit code. An engine's third argument is the `pinned` of its `Process`.
         drain_s: how long streams may go on once the service is to end.
         watchdog_s: how long a process may give no sign of life.
         on_ready: called with the front ends' port each time that everything runs which is to run; at first, and after
@@ -29,7 +29,7 @@ class Plan:
 
     engines: Sequence[str]
     front_ends: int
-    run_engine: Callable[[int, ControlChannel], int]
+    run_engine: Callable[[int, ControlChannel, str], int]
     run_front_end: Callable[[int, ControlChannel], int]
     drain_s: float
     watchdog_s: float
@@ -52,6 +52,8 @@ class Process:
         failure: the error that it told of.
         port: of a front end that listens.
         model, pool: of an engine: the description of its model (`FromEngine.MADE`), and the descriptor of its pool.
+        pinned: of an engine: the name, with its commit, of the hub's model that it has made; "" before, and for others.
+            It makes the same one when it is started again, whatever the hub has by then.
     """
 
     is_engine: bool
@@ -64,5 +66,6 @@ class Process:
     failure: BaseException | None = None
     port: int = 0
     model: bytes = b""
+    pinned: str = ""
     pool: int | None = None
     restarts: Restarts = field(default_factory=Restarts)

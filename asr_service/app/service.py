@@ -104,7 +104,7 @@ class _Service:
             self._group.keep_private(descriptor)
         return port
 
-    def _run_engine(self, number: int, control: ControlChannel) -> int:
+    def _run_engine(self, number: int, control: ControlChannel, pinned: str) -> int:
         planned = self._deployment.engines[number]
         if len(self._deployment.engines) > 1:
             name_process(engine=number)
@@ -114,8 +114,10 @@ class _Service:
         # Nothing of it is to be in the processes that fork.
         from asr_service.app.engine_process import run_engine
         from asr_service.engine.contract import EngineSettings
-        from asr_service.model import make_model
+        from asr_service.model import locate, make_model
 
+        if pinned:
+            locate.pin_model(planned.model.name, pinned)
         settings = self._settings
         engine_settings = EngineSettings(
             max_batch=settings.max_batch,
@@ -129,6 +131,7 @@ class _Service:
             make_model=partial(make_model, planned.model),
             settings=engine_settings,
             board=self._board,
+            pinned_name=partial(locate.pinned_name, planned.model.name),
         )
 
     def _run_front_end(self, number: int, control: ControlChannel) -> int:

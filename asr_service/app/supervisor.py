@@ -119,11 +119,16 @@ class Supervisor:
     def _start(self, process: Process) -> None:
         process.start_at, process.failure = None, None
         number = process.number
-        kind, run = (
-            ("engine", self._plan.run_engine) if process.is_engine else ("front", self._plan.run_front_end)
-        )
+        plan, pinned = self._plan, process.pinned
         try:
-            child = self._group.fork(f"asr-{kind}-{number}", lambda control: run(number, control))
+            if process.is_engine:
+                child = self._group.fork(
+                    f"asr-engine-{number}", lambda control: plan.run_engine(number, control, pinned)
+                )
+            else:
+                child = self._group.fork(
+                    f"asr-front-{number}", lambda control: plan.run_front_end(number, control)
+                )
         except OSError as error:
             self._on_no_process(process, error)
             return
@@ -182,8 +187,8 @@ class Supervisor:
 
     def _take_from_engine(self, engine: Process, received: Received) -> None:
         match received.message:
-            case (FromEngine.MADE, model):
-                engine.model = model
+            case (FromEngine.MADE, model, pinned):
+                engine.model, engine.pinned = model, pinned
                 (engine.pool,) = received.descriptors
                 self._group.keep_private(engine.pool)
                 for front_end in self._front_ends:

@@ -68,7 +68,7 @@ def _offered_look_aheads(name: str) -> tuple[Sequence[tuple[int, int]], float] |
     if name == "null":
         return ATT_CONTEXTS, FRAME_MS
     try:
-        from asr_service.model.hub.cache import RepoCache
+        from asr_service.model.hub.cache import find_held
         from asr_service.model.nemo_file.architecture import read_architecture
         from asr_service.model.nemo_file.config import read_config
         from asr_service.model.nemo_file.members import open_members
@@ -77,7 +77,7 @@ def _offered_look_aheads(name: str) -> tuple[Sequence[tuple[int, int]], float] |
         return None
     path = local_path(name)
     if path is None:
-        held = RepoCache(parse_hub_name(name)).find()
+        held = find_held(parse_hub_name(name))
         if held is None:
             return None
         path = held.path
@@ -116,22 +116,19 @@ def _hub_model(name: str) -> Iterator[Finding]:
     try:
         from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
 
-        from asr_service.model.hub.cache import RepoCache, matches_etag, shared_root
+        from asr_service.model.hub.cache import RepoCache, find_held, matches_etag
         from asr_service.model.hub.failures import explain_disk
     except ModuleNotFoundError:
         # Its absence is reported with the packages.
         return
-    cache = RepoCache(wanted)
     try:
-        held = cache.find()
-        if held is None and (root := shared_root()) is not None:
-            held = RepoCache(wanted, root).find()
+        held = find_held(wanted)
         is_whole = held is not None and matches_etag(held.blob, held.blob.name)
     except OSError as error:
         yield Finding(
             "model",
             Verdict.WRONG,
-            explain_disk(error, cache.folder).message,
+            explain_disk(error, RepoCache(wanted).folder).message,
             "see to the folder, or to HF_HOME",
         )
         return

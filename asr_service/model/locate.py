@@ -16,6 +16,9 @@ from asr_service.model.refusals import unreadable
 
 DEMO_MODEL = Path(__file__).parents[1] / "assets" / "demo.nemo"
 
+# Names with a commit, by the names that are set: what a hub's name has meant once, it means for as long as this runs.
+_pins: dict[str, str] = {}
+
 
 def local_path(name: str) -> Path | None:
     """Returns the path of the file or folder that a model's name means, which need not exist; None for a hub's.
@@ -41,10 +44,33 @@ def local_path(name: str) -> Path | None:
     return path if name.startswith(("/", ".", "~")) else None
 
 
+def pinned_name(name: str) -> str:
+    """Returns the name by which another process finds the same model of a hub: the one with the commit that was found.
+
+    Args:
+        name: as for `find_model`, which has found it.
+
+    Returns:
+        `owner/name@commit`; "" if this process has found no hub's model under that name.
+    """
+    return _pins.get(name, "")
+
+
+def pin_model(name: str, pinned: str) -> None:
+    """Has a hub's model mean from now on what it has meant to another process, whatever its hub has by then.
+
+    Args:
+        name: as for `find_model`.
+        pinned: what `pinned_name` has returned there.
+    """
+    _pins[name] = pinned
+
+
 def find_model(name: str) -> Path:
     """Finds the `.nemo` file, or the folder of an unpacked one, that a model's name means.
 
-    A hub's model is fetched if it is not in the cache; a process asks its hub once.
+    A hub's model is fetched if it is not in the cache; a process asks its hub once, and not at all for one that is
+    pinned and there.
 
     Raises:
         ModelError: the name is of no form that means a model, or means one that cannot be had as things are set, or not
@@ -86,13 +112,13 @@ def mend_model(name: str, path: Path) -> Path | None:
     from asr_service.model.hub.fetch import fetch_again_if_damaged
 
     _fetch.cache_clear()
-    return fetch_again_if_damaged(name, path)
+    return fetch_again_if_damaged(_pins.get(name, name), path)
 
 
 @cache
 def _fetch(name: str) -> Path:
     # A name of no form is told even where the library is missing.
-    parse_hub_name(name)
+    repo = parse_hub_name(name).repo
     try:
         from asr_service.model.hub.fetch import fetch
     except ModuleNotFoundError as error:
@@ -101,4 +127,6 @@ def _fetch(name: str) -> Path:
             f"pip install 'asr-service[model]', or set ASR_MODEL to something else: {FORMS}",
             field="ASR_MODEL",
         ) from error
-    return fetch(name)
+    found = fetch(_pins.get(name, name))
+    _pins[name] = f"{repo}@{found.commit}"
+    return found.path

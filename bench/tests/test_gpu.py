@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ pytest.importorskip("torch", reason="the model's packages are not installed: mak
 from bench import gpu, gpu_rounds, gpu_service, gpu_steps, gpu_tokens
 from bench.gpu_search import NEAR, most_carried
 from testbed.golden import golden
-from tests.support.process import run_python
+from testbed.processes import ROOT, START_S, clean_environment
 
 
 def rehearsal() -> gpu.Section:
@@ -146,7 +147,15 @@ for section, (module, function, _) in zip(sections, list(gpu.SECTIONS.values())[
     print(module, [row for row in section.rows if row["kind"] in ("error", "left out")])
 import testbed.random_file, tests.gpu.test_gpu
 """
-    done = run_python("-c", program)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{module} []" for module, _, _ in list(gpu.SECTIONS.values())[:4]]
 

@@ -6,7 +6,8 @@
     python -m clients.loadgen --find-max --duration 15
 
 Latency of an interim: from sending the packet that completes the audio it takes into account, until it is received.
-Exit codes: 0 all streams ended well, 1 some did not or nobody answered, 2 an argument cannot be used.
+Exit codes: 0 all streams ended well, or --find-max has found some that are sustained, 1 some did not, or none is
+sustained, or nobody answered, 2 an argument cannot be used.
 """
 
 from __future__ import annotations
@@ -117,7 +118,9 @@ async def run(args: argparse.Namespace, pcm: bytes) -> int:
         console.print(f"most streams sustained: {report['max_streams']}")
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
-    return 0 if args.find_max or report["outcomes"] == {"ok": args.streams} else 1
+    if args.find_max:
+        return 0 if report["max_streams"] else 1
+    return 0 if report["outcomes"] == {"ok": args.streams} else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -77,17 +77,21 @@ class Batch:
             while self._left:
                 job = self._left.popleft()
                 shown = self._shown.begin(job.source)
-                line, style = "", "green"
+                line = failure = ""
                 try:
                     line = await self._transcribe(job, stub, shown)
                 except (_Failed, WavError, Unwritable) as error:
-                    line, style = str(error), "red"
-                    self.failures.append(line)
+                    failure = str(error)
                 except OSError as error:
-                    line, style = f"{job.source}: {error.strerror or error}", "red"
-                    self.failures.append(line)
+                    failure = f"{job.source}: {error.strerror or error}"
+                except Exception as error:
+                    # Nobody has foreseen it, and the other files are none the worse for it.
+                    why = " ".join(str(error).split())
+                    failure = f"{job.source}: {type(error).__name__}: {why}"
                 finally:
-                    shown.end(line, style)
+                    if failure:
+                        self.failures.append(failure)
+                    shown.end(failure or line, "red" if failure else "green")
 
     async def _transcribe(self, job: Job, stub: asr_pb2_grpc.SpeechServiceAsyncStub, shown: FileShown) -> str:
         """Brings one file to its end; returns the line that says so, "" if there is nothing to do."""

@@ -124,6 +124,8 @@ def _by_ffmpeg(path: Path, refused: WavError) -> Iterator[_Decoded]:
         if not container.streams.audio:
             raise WavError(f"{path}: there is no audio in it")
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise WavError(f"{path}: its audio is in a form that FFmpeg has no decoder for")
         rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
         if not (rate and channels):
             raise WavError(f"{path}: its audio has no rate or no channels")

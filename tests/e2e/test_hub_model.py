@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import wave
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,20 +26,25 @@ CLIPS = ROOT / "asr_service/assets/clips"
 ONE_STREAM = {"ASR_MAX_STREAMS": 1, "ASR_THREADS": 1}
 
 
-async def served(name: str, variables: Mapping[str, str]) -> tuple[str, list[str]]:
-    """What a service with a hub's model hears in a clip, and what it logs from start to stop."""
+async def heard(service: AsrService, name: str) -> str:
+    """What a service that serves the hub's model of this name hears in a clip."""
     clip = json.loads((CLIPS / "clips.jsonl").read_text().splitlines()[0])
     with wave.open(str(CLIPS / clip["file"])) as wav:
         rate, pcm = wav.getframerate(), wav.readframes(wav.getnframes())
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        stub = asr_pb2_grpc.SpeechServiceStub(channel)
+        assert (await stub.GetServiceInfo(pb.GetServiceInfoRequest())).model == name
+        return await transcribe(stub, pcm, sample_rate_hertz=rate)
+
+
+async def served(name: str, variables: Mapping[str, str]) -> tuple[str, list[str]]:
+    """What a service with a hub's model hears in a clip, and what it logs from start to stop."""
     with AsrService(ASR_MODEL=name, **ONE_STREAM, **variables, wait=False) as service:
         service.wait_ready(PATIENCE_S)
-        async with grpc.aio.insecure_channel(service.target) as channel:
-            stub = asr_pb2_grpc.SpeechServiceStub(channel)
-            assert (await stub.GetServiceInfo(pb.GetServiceInfoRequest())).model == name
-            heard = await transcribe(stub, pcm, sample_rate_hertz=rate)
+        words = await heard(service, name)
         service.signal()
         assert service.wait() == 0
-        return heard, service.lines
+        return words, service.lines
 
 
 @pytest.mark.slow
@@ -59,6 +66,30 @@ async def test_the_first_start_fetches_and_the_second_needs_no_hub(tmp_path: Pat
         assert again == words
         assert len([line for line in lines if "from the cache is used: " in line]) == 1
         assert hub.requests == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled")
+async def test_an_engine_that_is_started_again_has_the_model_that_it_had(tmp_path: Path) -> None:
+    """Though its hub has another one by then, and another program with the same cache has fetched that."""
+    repository = Repository({"demo.nemo": DEMO_MODEL.read_bytes()})
+    with StandInHub({"org/demo": repository}) as hub:
+        variables = environment(hub, tmp_path)
+        with AsrService(ASR_MODEL="org/demo", **ONE_STREAM, **variables, wait=False) as service:
+            service.wait_ready(PATIENCE_S)
+            words = await heard(service, "org/demo")
+            old, repository.commit = repository.commit, "b" * 40
+            repository.files["demo.nemo"] = b"another model"
+            with ServerProcess(["docker/prefetch.py", "org/demo"], **variables) as prefetch:
+                assert prefetch.wait() == 0 and repository.commit in prefetch.output
+            hub.requests.clear()
+            os.kill(service.engine, signal.SIGKILL)
+            service.wait_line("everything runs again", PATIENCE_S)
+            assert words and await heard(service, "org/demo") == words
+            assert hub.requests == []
+            assert f"org/demo@{old}: revision {old} is in the cache" in service.output
+            service.signal()
+            assert service.wait() == 0
 
 
 @pytest.mark.parametrize(

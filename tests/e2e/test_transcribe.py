@@ -104,6 +104,21 @@ async def test_files_have_the_words_of_recognize_and_a_broken_one_fails_alone(
     assert len(names(folder)) == 4 + 3 * len(formats)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_file_that_fails_in_a_way_nobody_has_foreseen_fails_alone(
+    service: AsrService, folder: Path
+) -> None:
+    """JSON cannot hold a name that is no text; the files that go on beside it, and those behind it, are written."""
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/odd\xff.wav"))
+    odd.write_bytes((folder / "one.wav").read_bytes())
+    good = [folder / name for name in ("one.wav", "two.flac", "three.ogg")]
+    done = run(service, good[0], odd, *good[1:], "--json", "--jobs", 2)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr and "1 of 4 failed:\n" in done.stderr
+    assert f"  {folder}/odd\\udcff.wav: UnicodeEncodeError: " in done.stderr.splitlines()[-1]
+    assert {path.name for path in folder.glob("*.json")} == {"one.json", "two.json", "three.json"}
+
+
 def test_a_second_run_does_what_is_left(demo: AsrService, folder: Path) -> None:
     out = folder / "texts" / "today"
     good = [folder / name for name in ("one.wav", "two.flac", "three.ogg")]

@@ -16,6 +16,7 @@ from asr_service.doctor import Finding, Verdict, examine
 from asr_service.doctor.installation import check_packages, check_python
 from asr_service.doctor.machine import cpu_precision
 from asr_service.doctor.model import check_models
+from asr_service.model.locate import DEMO_MODEL
 from tests.support import hub
 from tests.support.certificates import Authority
 from tests.support.process import clean_environment, run_python
@@ -252,6 +253,32 @@ def test_a_model_of_the_hub_is_looked_for_where_it_is_kept(tmp_path: Path) -> No
     (kept / "refs/main").unlink()
     (kept / "refs/main").symlink_to("main")
     assert told().startswith(f"wrong HF_HOME: the cache of models {kept} cannot be used (Too many levels")
+
+
+@pytest.mark.parametrize("where", ["HF_HUB_CACHE", "ASR_SHARED_MODELS"])
+def test_the_look_aheads_of_a_model_of_the_hub_are_looked_for_where_it_is_kept(
+    tmp_path: Path, where: str
+) -> None:
+    """Be that the second cache, as in an image."""
+    pytest.importorskip("huggingface_hub", reason="the model's packages are not installed: make setup")
+    program = (
+        "from asr_service.config import Settings\n"
+        "from asr_service.doctor.model import check_models\n"
+        "for one in check_models(Settings(model='org/name', att_ctx='7,7')):\n"
+        "    print(one.verdict.value, one.subject, one.found)\n"
+    )
+    kept = tmp_path / "kept/models--org--name"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs/main").write_text("0123")
+    (kept / "snapshots/0123").mkdir(parents=True)
+    (kept / "snapshots/0123/name.nemo").write_bytes(DEMO_MODEL.read_bytes())
+    variables = hub.environment("http://127.0.0.1:1", tmp_path, **{where: str(tmp_path / "kept")})
+    argv = [sys.executable, "-c", program]
+    environment = clean_environment(**variables)
+    told = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
+    model, look_ahead = told.splitlines()
+    assert model.startswith("ok model org/name, fetched before (")
+    assert look_ahead.startswith("wrong look-ahead org/name: ASR_ATT_CTX=7,7: this model does not have it")
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,11 @@ class RepoCache:
                 commit = (self.folder / "refs" / revision).read_text().strip()
             except (FileNotFoundError, IsADirectoryError):
                 return None
+            except NotADirectoryError:
+                # `main/x`, where `main` is a revision itself; else something above is no folder.
+                if not (self.folder / "refs").is_dir():
+                    raise
+                return None
         snapshot = self.folder / "snapshots" / commit
         # A link whose file is gone counts as nothing.
         files = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.nemo") if path.is_file()]
@@ -154,6 +159,18 @@ class RepoCache:
 
     def _note(self, blob: Path) -> Path:
         return self.folder / ".checked" / blob.name
+
+
+def find_held(name: HubName) -> CachedFile | None:
+    """Finds a model's file in the cache, else in the second one, as `RepoCache.find` does; it may be damaged.
+
+    Raises:
+        OSError: a cache cannot be read.
+    """
+    held = RepoCache(name).find()
+    if held is None and (root := shared_root()) is not None:
+        held = RepoCache(name, root).find()
+    return held
 
 
 def matches_etag(file: Path, etag: str) -> bool:

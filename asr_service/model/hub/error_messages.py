@@ -12,7 +12,6 @@ from huggingface_hub.errors import (
     FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
-    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -20,11 +19,10 @@ from huggingface_hub.errors import (
 
 from asr_service.core.errors import ModelError, ModelUnavailable, first_line
 from asr_service.model.hub import library
-from asr_service.model.hub.failures import away, not_cached
+from asr_service.model.hub.failures import TOKEN, away, not_cached
 from asr_service.model.hub.names import HubName
 
 _BAD_TOKEN = "Invalid credentials in Authorization header"
-_TOKEN = "the token (HF_TOKEN, or the one that `hf auth login` has stored)"
 _QUERY = re.compile(r"\?\S+")
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -41,14 +39,15 @@ def explain(error: Exception, name: HubName) -> ModelError | ModelUnavailable:
             "https://huggingface.co, or unset it",
             field="HF_ENDPOINT",
         )
-    if isinstance(error, httpx2.HTTPError | LocalEntryNotFoundError):
-        return away(name, short_reason(error))
     if isinstance(error, FileMetadataError):
         return ModelUnavailable(
             f"ASR_MODEL {name} could not be fetched: what answers at {constants.ENDPOINT} is no hub "
             f"({short_reason(error)}); look at HF_ENDPOINT and at what stands between, such as a proxy's login page",
             field="ASR_MODEL",
         )
+    # The library has errors of its own that are errors of the system, such as LocalEntryNotFoundError.
+    if isinstance(error, httpx2.HTTPError | OSError):
+        return away(name, short_reason(error))
     raise error
 
 
@@ -82,11 +81,13 @@ def _explain_answer(error: HfHubHTTPError, name: HubName) -> ModelError | ModelU
     if isinstance(error, GatedRepoError):
         reason = f"ASR_MODEL {name} is given only to those who have accepted its licence"
         if has_token:
-            advice = f"the account of {_TOKEN} has not, or the token may not read gated models: see to it at {page}"
+            advice = (
+                f"the account of {TOKEN} has not, or the token may not read gated models: see to it at {page}"
+            )
         else:
             advice = f"accept it at {page}, and set HF_TOKEN to a token of that account"
     elif status == 401 and has_token and error.response.headers.get("X-Error-Message") == _BAD_TOKEN:
-        reason = f"ASR_MODEL {name} could not be fetched: the hub at {hub} does not know {_TOKEN}"
+        reason = f"ASR_MODEL {name} could not be fetched: the hub at {hub} does not know {TOKEN}"
         advice = "set HF_TOKEN to one that is valid, or remove it if the model is public"
     elif isinstance(error, RevisionNotFoundError):
         reason = f"ASR_MODEL: {name.repo} has no revision {name.revision!r}"
@@ -95,7 +96,7 @@ def _explain_answer(error: HfHubHTTPError, name: HubName) -> ModelError | ModelU
         reason = f"ASR_MODEL: the hub at {hub} has no model {name.repo}"
         advice = "correct the name; if the model is private, "
         if has_token:
-            advice += f"{_TOKEN} has to be of an account that may see it"
+            advice += f"{TOKEN} has to be of an account that may see it"
         else:
             advice += "set HF_TOKEN to a token of an account that may see it"
     elif status in (401, 403):

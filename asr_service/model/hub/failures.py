@@ -14,12 +14,33 @@ from asr_service.core.errors import ModelError, ModelUnavailable
 from asr_service.model.hub.names import HubName
 from asr_service.model.refusals import DISK_FULL
 
+TOKEN = "the token (HF_TOKEN, or the one that `hf auth login` has stored)"
+"""Whose it is that asks."""
+
 
 def away(name: HubName, why: str) -> ModelUnavailable:
     """Returns the error that a hub does not answer."""
     return ModelUnavailable(
         f"ASR_MODEL {name} could not be fetched: the hub at {constants.ENDPOINT} cannot be reached ({why}); check the "
         "network and HF_ENDPOINT and start again, or give the path of a .nemo file",
+        field="ASR_MODEL",
+    )
+
+
+def no_client(name: HubName, why: str) -> ModelUnavailable:
+    """Returns the error that no connection can even be tried: a proxy or certificates that cannot be used."""
+    return ModelUnavailable(
+        f"ASR_MODEL {name} could not be fetched: no connection can be made with the proxy and the certificates that "
+        f"are set ({why}); correct HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE, or unset them",
+        field="ASR_MODEL",
+    )
+
+
+def no_token(name: HubName, why: str) -> ModelError:
+    """Returns the error that the token is none that could be sent."""
+    return ModelError(
+        f"ASR_MODEL {name} could not be fetched: {TOKEN} {why}; set HF_TOKEN to one that is valid, or remove it if the "
+        "model is public",
         field="ASR_MODEL",
     )
 

@@ -22,8 +22,8 @@ from asr_service.model.hub.names import HubName, parse_hub_name
 log = logging.getLogger(__name__)
 
 
-def fetch(name: str) -> Path:
-    """Returns the path of a hub's model in the cache, which is downloaded if it is not there.
+def fetch(name: str) -> CachedFile:
+    """Returns a hub's model in the cache, which is downloaded if it is not there.
 
     Args:
         name: `owner/name`, or `owner/name@revision`.
@@ -40,7 +40,7 @@ def fetch(name: str) -> Path:
         raise explain_disk(error, cache.folder) from error
     if held is not None and (wanted.revision is not None or constants.HF_HUB_OFFLINE):
         log.info("%s: revision %s is in the cache", wanted, held.commit)
-        return held.path
+        return held
     if constants.HF_HUB_OFFLINE:
         raise not_cached(wanted)
     # Imported here: it takes half a second, which a start with a pinned model need not wait for.
@@ -52,7 +52,7 @@ def fetch(name: str) -> Path:
         if held is None:
             raise
         log.warning("%s: revision %s from the cache is used: %s", wanted, held.commit, error.message)
-        return held.path
+        return held
 
 
 def fetch_again_if_damaged(name: str, path: Path) -> Path | None:
@@ -60,7 +60,7 @@ def fetch_again_if_damaged(name: str, path: Path) -> Path | None:
 
     Args:
         name: as for `fetch`.
-        path: of the file, from `fetch`.
+        path: of the file that `fetch` has found.
 
     Returns:
         The path of the new file; None if nothing is wrong with the one that is there.
@@ -78,7 +78,7 @@ def fetch_again_if_damaged(name: str, path: Path) -> Path | None:
         _remove_damaged(wanted, cache, held)
     except OSError as error:
         raise explain_disk(error, cache.folder) from error
-    return fetch(name)
+    return fetch(name).path
 
 
 def _find_whole(name: HubName, cache: RepoCache) -> CachedFile | None:

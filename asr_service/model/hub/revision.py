@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from threading import Thread
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from asr_service.model.hub import library
 from asr_service.model.hub.cache import COMMIT, CachedFile, RepoCache
 from asr_service.model.hub.download import FileMetadata, download
 from asr_service.model.hub.error_messages import explain, is_transient, reading_answers, short_reason
-from asr_service.model.hub.failures import away
+from asr_service.model.hub.failures import away, no_client, no_token
 from asr_service.model.hub.names import HubName, choose_file
 
 log = logging.getLogger(__name__)
@@ -34,15 +34,16 @@ FIRST_WAITS_S: tuple[float, ...] = (1.0, 2.0, 4.0)
 _ETAG = re.compile(r"\w(?:[\w-]|\.(?!\.)){0,199}", re.ASCII)
 
 
-def fetch_newest(name: HubName, cache: RepoCache, held: CachedFile | None) -> Path:
-    """Returns the path of the newest revision of a model, which is downloaded if it is not the one that is held.
+def fetch_newest(name: HubName, cache: RepoCache, held: CachedFile | None) -> CachedFile:
+    """Returns the newest revision of a model, which is downloaded if it is not the one that is held.
 
     Raises:
         ModelError: there is no such model, or nobody may read it with this token, or the cache cannot be written.
-        ModelUnavailable: the hub is away, or the disk is full.
+        ModelUnavailable: the hub is away, no connection can be made as things are set, or the disk is full.
     """
     library.set_up()
     try:
+        _make_client(name)
         commit, file = (
             _ask_within(ASK_S, name, lambda: _ask(name))
             if held
@@ -50,7 +51,7 @@ def fetch_newest(name: HubName, cache: RepoCache, held: CachedFile | None) -> Pa
         )
         if held is not None and held.commit == commit:
             log.info("%s: revision %s is in the cache and the newest", name, commit)
-            return held.path
+            return held
         if held is not None:
             log.info("%s: the hub has a newer revision %s than %s, which is held", name, commit, held.commit)
         stated = _ask_with_retries(name, lambda: _ask_file(name, commit, file))
@@ -60,11 +61,45 @@ def fetch_newest(name: HubName, cache: RepoCache, held: CachedFile | None) -> Pa
     except Exception as error:
         raise explain(error, name) from error
     log.info("%s: revision %s is in the cache; ASR_MODEL=%s@%s pins it", name, commit, name.repo, commit)
-    return path
+    return CachedFile(path, commit, cache.blob(stated.etag))
+
+
+def _make_client(name: HubName) -> None:
+    """Makes the HTTP client that all requests share; what is set of proxies and certificates is read then.
+
+    Raises:
+        ModelUnavailable: none can be made with that.
+    """
+    try:
+        library.get_session()
+    except httpx2.InvalidURL as error:
+        # What it says of the address may be a part of a password.
+        raise no_client(name, "the address of a proxy cannot be read") from error
+    except (ImportError, OSError, ValueError) as error:
+        raise no_client(name, short_reason(error)) from error
+
+
+def _check_token(name: HubName) -> None:
+    """Looks at the token before it is sent, so that no answer is blamed for it.
+
+    Raises:
+        ModelError: it cannot be read, or is none that could be sent.
+        httpx2.HTTPError: it would have to be fetched, and that cannot be done now.
+    """
+    try:
+        token = library.get_token() or ""
+    except httpx2.HTTPError:
+        raise
+    except (OSError, ValueError) as error:
+        raise no_token(name, f"cannot be read ({short_reason(error)})") from error
+    # The client's own error would have the token in it.
+    if not (token.isascii() and token.isprintable()):
+        raise no_token(name, "has characters that no token has")
 
 
 def _ask(name: HubName) -> tuple[str, str]:
     """Asks the hub for the revision, as a commit, and for its `.nemo` file."""
+    _check_token(name)
     with reading_answers():
         info = HfApi(**library.TOLD).model_info(
             name.repo, revision=name.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT

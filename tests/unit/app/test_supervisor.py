@@ -50,11 +50,14 @@ def messages(control, record, others):
         if control in ready:
             yield from control.read()
 
-def engine(number, control):
-    control.send((FromEngine.MADE, f"model {number}".encode()), [os.memfd_create("pool")])
+def engine(number, control, pinned):
+    # As one whose hub has a newer model at each start.
+    pinned = pinned or f"org/model@{os.getpid()}"
+    control.send((FromEngine.MADE, f"model {number}".encode(), pinned), [os.memfd_create("pool")])
     record, links = board.engines[number], []
     record.beat = time.monotonic()
     control.send((FromEngine.RUNNING,))
+    say("engine", number, "has", pinned)
     say("engine", number, "runs as", os.getpid())
     for message, descriptors in messages(control, record, links):
         if message[0] == ToEngine.STOP:
@@ -193,6 +196,21 @@ def test_an_engine_that_is_killed_comes_back_to_all_front_ends() -> None:
         assert sum(line.startswith("engine 0 runs") for line in running.lines) == 1
 
 
+def test_an_engine_that_is_started_again_has_the_model_that_it_had() -> None:
+    """However often, and whatever the hub has by then: its first start has said which one that is."""
+    with service() as running:
+        running.until_ready()
+        for _ in range(2):
+            os.kill(running.pids()["engine 1"], signal.SIGKILL)
+            running.line("engine 1 runs as .*")
+            running.line("ready")
+        os.kill(running.popen.pid, signal.SIGINT)
+        assert running.rest()[-1] == "over with 0"
+        had = [line.split()[-1] for line in running.lines if line.startswith("engine 1 has ")]
+        others = [line.split()[-1] for line in running.lines if line.startswith("engine 0 has ")]
+        assert len(had) == 3 and len({*had}) == 1 and others != had[:1]
+
+
 def test_a_front_end_that_is_killed_comes_back_with_its_engines_and_without_its_permits() -> None:
     with service() as running:
         running.until_ready()
@@ -212,14 +230,14 @@ def test_a_front_end_that_comes_while_an_engine_is_away_knows_what_that_serves()
 
     started = mmap.mmap(-1, len(ENGINES))
 
-    def slow_to_come_back(number, control):
+    def slow_to_come_back(number, control, pinned):
         if started[number]:
             say("engine", number, "makes its model")
             while control.is_open:
                 select.select([control], [], [])
                 control.read()
         started[number] = 1
-        return engine(number, control)
+        return engine(number, control, pinned)
 
     run(run_engine=slow_to_come_back)
     """
@@ -315,9 +333,9 @@ def test_processes_that_were_stopped_together_with_the_supervisor_are_left_alone
 )
 def test_what_cannot_be_had_at_the_start_ends_the_service(error: str, code: str) -> None:
     with service(f"""
-        def failing(number, control):
+        def failing(number, control, pinned):
             if number == 0:
-                return engine(number, control)
+                return engine(number, control, pinned)
             if {error}:
                 control.send((FromEngine.FAILED, pickle.dumps({error})))
             return 1
@@ -330,10 +348,10 @@ def test_what_cannot_be_had_at_the_start_ends_the_service(error: str, code: str)
 def test_what_fails_again_and_again_ends_the_service() -> None:
     with service(f"""
         start = time.monotonic()
-        def failing(number, control):
+        def failing(number, control, pinned):
             if number == 1 and {"board.service.is_serving"}:
                 return 1
-            return engine(number, control)
+            return engine(number, control, pinned)
         run(failing)
     """) as running:
         running.until_ready()
@@ -386,11 +404,11 @@ def test_why_an_engine_cannot_be_had_again_is_told() -> None:
     with service("""
         import logging
         logging.basicConfig(stream=sys.stdout, format="%(message)s")
-        def failing(number, control):
+        def failing(number, control, pinned):
             if number == 1 and board.service.is_serving:
                 control.send((FromEngine.FAILED, pickle.dumps(ModelUnavailable("the file is gone"))))
                 return 1
-            return engine(number, control)
+            return engine(number, control, pinned)
         run(failing)
     """) as running:
         running.until_ready()

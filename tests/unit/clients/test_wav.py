@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from clients.wav import WavError, read_wav
+from clients.wav import WavError, blocks, opened, read_wav
 from tests.support.audio_files import LIST, UNFINISHED, wav, written
 
 PCM = (12_000 * np.sin(np.arange(200_001) / 9)).astype("<i2")
@@ -32,6 +34,23 @@ def test_a_header_that_was_never_finished(tmp_path: Path, size: int) -> None:
     assert np.array_equal(read(tmp_path, wav(PCM.tobytes(), size=size, riff=size, before=LIST)), PCM)
     as_float = (PCM / 32768).astype("<f4").tobytes()
     assert np.array_equal(read(tmp_path, wav(as_float, size=size, kind=3, bits=32)), PCM)
+
+
+@pytest.mark.parametrize("size", [None, 0])
+def test_a_long_file_is_not_read_to_be_opened(tmp_path: Path, size: int | None) -> None:
+    """Nor held in memory, whether its header was finished or not."""
+    path = tmp_path / "long.wav"
+    header = wav(b"", size=400_000_000 if size is None else size)
+    path.write_bytes(header)
+    os.truncate(path, len(header) + 400_000_000)
+    tracemalloc.start()
+    try:
+        with opened(path) as file:
+            assert file.frames == 200_000_000
+            assert next(blocks(file, 1.0)).shape == (16_000, 1)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_without_audio(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,27 @@ from tests.support.rpc import config as grpc_config
 from tests.support.rpc import failure, retry_after_s, transcribe
 from tools.serve import page_address, service_target
 
+AS_PROCESS_1 = """
+import ctypes, os, signal, sys
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+if (child := os.fork()) == 0:
+    if os.fork() == 0:
+        signal.pause()
+    os._exit(0)
+os.waitpid(child, 0)
+os.execv(sys.executable, [sys.executable, "tools/serve.py"])
+"""
+"""Runs `tools/serve.py` as a process that gets orphans, as process 1 of a container does, and has one already."""
+
+
+def until_gone(pid: int) -> None:
+    """Returns once a process has ended and its parent has asked for its exit code, of which nobody else is told."""
+    until = time.monotonic() + PATIENCE_S
+    while not gone(pid):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
 
 @contextmanager
 def serving() -> Iterator[tuple[ServerProcess, list[int]]]:
@@ -36,7 +58,13 @@ def serving() -> Iterator[tuple[ServerProcess, list[int]]]:
 
 
 @contextmanager
-def serving_at(grpc_port: int, port: int, host: str = "127.0.0.1", **more: object) -> Iterator[ServerProcess]:
+def serving_at(
+    grpc_port: int,
+    port: int,
+    host: str = "127.0.0.1",
+    argv: Sequence[str] = ("tools/serve.py",),
+    **more: object,
+) -> Iterator[ServerProcess]:
     """Both programs up on these ports."""
     settings: dict[str, Any] = {
         "ASR_HOST": host,
@@ -45,7 +73,7 @@ def serving_at(grpc_port: int, port: int, host: str = "127.0.0.1", **more: objec
         "ASR_MODEL": "null",
         **more,
     }
-    with ServerProcess(["tools/serve.py"], **settings) as process:
+    with ServerProcess(argv, **settings) as process:
         try:
             process.wait_line(r"serving grpc")
             process.wait_line(r"listening .*port=")
@@ -144,6 +172,22 @@ def test_when_one_dies_the_other_is_stopped_and_it_shows(victim: int) -> None:
         assert all(gone(pid) for pid in pids)
         name = ("service", "bridge")[victim]
         assert re.search(rf"serve: the {name} ended with -9; stopping the other", process.output)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems give orphans to process 1 alone")
+async def test_an_orphan_of_others_that_ends_stops_nothing() -> None:
+    grpc_port, port = free_port(), free_port()
+    with serving_at(grpc_port, port, argv=["-c", AS_PROCESS_1]) as process:
+        orphan, *ours = children(process.pid)
+        assert len(ours) == 2
+        os.kill(orphan, signal.SIGKILL)
+        await asyncio.to_thread(until_gone, orphan)
+        await until_ready(port)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+            assert await transcribe(asr_pb2_grpc.SpeechServiceStub(channel), speechlike(0.5))
+        process.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait) == 0, process.output
+        assert all(gone(pid) for pid in ours)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")

@@ -119,3 +119,11 @@ def test_what_ffmpeg_reads_and_breaks_off_is_refused(tmp_path: Path) -> None:
     whole_s = re.escape(f"{len(SPOKEN) / 16_000:.1f} s")
     with pytest.raises(WavError, match=rf"^{path}: (breaks off: \d\.\d of its {whole_s}|not an audio file) "):
         read(path)
+
+
+def test_audio_that_ffmpeg_has_no_decoder_for_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "talk.mkv"
+    encoded(path, "flac", "s16", 16_000)
+    path.write_bytes(path.read_bytes().replace(b"A_FLAC", b"A_NONE"))
+    with pytest.raises(WavError, match=f"^{path}: its audio is in a form that FFmpeg has no decoder for$"):
+        read(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.fetching import blobs, fetched, has, refused
 from tests.support.hub import StandInHub
 
@@ -20,8 +22,12 @@ def test_a_name_that_no_model_has(hub: StandInHub, home: Path) -> None:
     )
     done = fetched(hub, home, "org/model@v9")
     assert refused(done, "ModelError", "org/model has no revision 'v9'", f"{hub.endpoint}/org/model")
+    assert has(fetched(hub, home, "org/model"))
+    done = fetched(hub, home, "org/model@main/x")
+    assert refused(done, "ModelError", "org/model has no revision 'main/x'", f"{hub.endpoint}/org/model")
+    hub.repositories["org/model"].commit = "b" * 40
     hub.repositories["org/model"].files.pop("model.nemo")
-    done = fetched(hub, home, "org/model")
+    done = fetched(hub, home / "another", "org/model")
     assert refused(done, "ModelError", "org/model has no .nemo file", "README.md")
 
 
@@ -72,6 +78,57 @@ def test_no_hub(home: Path, hub: StandInHub) -> None:
     assert refused(
         done, "ModelError", "HF_ENDPOINT is 'nonsense'", "https://huggingface.co", field="HF_ENDPOINT"
     )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", "socksio"),
+        ("HTTPS_PROXY", "ftp://somebody:secret@127.0.0.1:9", "ftp://"),
+        ("HTTPS_PROXY", "http://somebody:se/cret@127.0.0.1:9", "the address of a proxy cannot be read"),
+        ("HTTPS_PROXY", "http://127.0.0.1:port", "the address of a proxy cannot be read"),
+        ("SSL_CERT_FILE", "{tmp}/none.pem", "No such file"),
+        ("SSL_CERT_FILE", "{tmp}/empty.pem", "certificate"),
+        ("SSL_CERT_FILE", "{tmp}", "Is a directory"),
+    ],
+)
+def test_a_proxy_or_certificates_that_cannot_be_used(
+    hub: StandInHub, home: Path, tmp_path: Path, variable: str, value: str, why: str
+) -> None:
+    """Neither the hub nor HF_ENDPOINT is to blame, and what is in the cache is served without them."""
+    (tmp_path / "empty.pem").touch()
+    variables = {variable: value.format(tmp=tmp_path)}
+    done = fetched(hub, home, "org/model", **variables)
+    assert refused(
+        done, "ModelUnavailable", "org/model could not be fetched", why, "HTTPS_PROXY", "SSL_CERT_FILE"
+    )
+    assert "cret" not in done.message and hub.requests == []
+    path = fetched(hub, home, "org/model").path
+    done = fetched(hub, home, "org/model", **variables)
+    assert has(done) and done.path == path
+    assert (
+        len(done.warnings) == 1 and "from the cache is used: " in done.warnings[0] and why in done.warnings[0]
+    )
+
+
+@pytest.mark.parametrize("token", ["t\u00f6ken", "to\x01ken"])
+def test_a_token_that_cannot_be_sent(hub: StandInHub, home: Path, token: str) -> None:
+    done = fetched(hub, home, "org/model", HF_TOKEN=token)
+    assert refused(
+        done, "ModelError", "the token (HF_TOKEN", "has characters that no token has", "set HF_TOKEN"
+    )
+    assert "ken" not in done.message.replace("token", "").replace("TOKEN", "") and hub.requests == []
+    assert has(fetched(hub, home, "org/model"))
+    done = fetched(hub, home, "org/model", HF_TOKEN=token)
+    assert has(done) and "the token (HF_TOKEN" in done.warnings[0]
+    assert "ken" not in "".join(done.log).replace("token", "").replace("TOKEN", "")
+
+
+def test_a_stored_token_that_cannot_be_read(hub: StandInHub, home: Path) -> None:
+    home.mkdir()
+    (home / "token").write_bytes(b"\xff")
+    done = fetched(hub, home, "org/model")
+    assert refused(done, "ModelError", "the token (HF_TOKEN", "cannot be read (", "set HF_TOKEN")
 
 
 def test_no_room(hub: StandInHub, home: Path) -> None:
