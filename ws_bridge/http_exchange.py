@@ -82,8 +82,9 @@ class HttpExchange(asyncio.Protocol):
         """Waits for the request."""
         # uvloop's are none by type.
         self._transport = transport = cast(asyncio.Transport, transport)
-        # A piece has been taken once nothing of it is left here.
-        transport.set_write_buffer_limits(0)
+        # A piece has been taken once nothing of it is left here. One byte, since TLS takes 0 for a buffer that is full
+        # when it is empty, too.
+        transport.set_write_buffer_limits(high=1, low=0)
         self._late = self.loop.call_later(self._patience_s, transport.abort)
 
     def data_received(self, data: bytes) -> None:

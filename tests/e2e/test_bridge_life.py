@@ -59,7 +59,7 @@ async def test_bridge_before_service_then_kill_9_then_another_service() -> None:
             assert expected
 
             async with open_stream(bridge) as one, open_stream(bridge) as two:
-                service.signal(signal.SIGKILL)
+                service.vanish()
                 for heard in await asyncio.gather(listen(one), listen(two)):
                     assert (heard.code, heard.error["code"]) == (1011, "unavailable")
                     assert heard.error["retry_after_ms"] > 0

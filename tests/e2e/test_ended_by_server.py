@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -159,7 +158,7 @@ async def test_a_service_that_is_killed_leaves_what_the_bridge_has() -> None:
             interim = ""
             while not interim:
                 interim = json.loads(await client.recv())["text"]
-            killed.signal(signal.SIGKILL)
+            killed.vanish()
             heard = await listen(client)
     assert (heard.code, heard.error["code"]) == (1011, "unavailable")
     (final,) = heard.of("final")

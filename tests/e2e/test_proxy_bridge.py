@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -143,7 +142,7 @@ async def test_the_service_of_a_bridge_goes(kind: str, tmp_path: Path) -> None:
 
         async with opened(behind.url) as client:
             await client.recv()
-            behind.services[0].signal(signal.SIGKILL)
+            behind.services[0].vanish()
             heard = await listen(client)
             assert (heard.code, heard.error["code"]) == (1011, "unavailable")
             assert heard.error["retry_after_ms"] > 0

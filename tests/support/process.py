@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -110,3 +111,14 @@ class AsrService(ServerProcess):
     def target(self) -> str:
         """HOST:PORT to connect to."""
         return self.wait_ready()
+
+    def vanish(self) -> None:
+        """Ends all of its processes, as a machine that goes.
+
+        The supervisor's death alone ends the others too, but a front end may come to tell that its engine is gone.
+        """
+        self.signal(signal.SIGSTOP)
+        processes = children_by_name(self.pid)
+        for name in sorted(processes, key=lambda name: not name.startswith("asr-front-")):
+            os.kill(processes[name], signal.SIGKILL)
+        self.signal(signal.SIGKILL)

@@ -126,6 +126,13 @@ class Service:
                 return match
         raise AssertionError(f"it ended without {pattern!r}: {self.lines}")
 
+    def all_of(self, *patterns: str) -> None:
+        """Reads on until a line has matched each of these, in any order: they are of different processes."""
+        left = set(patterns)
+        while left:
+            found = self.line("|".join(f"({pattern})" for pattern in left))
+            left -= {pattern for pattern in left if re.fullmatch(pattern, found[0])}
+
     def until_ready(self) -> None:
         """Reads on until everything runs, and each front end has tried its links."""
         wanted = {f"front {f} hears model {e} from engine {e}" for f in range(3) for e in range(2)}
@@ -202,8 +209,7 @@ def test_an_engine_that_is_started_again_has_the_model_that_it_had() -> None:
         running.until_ready()
         for _ in range(2):
             os.kill(running.pids()["engine 1"], signal.SIGKILL)
-            running.line("engine 1 runs as .*")
-            running.line("ready")
+            running.all_of("engine 1 runs as .*", "ready")
         os.kill(running.popen.pid, signal.SIGINT)
         assert running.rest()[-1] == "over with 0"
         had = [line.split()[-1] for line in running.lines if line.startswith("engine 1 has ")]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import h11
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.certificates import Authority
 from tests.support.process import PATIENCE_S
 from ws_bridge.http_exchange import BodyBroken, BodyLate, HttpExchange
 
@@ -136,7 +140,7 @@ async def test_what_follows_the_body_is_not_kept() -> None:
 
 async def test_a_slow_reader_that_reads_all_the_time_gets_everything() -> None:
     """The time that a client has is for a piece of the response, and begins anew with the next."""
-    size, quiet_s = 24 * 1024 * 1024, 1.0
+    size, quiet_s = 24 * 1024 * 1024, 2.0
 
     async def large(exchange: HttpExchange) -> None:
         await exchange.respond(200, bytes(size), [])
@@ -153,6 +157,48 @@ async def test_a_slow_reader_that_reads_all_the_time_gets_everything() -> None:
                 # How slowly it reads is what is tested; what sockets hold is read soon.
                 await asyncio.sleep(0.02)
         assert await reader.read() == b""
+
+
+@pytest.mark.parametrize(
+    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+@pytest.mark.parametrize("records", range(1, 6))
+def test_a_response_over_tls_comes_whole(
+    tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop], records: int
+) -> None:
+    """However many records the request comes in, some of them behind its end: TLS looks at what waits with each."""
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("here")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    trust = ssl.create_default_context(cafile=str(authority.cert))
+
+    async def large(exchange: HttpExchange) -> None:
+        while await exchange.read():
+            pass
+        await exchange.respond(200, bytes(200_000), [])
+
+    async def run() -> bytes:
+        def exchange() -> HttpExchange:
+            return HttpExchange(large, max_header_bytes=4_096, patience_s=PATIENCE_S, quiet_s=PATIENCE_S)
+
+        server = await asyncio.get_running_loop().create_server(exchange, "127.0.0.1", 0, ssl=context)
+        async with server, asyncio.timeout(PATIENCE_S):
+            address = server.sockets[0].getsockname()
+            reader, writer = await asyncio.open_connection(*address, ssl=trust, server_hostname="localhost")
+            for record in (
+                [REQUEST[:99], REQUEST[99:], *[b"more"] * 3][:records] if records > 1 else [REQUEST]
+            ):
+                writer.write(record)
+                await writer.drain()
+                await asyncio.sleep(0)
+            answer = await reader.read()
+            writer.transport.abort()
+            return answer
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        _, _, body = runner.run(run()).partition(b"\r\n\r\n")
+    assert body == bytes(200_000)
 
 
 async def test_an_early_response_is_read_though_the_body_is_still_coming() -> None:
