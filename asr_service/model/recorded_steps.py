@@ -113,6 +113,8 @@ class RecordedSteps:
         decoder.use(self._tables)
         self._had_apart = False
         self._step: _Step | None = None
+        # Slots of steps that have failed at their end.
+        self._unfinished: list[npt.NDArray[np.int32]] = []
 
     @property
     def recorded(self) -> tuple[int, ...]:
@@ -121,6 +123,9 @@ class RecordedSteps:
 
     def begin(self, given: FixedInput) -> None:
         """Begins a step: what it was given is on the device, and phrases are set."""
+        while self._unfinished:
+            self._clear(torch.from_numpy(self._unfinished[-1].astype(np.int64)).to(self._device))
+            self._unfinished.pop()
         one = self._recording_of(given.rows)
         apart = [row for row, slot in enumerate(given.slots.tolist()) if slot in self._decoder.host_boosted]
         if apart or self._had_apart:
@@ -138,9 +143,20 @@ class RecordedSteps:
         self._download(self._step)
 
     def finish(self) -> tuple[StepAnswers, Tensor | None]:
-        """Waits for the step that was begun; returns its answers, and the slots that were not finite, None for none."""
+        """Waits for the step that was begun; returns its answers, and the slots that were not finite, None for none.
+
+        The slots of a step for whose end there is no memory are cleared before the next one.
+        """
         step, self._step = self._step, None
         assert step is not None
+        try:
+            return self._finish(step)
+        except Exception:
+            # Whether their numbers were finite is not known, and what is not would spoil the next stream of the slot.
+            self._unfinished.append(step.given.slots)
+            raise
+
+    def _finish(self, step: _Step) -> tuple[StepAnswers, Tensor | None]:
         count, outs = len(step.given.frames), [self._downloaded(step)]
         while goes_on(outs[-1], count):
             # The next run writes over it.

@@ -329,18 +329,22 @@ class NemoStreamingModel:
             tree = self._opened_trees.get(slot)
             if tree is None and slot not in self._boosted:
                 continue
+            # Until the decoder has done it, what it boosts there is not known: the next segment sets it anew.
+            self._boosted.add(slot)
             self._decoder.boost(slot, tree)
             if tree is None:
                 self._boosted.discard(slot)
-            else:
-                self._boosted.add(slot)
 
     def _decode(self, submitted: _Encoded) -> StepAnswers:
         count = len(submitted.frames)
         self._times.begin()
-        emissions = self._decoder.step(
-            submitted.slots[:count], submitted.encoded[:count], submitted.real[:count]
-        )
+        slots = submitted.slots[:count]
+        try:
+            emissions = self._decoder.step(slots, submitted.encoded[:count], submitted.real[:count])
+        except Exception:
+            # All of its streams end; numbers that are not finite would spoil the next ones of their slots.
+            self._encoder.clear(slots)
+            raise
         self._times.end("decoder")
         answers = answers_of(emissions, submitted.finite, submitted.frames)
         self._times.count()

@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from asr_service.core.model import DeviceLost, OutOfMemory
+from asr_service.core.values import PhraseBoost
 from asr_service.model.batch_sizes import padded_size, padded_sizes
 from asr_service.model.streaming import NemoStreamingModel
 from asr_service.model.torch_encoder.cuda_graphs import EagerRecorder
+from asr_service.recognition.vocabulary import SPACE_MARK
 from testbed.models import babble
 from tests.model import reference
 from tests.model.driver import run
 from tests.model.test_step_batches import MODELS, segments
-from tests.support.chunks import OTHER_BATCH, assert_same, step_alone, step_together
+from tests.support.chunks import OTHER_BATCH, Segment, assert_same, step_alone, step_together
 
 SECONDS = (4.0, 0.5, 2.2, 0.1, 3.3, 0.0, 1.7)
 Out = TypeVar("Out")
@@ -221,6 +223,71 @@ def test_an_error_without_a_reason_is_told_by_how_the_device_answers(
     with pytest.raises(told) as caught:
         model.warm_up(1, lambda _: None)
     assert type(caught.value) is told
+
+
+class _Full:
+    """Takes nothing any more."""
+
+    def __call__(self, *_: object) -> Any:
+        _no_memory()
+
+    __setitem__ = __call__
+
+
+@pytest.mark.parametrize(
+    ("table_rows", "full"), [(None, "_recorded._tables._send"), (2, "_decoder._boosts._root")]
+)
+def test_phrases_for_which_there_is_no_memory_leave_nothing_behind(
+    streaming: Callable[..., NemoStreamingModel],
+    monkeypatch: pytest.MonkeyPatch,
+    table_rows: int | None,
+    full: str,
+) -> None:
+    """The segment fails; those after it that boost nothing get their plain words, whatever the slot had before."""
+    model = streaming("tiny", (70, 1), encoder="torch", slots=1)
+    plain = step_alone(model, Segment(babble(3.0, 4)))
+    model.record_with(EagerRecorder(), table_rows)
+    pieces = [piece.replace(SPACE_MARK, " ").strip() for piece in model.info.pieces]
+    first, second = (PhraseBoost(tuple(pieces[place : place + 30]), 20.0) for place in (5, 40))
+
+    def tokens(*boosts: PhraseBoost) -> list[tuple[int, ...]]:
+        segment = Segment(babble(3.0, 4), boosts=boosts)
+        step_together(model, [segment], random.Random(1))
+        return [result.tokens for result in segment.results]
+
+    expected = [result.tokens for result in plain]
+    assert tokens(first) != expected
+    owner = model
+    *path, name = full.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, _Full())
+        with pytest.raises(OutOfMemory):
+            tokens(second)
+    assert [tokens(), tokens()] == [expected, expected]
+    assert tokens(second) != expected and tokens() == expected
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_row_that_is_not_finite_spoils_nothing_where_its_step_fails(
+    streaming: Callable[..., NemoStreamingModel], monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    """The next stream of its slot begins with none of its numbers."""
+    model = streaming("tiny", (70, 1), encoder="torch", slots=1)
+    expected = step_alone(model, Segment(babble(3.0, 4)))
+    if recorded:
+        model.record_with(EagerRecorder())
+    with monkeypatch.context() as patch:
+        if recorded:
+            patch.setattr("asr_service.model.recorded_steps.answers_from", _Full())
+        else:
+            patch.setattr(model._decoder, "step", _Full())
+        with pytest.raises(OutOfMemory):
+            step_together(model, [Segment(babble(3.0, 4), spoiled=0)], random.Random(1))
+    again = Segment(babble(3.0, 4))
+    step_together(model, [again], random.Random(1))
+    assert_same(again.results, expected, OTHER_BATCH)
 
 
 def _no_memory_told_as_no_end() -> None:

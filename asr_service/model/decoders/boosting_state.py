@@ -45,9 +45,10 @@ class Boosts:
         if self.tables is not None and self.tables.set(slot, tree):
             return
         if tree is not None:
+            # First, since there may be no memory for it: then the slot is not boosted.
+            self._root[slot] = self._bonus[slot] = torch.from_numpy(tree.root).to(self._device)
             self._trees[slot] = tree
             self._nodes[slot] = 0
-            self._root[slot] = self._bonus[slot] = torch.from_numpy(tree.root).to(self._device)
 
     @property
     def slots(self) -> Set[int]:

@@ -63,13 +63,17 @@ class BoostTables:
         """
         if (before := self._trees.pop(slot, None)) is not None:
             self._places[before].users -= 1
-        place = None if tree is None else self._place(tree)
-        if place is not None and tree is not None:
-            place.users += 1
-            self._trees[slot] = tree
-        if place is not None or before is not None:
-            self.at[slot].fill_(place.first if place is not None else 0)
-        return tree is None or place is not None
+            # Before the other tree is placed, for which there may be no memory: its rows may soon be another's.
+            self.at[slot].fill_(0)
+        if tree is None:
+            return True
+        place = self._place(tree)
+        if place is None:
+            return False
+        place.users += 1
+        self._trees[slot] = tree
+        self.at[slot].fill_(place.first)
+        return True
 
     def _place(self, tree: BoostingTree) -> _Place | None:
         """Finds the rows of a tree, or makes them; None without room."""

@@ -8,6 +8,7 @@ Only `CudaRecorder` needs a GPU.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import torch
@@ -59,8 +60,12 @@ class CudaRecorder:
                 with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
                     out = work()
             except BaseException:
-                # torch does not come back from the stream if the recording cannot be ended.
+                # If the recording cannot be ended, torch comes back neither from the stream nor, in its allocator, from
+                # recording: the pool would be refused to the next one.
                 torch.cuda.set_stream(current)
+                with suppress(Exception):
+                    torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+                self._pool = torch.cuda.graph_pool_handle()
                 raise
 
         def replay() -> Out:
