@@ -194,14 +194,17 @@ async def test_taken_out_before_it_is_stopped(kind: str, tmp_path: Path) -> None
             stub: Stub = asr_pb2_grpc.SpeechServiceStub(channel)
             expected = await transcribe(stub, SHORT)
             for number in range(2):
-                held = [await opened(stub, SHORT[:8_000]) for _ in range(2)]
-                leaving = behind.services[number]
+                leaving, seen = behind.services[number], await behind.opened_on_service(number)
+                held = []
+                # Where the proxy places them is its own affair: one at least is to be on the instance that leaves.
+                while len(held) < 2 or await behind.opened_on_service(number) == seen:
+                    held.append(await opened(stub, SHORT[:8_000]))
                 await asyncio.to_thread(take_out, behind, number)
                 assert [await attempt(stub) for _ in range(4)] == [expected] * 4
                 leaving.signal()
-                await said(leaving, "draining 1 streams")
+                await said(leaving, r"draining [1-9]\d* streams")
                 assert [await attempt(stub) for _ in range(4)] == [expected] * 4
-                assert [await finished(call, SHORT[8_000:]) for call in held] == [expected] * 2
+                assert [await finished(call, SHORT[8_000:]) for call in held] == [expected] * len(held)
                 assert await asyncio.to_thread(leaving.wait) == 0
                 await asyncio.to_thread(behind.start_service, number)
                 await asyncio.to_thread(put_back, behind, number)
