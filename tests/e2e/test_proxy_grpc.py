@@ -195,7 +195,7 @@ async def test_taken_out_before_it_is_stopped(kind: str, tmp_path: Path) -> None
             expected = await transcribe(stub, SHORT)
             for number in range(2):
                 leaving, seen = behind.services[number], await behind.opened_on_service(number)
-                held = []
+                held: list[Any] = []
                 # Where the proxy places them is its own affair: one at least is to be on the instance that leaves.
                 while len(held) < 2 or await behind.opened_on_service(number) == seen:
                     held.append(await opened(stub, SHORT[:8_000]))
