@@ -108,6 +108,7 @@ def decode(path: Path) -> np.ndarray:
 def make_prompts_set(folder: Path) -> None:
     """Write the prompts as a set under `folder`, as `evalset.py` describes one; PromptsError if they cannot be had."""
     sounds = fetch(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     pause = np.zeros(round(_PAUSE_S * RATE), np.float32)
     lines = []
     for group, name, text in texts():
