@@ -65,6 +65,24 @@ def furnish(folder: Path, release: Release, authority: certificates.Authority, *
     return folder / "envoy.yaml"
 
 
+def furnish_for(
+    service: AsrService,
+    folder: Path,
+    release: Release,
+    authority: certificates.Authority,
+    listens: dict[str, int],
+    admin: envoy.Admin,
+) -> Path:
+    """`furnish` before one service and no bridge."""
+    instances = {"services": int(service.target.rsplit(":", 1)[1]), "bridges": free_port()}
+    return furnish(folder, release, authority, listens=listens, instances=instances, admin=admin.port)
+
+
+def free_listeners() -> dict[str, int]:
+    """Ports for Envoy's listeners, by their names."""
+    return {name: free_port() for name in ("grpc", "tls", "probes")}
+
+
 async def until(told: Callable[[], object]) -> None:
     """Returns once Envoy tells something else than nothing."""
     async with asyncio.timeout(PATIENCE_S):
@@ -86,8 +104,7 @@ async def test_with_tls_on_both_sides(releases: dict[str, Release], tmp_path: Pa
     authority = certificates.Authority(tmp_path)
     service_cert, service_key = authority.issue("service", host=f"demo-asr-service.{NAMESPACE}.svc")
     bridge_cert, bridge_key = authority.issue("bridge", host=f"demo-asr-bridge.{NAMESPACE}.svc")
-    listens = {name: free_port() for name in ("grpc", "tls", "probes")}
-    admin = envoy.Admin()
+    listens, admin = free_listeners(), envoy.Admin()
     with (
         await asyncio.to_thread(AsrService, ASR_TLS_CERT=service_cert, ASR_TLS_KEY=service_key) as service,
         # As in its pod: it reaches the service through Envoy's port within the cluster.
@@ -138,13 +155,9 @@ async def test_an_authority_that_changes_is_followed(releases: dict[str, Release
     envoy.needs_envoy()
     before, now = (certificates.Authority(tmp_path, name) for name in ("before", "now"))
     cert, key = now.issue("service", host=f"demo-asr-service.{NAMESPACE}.svc")
-    listens = {name: free_port() for name in ("grpc", "tls", "probes")}
-    admin = envoy.Admin()
+    listens, admin = free_listeners(), envoy.Admin()
     with await asyncio.to_thread(AsrService, ASR_TLS_CERT=cert, ASR_TLS_KEY=key) as service:
-        instances = {"services": int(service.target.rsplit(":", 1)[1]), "bridges": free_port()}
-        path = furnish(
-            tmp_path, releases[ALL], before, listens=listens, instances=instances, admin=admin.port
-        )
+        path = furnish_for(service, tmp_path, releases[ALL], before, listens, admin)
         put(tmp_path / "service-ca", "ca.crt", before.cert)
         with envoy.start(path) as proxy:
             await envoy.wait_listening(proxy, admin)
@@ -164,13 +177,9 @@ async def test_an_instance_with_another_name_gets_no_stream(
     envoy.needs_envoy()
     authority = certificates.Authority(tmp_path)
     cert, key = authority.issue("stranger", host=f"other.{NAMESPACE}.svc")
-    listens = {name: free_port() for name in ("grpc", "tls", "probes")}
     admin = envoy.Admin()
     with await asyncio.to_thread(AsrService, ASR_TLS_CERT=cert, ASR_TLS_KEY=key) as service:
-        instances = {"services": int(service.target.rsplit(":", 1)[1]), "bridges": free_port()}
-        path = furnish(
-            tmp_path, releases[ALL], authority, listens=listens, instances=instances, admin=admin.port
-        )
+        path = furnish_for(service, tmp_path, releases[ALL], authority, free_listeners(), admin)
         with envoy.start(path) as proxy:
             await envoy.wait_listening(proxy, admin)
             await until(lambda: admin.counter("cluster.services.ssl.fail_verify_san"))

@@ -19,7 +19,7 @@ from asr_service.recognition.vocabulary import SPACE_MARK
 from testbed.models import babble
 from tests.model import reference
 from tests.model.driver import run
-from tests.model.test_step_batches import MODELS, segments
+from tests.model.test_step_batches import MODELS, assert_each_gets_its_own
 from tests.support.chunks import OTHER_BATCH, Segment, assert_same, step_alone, step_together
 
 SECONDS = (4.0, 0.5, 2.2, 0.1, 3.3, 0.0, 1.7)
@@ -67,14 +67,7 @@ def test_recorded_steps_equal_the_steps_of_cpus(
     together = streaming(shape, context, decoder=decoder, encoder="torch", slots=7)
     together.record_with(EagerRecorder(), table_rows)
     together._most_submitted = most_submitted
-    rng = random.Random(context[1])
-    given = segments(together, rng)
-    step_together(together, given, rng)
-    for segment in given:
-        assert_same(segment.results, step_alone(alone, segment), OTHER_BATCH)
-    results = [result for segment in given for result in segment.results]
-    assert sum(len(result.tokens) for result in results) > 50
-    assert 3 < sum(result.broken for result in results) < len(given)
+    assert_each_gets_its_own(alone, together, context[1])
 
 
 def test_many_streams_may_begin_at_once(streaming: Callable[..., NemoStreamingModel]) -> None:

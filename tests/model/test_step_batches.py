@@ -44,6 +44,19 @@ def segments(model: NemoStreamingModel, rng: random.Random) -> list[Segment]:
     return made
 
 
+def assert_each_gets_its_own(alone: NemoStreamingModel, together: NemoStreamingModel, seed: int) -> None:
+    """Steps segments of all kinds by both: each gets together what it gets alone, and there is something to compare."""
+    rng = random.Random(seed)
+    given = segments(together, rng)
+    step_together(together, given, rng)
+    for segment in given:
+        assert_same(segment.results, step_alone(alone, segment), OTHER_BATCH)
+    results = [result for segment in given for result in segment.results]
+    assert sum(len(result.tokens) for result in results) > 50
+    assert 3 < sum(result.broken for result in results) < len(given)
+    assert not any(result.tokens or result.frames for result in results if result.broken)
+
+
 @pytest.mark.parametrize("most_submitted", [1, 2])
 @MODELS
 def test_arrays_of_many_streams_equal_requests_of_one(
@@ -57,15 +70,7 @@ def test_arrays_of_many_streams_equal_requests_of_one(
     alone = streaming(shape, context, decoder=decoder, slots=1)
     together = streaming(shape, context, decoder=decoder, slots=7)
     together._most_submitted = most_submitted
-    rng = random.Random(context[1])
-    given = segments(together, rng)
-    step_together(together, given, rng)
-    for segment in given:
-        assert_same(segment.results, step_alone(alone, segment), OTHER_BATCH)
-    results = [result for segment in given for result in segment.results]
-    assert sum(len(result.tokens) for result in results) > 50
-    assert 3 < sum(result.broken for result in results) < len(given)
-    assert not any(result.tokens or result.frames for result in results if result.broken)
+    assert_each_gets_its_own(alone, together, context[1])
 
 
 def test_padded_batches_give_the_same(
